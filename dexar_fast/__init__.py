@@ -1,0 +1,48 @@
+"""Explains, token by token, what a vision-language model looked at while it wrote (DEX-AR, arXiv 2603.06302)."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dexar_fast.errors import (
+    BackendError,
+    DexarError,
+    FileError,
+    ImageError,
+    InputError,
+    ModelError,
+    NumericalError,
+    OutOfMemoryError,
+)
+
+if TYPE_CHECKING:
+    from dexar_fast.explainer import Explainer
+    from dexar_fast.explanation import Explanation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "DexarError",
+    "Explainer",
+    "Explanation",
+    "FileError",
+    "ImageError",
+    "InputError",
+    "ModelError",
+    "NumericalError",
+    "OutOfMemoryError",
+]
+
+_LATE = {"Explainer": "dexar_fast.explainer", "Explanation": "dexar_fast.explanation"}
+
+_checkout = Path(__file__).resolve().parent.parent
+if (_checkout / "kernels").is_dir() and (_checkout / "setup.py").is_file():
+    __path__.append(str(_checkout))  # dexar_fast.kernels lies in kernels/, whose own name is taken (facts.md)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch and transformers with the first class asked for: `dexar-fast --help` needs neither."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'dexar_fast' has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

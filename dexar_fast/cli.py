@@ -1,0 +1,119 @@
+"""The command line: `dexar-fast explain`, `dexar-fast demo`, `dexar-fast doctor`.
+
+Heavy imports wait until a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dexar_fast import output
+from dexar_fast.errors import DexarError
+
+SAMPLE_IMAGE = Path(__file__).parent / "assets" / "sample.png"
+SAMPLE_PROMPT = "Describe the image."
+FAILED = 2
+
+app = typer.Typer(
+    help="Shows which parts of the image each word of a vision-language model's answer depended on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(help="An image file.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask about it.")],
+    response: Annotated[str | None, typer.Option(help="Explain this answer instead of generating one.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model's name on the Hub, or its folder. [default: the embedded model]"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")] = None,
+    out: Out = Path("out"),
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Stop generating after so many.")] = None,
+    mode: Annotated[str, typer.Option(help="paper, or official: what the authors' code computes.")] = "paper",
+    chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens explained at a time.")] = None,
+    text_set: Annotated[str, typer.Option(help="Keys that count as text: all, content, prompt or generated.")] = "all",
+    backend: Annotated[str, typer.Option(help="auto, or the one all operations shall take.")] = "auto",
+    debug: Debug = False,
+) -> None:
+    """Explains a model's answer about an image: writes explanation.safetensors, answer.png and tokens.png."""
+    options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
+    options |= {"text_set": text_set, "backend": backend}
+    with errors_in_one_line(debug):
+        _explain(image, prompt, out, response, max_new_tokens, model, **options)
+
+
+@app.command()
+def demo(out: Out = Path("out"), debug: Debug = False) -> None:
+    """Explains a sample image with the embedded model: nothing is downloaded."""
+    with errors_in_one_line(debug):
+        _explain(str(SAMPLE_IMAGE), SAMPLE_PROMPT, out)
+
+
+@app.command()
+def doctor() -> None:
+    """Says what is installed, what the machine offers, and which backend each operation takes and why."""
+    from dexar_fast.doctor import diagnose, render
+
+    render(diagnose(), Console())
+
+
+def _explain(
+    image: str,
+    prompt: str,
+    out: Path,
+    response: str | None = None,
+    max_new_tokens: int | None = None,
+    model: str | None = None,
+    **options: Any,
+) -> None:
+    """What is cheap to check is checked before the model is loaded."""
+    from dexar_fast.images import load_images
+
+    picture = load_images(image)
+    with output.staged(out) as folder:
+        from dexar_fast import Explainer
+
+        explainer = Explainer.from_pretrained(model, **options)
+        explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
+        written = output.write(explanation, folder)
+    console = Console()
+    output.show(explanation, console)
+    for name in written:
+        console.print(out / name, soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the `dexar-fast` program. What the terminal's encoding lacks is printed as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+@contextmanager
+def errors_in_one_line(debug: bool) -> Iterator[None]:
+    """Ends the program with status 2 and one line on stderr for a DexarError."""
+    try:
+        yield
+    except DexarError as error:
+        if debug:
+            raise
+        print("dexar-fast:", *str(error).split(), file=sys.stderr)
+        raise typer.Exit(FAILED) from None

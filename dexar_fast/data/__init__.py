@@ -1,0 +1,1 @@
+"""Synthetic data that ships with the package."""

@@ -1,0 +1,158 @@
+"""Which modules of a model are its text decoder: found by watching one forward, not by family.
+
+A decoder layer is the member of a ModuleList that holds a module which attends through the AttentionInterface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dexar_fast.attention import Watcher, watcher
+from dexar_fast.errors import ModelError
+from dexar_fast.lens import LensTracer, LogitLens
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
+
+    layers: list[nn.Module]
+    attentions: list[nn.Module]
+    lens: LogitLens
+
+
+class PromptWatcher(Watcher):
+    """Remembers, of the prompt's own forward, what its last token could attend to in each layer.
+
+    A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
+    sliding window), and the last prompt token is run again as the first query.
+    """
+
+    def __init__(self) -> None:
+        self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
+
+    def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
+        if mask is not None:
+            self.last_rows.setdefault(id(module), mask[:, :, -1:].clone())
+        return mask
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watches this thread's forwards inside the block."""
+        token = watcher.set(self)
+        try:
+            yield
+        finally:
+            watcher.reset(token)
+
+
+class DecoderTracer(PromptWatcher):
+    """Watches the first forward of a model, and finds its decoder."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.decoder: Decoder | None = None
+        self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._attended: list[nn.Module] = []
+
+    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        if self.decoder is None and module not in self._attended:
+            self._attended.append(module)
+        return output
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        layers = _list_members(self.model)
+        with super().watching(), ExitStack() as stack, self._lens:
+            for module in layers:
+                self._hook(stack, module, self._enter, self._leave_layer)
+            for module in _outermost(self.model, layers):
+                self._hook(stack, module, self._enter, self._leave_module)
+            stack.callback(self.model.register_forward_hook(self._finish).remove)
+            yield
+
+    def _hook(self, stack: ExitStack, module: nn.Module, enter: Any, leave: Any) -> None:
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
+
+    def _mine(self) -> bool:
+        return watcher.get() is self and self.decoder is None
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if self._mine():
+            self._lens.pause()
+
+    def _leave_layer(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._mine():
+            self._lens.resume()
+            hidden = hidden_states(output)
+            if isinstance(hidden, Tensor):
+                self._lens.restart(hidden)
+
+    def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._mine():
+            self._lens.resume()
+            self._lens.record(module, args, kwargs, output)
+
+    def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
+        if not self._mine():
+            return
+        if not self._attended:
+            raise ModelError(
+                f"{type(model).__name__} has no text decoder that attends through transformers' AttentionInterface: "
+                "dexar_fast needs a causal language model whose attention modules call "
+                "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
+            )
+        self.decoder = Decoder(_layers_of(model, self._attended), self._attended, self._lens.finish(output.logits))
+
+
+def hidden_states(output: Any) -> Any:
+    """A decoder layer returns its hidden states [1, C, d] alone, in older families first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _list_members(model: nn.Module) -> list[nn.Module]:
+    return [member for module in model.modules() if isinstance(module, nn.ModuleList) for member in module]
+
+
+def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
+    """The largest modules that hold no layer and lie in none: embeddings, norms, the head."""
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if id(child) in inside:
+                continue
+            if any(id(descendant) in inside for descendant in child.modules()):
+                visit(child)
+            else:
+                found.append(child)
+
+    visit(model)
+    return found
+
+
+def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]:
+    names = {id(module): name for name, module in model.named_modules()}
+    modules = dict(model.named_modules())
+    layers = [_layer_of(names[id(attention)], modules) for attention in attentions]
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ModelError(
+            f"{type(model).__name__} has decoder layers that attend more than once (cross-attention): not supported"
+        )
+    return layers
+
+
+def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:
+    path = name.split(".")
+    for end in range(len(path), 0, -1):
+        if isinstance(modules[".".join(path[: end - 1])], nn.ModuleList):
+            return modules[".".join(path[:end])]
+    raise ModelError(f"{name} attends outside a ModuleList of decoder layers: dexar_fast cannot tell its layer")

@@ -1,0 +1,33 @@
+"""Every error this package raises on purpose. Each message says what to do about it."""
+
+
+class DexarError(Exception):
+    """Base class: catch it to catch them all."""
+
+
+class InputError(DexarError, ValueError):
+    """A prompt, an answer, token ids or an option that cannot be explained."""
+
+
+class ImageError(InputError):
+    """An image that is missing or cannot be read."""
+
+
+class ModelError(DexarError):
+    """A model that cannot be loaded, or whose decoder cannot be explained."""
+
+
+class NumericalError(DexarError, ArithmeticError):
+    """NaN or infinity where a finite number was needed; the message names the layer."""
+
+
+class OutOfMemoryError(DexarError, MemoryError):
+    """Not even one token at a time fits; the message says how much was asked for."""
+
+
+class BackendError(DexarError):
+    """A backend was asked for by name and cannot run here."""
+
+
+class FileError(DexarError, OSError):
+    """A file that cannot be read as an explanation, or cannot be written."""

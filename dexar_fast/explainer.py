@@ -1,0 +1,253 @@
+"""The front door: an image and a prompt in, an Explanation out."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Self
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast import __version__, engine, generation, loading, ops, prompting, result
+from dexar_fast.decoder import Decoder
+from dexar_fast.errors import InputError
+from dexar_fast.explanation import Explanation
+from dexar_fast.geometry import square_grids, visual_positions
+from dexar_fast.images import load_images
+from dexar_fast.memory import default_chunk
+from dexar_fast.session import borrowed
+from dexar_fast.settings import settings
+from dexar_fast.textset import text_mask
+
+
+class Explainer:
+    """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
+
+    Args:
+        model: a transformers causal vision-language model whose text decoder attends through the AttentionInterface.
+            It is left as it was: weights, flags, hooks, attention implementation and training mode.
+        processor: its processor; needed for `explain`, and for the texts of tokens.
+        mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: see `dexar_fast.settings.Settings`.
+        chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
+        backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
+    Raises:
+        InputError: an unknown value. BackendError: a backend that cannot run here.
+        ModelError: a model that is no transformers model for images and text.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        mode: str = "paper",
+        layers: Sequence[int] | None = None,
+        layer_index: int | None = None,
+        text_set: str = "all",
+        head_score: Any = "max",
+        map_filter: Any = None,
+        sequence_norm: str = "none",
+        chunk_size: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+            raise InputError(f"chunk_size {chunk_size!r} is neither None nor a positive number of tokens")
+        loading.check_model(model)
+        self.model = model
+        self.processor = processor
+        self.settings = settings(
+            layers,
+            head_score,
+            map_filter,
+            mode=mode,
+            layer_index=layer_index,
+            text_set=text_set,
+            sequence_norm=sequence_norm,
+        )
+        self.chunk_size = chunk_size
+        self.backend = ops.plan(backend)[0].backend
+        self._decoder: Decoder | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: Any = None, *, device: Any = None, dtype: Any = None, **options: Any) -> Self:
+        """Loads a model and its processor; without a name the small model that comes with this package.
+
+        Args:
+            name: a Hugging Face model id or a folder.
+            device: where to put the model; None is the GPU if there is one, else the CPU.
+            dtype: "float32", "bfloat16", ... or a torch dtype; None is as stored, for the embedded model float32.
+            options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
+        Raises:
+            ModelError: no such model, or not one for images and text.
+        """
+        knobs = {key: options.pop(key) for key in list(options) if key in inspect.signature(cls).parameters}
+        model, processor = loading.load(name, device, dtype, **options)
+        return cls(model, processor, **knobs)
+
+    def explain(
+        self,
+        image: Any,
+        prompt: str,
+        response: str | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Explanation:
+        """Explains the answer to a prompt about an image: the given one, or the one the model generates.
+
+        Args:
+            image: a path, a PIL image, an array [height, width, channels], or a list of them.
+            prompt: plain text goes through the processor's chat template; text that holds the model's image token is
+                used as it stands.
+            response: the answer to explain; None generates it.
+            max_new_tokens, generate_kwargs: for transformers' generate(); 128 tokens at most unless said otherwise.
+        Raises:
+            ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
+        """
+        if self.processor is None:
+            raise InputError("explain() needs a processor: pass Explainer(model, processor), or use explain_inputs()")
+        start = time.perf_counter()
+        images = load_images(image)
+        asked = prompting.render(self.processor, prompt, len(images))
+        targets = None if response is None else prompting.answer_ids(self.processor, asked, response)
+        inputs = prompting.process(self.processor, asked, images)
+        content = None
+        if self.settings.text_set == "content":
+            content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
+        processed = time.perf_counter() - start
+        explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
+        explanation.metadata["prompt"] = asked.text
+        explanation.metadata["seconds"]["processor"] = processed
+        return explanation
+
+    def explain_inputs(
+        self,
+        inputs: Mapping[str, Any],
+        target_ids: Any = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Explanation:
+        """Explains an answer to inputs that a processor made.
+
+        Args:
+            inputs: what the model's processor returns for the prompt, batch 1, not padded.
+            target_ids: [T] ids of the answer; None generates it.
+            max_new_tokens, generate_kwargs: as in `explain`.
+        Raises:
+            InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
+        """
+        targets = None if target_ids is None else torch.as_tensor(target_ids)
+        return self._explain(inputs, targets, None, [], _new_tokens(max_new_tokens, generate_kwargs))
+
+    def _explain(
+        self,
+        inputs: Mapping[str, Any],
+        targets: Tensor | None,
+        content: Tensor | None,
+        images: list[Image.Image],
+        generate_kwargs: dict[str, Any],
+    ) -> Explanation:
+        inputs = loading.on_device(self.model, inputs)
+        loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
+        clock = _Clock()
+        with borrowed(self.model):
+            answer, prompt = self._answer(inputs, targets, generate_kwargs)
+            clock.lap("generate" if targets is None else "prefill")
+            self._decoder = prompt.decoder
+            sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
+            plan = self._plan(prompt.decoder, inputs, len(sequence), content)
+            chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
+            sums = engine.explain(self.model, prompt, sequence, plan, chunk)
+            clock.lap("explain")
+        found = result.arrays(sums, self.settings, plan.layers)
+        texts = prompting.pieces(getattr(self.processor, "tokenizer", None), sequence.tolist())
+        return Explanation(
+            token_ids=sequence[plan.prompt :].cpu(),
+            tokens=texts[plan.prompt :],
+            visual_positions=plan.visual,
+            **found,
+            grids=plan.grids if not images or len(images) == len(plan.grids) else (),
+            diagnostics=result.diagnose(found, sums.text_winners, texts),
+            metadata=self._metadata(plan, clock.seconds, chunk),
+            images=tuple(images),
+        )
+
+    def _answer(
+        self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]
+    ) -> tuple[Tensor, generation.Prompt]:
+        if targets is None:
+            return generation.generate(self.model, inputs, self._decoder, **generate_kwargs)
+        return targets, generation.prefill(self.model, inputs, self._decoder)
+
+    def _plan(self, decoder: Decoder, inputs: Mapping[str, Any], length: int, content: Tensor | None) -> engine.Plan:
+        chosen = self.settings
+        prompt = inputs["input_ids"].shape[1]
+        visual = visual_positions(self.model.config, inputs["input_ids"]).cpu()
+        grids = square_grids(visual, inputs)
+        if chosen.map_filter is not None and not grids:
+            raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
+        score = partial(
+            ops.attribute_layer,
+            head_score=chosen.head_score,
+            map_filter=chosen.map_filter,
+            grids=tuple((grid.start, grid.rows, grid.columns) for grid in grids),
+            with_range=chosen.mode == "official",
+        )
+        return engine.Plan(
+            prompt=prompt,
+            layers=chosen.layers_of(len(decoder.layers)),
+            visual=visual,
+            text=text_mask(chosen, prompt, length, visual, content),
+            grids=grids,
+            score=score,
+            double_final_norm=chosen.mode == "official",
+        )
+
+    def _fitting_chunk(self, decoder: Decoder, keys: int) -> int:
+        heads = self.model.config.get_text_config(decoder=True).num_attention_heads
+        return default_chunk(decoder.layers, heads, keys)
+
+    def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
+        return {
+            "model": self.model.config.name_or_path,
+            "model_class": type(self.model).__name__,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "settings": asdict(self.settings) | {"layers": plan.layers},
+            "prompt_tokens": plan.prompt,
+            "chunk_size": chunk,
+            "backend": self.backend,
+            "versions": {
+                "dexar_fast": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "seconds": seconds,
+        }
+
+
+class _Clock:
+    """Seconds of each stage. Every stage ends with results on the CPU or needs them, so none runs on unseen."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+
+
+def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+    if max_new_tokens is None:
+        return generate_kwargs
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens {max_new_tokens!r} is no positive number of tokens")
+    return generate_kwargs | {"max_new_tokens": max_new_tokens}

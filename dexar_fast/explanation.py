@@ -1,0 +1,267 @@
+"""The result of explaining an answer: which image patches each of its tokens depended on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast import fields, maps, storage
+from dexar_fast.errors import DexarError, FileError, InputError
+from dexar_fast.geometry import Grid
+from dexar_fast.images import load_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = Image.Image | str | os.PathLike[str] | NDArray[Any]
+
+_TOKENS_IN_REPR = 12
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """DEX-AR's scores, weights and maps for the T tokens of an answer, raw: Eqs. 4-6 of the paper.
+
+    T tokens, L layers, H heads, N visual tokens. All tensors live on the CPU; those of real numbers are
+    float32, or float64 for a float64 model. G = relu(d logit / d attention), w the head weight, delta the
+    token weight.
+
+    Attributes:
+        token_ids: [T] int64.
+        tokens: the text of each token, T of them.
+        visual_positions: [N] int64, where the visual tokens stand in the sequence.
+        visual_scores: [T, L, H], S_img = max over the visual keys of G.
+        text_scores: [T, L, H], S_txt = max over the text keys of G.
+        head_weights: [T, L, H], w = relu(S_img - S_txt).
+        token_weights: [T], delta = relu(max S_img - max S_txt), the maxima over layers and heads.
+        token_maps: [T, N], E = sum over layers and heads of w * G.
+        unfiltered_token_maps: [T, N], U = sum over layers and heads of G.
+        sequence_map: [N], sum over tokens of delta * E (of E in [0, 1] with sequence_norm="token").
+        unfiltered_sequence_map: [N], the same without filters: sum over tokens of U.
+        grids: where the visual tokens lie in the images; empty where the model's geometry is unknown.
+        diagnostics: plain JSON: what the filters left over.
+        metadata: plain JSON: the model, the settings and the versions that made this.
+        images: the upright RGB originals, or none.
+
+    Raises:
+        InputError: a field of the wrong type, shape, dtype or device.
+        NumericalError: NaN or infinity in an array.
+    """
+
+    token_ids: Tensor
+    tokens: list[str]
+    visual_positions: Tensor
+    visual_scores: Tensor
+    text_scores: Tensor
+    head_weights: Tensor
+    token_weights: Tensor
+    token_maps: Tensor
+    unfiltered_token_maps: Tensor
+    sequence_map: Tensor
+    unfiltered_sequence_map: Tensor
+    grids: tuple[Grid, ...]
+    diagnostics: dict[str, Any]
+    metadata: dict[str, Any]
+    images: tuple[Image.Image, ...] = ()
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+    def __len__(self) -> int:
+        """T, the number of tokens explained."""
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        pairs = zip(self.tokens[:_TOKENS_IN_REPR], self.token_weights.tolist(), strict=False)
+        listed = [f"{token!r} {weight:.3g}" for token, weight in pairs]
+        more = ["..."] if len(self) > _TOKENS_IN_REPR else []
+        layers, heads = self.head_weights.shape[1:]
+        visual = len(self.visual_positions)
+        sizes = f"{len(self)} tokens, {visual} visual tokens, {layers} layers x {heads} heads"
+        return f"<Explanation: {sizes}; token weights: {', '.join(listed + more)}>"
+
+    def heatmap(
+        self,
+        token: int | None = None,
+        image: int = 0,
+        *,
+        resolution: Literal["grid", "image"] = "grid",
+        filtered: bool = True,
+    ) -> NDArray[np.float32]:
+        """A map in [0, 1]: min-max over the cells of all grids, so that images compare; zeros if constant.
+
+        Args:
+            token: whose map (negative counts from the end); None is the map of the whole answer.
+            image: which image of the prompt.
+            resolution: "grid", one number a cell, for an image with a single grid; or "image", bilinear
+                inside the grids' boxes, the mean where grids overlap, 0 outside.
+            filtered: False takes the maps without the head filter and the token weights.
+
+        Returns:
+            float32 [rows, columns] or [height, width].
+
+        Raises:
+            InputError: an index out of range, a model of unknown geometry, or an image that was not kept.
+        """
+        if resolution not in ("grid", "image"):
+            raise InputError(f"resolution must be 'grid' or 'image', not {resolution!r}")
+        if resolution == "image":
+            return self._paint(token, image, self._image(image).size, filtered)
+        placed = self._placed(token, image, filtered)
+        if len(placed) > 1:
+            raise InputError(f"image {image} has {len(placed)} grids: resolution='image' merges them")
+        return placed[0][1]
+
+    def overlay(
+        self, token: int | None = None, image: int | Picture | None = None, *, filtered: bool = True
+    ) -> Image.Image:
+        """A map over an image in colours that colour-blind readers can tell apart.
+
+        Opacity grows with the heat: what is cold looks as it did.
+
+        Args:
+            token: as in `heatmap`.
+            image: which of the explained images (None: the first); or a picture of any size (PIL, array
+                or path) to draw the map of the first image over.
+            filtered: as in `heatmap`.
+
+        Returns:
+            RGB, of the image's size.
+
+        Raises:
+            InputError: as in `heatmap`; its subclass ImageError for a picture that cannot be read.
+        """
+        from dexar_fast.report.overlay import draw_overlay
+
+        index, picture = self._picture(image)
+        return draw_overlay(picture, self._paint(token, index, picture.size, filtered))
+
+    def plot(
+        self,
+        tokens: Sequence[int] | None = None,
+        image: int | Picture | None = None,
+        *,
+        max_tokens: int = 28,
+        filtered: bool = True,
+    ) -> "tuple[Figure, NDArray[np.object_]]":
+        """The image, the map of the whole answer, and the map of each token under its text and weight.
+
+        Each map has a scale of its own: compare tokens by their weights. pyplot does not know the figure, so
+        nothing has to be closed: end a notebook cell with it to see it, elsewhere `figure.savefig(path)`.
+
+        Args:
+            tokens: which to show. None is all of them; of an answer longer than `max_tokens` those of the
+                greatest weight, in the order of the answer, and the figure says so.
+            image, filtered: as in `overlay`.
+
+        Returns:
+            (figure, axes): the axes in reading order, [2 + tokens shown].
+
+        Raises:
+            InputError: as in `overlay`.
+        """
+        from dexar_fast.report.figure import draw_figure, shrink, title
+
+        shown = self._weightiest(max_tokens) if tokens is None else [self._token_index(t) for t in tokens]
+        index, picture = self._picture(image)
+        small = shrink(picture)
+        maps_shown = [self._paint(token, index, small.size, filtered) for token in (None, *shown)]
+        titles = ["whole answer", *(title(self.tokens[t], float(self.token_weights[t])) for t in shown)]
+        left_out = tokens is None and len(shown) < len(self)
+        note = f"{len(shown)} of {len(self)} tokens: those of the greatest weight" if left_out else ""
+        return draw_figure(small, maps_shown, titles, note)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
+
+        The layout is in `dexar_fast.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
+        lists. An existing file is replaced once the new one is complete.
+
+        Raises:
+            FileError: the folder does not exist, or it cannot be written there.
+        """
+        storage.write(path, self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FileError: no such file, not an explanation, damaged, or written by a newer version of dexar_fast.
+        """
+        content = storage.read(path)
+        try:
+            return cls(**content)
+        except (DexarError, TypeError) as error:
+            raise FileError(f"{path} does not hold a valid explanation: {error}") from error
+
+    def _paint(
+        self, token: int | None, image: int, size: tuple[int, int], filtered: bool
+    ) -> NDArray[np.float32]:
+        """The map over an image scaled to `size`, [height, width]."""
+        placed = self._placed(token, image, filtered)
+        original = self._image(image).size if self.images else size
+        boxes = [maps.scale(grid.box or (0, 0, *original), original, size) for grid, _ in placed]
+        return maps.paint([cells for _, cells in placed], boxes, size)
+
+    def _placed(
+        self, token: int | None, image: int, filtered: bool
+    ) -> list[tuple[Grid, NDArray[np.float32]]]:
+        """The grids of an image and the value of each cell, normalised over the cells of all images."""
+        if not self.grids:
+            raise InputError(
+                "the geometry of this model family is unknown, so a map has no place in the image: "
+                "token_maps and sequence_map hold the values of the visual tokens"
+            )
+        index = self._image_index(image)
+        raw = self._raw_map(token, filtered)
+        runs = [slice(grid.start, grid.start + grid.rows * grid.columns) for grid in self.grids]
+        values = maps.min_max_of(raw, runs)
+        placed = [
+            (grid, values[run].reshape(grid.rows, grid.columns))
+            for grid, run in zip(self.grids, runs, strict=True)
+            if grid.image == index
+        ]
+        if not placed:
+            raise InputError(f"image {image} has no grid: none of the visual tokens belongs to it")
+        return placed
+
+    def _raw_map(self, token: int | None, filtered: bool) -> NDArray[np.floating]:
+        """[N]"""
+        if token is None:
+            return (self.sequence_map if filtered else self.unfiltered_sequence_map).numpy()
+        return (self.token_maps if filtered else self.unfiltered_token_maps)[self._token_index(token)].numpy()
+
+    def _picture(self, image: int | Picture | None) -> tuple[int, Image.Image]:
+        """Which image's map to draw, and the picture to draw it over."""
+        if image is None or isinstance(image, int | np.integer):
+            return int(image or 0), self._image(int(image or 0))
+        return 0, load_image(image)
+
+    def _image(self, image: int) -> Image.Image:
+        if not self.images:
+            raise InputError("no image was kept: draw over one with overlay(image=...) or plot(image=...)")
+        return self.images[self._image_index(image)]
+
+    def _image_index(self, image: int) -> int:
+        count = len(self.images) or 1 + max(grid.image for grid in self.grids)
+        return _position(image, count, "image")
+
+    def _token_index(self, token: int) -> int:
+        return _position(token, len(self), "token")
+
+    def _weightiest(self, count: int) -> list[int]:
+        """The tokens of the greatest weights, in the order of the answer."""
+        return sorted(self.token_weights.argsort(descending=True, stable=True)[:count].tolist())
+
+
+def _position(index: int, count: int, what: str) -> int:
+    """The index from the start of the `index`-th of `count` things, counted as Python does."""
+    if not -count <= index < count:
+        raise InputError(f"{what} {index} is out of range: there are {count}")
+    return index % count

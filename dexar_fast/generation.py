@@ -1,0 +1,95 @@
+"""The prompt and the answer: one prefill into a KV cache, by our forward or by the model's own generate()."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
+from dexar_fast.errors import InputError, ModelError
+
+DEFAULT_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that has run: its keys, the decoder that made them, and what its last token could attend to."""
+
+    cache: DynamicCache
+    decoder: Decoder
+    last_rows: dict[int, Tensor]
+
+
+@torch.no_grad()
+def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
+    """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
+    cache, watching = DynamicCache(), _watcher(model, decoder)
+    with watching.watching():
+        model(**dict(inputs), past_key_values=cache, use_cache=True, **last_logits_only(model))
+    return _prompt(cache, watching, decoder)
+
+
+@torch.no_grad()
+def generate(
+    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, **generate_kwargs: Any
+) -> tuple[Tensor, Prompt]:
+    """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
+
+    Raises:
+        InputError: the answer is empty.
+    """
+    cache: Any = DynamicCache()
+    watching = _watcher(model, decoder)
+    arguments = dict(inputs) | {"max_new_tokens": DEFAULT_NEW_TOKENS} | generate_kwargs
+    with watching.watching():
+        output = model.generate(**arguments, past_key_values=cache, return_dict_in_generate=True)
+    length = inputs["input_ids"].shape[1]
+    answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
+    if len(answer) == 0:
+        raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
+    prompt = _prompt(cache, watching, decoder)
+    if cache.get_seq_length() < length or cache.layers[0].keys.shape[0] > 1:  # beams, or a cache of generate's own
+        return answer, prefill(model, inputs, prompt.decoder)
+    return answer, prompt
+
+
+def _watcher(model: Any, decoder: Decoder | None) -> PromptWatcher:
+    return DecoderTracer(model) if decoder is None else PromptWatcher()
+
+
+def _prompt(cache: DynamicCache, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
+    found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
+    assert found is not None  # a forward has run: it found the decoder or raised
+    return Prompt(cache, found, watching.last_rows)
+
+
+def truncate(cache: Any, length: int) -> None:
+    """Drops every key from position `length` on; raises ModelError for layers that keep a state instead of keys."""
+    for layer in cache.layers:
+        if not hasattr(layer, "keys"):
+            raise ModelError(f"the cache holds a {type(layer).__name__}: recurrent layers cannot be rolled back")
+        if layer.is_initialized:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+
+
+def last_logits_only(model: Any) -> dict[str, int]:
+    """The argument that spares a forward all logits but the last, for models that know it."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+
+
+def _end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
+    ids = generate_kwargs.get("eos_token_id", model.generation_config.eos_token_id)
+    if ids is None:
+        return set()
+    return {int(i) for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids).flatten().tolist())}
+
+
+def _without_end(ids: Tensor, ends: set[int]) -> Tensor:
+    stop = next((i for i, token in enumerate(ids.tolist()) if token in ends), len(ids))
+    return ids[:stop]

@@ -1,0 +1,84 @@
+"""Which keys of the sequence are visual, and which patch of the image each of them stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import InputError, ModelError
+
+PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A run of visual tokens that tiles a box of an image, row by row.
+
+    Cell (row, column) is visual token `start + row * columns + column`, counted in the order of the sequence. `box` is
+    (left, top, right, bottom) in pixels of the original image; None is the whole image.
+    """
+
+    image: int
+    start: int
+    rows: int
+    columns: int
+    box: tuple[float, float, float, float] | None = None
+
+
+def visual_token_ids(config: Any) -> list[int]:
+    """The placeholder ids a model's config names for images and video frames."""
+    ids = [getattr(config, name, None) for name in PLACEHOLDERS]
+    found = sorted({int(i) for i in ids if i is not None})
+    if not found:
+        raise ModelError(
+            f"{type(config).__name__} names no image token ({', '.join(PLACEHOLDERS)}): dexar_fast explains models "
+            "that read images as placeholder tokens in the prompt"
+        )
+    return found
+
+
+def visual_positions(config: Any, input_ids: Tensor) -> Tensor:
+    """Positions [N] int64 in input_ids [1, P] that hold an image or video placeholder (method.md section 6)."""
+    placeholders = torch.tensor(visual_token_ids(config), device=input_ids.device)
+    positions = torch.isin(input_ids[0], placeholders).nonzero()[:, 0]
+    if len(positions) == 0:
+        raise InputError(
+            "the prompt holds no image token: pass an image, or put the model's image token in the prompt"
+        )
+    return positions
+
+
+def square_grids(positions: Tensor, inputs: Mapping[str, Any]) -> tuple[Grid, ...]:
+    """One square grid per image where each image is a square input and a square run of visual tokens.
+
+    Args:
+        positions: [N] visual positions in ascending order.
+        inputs: the processor's output; only the shape of `pixel_values` [images, channels, height, width] is read.
+    """
+    pixels = inputs.get("pixel_values")
+    runs = _runs(positions.tolist())
+    if (
+        pixels is None
+        or pixels.ndim != 4
+        or pixels.shape[2] != pixels.shape[3]
+        or pixels.shape[0] != len(runs)
+    ):
+        return ()
+    sides = [math.isqrt(length) for _, length in runs]
+    if any(side * side != length for side, (_, length) in zip(sides, runs, strict=True)):
+        return ()
+    return tuple(
+        Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True))
+    )
+
+
+def _runs(positions: list[int]) -> list[tuple[int, int]]:
+    """(first visual token, length) of each run of consecutive positions."""
+    starts = [n for n, p in enumerate(positions) if n == 0 or p != positions[n - 1] + 1]
+    ends = [*starts[1:], len(positions)]
+    return [(start, end - start) for start, end in zip(starts, ends, strict=True)]

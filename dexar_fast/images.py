@@ -1,0 +1,78 @@
+"""Images as users hold them, to upright RGB."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dexar_fast.errors import ImageError
+
+
+def load_images(image: Any) -> list[Image.Image]:
+    """A path, a PIL image, an array [height, width(, channels)], or a list of them, as upright RGB images.
+
+    Raises:
+        ImageError: an image that is missing, unreadable, empty or of no known kind; the message names it.
+    """
+    many = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else [image]
+    if len(many) == 0:
+        raise ImageError("no image: pass a path, a PIL image or an array")
+    return [load_image(one) for one in many]
+
+
+def load_image(image: Any) -> Image.Image:
+    """One image; see `load_images`."""
+    if isinstance(image, str | os.PathLike):
+        return _open(Path(image))
+    if isinstance(image, Image.Image):
+        return _upright(image, "the image")
+    if hasattr(image, "__array__"):
+        return _from_array(np.asarray(image))
+    raise ImageError(
+        f"cannot read a {type(image).__name__} as an image: pass a path, a PIL image or an array"
+    )
+
+
+def _open(path: Path) -> Image.Image:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder: pass the path of an image file")
+    try:
+        with Image.open(path) as file:
+            return _upright(file, str(path))
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist: check the path of the image") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} is too large to open safely: {error}") from None
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error}") from None
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise ImageError(f"{name} is empty: {image.size[0]} x {image.size[1]} pixels")
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{name} is damaged: {error}") from None
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """uint8, or floats in [0, 1]; grey [h, w], or [h, w, 1 | 3 | 4]."""
+    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"an image array is [height, width] or [height, width, 1, 3 or 4], not {list(array.shape)}"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ImageError("a float image array holds values from 0 to 1: scale it, or pass uint8")
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an image array is uint8, or float from 0 to 1, not {array.dtype}")
+    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array).convert("RGB")

@@ -1,0 +1,203 @@
+"""The logit lens: what the model does between its last decoder layer and its logits, for one row of the head.
+
+It is traced from a forward of the model itself, never read off the config (method.md section 2), as a short program
+of module calls and tensor functions that reads x [1, C, d] and ends in logits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_any, tree_map
+
+from dexar_fast.errors import ModelError
+
+CHECKED_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the program: stands for the tensor some earlier step produced."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """slot[result] = function(*args, **kwargs), with every Slot in the arguments filled in."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: int
+
+
+@dataclass
+class LogitLens:
+    """The traced program, cut at the output head so that only the rows of the target tokens are computed."""
+
+    before: list[Step]
+    head: nn.Module
+    after: list[Step]
+    input_slot: int  # what the head reads
+    logit_slot: int  # what the head writes
+    output_slot: int
+    _copies: dict[tuple[int, torch.device], nn.Module] = field(default_factory=dict, repr=False)
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """x [1, C, d] to the head's input [1, C, d]: the final norm."""
+        return self._run(self.before, {0: hidden}, hidden.device)[self.input_slot]
+
+    def logits(self, normed: Tensor, targets: Tensor) -> Tensor:
+        """The logit of token targets[c] [C] at position c of the head's input [1, C, d], as [C]."""
+        row = self._head_row(normed, targets.to(normed.device))[None, :, None]
+        return self._run(self.after, {self.logit_slot: row}, normed.device)[self.output_slot].flatten()
+
+    def __call__(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """o(x_c)[v_c]: hidden [1, C, d] and targets [C] to [C]."""
+        return self.logits(self.norm(hidden), targets)
+
+    def _head_row(self, normed: Tensor, targets: Tensor) -> Tensor:
+        head = self.head
+        if type(head) is not nn.Linear or head.weight.is_meta:
+            full = head(normed)[0]  # [C, V]: an adapted, quantised or offloaded head has no rows to pick
+            return full.gather(1, targets.to(full.device)[:, None])[:, 0].to(normed.device)
+        dtype = torch.promote_types(normed.dtype, torch.float32)
+        rows = head.weight[targets.to(head.weight.device)].to(normed.device, dtype)
+        logits = (normed[0].to(dtype) * rows).sum(-1)
+        return logits if head.bias is None else logits + head.bias[targets.to(head.bias.device)].to(logits)
+
+    def _run(self, steps: list[Step], slots: dict[int, Tensor], device: torch.device) -> dict[int, Tensor]:
+        def fill(value: Any) -> Any:
+            return slots[value.index] if isinstance(value, Slot) else value
+
+        for step in steps:
+            function = self._on(step.function, device) if isinstance(step.function, nn.Module) else step.function
+            slots[step.result] = function(*tree_map(fill, step.args), **tree_map(fill, step.kwargs))
+        return slots
+
+    def _on(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """The module, or a copy of it on the device of a sharded model's layer, so that work stays there."""
+        weight = next(module.parameters(), None)
+        if weight is None or weight.device == device or weight.is_meta:
+            return module
+        key = (id(module), device)
+        if key not in self._copies:
+            self._copies[key] = _unhooked(copy.deepcopy(module)).to(device)
+        return self._copies[key]
+
+    def check(self, hidden: Tensor, logits: Tensor) -> None:
+        """Compares the lens of x [1, Q, d] with the model's own logits [1, K, V] at the last position.
+
+        Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
+        Non-finite logits pass: the pass itself names the layer they come from.
+        """
+        own = logits[0, -1].to(hidden.device)
+        if not own.isfinite().all():
+            return
+        tokens = torch.linspace(0, len(own) - 1, min(CHECKED_TOKENS, len(own)), device=own.device).long()
+        traced = self(hidden[:, -1:].expand(-1, len(tokens), -1), tokens)
+        bound = max(1e-5, 4 * torch.finfo(hidden.dtype).eps)
+        error = (traced - own[tokens]).abs()
+        worst = int(error.argmax())
+        if error[worst] > bound * own.abs().max():
+            raise ModelError(
+                f"the traced logit lens does not reproduce the model: token {int(tokens[worst])} has logit "
+                f"{float(traced[worst]):.6g} by the lens and {float(own[tokens[worst]]):.6g} by the model itself"
+            )
+
+
+def _unhooked(module: nn.Module) -> nn.Module:
+    if hasattr(module, "_hf_hook"):
+        from accelerate.hooks import remove_hook_from_module
+
+        remove_hook_from_module(module, recurse=True)
+    return module
+
+
+class LensTracer(TorchFunctionMode):
+    """Records what happens to the output of the last decoder layer until it becomes logits.
+
+    `restart` is called with every decoder layer's output, so that only what follows the last one remains. Calls of
+    whole modules are one step each; between them, tensor functions are.
+    """
+
+    def __init__(self, head: nn.Module | None) -> None:
+        super().__init__()
+        self.head = head
+        self.hidden: Tensor | None = None
+        self._steps: list[Step] = []
+        self._tensors: list[Tensor] = []  # keeps every tracked tensor alive, so that an id names one tensor only
+        self._slots: dict[int, Slot] = {}
+        self._paused = 0
+        self.done = False
+
+    def restart(self, hidden: Tensor) -> None:
+        self._steps, self._tensors, self._slots = [], [], {}
+        self.hidden = hidden
+        self._track(hidden)
+
+    def pause(self) -> None:
+        self._paused += 1
+
+    def resume(self) -> None:
+        self._paused -= 1
+
+    def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if self.done or self._paused or not isinstance(output, Tensor) or not self._reads_tracked((args, kwargs)):
+            return
+        if function is Tensor.__getitem__:  # a choice of positions: the lens treats each position alike
+            self._alias(args[0], output)
+            return
+        args, kwargs = tree_map(self._slot, args), tree_map(self._slot, kwargs)
+        self._steps.append(Step(function, args, kwargs, self._track(output).index))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self.record(func, args, kwargs or {}, output)
+        return output
+
+    def finish(self, logits: Tensor) -> LogitLens:
+        """The program that ends in `logits`; raises ModelError where it cannot be followed."""
+        self.done = True
+        head = next((i for i, step in enumerate(self._steps) if step.function is self.head), None)
+        if head is None or id(logits) not in self._slots:
+            raise ModelError(
+                "the way from the last decoder layer to the logits could not be traced: the model needs an output "
+                "head that get_output_embeddings() returns and that its forward applies to the last hidden state"
+            )
+        step = self._steps[head]
+        lens = LogitLens(
+            before=self._steps[:head],
+            head=step.function,  # type: ignore[arg-type]
+            after=self._steps[head + 1 :],
+            input_slot=step.args[0].index,
+            logit_slot=step.result,
+            output_slot=self._slots[id(logits)].index,
+        )
+        assert self.hidden is not None
+        lens.check(self.hidden, logits)
+        self.restart(self.hidden)
+        return lens
+
+    def _track(self, tensor: Tensor) -> Slot:
+        self._tensors.append(tensor)
+        self._slots[id(tensor)] = Slot(len(self._tensors) - 1)
+        return self._slots[id(tensor)]
+
+    def _alias(self, source: Tensor, view: Tensor) -> None:
+        slot = self._slots[id(source)]
+        self._tensors.append(view)
+        self._slots[id(view)] = slot
+
+    def _reads_tracked(self, arguments: Any) -> bool:
+        return bool(tree_any(lambda x: isinstance(x, Tensor) and id(x) in self._slots, arguments))
+
+    def _slot(self, value: Any) -> Any:
+        return self._slots.get(id(value), value) if isinstance(value, Tensor) else value

@@ -1,0 +1,177 @@
+"""The operations of the pass: what each backend can take, and the torch backend.
+
+One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
+Nothing here knows about transformers, nothing above it about backends.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import BackendError, InputError
+from dexar_fast.reference import rank_filter
+
+HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
+MapFilter = tuple[Literal["rank"], int] | None
+
+OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp")
+BACKENDS = ("torch", "cpp", "triton")
+ENVIRONMENT = "DEXAR_FAST_BACKEND"
+FILTER_BLOCK = 16  # queries filtered at a time: the nine shifted copies stay small
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend an operation takes, and why."""
+
+    op: str
+    backend: str
+    reason: str
+
+
+def plan(backend: str = "auto") -> list[Choice]:
+    """The backend of every operation for `backend`, which the environment's DEXAR_FAST_BACKEND overrides if "auto".
+
+    Raises:
+        InputError: an unknown name. BackendError: a backend asked for by name that cannot run.
+    """
+    asked = os.environ.get(ENVIRONMENT, backend) if backend == "auto" else backend
+    if asked not in ("auto", *BACKENDS):
+        raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
+    if asked in ("cpp", "triton"):
+        raise BackendError(
+            f"backend {asked!r} has no kernels in this version of dexar_fast: use backend='torch'"
+        )
+    reason = "asked for" if asked == "torch" else "the only backend of this version; runs on every device"
+    return [Choice(op, "torch", reason) for op in OPERATIONS]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that the C queries of a chunk score: N visual, M text; a mask of None means all are attendable."""
+
+    visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
+    text: Tensor  # [M] positions
+    visual_mask: Tensor | None  # [C, N] bool
+    text_mask: Tensor | None  # [C, M] bool
+
+    @classmethod
+    def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
+        """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
+        run, text, positions = _run(visual), text.to(attendable.device), visual.to(attendable.device)
+        masks = (
+            None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text])
+        )
+        return cls(positions if run is None else run, text, *masks)
+
+
+@dataclass(frozen=True)
+class LayerAttribution:
+    """What one layer says about a chunk of C tokens; float32 or better."""
+
+    visual_score: Tensor  # [C, H]
+    text_score: Tensor  # [C, H]
+    text_winner: (
+        Tensor  # [C, H] the position of the text key with the largest gradient; -1 where none is positive
+    )
+    token_map: Tensor  # [C, N] E, this layer's part
+    unfiltered_token_map: Tensor  # [C, N] U, this layer's part
+    range: Tensor | None  # [2] smallest and largest G over the visual keys, where asked for
+
+
+def attribute_layer(
+    u: Tensor,
+    value: Tensor,
+    keys: Keys,
+    *,
+    head_score: HeadScore = "max",
+    map_filter: MapFilter = None,
+    grids: tuple[tuple[int, int, int], ...] = (),
+    with_range: bool = False,
+) -> LayerAttribution:
+    """Scores one layer's heads and sums their maps.
+
+        G = relu(<u, V>);  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G        (method.md sections 2 and 3)
+
+    Args:
+        u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
+        value: [H_kv, S, D], the values of the layer.
+        keys: which positions are visual and text, and attendable.
+        head_score, map_filter: the knobs of method.md section 4.
+        grids: (start, rows, columns) of each grid of visual keys; the map filter works on these.
+        with_range: whether to find the smallest and largest G over the visual keys.
+    """
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    u, value = u.to(dtype), value.to(dtype)
+    visual = gradients(u, value[:, keys.visual], keys.visual_mask)  # [H, C, N]
+    text = gradients(u, value[:, keys.text], keys.text_mask)  # [H, C, M]
+    text_score = score_heads(text, keys.text_mask, head_score)
+    if map_filter is None:
+        maps, visual_score = visual, score_heads(visual, keys.visual_mask, head_score)
+    else:
+        maps = filter_maps(visual, map_filter[1], grids)
+        visual_score = score_heads(maps, keys.visual_mask, head_score) * _filter_gain(visual, maps)
+    weights = (visual_score - text_score).relu()
+    token_map = torch.einsum("hc,hcn->cn", weights, maps)
+    extremes = torch.stack(visual.aminmax()) if with_range else None
+    return LayerAttribution(
+        visual_score.T, text_score.T, _winner(text, keys.text).T, token_map, visual.sum(0), extremes
+    )
+
+
+def gradients(u: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """G = relu(<u, V>) as [H, C, K] from u [C, H, D] and value [H_kv, K, D]; 0 where the mask [C, K] is False."""
+    queries, heads, dim = u.shape
+    grouped = u.view(queries, value.shape[0], -1, dim).permute(1, 2, 0, 3).reshape(value.shape[0], -1, dim)
+    product = torch.bmm(grouped, value.transpose(1, 2)).relu_().view(heads, queries, -1)
+    return product if mask is None else product.masked_fill_(~mask, 0)
+
+
+def score_heads(gradient: Tensor, mask: Tensor | None, head_score: HeadScore) -> Tensor:
+    """S [H, C] of gradients [H, C, K] >= 0 that are 0 outside the mask [C, K]; 0 over an empty set."""
+    queries, keys = gradient.shape[1:]
+    if keys == 0:
+        return gradient.new_zeros(gradient.shape[:2])
+    if head_score == "max":
+        return gradient.amax(-1)
+    count = torch.full((queries,), keys, device=gradient.device) if mask is None else mask.sum(-1)
+    if head_score == "mean":
+        return gradient.sum(-1) / count.clamp(min=1)
+    size = min(int(head_score[1]), keys)
+    return gradient.topk(size).values.sum(-1) / count.clamp(min=1, max=size)
+
+
+def filter_maps(gradient: Tensor, rank: int, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys of no grid are left as they are."""
+    filtered = gradient.clone()
+    for start, rows, columns in grids:
+        cells = slice(start, start + rows * columns)
+        for first in range(0, gradient.shape[1], FILTER_BLOCK):
+            part = gradient[:, first : first + FILTER_BLOCK, cells]
+            maps = rank_filter(part.unflatten(-1, (rows, columns)), rank)
+            filtered[:, first : first + FILTER_BLOCK, cells] = maps.flatten(-2)
+    return filtered
+
+
+def _filter_gain(gradient: Tensor, filtered: Tensor) -> Tensor:
+    """median_h(max_j G) / median_h(max_j filtered G) as [C]: the filter must not shrink S_img against S_txt."""
+    before, after = (x.amax(-1).quantile(0.5, dim=0) for x in (gradient, filtered))
+    return torch.where(after > 0, before / after, torch.zeros_like(after))
+
+
+def _run(positions: Tensor) -> slice | None:
+    """The slice of consecutive positions; None if they are not."""
+    first, last = int(positions[0]), int(positions[-1])
+    return slice(first, last + 1) if last + 1 - first == len(positions) else None
+
+
+def _winner(text: Tensor, positions: Tensor) -> Tensor:
+    if text.shape[-1] == 0:
+        return torch.full(text.shape[:2], -1, device=text.device)
+    best, index = text.max(-1)
+    return torch.where(best > 0, positions[index], -1)

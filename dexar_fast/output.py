@@ -1,0 +1,107 @@
+"""What a run of the command line leaves behind: files in a folder, a table on the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dexar_fast.errors import DexarError, FileError
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+
+EXPLANATION = "explanation.safetensors"
+ANSWER = "answer.png"
+TOKENS = "tokens.png"
+BAR_WIDTH = 30
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder inside `out`: its files move into `out` when the block ends well, and vanish when it fails.
+
+    Raises:
+        FileError: `out` cannot be made or written; this is known before the block runs.
+    """
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=".dexar-fast-", dir=out)
+    with folder as name:
+        yield Path(name)
+        with _writing(out):
+            for file in sorted(Path(name).iterdir()):
+                os.replace(file, out / file.name)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except DexarError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write to {out} ({error}): choose another folder with --out") from error
+
+
+def write(explanation: Explanation, folder: Path) -> list[str]:
+    """Saves an explanation and, where its geometry is known, pictures of the answer and of its tokens.
+
+    Returns:
+        The names of the files.
+    """
+    explanation.save(folder / EXPLANATION)
+    if not explanation.grids:
+        return [EXPLANATION]
+    figure, _ = explanation.plot()
+    with _writing(folder):
+        explanation.overlay().save(folder / ANSWER)
+        figure.savefig(folder / TOKENS)
+    return [EXPLANATION, ANSWER, TOKENS]
+
+
+def show(explanation: Explanation, console: Console) -> None:
+    """Prints each token with its weight, and in a sentence or two what the filters left over."""
+    weights = explanation.token_weights.tolist()
+    longest = max(weights)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("token")
+    table.add_column("weight", justify="right")
+    table.add_column("")
+    for token, weight in zip(explanation.tokens, weights, strict=True):
+        bar = "█" * round(BAR_WIDTH * weight / longest) if longest else ""
+        table.add_row(Text(_printable(token)), f"{weight:.3g}", Text(bar))
+    console.print(table)
+    console.print(Text(_summary(explanation.diagnostics)))
+    if not explanation.grids:
+        console.print(
+            "There are no pictures: where this model's visual tokens lie in the image is not known."
+        )
+
+
+def _printable(token: str) -> str:
+    return token if token.isprintable() else repr(token)[1:-1]
+
+
+def _summary(found: dict[str, Any]) -> str:
+    """What the filters of Eqs. 4 and 6 left over, in words."""
+    sentences = [
+        f"{found['tokens_with_weight']} of {found['tokens']} tokens have a weight: "
+        "the image patch they depend on most outweighs the text they depend on most.",
+        f"{found['heads_kept'] / found['heads']:.1%} of their attention heads pass the same test.",
+    ]
+    if found["tokens_with_weight"] == 0:
+        sentences.append("So the map of the whole answer is blank.")
+    for winner in found["text_winners"][:1]:
+        sentences.append(
+            f"The strongest text is most often {winner['token']!r} ({winner['share']:.0%} of heads)."
+        )
+    return " ".join(sentences)

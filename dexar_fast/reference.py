@@ -1,0 +1,54 @@
+"""Every operation in plain PyTorch, one query and one head at a time: the oracle the fast backends must match."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gradient(u: Tensor, value: Tensor) -> Tensor:
+    """G[t, h, j] = relu(<u[t, h], V[k(h), j]>), k(h) = h // (H / H_kv) (method.md section 2).
+
+    Args:
+        u: [T, H, D], the gradient of the target logit with respect to the attention output of each head.
+        value: [H_kv, S, D].
+    Returns:
+        [T, H, S] in the promoted dtype of the arguments.
+    """
+    heads = u.shape[1] // value.shape[0]
+    return torch.stack([(u[:, h] @ value[h // heads].T).relu() for h in range(u.shape[1])], dim=1)
+
+
+def head_score(gradients: Tensor, keys: Tensor, score: str | tuple[str, int] = "max") -> Tensor:
+    """S[t, h]: the score of the keys marked in `keys` [T, S] bool, from gradients [T, H, S].
+
+    max, mean, or the mean of the k largest (of all of them where there are fewer); 0 over an empty set.
+    """
+    scores = gradients.new_zeros(gradients.shape[:2])
+    for t in range(gradients.shape[0]):
+        for h in range(gradients.shape[1]):
+            scores[t, h] = _score(gradients[t, h, keys[t]], score)
+    return scores
+
+
+def _score(values: Tensor, score: str | tuple[str, int]) -> Tensor:
+    if len(values) == 0:
+        return values.new_zeros(())
+    if score == "max":
+        return values.max()
+    if score == "mean":
+        return values.mean()
+    return values.topk(min(int(score[1]), len(values))).values.mean()
+
+
+def rank_filter(maps: Tensor, rank: int) -> Tensor:
+    """The rank-th smallest of each cell's 3x3 neighbourhood, edges replicated: [..., rows, columns] to the same."""
+    padded = torch.nn.functional.pad(maps[None], (1, 1, 1, 1), mode="replicate")[0]
+    rows, columns = maps.shape[-2:]
+    neighbours = [padded[..., r : r + rows, c : c + columns] for r in range(3) for c in range(3)]
+    return torch.stack(neighbours).sort(dim=0).values[rank - 1]
+
+
+def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """E[t, n] = sum_h w[t, h] G[t, h, n] and U[t, n] = sum_h G[t, h, n] (Eq. 5): [T, H, N], [T, H] to two [T, N]."""
+    return (weights[:, :, None] * gradients).sum(1), gradients.sum(1)

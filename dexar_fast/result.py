@@ -1,0 +1,93 @@
+"""From the sums of the pass to an Explanation: Eqs. 4-6, and what the filters left over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexar_fast.engine import Attribution
+from dexar_fast.errors import NumericalError
+from dexar_fast.settings import Settings
+
+FREQUENT_WINNERS = 3
+
+
+def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str, Tensor]:
+    """The arrays of an Explanation, under their names (method.md sections 3 and 4).
+
+    Raises:
+        NumericalError: NaN or infinity; the message names the first layer that has it.
+    """
+    _check_finite(sums, layers)
+    visual, text = sums.visual_scores, sums.text_scores
+    head_weights = (visual - text).relu()
+    token_weights = (visual.amax((1, 2)) - text.amax((1, 2))).relu()
+    maps, unfiltered = sums.token_maps, sums.unfiltered_token_maps
+    if sums.range is not None:
+        heads = visual.shape[1] * visual.shape[2]
+        maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)
+        unfiltered = _rescaled(unfiltered, torch.full_like(token_weights, heads), sums.range)
+    shown, unfiltered_shown = (
+        _each_scaled(x) if settings.sequence_norm == "token" else x for x in (maps, unfiltered)
+    )
+    return {
+        "visual_scores": visual,
+        "text_scores": text,
+        "head_weights": head_weights,
+        "token_weights": token_weights,
+        "token_maps": maps,
+        "unfiltered_token_maps": unfiltered,
+        "sequence_map": token_weights @ shown,
+        "unfiltered_sequence_map": unfiltered_shown.sum(0),
+    }
+
+
+def diagnose(found: dict[str, Tensor], winners: Tensor, texts: list[str]) -> dict[str, Any]:
+    """Which heads and tokens survive the filters, and which keys keep the others out (method.md section 5).
+
+    Args:
+        found: what `arrays` returned. winners: [S] how often each key took S_txt. texts: the S tokens' texts.
+    """
+    kept, weights = found["head_weights"] > 0, found["token_weights"]
+    total = max(1, int(winners.sum()))
+    frequent = winners.topk(min(FREQUENT_WINNERS, len(winners)))
+    return {
+        "tokens": len(weights),
+        "tokens_with_weight": int((weights > 0).sum()),
+        "tokens_with_map": int(kept.any(2).any(1).sum()),
+        "heads": kept.numel(),
+        "heads_kept": int(kept.sum()),
+        "text_winners": [
+            {"position": int(position), "token": texts[int(position)], "share": int(count) / total}
+            for count, position in zip(frequent.values, frequent.indices, strict=True)
+            if count > 0
+        ],
+    }
+
+
+def _check_finite(sums: Attribution, layers: list[int]) -> None:
+    scores = sums.visual_scores + sums.text_scores
+    bad = (~scores.isfinite()).any(2).any(0).nonzero()
+    if len(bad):
+        raise NumericalError(
+            f"NaN or infinity in decoder layer {layers[int(bad[0])]} (its weights, its activations, or what enters "
+            "it): check the model's weights, or load it in bfloat16 or float32"
+        )
+    if not (sums.token_maps.isfinite().all() and sums.unfiltered_token_maps.isfinite().all()):
+        raise NumericalError("the maps overflow: load the model in float32 or float64")
+
+
+def _rescaled(sums: Tensor, weights: Tensor, extremes: Tensor) -> Tensor:
+    """sum w (G - m) / (M - m) from sum w G [T, N] and sum w [T], the global min-max of the authors' code."""
+    lowest, highest = extremes.unbind()
+    if highest == lowest:
+        return torch.zeros_like(sums)
+    return (sums - lowest * weights[:, None]) / (highest - lowest)
+
+
+def _each_scaled(maps: Tensor) -> Tensor:
+    """Each map of [T, N] to [0, 1]; a constant one to zeros."""
+    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))

@@ -1,0 +1,107 @@
+"""The knobs of an Explainer, checked once (method.md section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dexar_fast.errors import InputError
+from dexar_fast.ops import HeadScore, MapFilter
+
+Mode = Literal["paper", "official"]
+TextSet = Literal["all", "content", "prompt", "generated"]
+SequenceNorm = Literal["none", "token"]
+
+OFFICIAL_LAYER_INDEX = -10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is explained.
+
+    Attributes:
+        mode: "paper", or "official" to reproduce the authors' code, quirks included.
+        layers: which of the layers that hold attention (negative from the end); None is all of them.
+        layer_index: explain from this layer on (negative from the end, clamped to the first); exclusive with `layers`.
+            In official mode it defaults to -10.
+        text_set: which non-visual keys count as text in S_txt: "all" (the paper), "content" (the characters of the
+            user's own text and the answer), "prompt", or "generated".
+        head_score: how G is reduced to a score over a set of keys: "max" (the paper), ("topk", k), or "mean".
+        map_filter: ("rank", k) passes each head's map through the k-th smallest of every 3x3 neighbourhood (5 is the
+            median) before it is scored and summed, against single outlier patches; None is the paper.
+        sequence_norm: "none" sums raw token maps (the authors' code); "token" scales each to [0, 1] first.
+    Raises:
+        InputError: an unknown value; the message lists the known ones.
+    """
+
+    mode: Mode = "paper"
+    layers: tuple[int, ...] | None = None
+    layer_index: int | None = None
+    text_set: TextSet = "all"
+    head_score: HeadScore = "max"
+    map_filter: MapFilter = None
+    sequence_norm: SequenceNorm = "none"
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, ("paper", "official"))
+        _one_of("text_set", self.text_set, ("all", "content", "prompt", "generated"))
+        _one_of("sequence_norm", self.sequence_norm, ("none", "token"))
+        if self.layers is not None and self.layer_index is not None:
+            raise InputError("give layers or layer_index, not both")
+        if self.layers is not None and not self.layers:
+            raise InputError("layers is empty: name at least one layer, or leave it out for all")
+        if self.head_score not in ("max", "mean") and not _is_pair(self.head_score, "topk"):
+            raise InputError(
+                f"head_score {self.head_score!r} is none of 'max', 'mean', ('topk', k) with k >= 1"
+            )
+        if self.map_filter is not None and not (
+            _is_pair(self.map_filter, "rank") and self.map_filter[1] <= 9
+        ):
+            raise InputError(
+                f"map_filter {self.map_filter!r} is neither None nor ('rank', k) with k from 1 to 9"
+            )
+
+    def layers_of(self, count: int) -> list[int]:
+        """The layers to explain, of `count` that hold attention, in ascending order. Raises InputError."""
+        if self.layers is not None:
+            return sorted({_layer(index, count) for index in self.layers})
+        first = self.layer_index
+        if first is None:
+            first = OFFICIAL_LAYER_INDEX if self.mode == "official" else 0
+        if first >= count:
+            raise InputError(
+                f"layer_index {first} is out of range: the model has {count} layers that hold attention"
+            )
+        return list(range(max(0, first if first >= 0 else count + first), count))
+
+
+def settings(layers: Sequence[int] | None, head_score: Any, map_filter: Any, **knobs: Any) -> Settings:
+    """Settings from what users pass: lists where tuples are meant are fine."""
+    chosen = None if layers is None else tuple(layers)
+    return Settings(layers=chosen, head_score=_tuple(head_score), map_filter=_tuple(map_filter), **knobs)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{name} {value!r} is none of {', '.join(map(repr, known))}")
+
+
+def _is_pair(value: Any, name: str) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and value[0] == name
+        and isinstance(value[1], int)
+        and value[1] >= 1
+    )
+
+
+def _layer(index: int, count: int) -> int:
+    if not -count <= index < count:
+        raise InputError(f"layer {index} is out of range: the model has {count} layers that hold attention")
+    return index % count

@@ -1,0 +1,35 @@
+"""What every test runs under; set here, before torch and transformers are first imported."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import sys
+from importlib.abc import MetaPathFinder
+
+import pytest
+
+EXTENSION = "dexar_fast._C"
+
+
+@pytest.fixture
+def without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no compiler was found: importing the extension raises ModuleNotFoundError."""
+    monkeypatch.setitem(sys.modules, EXTENSION, None)
+
+
+@pytest.fixture
+def broken_extension(monkeypatch: pytest.MonkeyPatch) -> str:
+    """As where a library is missing: importing the extension raises ImportError with the text returned."""
+    reason = "libstdc.so.6: cannot open shared object file"
+
+    class Refusing(MetaPathFinder):
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == EXTENSION:
+                raise ImportError(reason)
+
+    monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+    return reason

@@ -1,0 +1,245 @@
+"""The command line, with the model replaced by a fake: its files, its lines, its exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import dexar_fast
+from dexar_fast import Explanation, FileError, InputError, ModelError, cli
+from dexar_fast.geometry import Grid
+
+FILES = ["answer.png", "explanation.safetensors", "tokens.png"]
+
+
+def explanation(weights: tuple[float, ...] = (0.5, 0.25), grids: bool = True, **changes: Any) -> Explanation:
+    count = len(weights)
+    heads = torch.zeros(count, 2, 4)
+    heads[0, 0, :2] = 1
+    kept = sum(weight > 0 for weight in weights)
+    fields: dict[str, Any] = {
+        "token_ids": torch.arange(count),
+        "tokens": ["red", "[b]\n"][:count],
+        "visual_positions": torch.arange(4),
+        "visual_scores": torch.ones(count, 2, 4),
+        "text_scores": torch.ones(count, 2, 4),
+        "head_weights": heads,
+        "token_weights": torch.tensor(weights),
+        "token_maps": torch.rand(count, 4),
+        "unfiltered_token_maps": torch.rand(count, 4),
+        "sequence_map": torch.rand(4),
+        "unfiltered_sequence_map": torch.rand(4),
+        "grids": (Grid(0, 0, 2, 2),) if grids else (),
+        "diagnostics": {
+            "tokens": count,
+            "tokens_with_weight": kept,
+            "heads": heads.numel(),
+            "heads_kept": 2,
+            "text_winners": [{"position": 0, "token": "<s>", "share": 0.75}],
+        },
+        "metadata": {},
+        "images": (Image.new("RGB", (32, 24), "red"),),
+    }
+    return Explanation(**fields | changes)
+
+
+class FakeExplainer:
+    """Answers with `result`, or raises it; remembers what it was asked."""
+
+    result: Explanation | BaseException
+    loaded: tuple[Any, dict[str, Any]] | None
+    asked: tuple[Any, ...] | None
+
+    @classmethod
+    def from_pretrained(cls, name: str | None = None, **options: Any) -> "FakeExplainer":
+        cls.loaded = (name, options)
+        return cls()
+
+    def explain(self, image: Any, prompt: str, response: str | None = None, **options: Any) -> Explanation:
+        type(self).asked = (image, prompt, response, options)
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeExplainer]:
+    FakeExplainer.result, FakeExplainer.loaded, FakeExplainer.asked = explanation(), None, None
+    monkeypatch.setattr(dexar_fast, "Explainer", FakeExplainer, raising=False)
+    return FakeExplainer
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (32, 24), "red").save(path)
+    return str(path)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200"})
+
+
+def refused(result: Result) -> str:
+    """The one line that a refused command leaves on stderr."""
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dexar-fast: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_explain_writes_the_explanation_and_its_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    result = run("explain", image, "What?", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir(out)) == FILES
+    assert torch.equal(Explanation.load(out / FILES[1]).token_maps, fake.result.token_maps)
+    assert Image.open(out / "answer.png").size == (32, 24)
+    assert all(str(out / name) in result.stdout.splitlines() for name in FILES)
+
+
+def test_explain_prints_tokens_weights_and_what_the_filters_left(
+    fake: type[FakeExplainer], image: str, tmp_path: Path
+) -> None:
+    printed = run("explain", image, "What?", "--out", str(tmp_path / "out")).stdout
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["red", "0.5", "█" * 30] in rows
+    assert ["[b]\\n", "0.25", "█" * 15] in rows
+    text = " ".join(printed.split())
+    assert "2 of 2 tokens have a weight: " in text
+    assert "12.5% of their attention heads pass" in text
+    assert "'<s>' (75% of heads)" in text
+
+
+def test_explain_says_when_the_map_is_blank(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = explanation(weights=(0.0, 0.0))
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0
+    assert "0 of 2 tokens have a weight" in result.stdout
+    assert "the map of the whole answer is blank" in result.stdout
+
+
+def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = explanation(grids=False)
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0
+    assert os.listdir(tmp_path / "out") == ["explanation.safetensors"]
+    assert "There are no pictures" in result.stdout
+
+
+def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
+    more = "--backend torch --max-new-tokens 5 --response Red."
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *options.split(), *more.split())
+    assert result.exit_code == 0, result.output
+    assert fake.loaded == (
+        "m",
+        {
+            "device": "cpu",
+            "dtype": "float64",
+            "mode": "official",
+            "chunk_size": 3,
+            "text_set": "prompt",
+            "backend": "torch",
+        },
+    )
+    assert fake.asked is not None
+    assert fake.asked[1:] == ("What?", "Red.", {"max_new_tokens": 5})
+
+
+@pytest.mark.parametrize("error", [InputError("bad\n  answer: say more"), ModelError("no such model: check it")])
+def test_an_error_is_one_line_and_leaves_no_file(
+    fake: type[FakeExplainer], image: str, tmp_path: Path, error: Exception
+) -> None:
+    fake.result = error
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
+    assert line == f"dexar-fast: {' '.join(str(error).split())}\n"
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_debug_shows_the_traceback(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = InputError("bad answer")
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), "--debug")
+    assert result.exception is fake.result
+
+
+def test_a_missing_image_is_found_before_the_model_is_loaded(fake: type[FakeExplainer], tmp_path: Path) -> None:
+    line = refused(run("explain", str(tmp_path / "none.png"), "What?", "--out", str(tmp_path / "out")))
+    assert "none.png does not exist" in line
+    assert fake.loaded is None
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_output_is_found_before_the_model_is_loaded(
+    fake: type[FakeExplainer], image: str, tmp_path: Path
+) -> None:
+    line = refused(run("explain", image, "What?", "--out", image))
+    assert "choose another folder with --out" in line
+    assert fake.loaded is None
+
+
+def test_a_file_that_cannot_be_replaced_leaves_the_others_as_they_were(
+    fake: type[FakeExplainer], image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "answer.png").mkdir()
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path)))
+    assert "choose another folder with --out" in line
+    assert sorted(os.listdir(tmp_path)) == ["answer.png", "image.png"]
+
+
+def test_a_disk_that_fills_up_leaves_no_file(
+    fake: type[FakeExplainer], image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Figure, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
+    assert "No space left on device" in line
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_an_error_of_the_system_inside_the_model_is_not_blamed_on_the_output(
+    fake: type[FakeExplainer], image: str, tmp_path: Path
+) -> None:
+    fake.result = ConnectionError("a bug")
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
+    assert result.exception is fake.result
+
+
+def test_a_file_error_keeps_its_own_words(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = FileError("weights are gone: fetch them again")
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
+    assert line == "dexar-fast: weights are gone: fetch them again\n"
+
+
+def test_interrupt_exits_with_130_and_leaves_no_file(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = KeyboardInterrupt()
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 130
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_doctor_prints_its_findings() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0
+    for text in ("versions", torch.__version__, "machine", "C++ extension", "operations"):
+        assert text in result.stdout
+
+
+def test_what_the_terminal_cannot_show_does_not_stop_the_program() -> None:
+    code = "from dexar_fast import cli; cli.app = lambda: print('█ 猫 cat'); cli.main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"? ? cat\n"
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = "import sys, dexar_fast.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,324 @@
+"""What the pass may cost, and that it leaves no trace on the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dexar_fast import Explainer, ModelError, NumericalError, OutOfMemoryError, ops
+
+TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
+Built = tuple[Any, zoo.Inputs]
+
+
+@pytest.fixture
+def llava() -> Built:
+    """A model that has run before: transformers installs hooks of its own in a model's first forward."""
+    model, inputs = zoo.build("llava", dtype=torch.float32)
+    with torch.no_grad():
+        model(**inputs)
+    return model, inputs
+
+
+def first_layer(model: Any) -> nn.Module:
+    return model.model.language_model.layers[0]
+
+
+@contextmanager
+def counted_positions(model: Any) -> Iterator[list[int]]:
+    """The number of positions of each call of the first decoder layer."""
+    seen: list[int] = []
+    handle = first_layer(model).register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "paligemma", "gemma3"])
+def test_a_given_answer_takes_p_plus_t_positions(family: str, chunk_size: int | None) -> None:
+    model, inputs = zoo.build(family)
+    prompt = inputs["input_ids"].shape[1]
+    with counted_positions(model) as seen:
+        Explainer(model, chunk_size=chunk_size).explain_inputs(inputs, target_ids=TARGETS)
+    assert seen[0] == prompt
+    assert sum(seen) == prompt + len(TARGETS)
+
+
+def test_generating_takes_p_plus_2t_positions(llava: Built) -> None:
+    model, inputs = llava
+    with counted_positions(model) as seen:
+        explanation = Explainer(model).explain_inputs(inputs, max_new_tokens=6, do_sample=False)
+    assert sum(seen) <= inputs["input_ids"].shape[1] + 2 * len(explanation)
+
+
+def test_a_generated_answer_is_explained_like_the_same_answer_given(llava: Built) -> None:
+    model, inputs = llava
+    generated = Explainer(model).explain_inputs(inputs, max_new_tokens=6, do_sample=False)
+    given = Explainer(model).explain_inputs(inputs, target_ids=generated.token_ids)
+    torch.testing.assert_close(generated.token_maps, given.token_maps, rtol=1e-4, atol=1e-4)
+
+
+def test_beam_search_is_explained(llava: Built) -> None:
+    model, inputs = llava
+    found = Explainer(model).explain_inputs(inputs, max_new_tokens=5, num_beams=3, do_sample=False)
+    given = Explainer(model).explain_inputs(inputs, target_ids=found.token_ids)
+    torch.testing.assert_close(found.token_maps, given.token_maps, rtol=1e-4, atol=1e-4)
+
+
+class SquareTensors(TorchDispatchMode):
+    """Every floating tensor with two axes as long as the prompt or longer sequences."""
+
+    def __init__(self, lengths: range) -> None:
+        super().__init__()
+        self.lengths = lengths
+        self.found: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                if sum(size in self.lengths for size in tensor.shape) > 1:
+                    self.found.append((str(func), tuple(tensor.shape)))
+        return output
+
+
+def long_prompt(inputs: zoo.Inputs, tokens: int) -> zoo.Inputs:
+    """More words behind the prompt; every input of its shape is drawn out with its last value."""
+    shape = inputs["input_ids"].shape
+    longer = {k: v for k, v in inputs.items() if v.shape == shape}
+    return inputs | {k: torch.cat([v, v[:, -1:].expand(1, tokens)], dim=1) for k, v in longer.items()}
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "idefics3"])
+def test_no_tensor_has_two_sequence_axes(family: str) -> None:
+    model, inputs = zoo.build(family, dtype=torch.float32)
+    inputs = long_prompt(inputs, 220)
+    prompt = inputs["input_ids"].shape[1]  # longer than the vocabulary, so that no other axis is as long
+    with SquareTensors(range(prompt - 1, prompt + len(TARGETS) + 1)) as squares:
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert squares.found == []
+
+
+def test_the_check_for_square_tensors_sees_eager_attention() -> None:
+    model, inputs = zoo.build("llava", dtype=torch.float32)
+    inputs = long_prompt(inputs, 220)
+    model.set_attn_implementation("eager")
+    prompt = inputs["input_ids"].shape[1]
+    with SquareTensors(range(prompt - 1, prompt + 1)) as squares, torch.no_grad():
+        model(**inputs)
+    assert squares.found
+
+
+def state(model: Any) -> dict[str, Any]:
+    return {
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grad": [p.grad for p in model.parameters()],
+        "training": [m.training for m in model.modules()],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "attention": [c._attn_implementation for c in (model.config, model.config.text_config)],
+        "config": model.config.to_dict(),
+        "grad_mode": torch.is_grad_enabled(),
+        "weights": [p.clone() for p in model.parameters()],
+    }
+
+
+def assert_same_state(model: Any, before: dict[str, Any]) -> None:
+    after = state(model)
+    assert all(torch.equal(a, b) for a, b in zip(after.pop("weights"), before.pop("weights"), strict=True))
+    assert after == before
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_model_is_left_as_it_was(llava: Built, attention: str) -> None:
+    model, inputs = llava
+    model.set_attn_implementation(attention)
+    model.train()
+    model.model.language_model.layers[1].eval()
+    next(model.parameters()).requires_grad_(False)
+    before = state(model)
+    Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert_same_state(model, before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+@pytest.mark.parametrize("first_use", [True, False])
+def test_the_model_is_left_as_it_was_after_an_error(
+    llava: Built, monkeypatch: pytest.MonkeyPatch, error: BaseException, first_use: bool
+) -> None:
+    model, inputs = llava
+    explainer = Explainer(model)
+    if not first_use:
+        explainer.explain_inputs(inputs, target_ids=TARGETS)
+    model.train()
+    before = state(model)
+    calls = []
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        raise error
+
+    monkeypatch.setattr(ops, "attribute_layer", fail)
+    with pytest.raises(type(error)):
+        explainer.explain_inputs(inputs, target_ids=TARGETS)
+    assert calls
+    assert_same_state(model, before)
+
+
+def test_dropout_of_a_training_model_is_off(llava: Built) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    for layer in model.model.language_model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    model.train()
+    found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert torch.equal(found.token_maps, expected.token_maps)
+
+
+def test_it_works_in_inference_mode_and_without_grad(llava: Built) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    for context in (torch.inference_mode(), torch.no_grad()):
+        with context:
+            found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+        assert torch.equal(found.token_maps, expected.token_maps)
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join(60)
+    return results[0]
+
+
+def test_another_threads_forward_is_not_captured(llava: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = llava
+    with torch.no_grad():
+        plain = model(**inputs).logits
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    attribute, seen = ops.attribute_layer, []
+
+    def forward() -> torch.Tensor:
+        logits = model(**inputs).logits
+        assert logits.requires_grad  # its graph is whole: nothing of it was detached
+        return logits.detach()
+
+    def attribute_during_another_forward(*args: Any, **kwargs: Any) -> Any:
+        seen.append(in_thread(forward))
+        return attribute(*args, **kwargs)
+
+    monkeypatch.setattr(ops, "attribute_layer", attribute_during_another_forward)
+    found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert len(seen) == len(model.model.language_model.layers)
+    for logits in seen:
+        torch.testing.assert_close(logits, plain)
+    assert torch.equal(found.token_maps, expected.token_maps)
+
+
+def test_two_explainers_share_a_model_between_threads(llava: Built) -> None:
+    model, inputs = llava
+    answers = [TARGETS, TARGETS.flip(0), TARGETS[:2]]
+    expected = [Explainer(model).explain_inputs(inputs, target_ids=ids) for ids in answers]
+    found: dict[int, Any] = {}
+
+    def work(i: int) -> None:
+        found[i] = Explainer(model).explain_inputs(inputs, target_ids=answers[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for i in range(3):
+        assert torch.equal(found[i].token_maps, expected[i].token_maps)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_bad_weights_are_named_with_their_layer(llava: Built, layer: int, value: float) -> None:
+    model, inputs = llava
+    with torch.no_grad():
+        model.model.language_model.layers[layer].self_attn.v_proj.weight[0, 0] = value
+    with pytest.raises(NumericalError, match=f"layer {layer}"):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+
+def out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    attribute, sizes = ops.attribute_layer, []
+
+    def limited(u: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(u))
+        if len(u) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
+        return attribute(u, *args, **kwargs)
+
+    monkeypatch.setattr(ops, "attribute_layer", limited)
+    return sizes
+
+
+def test_a_chunk_that_does_not_fit_is_halved(llava: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    sizes = out_of_memory_above(2, monkeypatch)
+    found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert sizes[:2] == [6, 3]  # then 1 at a time: 3 // 2
+    torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=1e-4, atol=1e-4)
+
+
+def test_out_of_memory_says_how_much_was_asked_for(llava: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = llava
+    out_of_memory_above(0, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"2\.50 GiB"):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+
+def test_an_offloaded_model_is_explained_alike(llava: Built) -> None:
+    from accelerate import cpu_offload
+
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert next(first_layer(model).parameters()).is_meta
+    found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_of_the_user_see_the_pass(llava: Built) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    first_layer(model).register_forward_hook(lambda module, args, output: output * 2)
+    doubled = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert not torch.allclose(doubled.token_maps, expected.token_maps)
+
+
+def test_a_model_that_bypasses_the_attention_interface_is_refused(llava: Built) -> None:
+    model, inputs = llava
+    for layer in model.model.language_model.layers:
+        layer.self_attn.forward = lambda hidden_states, **kwargs: (hidden_states, None)
+    with pytest.raises(ModelError, match=r"LlavaForConditionalGeneration.*AttentionInterface"):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+
+def test_a_forward_that_scales_its_logits_unseen_is_refused(llava: Built) -> None:
+    model, inputs = llava
+    plain = model.lm_head.forward
+    model.lm_head.forward = lambda x: plain(x) * 2  # the lens reads rows off the weight and does not see it
+    with pytest.raises(ModelError, match="does not reproduce the model"):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+
+def test_a_text_model_is_refused() -> None:
+    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
+    with pytest.raises(ModelError, match="image token"):
+        Explainer(LlamaForCausalLM(config))
