@@ -65,9 +65,7 @@ def random_llava(layers: int, grid: int = 24) -> LlavaForConditionalGeneration:
 def prompt(grid: int = 24) -> dict[str, torch.Tensor]:
     """A prompt of 44 text tokens around one image."""
     half = TEXT_TOKENS // 2
-    ids = torch.cat(
-        [torch.arange(1, half + 1), torch.full((grid**2,), IMAGE_TOKEN), torch.arange(30, 30 + half)]
-    )
+    ids = torch.cat([torch.arange(1, half + 1), torch.full((grid**2,), IMAGE_TOKEN), torch.arange(30, 30 + half)])
     pixels = torch.randn(1, 3, grid * 14, grid * 14, generator=torch.Generator().manual_seed(0))
     return {
         "input_ids": ids[None],
@@ -120,9 +118,7 @@ def given_answer(layers: int, tokens: int, rounds: int) -> dict[str, Any]:
     def forward() -> None:
         model(**whole, use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
 
-    seconds = interleaved(
-        rounds, forward=forward, explain=lambda: explainer.explain_inputs(inputs, target_ids=targets)
-    )
+    seconds = interleaved(rounds, forward=forward, explain=lambda: explainer.explain_inputs(inputs, target_ids=targets))
     return report(f"given answer, L={layers}, T={tokens}", seconds, "explain", "forward")
 
 
@@ -163,9 +159,7 @@ def main() -> None:
     if facts["load_at_start"] > 0.3:
         print(f"the load is {facts['load_at_start']:.2f}: these figures will not hold")
     rows = [given_answer(n, t, arguments.rounds) for n in arguments.layers for t in arguments.tokens]
-    rows += [
-        generated_answer(n, t, max(3, arguments.rounds // 5)) for n in arguments.layers for t in (64, 256)
-    ]
+    rows += [generated_answer(n, t, max(3, arguments.rounds // 5)) for n in arguments.layers for t in (64, 256)]
     print(json.dumps({"machine": facts, "rows": rows}))
 
 

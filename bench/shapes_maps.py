@@ -17,26 +17,29 @@ from dexar_fast.metrics import segmentation as metrics
 # Group name -> scene -> one row of scores per word.
 Table = dict[tuple[str, str, str], dict[int, list[list[float]]]]
 COLUMNS = ("EPG", "pointing", "SNR dB", "blank", "weight", "weight>0")
+MAP_COLUMNS = 4
+SOURCES = ("filtered", "unfiltered", "uniform", "random smooth", "centred")
 RESAMPLES = 1000
 
 
 def print_maps(model: Path, seeds: Sequence[int]) -> None:
     """Words are grouped by question and kind. Filler words, and words about nothing, are scored against the
-    union of the masks. Intervals: 95 % bootstrap over scenes."""
+    union of the masks. Intervals: 95 % bootstrap over scenes. Token weights do not depend on the map."""
     table: Table = defaultdict(lambda: defaultdict(list))
     explainer = Explainer.from_pretrained(str(model))
     for seed in seeds:
         add_scene(table, explainer, seed)
     print(f"\nmaps of the right answers on {len(seeds)} unseen scenes from seed {seeds[0]}")
-    print(f"{'question':13}{'word':8}{'map':15}{'n':>6}" + "".join(f"{name:>20}" for name in COLUMNS))
+    print(f"{'question':13}{'word':8}{'map':15}{'n':>6}" + "".join(f"{name:>22}" for name in COLUMNS))
     for (kind, word, source), scenes in sorted(table.items(), key=_order):
-        print(f"{kind:13}{word:8}{source:15}{sum(map(len, scenes.values())):6}" + "".join(intervals(scenes)))
+        cells = intervals(scenes)[: len(COLUMNS) if source == SOURCES[0] else MAP_COLUMNS]
+        words = sum(map(len, scenes.values()))
+        print(f"{kind:13}{word:8}{source:15}{words:6}" + "".join(f"{cell:>22}" for cell in cells))
 
 
 def _order(item: tuple[tuple[str, str, str], object]) -> tuple[int, int, int]:
     kind, word, source = item[0]
-    sources = ("filtered", "unfiltered", "uniform", "random smooth", "centred")
-    return QUESTION_KINDS.index(kind), ("color", "shape", "filler").index(word), sources.index(source)
+    return QUESTION_KINDS.index(kind), ("color", "shape", "filler").index(word), SOURCES.index(source)
 
 
 def add_scene(table: Table, explainer: Explainer, seed: int) -> None:
@@ -99,6 +102,6 @@ def intervals(scenes: dict[int, list[list[float]]]) -> list[str]:
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)[:, None]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return [
-        f"{m:7.3f} [{a:.3f},{b:.3f}]"
+        f"{m:.3f} [{a:.3f},{b:.3f}]"
         for m, a, b in zip(sums.sum(axis=0) / counts.sum(), low, high, strict=True)
     ]

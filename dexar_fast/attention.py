@@ -92,10 +92,10 @@ def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The mask of one sequence as [Q, S] bool; none given means causal."""
+    """The last `queries` rows of one sequence's mask as [Q, S] bool; none given means causal."""
     if mask is None:
         return causal(queries, keys, device)
-    mask = mask[0, 0, :, :keys]
+    mask = mask[0, 0, -queries:, :keys]
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 

@@ -5,6 +5,7 @@ Heavy imports wait until a command runs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,16 +88,16 @@ def _explain(
     from dexar_fast.images import load_images
 
     picture = load_images(image)
-    with output.staged(out) as folder:
-        from dexar_fast import Explainer
+    output.check_writable(out)
+    from dexar_fast import Explainer
 
-        explainer = Explainer.from_pretrained(model, **options)
-        explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
-        written = output.write(explanation, folder)
+    explainer = Explainer.from_pretrained(model, **options)
+    explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
+    written = output.write(explanation, out)
     console = Console()
     output.show(explanation, console)
-    for name in written:
-        console.print(out / name, soft_wrap=True, highlight=False)
+    for path in written:
+        console.print(path, soft_wrap=True, highlight=False)
 
 
 def main() -> None:
@@ -104,6 +105,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # or its client reports each retry of a failed download
     app()
 
 

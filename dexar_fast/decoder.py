@@ -33,12 +33,13 @@ class PromptWatcher(Watcher):
     sliding window), and the last prompt token is run again as the first query.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, length: int) -> None:
+        self._length = length  # P
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
-        if mask is not None:
-            self.last_rows.setdefault(id(module), mask[:, :, -1:].clone())
+        if mask is not None and mask.shape[-2] == self._length:
+            self.last_rows[id(module)] = mask[:, :, -1:].clone()
         return mask
 
     @contextmanager
@@ -54,8 +55,8 @@ class PromptWatcher(Watcher):
 class DecoderTracer(PromptWatcher):
     """Watches the first forward of a model, and finds its decoder."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module, length: int) -> None:
+        super().__init__(length)
         self.model = model
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]

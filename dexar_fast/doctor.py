@@ -101,9 +101,7 @@ def _compiler() -> Finding:
             timeout=_COMPILER_SECONDS,
         )
     except (OSError, subprocess.SubprocessError):
-        return Finding(
-            "C++ compiler", "not found", f"{command} does not run; the C++ extension is built with it"
-        )
+        return Finding("C++ compiler", "not found", f"{command} does not run; the C++ extension is built with it")
     return Finding("C++ compiler", shown.stdout.partition("\n")[0])
 
 

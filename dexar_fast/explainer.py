@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dexar_fast import __version__, engine, generation, loading, ops, prompting, result
 from dexar_fast.decoder import Decoder
-from dexar_fast.errors import InputError
+from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import square_grids, visual_positions
+from dexar_fast.geometry import Grid, square_grids, visual_positions
 from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk
 from dexar_fast.session import borrowed
@@ -143,7 +143,7 @@ class Explainer:
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        targets = None if target_ids is None else torch.as_tensor(target_ids)
+        targets = None if target_ids is None else loading.as_ids(target_ids)
         return self._explain(inputs, targets, None, [], _new_tokens(max_new_tokens, generate_kwargs))
 
     def _explain(
@@ -156,25 +156,29 @@ class Explainer:
     ) -> Explanation:
         inputs = loading.on_device(self.model, inputs)
         loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
+        visual = visual_positions(self.model.config, inputs["input_ids"]).cpu()
+        grids = square_grids(visual, inputs, images=len(images) or 1)
+        if self.settings.map_filter is not None and not grids:
+            raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
         clock = _Clock()
         with borrowed(self.model):
             answer, prompt = self._answer(inputs, targets, generate_kwargs)
             clock.lap("generate" if targets is None else "prefill")
             self._decoder = prompt.decoder
             sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
-            plan = self._plan(prompt.decoder, inputs, len(sequence), content)
+            plan = self._plan(prompt.decoder, inputs, len(sequence), visual, grids, content)
             chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
             sums = engine.explain(self.model, prompt, sequence, plan, chunk)
             clock.lap("explain")
         found = result.arrays(sums, self.settings, plan.layers)
-        texts = prompting.pieces(getattr(self.processor, "tokenizer", None), sequence.tolist())
+        tokenizer, ids = getattr(self.processor, "tokenizer", None), sequence.tolist()
         return Explanation(
             token_ids=sequence[plan.prompt :].cpu(),
-            tokens=texts[plan.prompt :],
+            tokens=prompting.pieces(tokenizer, ids[plan.prompt :]),
             visual_positions=plan.visual,
             **found,
-            grids=plan.grids if not images or len(images) == len(plan.grids) else (),
-            diagnostics=result.diagnose(found, sums.text_winners, texts),
+            grids=grids,
+            diagnostics=result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0]),
             metadata=self._metadata(plan, clock.seconds, chunk),
             images=tuple(images),
         )
@@ -182,17 +186,24 @@ class Explainer:
     def _answer(
         self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]
     ) -> tuple[Tensor, generation.Prompt]:
-        if targets is None:
+        if targets is not None:
+            return targets, generation.prefill(self.model, inputs, self._decoder)
+        try:
             return generation.generate(self.model, inputs, self._decoder, **generate_kwargs)
-        return targets, generation.prefill(self.model, inputs, self._decoder)
+        except NumericalError:
+            self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
+            raise
 
-    def _plan(self, decoder: Decoder, inputs: Mapping[str, Any], length: int, content: Tensor | None) -> engine.Plan:
-        chosen = self.settings
-        prompt = inputs["input_ids"].shape[1]
-        visual = visual_positions(self.model.config, inputs["input_ids"]).cpu()
-        grids = square_grids(visual, inputs)
-        if chosen.map_filter is not None and not grids:
-            raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
+    def _plan(
+        self,
+        decoder: Decoder,
+        inputs: Mapping[str, Any],
+        length: int,
+        visual: Tensor,
+        grids: tuple[Grid, ...],
+        content: Tensor | None,
+    ) -> engine.Plan:
+        chosen, prompt = self.settings, inputs["input_ids"].shape[1]
         score = partial(
             ops.attribute_layer,
             head_score=chosen.head_score,
@@ -205,9 +216,9 @@ class Explainer:
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
             text=text_mask(chosen, prompt, length, visual, content),
-            grids=grids,
             score=score,
             double_final_norm=chosen.mode == "official",
+            ends_with_image=inputs if int(visual[-1]) == prompt - 1 else None,
         )
 
     def _fitting_chunk(self, decoder: Decoder, keys: int) -> int:
@@ -234,13 +245,15 @@ class Explainer:
 
 
 class _Clock:
-    """Seconds of each stage. Every stage ends with results on the CPU or needs them, so none runs on unseen."""
+    """Seconds of each stage, all of its work on the GPU included."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
 

@@ -200,18 +200,14 @@ class Explanation:
         except (DexarError, TypeError) as error:
             raise FileError(f"{path} does not hold a valid explanation: {error}") from error
 
-    def _paint(
-        self, token: int | None, image: int, size: tuple[int, int], filtered: bool
-    ) -> NDArray[np.float32]:
+    def _paint(self, token: int | None, image: int, size: tuple[int, int], filtered: bool) -> NDArray[np.float32]:
         """The map over an image scaled to `size`, [height, width]."""
         placed = self._placed(token, image, filtered)
         original = self._image(image).size if self.images else size
         boxes = [maps.scale(grid.box or (0, 0, *original), original, size) for grid, _ in placed]
         return maps.paint([cells for _, cells in placed], boxes, size)
 
-    def _placed(
-        self, token: int | None, image: int, filtered: bool
-    ) -> list[tuple[Grid, NDArray[np.float32]]]:
+    def _placed(self, token: int | None, image: int, filtered: bool) -> list[tuple[Grid, NDArray[np.float32]]]:
         """The grids of an image and the value of each cell, normalised over the cells of all images."""
         if not self.grids:
             raise InputError(

@@ -56,9 +56,7 @@ def _check_shapes(arrays: dict[str, Tensor]) -> None:
         expected = [sizes.get(axis) for axis in axes]
         if len(shape) != len(axes) or any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
             known = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
-            raise InputError(
-                f"{name} must have shape [{', '.join(axes)}], not {shape}; so far {known or 'none'}"
-            )
+            raise InputError(f"{name} must have shape [{', '.join(axes)}], not {shape}; so far {known or 'none'}")
         sizes |= dict(zip(axes, shape, strict=True))
 
 
@@ -75,9 +73,7 @@ def _check_dtypes(arrays: dict[str, Tensor]) -> None:
 def _check_finite(arrays: dict[str, Tensor]) -> None:
     for name, array in arrays.items():
         if not array.isfinite().all():
-            raise NumericalError(
-                f"{name} holds NaN or infinity: use float32 or bfloat16 if the model overflowed"
-            )
+            raise NumericalError(f"{name} holds NaN or infinity: use float32 or bfloat16 if the model overflowed")
 
 
 def _check_tokens(tokens: Any, count: int) -> None:
@@ -95,9 +91,7 @@ def _check_grid(grid: Grid, visual_tokens: int) -> None:
     if grid.start + grid.rows * grid.columns > visual_tokens:
         raise InputError(f"{grid} reaches beyond the {visual_tokens} visual tokens")
     if grid.box is not None and not _is_box(grid.box):
-        raise InputError(
-            f"{grid}: box must be finite numbers (left, top, right, bottom), left < right, top < bottom"
-        )
+        raise InputError(f"{grid}: box must be finite numbers (left, top, right, bottom), left < right, top < bottom")
 
 
 def _is_box(box: Sequence[float]) -> bool:
@@ -113,9 +107,7 @@ def _check_images(images: Sequence[Image.Image], grids: Sequence[Grid]) -> None:
     if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
         raise InputError("images must be PIL images in RGB: call .convert('RGB') first")
     if images and any(grid.image >= len(images) for grid in grids):
-        raise InputError(
-            f"a grid belongs to an image beyond the {len(images)} given: pass all images, or none"
-        )
+        raise InputError(f"a grid belongs to an image beyond the {len(images)} given: pass all images, or none")
 
 
 def _check_json(name: str, value: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
-from dexar_fast.errors import InputError, ModelError
+from dexar_fast.errors import DexarError, InputError, ModelError, NumericalError
+from dexar_fast.loading import context
 
 DEFAULT_NEW_TOKENS = 128
 
@@ -29,8 +31,8 @@ class Prompt:
 @torch.no_grad()
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
     """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
-    cache, watching = DynamicCache(), _watcher(model, decoder)
-    with watching.watching():
+    cache, watching = DynamicCache(), _watcher(model, inputs, decoder)
+    with watching.watching(), _refusals():
         model(**dict(inputs), past_key_values=cache, use_cache=True, **last_logits_only(model))
     return _prompt(cache, watching, decoder)
 
@@ -42,14 +44,16 @@ def generate(
     """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
 
     Raises:
-        InputError: the answer is empty.
+        InputError: the answer is empty, or an argument is none of generate()'s.
+        NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
     cache: Any = DynamicCache()
-    watching = _watcher(model, decoder)
-    arguments = dict(inputs) | {"max_new_tokens": DEFAULT_NEW_TOKENS} | generate_kwargs
-    with watching.watching():
-        output = model.generate(**arguments, past_key_values=cache, return_dict_in_generate=True)
+    watching = _watcher(model, inputs, decoder)
     length = inputs["input_ids"].shape[1]
+    arguments = dict(inputs) | _limit(model, length, generate_kwargs) | generate_kwargs
+    arguments |= {"past_key_values": cache, "return_dict_in_generate": True}
+    with watching.watching(), _refusals():
+        output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
@@ -59,8 +63,32 @@ def generate(
     return answer, prompt
 
 
-def _watcher(model: Any, decoder: Decoder | None) -> PromptWatcher:
-    return DecoderTracer(model) if decoder is None else PromptWatcher()
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what transformers and torch raise for inputs that do not fit the model into errors of our own."""
+    try:
+        yield
+    except DexarError:
+        raise
+    except ValueError as error:
+        raise InputError(f"the model refuses its inputs, pass what its processor returns: {error}") from error
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
+
+
+def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[str, int]:
+    """How many tokens to generate where the caller does not say: no more than the context holds."""
+    if {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
+        return {}
+    longest = context(model)
+    return {"max_new_tokens": DEFAULT_NEW_TOKENS if longest is None else min(DEFAULT_NEW_TOKENS, longest - prompt)}
+
+
+def _watcher(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> PromptWatcher:
+    length = inputs["input_ids"].shape[1]
+    return DecoderTracer(model, length) if decoder is None else PromptWatcher(length)
 
 
 def _prompt(cache: DynamicCache, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
@@ -84,7 +112,8 @@ def last_logits_only(model: Any) -> dict[str, int]:
 
 
 def _end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
-    ids = generate_kwargs.get("eos_token_id", model.generation_config.eos_token_id)
+    config = generate_kwargs.get("generation_config") or model.generation_config
+    ids = generate_kwargs.get("eos_token_id", config.eos_token_id)
     if ids is None:
         return set()
     return {int(i) for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids).flatten().tolist())}

@@ -47,18 +47,17 @@ def visual_positions(config: Any, input_ids: Tensor) -> Tensor:
     placeholders = torch.tensor(visual_token_ids(config), device=input_ids.device)
     positions = torch.isin(input_ids[0], placeholders).nonzero()[:, 0]
     if len(positions) == 0:
-        raise InputError(
-            "the prompt holds no image token: pass an image, or put the model's image token in the prompt"
-        )
+        raise InputError("the prompt holds no image token: pass an image, or put the model's image token in the prompt")
     return positions
 
 
-def square_grids(positions: Tensor, inputs: Mapping[str, Any]) -> tuple[Grid, ...]:
+def square_grids(positions: Tensor, inputs: Mapping[str, Any], images: int) -> tuple[Grid, ...]:
     """One square grid per image where each image is a square input and a square run of visual tokens.
 
     Args:
         positions: [N] visual positions in ascending order.
         inputs: the processor's output; only the shape of `pixel_values` [images, channels, height, width] is read.
+        images: how many images the prompt holds.
     """
     pixels = inputs.get("pixel_values")
     runs = _runs(positions.tolist())
@@ -66,15 +65,13 @@ def square_grids(positions: Tensor, inputs: Mapping[str, Any]) -> tuple[Grid, ..
         pixels is None
         or pixels.ndim != 4
         or pixels.shape[2] != pixels.shape[3]
-        or pixels.shape[0] != len(runs)
+        or not pixels.shape[0] == len(runs) == images
     ):
         return ()
     sides = [math.isqrt(length) for _, length in runs]
     if any(side * side != length for side, (_, length) in zip(sides, runs, strict=True)):
         return ()
-    return tuple(
-        Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True))
-    )
+    return tuple(Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True)))
 
 
 def _runs(positions: list[int]) -> list[tuple[int, int]]:

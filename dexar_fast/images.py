@@ -32,47 +32,70 @@ def load_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return _upright(image, "the image")
     if hasattr(image, "__array__"):
-        return _from_array(np.asarray(image))
-    raise ImageError(
-        f"cannot read a {type(image).__name__} as an image: pass a path, a PIL image or an array"
-    )
+        return _from_array(_as_array(image))
+    raise ImageError(f"cannot read a {type(image).__name__} as an image: pass a path, a PIL image or an array")
 
 
 def _open(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder: pass the path of an image file")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder: pass the path of an image file")
         with Image.open(path) as file:
             return _upright(file, str(path))
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist: check the path of the image") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large to open safely: {error}") from None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # what Pillow's decoders raise for a damaged file is any kind of error
+        raise ImageError(f"{path} cannot be read: {error}") from error
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name} is empty: {image.size[0]} x {image.size[1]} pixels")
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{name} is damaged: {error}") from None
+        return _rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # see _open
+        raise ImageError(f"{name} is damaged, or of a kind that has no RGB: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB; transparent pixels show white behind them."""
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits to 8, where Pillow would clip; 32 bits hold either."""
+    pixels = np.asarray(image)
+    if image.mode == "I" and pixels.max() <= 255:
+        return image.convert("L")
+    return Image.fromarray((pixels.clip(0, 65535) / 257).round().astype(np.uint8))
+
+
+def _as_array(image: Any) -> np.ndarray:
+    try:
+        return np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ImageError(f"cannot read this {type(image).__name__}: pass it as a numpy array ({error})") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     """uint8, or floats in [0, 1]; grey [h, w], or [h, w, 1 | 3 | 4]."""
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ImageError(
-            f"an image array is [height, width] or [height, width, 1, 3 or 4], not {list(array.shape)}"
-        )
+        raise ImageError(f"an image array is [height, width] or [height, width, 1, 3 or 4], not {list(array.shape)}")
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise ImageError("a float image array holds values from 0 to 1: scale it, or pass uint8")
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
         raise ImageError(f"an image array is uint8, or float from 0 to 1, not {array.dtype}")
-    return Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array).convert("RGB")
+    return _rgb(Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array))

@@ -10,28 +10,56 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, ModelError
-from dexar_fast.geometry import visual_token_ids
+from dexar_fast.geometry import visual_positions, visual_token_ids
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
+IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with
 
 
 def load(name: Any, device: Any, dtype: Any, **options: Any) -> tuple[Any, Any]:
-    """A model and its processor by id or folder; the embedded ones without a name. Raises ModelError."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    """A model and its processor by id or folder; the embedded ones without a name.
 
+    Raises:
+        ModelError: no such model, or a device that is not there. InputError: an unknown dtype.
+    """
     if name is None:
         with as_file(EMBEDDED) as folder:
             return load(str(folder), device, dtype or torch.float32, **options)
+    dtype = _checked_dtype(dtype)
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
     try:
         processor = AutoProcessor.from_pretrained(name)
-        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype or "auto", **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load {name!r} as a model for images and text: {reason}") from error
+        model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
+    except Exception as error:  # for a broken folder transformers raises any kind of error
+        raise ModelError(
+            f"cannot load {name!r} as a model for images and text: {_reason(error)} "
+            "(give a folder that holds one, or its name on the Hugging Face Hub)"
+        ) from error
     if "device_map" not in options:
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = _placed(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model.eval(), processor
+
+
+def _checked_dtype(dtype: Any) -> Any:
+    known = {"float16", "bfloat16", "float32", "float64"}
+    if dtype is None or dtype == "auto":
+        return "auto"
+    if str(dtype).removeprefix("torch.") not in known:
+        raise InputError(f"dtype {dtype!r} is none of {', '.join(sorted(known))}")
+    return dtype
+
+
+def _placed(model: Any, device: Any) -> Any:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"cannot put the model on device {str(device)!r}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def check_model(model: Any) -> None:
@@ -50,7 +78,9 @@ def _generates(model: Any) -> bool:
 
 
 def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs the model wants, where it wants them; an offloaded model fetches them itself."""
+    """The inputs the model wants, where it wants them; an offloaded model fetches them itself. Raises InputError."""
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"inputs must be what the processor returns (input_ids, ...), not a {type(inputs).__name__}")
     device = None if model.device.type == "meta" else model.device
     return {
         key: value.to(device) if isinstance(value, Tensor) else value
@@ -59,8 +89,21 @@ def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_ids(target_ids: Any) -> Tensor:
+    """Target ids as users hold them: a tensor, an array or a list. Raises InputError."""
+    try:
+        return torch.as_tensor(target_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"target_ids must be [T] integers: {_reason(error)}") from error
+
+
+def context(model: Any) -> int | None:
+    """The most positions a model's config allows; None where it does not say."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
 def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, new_tokens: int | None) -> None:
-    """Raises InputError for batches, padding, impossible ids, and answers beyond the context."""
+    """Raises InputError for batches, padding, missing images, impossible ids, and answers beyond the context."""
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[0] != 1:
         raise InputError("inputs must hold input_ids [1, P]: explain one prompt at a time, as the processor returns it")
@@ -69,10 +112,13 @@ def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, 
         raise InputError(
             f"the inputs are padded ({int((mask == 0).sum())} positions masked): call the processor without padding"
         )
+    visual_positions(model.config, ids)
+    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
+        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
     if targets is not None:
         _check_targets(model, targets)
-    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    length = ids.shape[1] + (len(targets) if targets is not None else (new_tokens or 0))
+    longest = context(model)
+    length = ids.shape[1] + (len(targets) if targets is not None else (new_tokens or 1))
     if longest is not None and length > longest:
         raise InputError(
             f"the prompt of {ids.shape[1]} tokens and its answer take {length}, more than the model's context of "

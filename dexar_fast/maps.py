@@ -50,9 +50,7 @@ def interpolation(pixels: int, cells: int, low: float, high: float) -> NDArray[n
     return (weights * inside[:, None]).astype(np.float32)
 
 
-def paint(
-    grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tuple[int, int]
-) -> NDArray[np.float32]:
+def paint(grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.float32]:
     """The grids drawn bilinearly in their boxes: a pixel is the mean over the grids that cover it, else 0.
 
     Args:

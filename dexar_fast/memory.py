@@ -42,9 +42,7 @@ def halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result,
             if not _is_out_of_memory(error):
                 raise
             if min(size, most) == 1:
-                raise OutOfMemoryError(
-                    f"explaining one token at a time does not fit: {_asked_for(error)}"
-                ) from error
+                raise OutOfMemoryError(f"explaining one token at a time does not fit: {_asked_for(error)}") from error
             size = min(size, most) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

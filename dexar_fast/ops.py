@@ -22,6 +22,8 @@ MapFilter = tuple[Literal["rank"], int] | None
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp")
 BACKENDS = ("torch", "cpp", "triton")
 ENVIRONMENT = "DEXAR_FAST_BACKEND"
+SCORE_BYTES = 64 * 2**20  # of one set of gradients [H, queries, keys]: queries are scored in blocks of that size
+SCORE_BYTES_ON_CPU = 8 * 2**20  # stays near the cores' caches
 FILTER_BLOCK = 16  # queries filtered at a time: the nine shifted copies stay small
 
 
@@ -44,9 +46,7 @@ def plan(backend: str = "auto") -> list[Choice]:
     if asked not in ("auto", *BACKENDS):
         raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
     if asked in ("cpp", "triton"):
-        raise BackendError(
-            f"backend {asked!r} has no kernels in this version of dexar_fast: use backend='torch'"
-        )
+        raise BackendError(f"backend {asked!r} has no kernels in this version of dexar_fast: use backend='torch'")
     reason = "asked for" if asked == "torch" else "the only backend of this version; runs on every device"
     return [Choice(op, "torch", reason) for op in OPERATIONS]
 
@@ -64,10 +64,19 @@ class Keys:
     def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
         """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
         run, text, positions = _run(visual), text.to(attendable.device), visual.to(attendable.device)
-        masks = (
-            None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text])
-        )
+        masks = (None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text]))
         return cls(positions if run is None else run, text, *masks)
+
+    @property
+    def widest(self) -> int:
+        """The larger of N and M."""
+        run = self.visual
+        return max(run.stop - run.start if isinstance(run, slice) else len(run), len(self.text))
+
+    def of_queries(self, rows: slice) -> Keys:
+        """The same keys for some of the queries."""
+        masks = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
+        return Keys(self.visual, self.text, *masks)
 
 
 @dataclass(frozen=True)
@@ -76,9 +85,7 @@ class LayerAttribution:
 
     visual_score: Tensor  # [C, H]
     text_score: Tensor  # [C, H]
-    text_winner: (
-        Tensor  # [C, H] the position of the text key with the largest gradient; -1 where none is positive
-    )
+    text_winner: Tensor  # [C, H] position of the text key with the largest gradient; -1 where none is positive
     token_map: Tensor  # [C, N] E, this layer's part
     unfiltered_token_map: Tensor  # [C, N] U, this layer's part
     range: Tensor | None  # [2] smallest and largest G over the visual keys, where asked for
@@ -108,6 +115,22 @@ def attribute_layer(
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
+    knobs = (head_score, map_filter, grids, with_range)
+    row = u.element_size() * u.shape[1] * keys.widest
+    size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
+    blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
+    return _joined([_attribute(u[rows], value, keys.of_queries(rows), *knobs) for rows in blocks])
+
+
+def _attribute(
+    u: Tensor,
+    value: Tensor,
+    keys: Keys,
+    head_score: HeadScore,
+    map_filter: MapFilter,
+    grids: tuple[tuple[int, int, int], ...],
+    with_range: bool,
+) -> LayerAttribution:
     visual = gradients(u, value[:, keys.visual], keys.visual_mask)  # [H, C, N]
     text = gradients(u, value[:, keys.text], keys.text_mask)  # [H, C, M]
     text_score = score_heads(text, keys.text_mask, head_score)
@@ -122,6 +145,23 @@ def attribute_layer(
     return LayerAttribution(
         visual_score.T, text_score.T, _winner(text, keys.text).T, token_map, visual.sum(0), extremes
     )
+
+
+def _joined(blocks: list[LayerAttribution]) -> LayerAttribution:
+    if len(blocks) == 1:
+        return blocks[0]
+    names = ("visual_score", "text_score", "text_winner", "token_map", "unfiltered_token_map")
+    ranges = [block.range for block in blocks if block.range is not None]
+    return LayerAttribution(
+        **{name: torch.cat([getattr(block, name) for block in blocks]) for name in names},
+        range=total_range(ranges) if ranges else None,
+    )
+
+
+def total_range(ranges: list[Tensor]) -> Tensor:
+    """[2] smallest and largest of several [2]."""
+    lowest, highest = torch.stack(ranges).unbind(1)
+    return torch.stack([lowest.min(), highest.max()])
 
 
 def gradients(u: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,27 +19,47 @@ from dexar_fast.errors import DexarError, FileError
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
 
-EXPLANATION = "explanation.safetensors"
-ANSWER = "answer.png"
-TOKENS = "tokens.png"
+FILES = ("explanation.safetensors", "answer.png", "tokens.png")
 BAR_WIDTH = 30
 
 
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder inside `out`: its files move into `out` when the block ends well, and vanish when it fails.
+def check_writable(out: Path) -> None:
+    """Makes the folder and a file in it, to fail before the work is done rather than after.
 
     Raises:
-        FileError: `out` cannot be made or written; this is known before the block runs.
+        FileError: the folder cannot be made or written.
     """
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=".dexar-fast-", dir=out)
-    with folder as name:
-        yield Path(name)
-        with _writing(out):
-            for file in sorted(Path(name).iterdir()):
-                os.replace(file, out / file.name)
+        TemporaryDirectory(dir=out).cleanup()
+
+
+def write(explanation: Explanation, out: Path) -> list[Path]:
+    """Saves an explanation and, where its geometry is known, pictures of the answer and of its tokens.
+
+    The files are completed in a hidden folder inside `out` and then moved.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        FileError: `out` cannot be written.
+    """
+    with _writing(out), TemporaryDirectory(prefix=".dexar-fast-", dir=out) as name:
+        written = _write(explanation, Path(name))
+        for file in written:
+            os.replace(file, out / file.name)
+    return [out / file.name for file in written]
+
+
+def _write(explanation: Explanation, folder: Path) -> list[Path]:
+    arrays, answer, tokens = (folder / name for name in FILES)
+    explanation.save(arrays)
+    if not explanation.grids:
+        return [arrays]
+    explanation.overlay().save(answer)
+    explanation.plot()[0].savefig(tokens)
+    return [arrays, answer, tokens]
 
 
 @contextmanager
@@ -50,22 +70,6 @@ def _writing(out: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise FileError(f"cannot write to {out} ({error}): choose another folder with --out") from error
-
-
-def write(explanation: Explanation, folder: Path) -> list[str]:
-    """Saves an explanation and, where its geometry is known, pictures of the answer and of its tokens.
-
-    Returns:
-        The names of the files.
-    """
-    explanation.save(folder / EXPLANATION)
-    if not explanation.grids:
-        return [EXPLANATION]
-    figure, _ = explanation.plot()
-    with _writing(folder):
-        explanation.overlay().save(folder / ANSWER)
-        figure.savefig(folder / TOKENS)
-    return [EXPLANATION, ANSWER, TOKENS]
 
 
 def show(explanation: Explanation, console: Console) -> None:
@@ -82,9 +86,7 @@ def show(explanation: Explanation, console: Console) -> None:
     console.print(table)
     console.print(Text(_summary(explanation.diagnostics)))
     if not explanation.grids:
-        console.print(
-            "There are no pictures: where this model's visual tokens lie in the image is not known."
-        )
+        console.print("There are no pictures: where this model's visual tokens lie in the image is not known.")
 
 
 def _printable(token: str) -> str:
@@ -101,7 +103,5 @@ def _summary(found: dict[str, Any]) -> str:
     if found["tokens_with_weight"] == 0:
         sentences.append("So the map of the whole answer is blank.")
     for winner in found["text_winners"][:1]:
-        sentences.append(
-            f"The strongest text is most often {winner['token']!r} ({winner['share']:.0%} of heads)."
-        )
+        sentences.append(f"The strongest text is most often {winner['token']!r} ({winner['share']:.0%} of heads).")
     return " ".join(sentences)

@@ -38,9 +38,7 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
     token = _image_token(processor, prompt)
     if token in prompt:
         if prompt.count(token) != images:
-            raise InputError(
-                f"the prompt holds {prompt.count(token)} image tokens {token!r} for {images} image(s)"
-            )
+            raise InputError(f"the prompt holds {prompt.count(token)} image tokens {token!r} for {images} image(s)")
         return Prompt(prompt, [part.strip() for part in prompt.split(token) if part.strip()], None)
     if getattr(processor, "chat_template", None) is None:
         return Prompt(token * images + prompt, [prompt], None)
@@ -51,9 +49,7 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
 
 def process(processor: Any, prompt: Prompt, images: list[Image.Image]) -> Mapping[str, Any]:
     """The model's inputs, batch 1; a template that writes the first special token itself gets no second one."""
-    return processor(
-        images=images, text=prompt.text, return_tensors="pt", **_special_tokens(processor, prompt.text)
-    )
+    return processor(images=images, text=prompt.text, return_tensors="pt", **_special_tokens(processor, prompt.text))
 
 
 def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
@@ -81,9 +77,7 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
     """
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
-        raise InputError(
-            "text_set='content' needs a fast tokenizer with character offsets; use text_set='all'"
-        )
+        raise InputError("text_set='content' needs a fast tokenizer with character offsets; use text_set='all'")
     encoded = tokenizer(prompt.text, return_offsets_mapping=True, **_special_tokens(processor, prompt.text))
     ids = input_ids[0].tolist()
     positions: list[int] = []
@@ -92,9 +86,7 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
         start = prompt.text.index(part, cursor)
         cursor = start + len(part)
         run = [
-            i
-            for i, (a, b) in zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-            if a < cursor and b > start
+            i for i, (a, b) in zip(encoded.input_ids, encoded.offset_mapping, strict=True) if a < cursor and b > start
         ]
         positions += _find(ids, run, positions[-1] + 1 if positions else 0)
     return torch.tensor(positions)

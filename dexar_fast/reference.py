@@ -43,10 +43,10 @@ def _score(values: Tensor, score: str | tuple[str, int]) -> Tensor:
 
 def rank_filter(maps: Tensor, rank: int) -> Tensor:
     """The rank-th smallest of each cell's 3x3 neighbourhood, edges replicated: [..., rows, columns] to the same."""
-    padded = torch.nn.functional.pad(maps[None], (1, 1, 1, 1), mode="replicate")[0]
     rows, columns = maps.shape[-2:]
+    padded = torch.nn.functional.pad(maps.reshape(1, -1, rows, columns), (1, 1, 1, 1), mode="replicate")
     neighbours = [padded[..., r : r + rows, c : c + columns] for r in range(3) for c in range(3)]
-    return torch.stack(neighbours).sort(dim=0).values[rank - 1]
+    return torch.stack(neighbours).sort(dim=0).values[rank - 1].reshape(maps.shape)
 
 
 def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dexar_fast.engine import Attribution
 from dexar_fast.errors import NumericalError
 from dexar_fast.settings import Settings
+from dexar_fast.sums import Attribution
 
 FREQUENT_WINNERS = 3
 
@@ -29,9 +30,7 @@ def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str
         heads = visual.shape[1] * visual.shape[2]
         maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)
         unfiltered = _rescaled(unfiltered, torch.full_like(token_weights, heads), sums.range)
-    shown, unfiltered_shown = (
-        _each_scaled(x) if settings.sequence_norm == "token" else x for x in (maps, unfiltered)
-    )
+    shown, unfiltered_shown = (_each_scaled(x) if settings.sequence_norm == "token" else x for x in (maps, unfiltered))
     return {
         "visual_scores": visual,
         "text_scores": text,
@@ -44,11 +43,11 @@ def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str
     }
 
 
-def diagnose(found: dict[str, Tensor], winners: Tensor, texts: list[str]) -> dict[str, Any]:
+def diagnose(found: dict[str, Tensor], winners: Tensor, text_of: Callable[[int], str]) -> dict[str, Any]:
     """Which heads and tokens survive the filters, and which keys keep the others out (method.md section 5).
 
     Args:
-        found: what `arrays` returned. winners: [S] how often each key took S_txt. texts: the S tokens' texts.
+        found: what `arrays` returned. winners: [S] how often each key took S_txt. text_of: the text of a position.
     """
     kept, weights = found["head_weights"] > 0, found["token_weights"]
     total = max(1, int(winners.sum()))
@@ -60,7 +59,7 @@ def diagnose(found: dict[str, Tensor], winners: Tensor, texts: list[str]) -> dic
         "heads": kept.numel(),
         "heads_kept": int(kept.sum()),
         "text_winners": [
-            {"position": int(position), "token": texts[int(position)], "share": int(count) / total}
+            {"position": int(position), "token": text_of(int(position)), "share": int(count) / total}
             for count, position in zip(frequent.values, frequent.indices, strict=True)
             if count > 0
         ],

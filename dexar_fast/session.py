@@ -28,9 +28,7 @@ def borrowed(model: Any) -> Iterator[None]:
     """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens."""
     with model_lock(model), torch.inference_mode(False), ExitStack() as stack:
         stack.callback(_restore_training, [(m, m.training) for m in model.modules()])
-        stack.callback(
-            _restore_positions, [(m, m.rope_deltas) for m in model.modules() if hasattr(m, "rope_deltas")]
-        )
+        stack.callback(_restore_positions, [(m, m.rope_deltas) for m in model.modules() if hasattr(m, "rope_deltas")])
         config = model.config.get_text_config(decoder=True)
         stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
         model.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Literal
 
 from dexar_fast.errors import InputError
@@ -52,34 +53,40 @@ class Settings:
         if self.layers is not None and not self.layers:
             raise InputError("layers is empty: name at least one layer, or leave it out for all")
         if self.head_score not in ("max", "mean") and not _is_pair(self.head_score, "topk"):
-            raise InputError(
-                f"head_score {self.head_score!r} is none of 'max', 'mean', ('topk', k) with k >= 1"
-            )
-        if self.map_filter is not None and not (
-            _is_pair(self.map_filter, "rank") and self.map_filter[1] <= 9
-        ):
-            raise InputError(
-                f"map_filter {self.map_filter!r} is neither None nor ('rank', k) with k from 1 to 9"
-            )
+            raise InputError(f"head_score {self.head_score!r} is none of 'max', 'mean', ('topk', k) with k >= 1")
+        if self.map_filter is not None and not (_is_pair(self.map_filter, "rank") and self.map_filter[1] <= 9):
+            raise InputError(f"map_filter {self.map_filter!r} is neither None nor ('rank', k) with k from 1 to 9")
 
     def layers_of(self, count: int) -> list[int]:
         """The layers to explain, of `count` that hold attention, in ascending order. Raises InputError."""
         if self.layers is not None:
-            return sorted({_layer(index, count) for index in self.layers})
+            return sorted({_layer(layer, count) for layer in self.layers})
         first = self.layer_index
         if first is None:
             first = OFFICIAL_LAYER_INDEX if self.mode == "official" else 0
         if first >= count:
-            raise InputError(
-                f"layer_index {first} is out of range: the model has {count} layers that hold attention"
-            )
+            raise InputError(f"layer_index {first} is out of range: the model has {count} layers that hold attention")
         return list(range(max(0, first if first >= 0 else count + first), count))
 
 
-def settings(layers: Sequence[int] | None, head_score: Any, map_filter: Any, **knobs: Any) -> Settings:
-    """Settings from what users pass: lists where tuples are meant are fine."""
-    chosen = None if layers is None else tuple(layers)
-    return Settings(layers=chosen, head_score=_tuple(head_score), map_filter=_tuple(map_filter), **knobs)
+def settings(
+    layers: Sequence[int] | None, head_score: Any, map_filter: Any, *, layer_index: Any = None, **knobs: Any
+) -> Settings:
+    """Settings from what users pass: lists where tuples are meant, and numpy's integers, are fine."""
+    return Settings(
+        layers=None if layers is None else _whole_numbers("layers", layers),
+        layer_index=None if layer_index is None else _whole_numbers("layer_index", [layer_index])[0],
+        head_score=_tuple(head_score),
+        map_filter=_tuple(map_filter),
+        **knobs,
+    )
+
+
+def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        return tuple(index(value) for value in values)
+    except TypeError:
+        raise InputError(f"{name} {values!r}: number the layers 0, 1, ... (or -1, -2, ... from the end)") from None
 
 
 def _tuple(value: Any) -> Any:
@@ -101,7 +108,7 @@ def _is_pair(value: Any, name: str) -> bool:
     )
 
 
-def _layer(index: int, count: int) -> int:
-    if not -count <= index < count:
-        raise InputError(f"layer {index} is out of range: the model has {count} layers that hold attention")
-    return index % count
+def _layer(layer: int, count: int) -> int:
+    if not -count <= layer < count:
+        raise InputError(f"layer {layer} is out of range: the model has {count} layers that hold attention")
+    return layer % count

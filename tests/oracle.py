@@ -83,7 +83,7 @@ def _combine(
         "token_maps": token_maps,
         "unfiltered_token_maps": unfiltered,
         "sequence_map": sum_over_tokens(token_weights, [scale(row) for row in token_maps]),
-        "unfiltered_sequence_map": sum_over_tokens(token_weights, [scale(row) for row in unfiltered]),
+        "unfiltered_sequence_map": sum(scale(row) for row in unfiltered),  # as the authors: no filter, no token weight
     }
 
 
@@ -168,9 +168,7 @@ class Recording:
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def _gradients(
-    model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _gradients(model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """G [T, L, H, S] and the attendable keys [T, L, S] of every explained position."""
     recording = record(model, full_sequence(model, inputs, target_ids))
     first = inputs["input_ids"].shape[1] - 1
@@ -185,9 +183,7 @@ def _gradients(
     return relu * mask[:, :, None], mask
 
 
-def _gradient(
-    model: PreTrainedModel, recording: Recording, layer: int, position: int, target: int
-) -> torch.Tensor:
+def _gradient(model: PreTrainedModel, recording: Recording, layer: int, position: int, target: int) -> torch.Tensor:
     """d o_l[target] / d A_l[:, position, :], [H, S]: o_l is read at `position` alone."""
     logit = lens(model, recording.outputs[layer][:, position])[0, target]
     (gradient,) = torch.autograd.grad(logit, recording.attention[layer], retain_graph=True)

@@ -79,13 +79,11 @@ def test_float64_equals_the_oracle(family: str, chunk_size: int) -> None:
 
 @pytest.mark.parametrize("sequence_norm", ["none", "token"])
 @pytest.mark.parametrize("family", ALL)
-def test_unfiltered_sequence_map_is_weighted_by_delta(family: str, sequence_norm: str) -> None:
-    """U_seq = sum over t of delta[t] U[t]; on its own because method.md does not define it."""
+def test_unfiltered_sequence_map_is_the_plain_sum(family: str, sequence_norm: str) -> None:
+    """U_seq = sum over t of U[t], as in the authors' code; method.md does not define it."""
     for seed in SEEDS:
         model, inputs, targets, _ = case(family, seed)
-        expected = reference.oracle(model, inputs, targets, sequence_norm=sequence_norm)[
-            "unfiltered_sequence_map"
-        ]
+        expected = reference.oracle(model, inputs, targets, sequence_norm=sequence_norm)["unfiltered_sequence_map"]
         explainer = Explainer(model, sequence_norm=sequence_norm)
         actual = explainer.explain_inputs(inputs, target_ids=targets).unfiltered_sequence_map
         torch.testing.assert_close(actual, expected, rtol=0, atol=float(expected.abs().max()) * 1e-9)
@@ -106,9 +104,7 @@ def test_float32_equals_the_float64_oracle(family: str) -> None:
 def test_generated_answer_equals_the_oracle(family: str, chunk_size: int | None) -> None:
     model, inputs = zoo.build(family)
     answer = greedy(model, inputs)
-    explanation = Explainer(model, chunk_size=chunk_size).explain_inputs(
-        inputs, max_new_tokens=TOKENS, do_sample=False
-    )
+    explanation = Explainer(model, chunk_size=chunk_size).explain_inputs(inputs, max_new_tokens=TOKENS, do_sample=False)
     assert explanation.token_ids.tolist() == answer
     check(explanation, reference.oracle(model, inputs, torch.tensor(answer)), 1e-9)
 
@@ -136,9 +132,7 @@ def test_one_token_answer(family: str) -> None:
     explanation = Explainer(model).explain_inputs(inputs, target_ids=targets[:1])
     for name in ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps"):
         scale = expected[name][:1].abs().max()
-        torch.testing.assert_close(
-            getattr(explanation, name), expected[name][:1], rtol=0, atol=float(scale) * 1e-9
-        )
+        torch.testing.assert_close(getattr(explanation, name), expected[name][:1], rtol=0, atol=float(scale) * 1e-9)
 
 
 KNOBS: list[dict[str, Any]] = [
@@ -178,9 +172,7 @@ def test_map_filter(family: str, rank: int, more: dict[str, Any]) -> None:
         knobs: dict[str, Any] = {"map_filter": ("rank", rank), **more}
         expected = reference.oracle(model, inputs, targets, grid=(4, 4), **knobs)
         check(Explainer(model, **knobs).explain_inputs(inputs, target_ids=targets), expected, 1e-9)
-        check(
-            Explainer(model, chunk_size=2, **knobs).explain_inputs(inputs, target_ids=targets), expected, 1e-9
-        )
+        check(Explainer(model, chunk_size=2, **knobs).explain_inputs(inputs, target_ids=targets), expected, 1e-9)
 
 
 @pytest.mark.parametrize(("index", "layers"), [(-2, [1, 2]), (1, [1, 2]), (0, [0, 1, 2]), (-3, [0, 1, 2])])

@@ -179,9 +179,7 @@ def _noise(rng: np.random.Generator, cells: int, size: int, amplitude: float) ->
     return np.asarray(field.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _paint(
-    canvas: NDArray[np.float32], mask: NDArray[np.bool_], item: Placed, rng: np.random.Generator
-) -> None:
+def _paint(canvas: NDArray[np.float32], mask: NDArray[np.bool_], item: Placed, rng: np.random.Generator) -> None:
     size = canvas.shape[0]
     left, top, coverage = _coverage(item, size)
     window = (slice(top, top + coverage.shape[0]), slice(left, left + coverage.shape[1]))

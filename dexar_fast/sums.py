@@ -1,0 +1,77 @@
+"""The running results of the pass: layer by layer within a chunk, chunk by chunk over the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import ModelError
+from dexar_fast.ops import LayerAttribution, total_range
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The raw sums over all layers for T tokens, on the CPU, float32 or better."""
+
+    visual_scores: Tensor  # [T, L, H]
+    text_scores: Tensor  # [T, L, H]
+    text_winners: Tensor  # [P + T] how many heads, over all tokens and layers, each key won S_txt in
+    token_maps: Tensor  # [T, N]
+    unfiltered_token_maps: Tensor  # [T, N]
+    range: Tensor | None  # [2] smallest and largest G over the visual keys
+
+
+class LayerSums:
+    """Takes the layers of one chunk as they come; maps are summed on the first layer's device."""
+
+    def __init__(self) -> None:
+        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
+        self._maps: Tensor | None = None  # [2, C, N] E and U
+        self._ranges: list[Tensor] = []
+
+    def add(self, layer: LayerAttribution) -> None:
+        maps = torch.stack([layer.token_map, layer.unfiltered_token_map])
+        self._maps = maps if self._maps is None else self._maps.add_(maps.to(self._maps.device))
+        self._scores.append((layer.visual_score, layer.text_score, layer.text_winner))
+        if layer.range is not None:
+            self._ranges.append(layer.range)
+
+    def attribution(self, length: int) -> Attribution:
+        """All layers together, for a sequence of `length` positions."""
+        assert self._maps is not None  # a plan names at least one layer
+        visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
+        token_maps, unfiltered = self._maps.cpu()
+        return Attribution(
+            visual_scores=visual,
+            text_scores=text,
+            text_winners=torch.bincount(winner[winner >= 0], minlength=length),
+            token_maps=token_maps,
+            unfiltered_token_maps=unfiltered,
+            range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
+        )
+
+
+def joined(chunks: list[Attribution]) -> Attribution:
+    """The chunks of an answer, one after the other."""
+
+    def over_tokens(name: str) -> Tensor:
+        return torch.cat([getattr(chunk, name) for chunk in chunks])
+
+    ranges = [chunk.range for chunk in chunks if chunk.range is not None]
+    return Attribution(
+        visual_scores=over_tokens("visual_scores"),
+        text_scores=over_tokens("text_scores"),
+        text_winners=torch.stack([chunk.text_winners for chunk in chunks]).sum(0),
+        token_maps=over_tokens("token_maps"),
+        unfiltered_token_maps=over_tokens("unfiltered_token_maps"),
+        range=total_range(ranges) if ranges else None,
+    )
+
+
+def _stacked(layers: list[Tensor]) -> Tensor:
+    """[C, H] of each layer, on whichever devices, to [C, L, H] on the CPU."""
+    if len({layer.shape for layer in layers}) > 1:
+        raise ModelError("the decoder's layers differ in their number of heads: not supported")
+    return torch.stack([layer.to(layers[0].device) for layer in layers], dim=1).cpu()
