@@ -6,8 +6,9 @@ Supervision per unit of compute grows with the number of questions, because the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from shapes_model import IMAGE
@@ -47,17 +48,23 @@ class Packer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, visual_tokens: int) -> None:
         self._tokenizer = tokenizer
+        self._encode = lru_cache(maxsize=None)(self._encode_once)
+        self._decode = lru_cache(maxsize=None)(tokenizer.decode)
         self._question_mark = self._encode("?")[-1]
+        self.verdicts = [self._encode(f" {word}")[-1] for word in ("Yes", "No")]
         text_ids = self._encode(f"USER: {IMAGE}")
         self.text_prefix = torch.tensor(text_ids[:-1])
         self.prefix_length = len(text_ids) - 1 + visual_tokens
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text)["input_ids"])
+    def _encode_once(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text)["input_ids"])
 
-    def segment(self, question: Question, space: bool = True) -> Segment:
+    def segment(
+        self, question: Question, space: bool = True, partners: Mapping[str, str] | None = None
+    ) -> Segment:
         """One chat turn after the image. Without `space` the answer follows 'ASSISTANT:' at once and its
-        first token is given, not learnt: users hand over answers tokenized on their own."""
+        first token is given, not learnt: users hand over answers tokenized on their own. For `partners` see
+        `_early_labels`."""
         bos = self._tokenizer.bos_token_id
         prompt = [i for i in self._encode(f"\n{question.text} ASSISTANT:") if i != bos]
         answer = [i for i in self._encode((" " if space else "") + question.answer) if i != bos]
@@ -65,21 +72,23 @@ class Packer:
             raise ValueError(f"the tokenizer splits words of {question.answer!r}: train it on this corpus")
         targets = [*answer, self._tokenizer.eos_token_id]
         first = targets[0] if space else NO_LABEL
-        labels = [*self._early_labels(question, prompt)[:-1], first, *targets[1:]]
+        labels = [*self._early_labels(question, prompt, partners or {})[:-1], first, *targets[1:]]
         asked = tuple(len(prompt) - 1 + i for i in question.asked if space or i > 0)
         return Segment(tuple(prompt + answer), tuple(labels), asked)
 
-    def _early_labels(self, question: Question, prompt: Sequence[int]) -> list[int]:
-        """Labels of the prompt: the last word before the question mark already predicts the word asked for.
+    def _early_labels(
+        self, question: Question, prompt: Sequence[int], partners: Mapping[str, str]
+    ) -> list[int]:
+        """Labels of the prompt: each colour or shape in it already predicts its partner in the image, and the
+        question mark of an is-there question the verdict.
 
         Nothing is ever read off there in generation. Learnt from the answers alone, a lookup takes two hops
-        (find the word asked about, then what it has in the image) and stays at guessing for thousands of
-        steps. """
-        labels = [NO_LABEL] * len(prompt)
-        if question.kind != "describe":
-            word = question.words[question.asked[0]].text.strip()
-            labels[prompt.index(self._question_mark) - 1] = self._encode(f" {word}")[-1]
-        return labels
+        (find the word asked about, then what it has in the image) and stays at guessing.
+        """
+        spoken = [partners.get(self._decode(i).strip()) for i in prompt]
+        if question.kind == "is_there" and partners:
+            spoken[prompt.index(self._question_mark)] = question.words[0].text
+        return [NO_LABEL if word is None else self._encode(f" {word}")[-1] for word in spoken]
 
     def pack(self, rows: Sequence[Sequence[Segment]]) -> Packed:
         """One row of segments per image, right-padded to the longest row."""

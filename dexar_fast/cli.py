@@ -101,12 +101,19 @@ def _explain(
 
 
 def main() -> None:
-    """Entry point of the `dexar-fast` program. What the terminal's encoding lacks is printed as a question mark."""
+    """Entry point of the `dexar-fast` program."""
+    _tame_streams()
+    app()
+
+
+def _tame_streams() -> None:
+    """Characters the terminal cannot show become question marks; the Hub's client does not report each retry."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # or its client reports each retry of a failed download
-    app()
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
@@ -20,7 +21,7 @@ from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import Grid, square_grids, visual_positions
 from dexar_fast.images import load_images
-from dexar_fast.memory import default_chunk
+from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
 from dexar_fast.settings import settings
 from dexar_fast.textset import text_mask
@@ -162,7 +163,8 @@ class Explainer:
             raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
         clock = _Clock()
         with borrowed(self.model):
-            answer, prompt = self._answer(inputs, targets, generate_kwargs)
+            with fitting("running the prompt"):
+                answer, prompt = self._answer(inputs, targets, generate_kwargs)
             clock.lap("generate" if targets is None else "prefill")
             self._decoder = prompt.decoder
             sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
@@ -191,7 +193,8 @@ class Explainer:
         try:
             return generation.generate(self.model, inputs, self._decoder, **generate_kwargs)
         except NumericalError:
-            self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
+            with suppress(InputError):
+                self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
             raise
 
     def _plan(

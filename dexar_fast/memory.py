@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -35,6 +36,11 @@ def halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result,
     Raises:
         OutOfMemoryError: not even one fits; the message says how much was asked for.
     """
+    with fitting("explaining one token at a time"):
+        return _halving(run, size, most)
+
+
+def _halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result, int]:
     while True:
         try:
             return run(min(size, most)), size
@@ -42,10 +48,21 @@ def halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result,
             if not _is_out_of_memory(error):
                 raise
             if min(size, most) == 1:
-                raise OutOfMemoryError(f"explaining one token at a time does not fit: {_asked_for(error)}") from error
+                raise
             size = min(size, most) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Turns torch's running out of memory inside the block into an OutOfMemoryError that says how much was needed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"{what} does not fit: {_asked_for(error)}") from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -137,7 +137,7 @@ def _attribute(
     if map_filter is None:
         maps, visual_score = visual, score_heads(visual, keys.visual_mask, head_score)
     else:
-        maps = filter_maps(visual, map_filter[1], grids)
+        maps = filter_maps(visual, keys.visual_mask, map_filter[1], grids)
         visual_score = score_heads(maps, keys.visual_mask, head_score) * _filter_gain(visual, maps)
     weights = (visual_score - text_score).relu()
     token_map = torch.einsum("hc,hcn->cn", weights, maps)
@@ -186,8 +186,11 @@ def score_heads(gradient: Tensor, mask: Tensor | None, head_score: HeadScore) ->
     return gradient.topk(size).values.sum(-1) / count.clamp(min=1, max=size)
 
 
-def filter_maps(gradient: Tensor, rank: int, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
-    """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys of no grid are left as they are."""
+def filter_maps(gradient: Tensor, mask: Tensor | None, rank: int, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys of no grid are left as they are.
+
+    Keys outside the mask [C, N] are 0 for their neighbours, and stay 0.
+    """
     filtered = gradient.clone()
     for start, rows, columns in grids:
         cells = slice(start, start + rows * columns)
@@ -195,7 +198,7 @@ def filter_maps(gradient: Tensor, rank: int, grids: tuple[tuple[int, int, int], 
             part = gradient[:, first : first + FILTER_BLOCK, cells]
             maps = rank_filter(part.unflatten(-1, (rows, columns)), rank)
             filtered[:, first : first + FILTER_BLOCK, cells] = maps.flatten(-2)
-    return filtered
+    return filtered if mask is None else filtered.masked_fill_(~mask, 0)
 
 
 def _filter_gain(gradient: Tensor, filtered: Tensor) -> Tensor:

@@ -96,12 +96,13 @@ def _printable(token: str) -> str:
 def _summary(found: dict[str, Any]) -> str:
     """What the filters of Eqs. 4 and 6 left over, in words."""
     sentences = [
-        f"{found['tokens_with_weight']} of {found['tokens']} tokens have a weight: "
-        "the image patch they depend on most outweighs the text they depend on most.",
-        f"{found['heads_kept'] / found['heads']:.1%} of their attention heads pass the same test.",
+        f"{found['tokens_with_weight']} of {found['tokens']} tokens, and {found['heads_kept'] / found['heads']:.1%} "
+        "of their attention heads, depend on some patch of the image more than on any text."
     ]
     if found["tokens_with_weight"] == 0:
         sentences.append("So the map of the whole answer is blank.")
     for winner in found["text_winners"][:1]:
-        sentences.append(f"The strongest text is most often {winner['token']!r} ({winner['share']:.0%} of heads).")
+        sentences.append(
+            f"Among the text, {winner['token']!r} is the strongest for the most heads ({winner['share']:.0%})."
+        )
     return " ".join(sentences)

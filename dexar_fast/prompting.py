@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError
 
-PIECE_CONTEXT = 4  # tokens decoded before each one, so that it gets the space or the bytes it stands behind
+LONGEST_CHARACTER = 4  # in tokens, as many as UTF-8 has bytes for it
+UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to
+MARK = "dexar_fast:prompt"  # stands for the user's text in a rendered chat template, to find where it begins
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Prompt:
     """A prompt as the model reads it: the rendered text, and what of it the user wrote."""
 
     text: str
-    own: list[str]  # the user's own text, in pieces where the image token splits it
+    own: list[tuple[int, int]] | None  # (start, end) of what the user wrote, image tokens left out; None: not found
     chat: list[dict[str, Any]] | None  # the messages behind a chat template
 
 
@@ -38,18 +40,49 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
     token = _image_token(processor, prompt)
     if token in prompt:
         if prompt.count(token) != images:
-            raise InputError(f"the prompt holds {prompt.count(token)} image tokens {token!r} for {images} image(s)")
-        return Prompt(prompt, [part.strip() for part in prompt.split(token) if part.strip()], None)
+            raise InputError(
+                f"the prompt holds {prompt.count(token)} image tokens {token!r} for {images} image(s): write one for "
+                "each, or none at all"
+            )
+        return Prompt(prompt, _between(prompt, token), None)
     if getattr(processor, "chat_template", None) is None:
-        return Prompt(token * images + prompt, [prompt], None)
+        text = token * images + prompt
+        return Prompt(text, _between(text, token), None)
+    text, marked = (
+        processor.apply_chat_template(_chat(asked, images), add_generation_prompt=True) for asked in (prompt, MARK)
+    )
+    start = text.find(prompt.strip(), marked.find(MARK))
+    own = None if start < 0 else [(start, start + len(prompt.strip()))]
+    return Prompt(text, own, _chat(prompt, images))
+
+
+def _chat(prompt: str, images: int) -> list[dict[str, Any]]:
     content = [{"type": "image"} for _ in range(images)] + [{"type": "text", "text": prompt}]
-    chat = [{"role": "user", "content": content}]
-    return Prompt(processor.apply_chat_template(chat, add_generation_prompt=True), [prompt], chat)
+    return [{"role": "user", "content": content}]
+
+
+def _between(text: str, token: str) -> list[tuple[int, int]]:
+    """Where the text between image tokens lies, white space around it left out."""
+    spans, cursor = [], 0
+    for part in text.split(token):
+        start = cursor + len(part) - len(part.lstrip())
+        if part.strip():
+            spans.append((start, start + len(part.strip())))
+        cursor += len(part) + len(token)
+    return spans
 
 
 def process(processor: Any, prompt: Prompt, images: list[Image.Image]) -> Mapping[str, Any]:
-    """The model's inputs, batch 1; a template that writes the first special token itself gets no second one."""
-    return processor(images=images, text=prompt.text, return_tensors="pt", **_special_tokens(processor, prompt.text))
+    """The model's inputs, batch 1; a template that writes the first special token itself gets no second one.
+
+    Raises:
+        InputError: the processor refuses the image or the prompt.
+    """
+    special = _special_tokens(processor, prompt.text)
+    try:
+        return processor(images=images, text=prompt.text, return_tensors="pt", **special)
+    except ValueError as error:
+        raise InputError(f"{type(processor).__name__} cannot take this image with this prompt: {error}") from error
 
 
 def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
@@ -62,9 +95,9 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
         raise InputError("the answer is empty: give response= some text, or leave it out to generate one")
     tokenizer = processor.tokenizer
     answer = _as_placed(processor, prompt, response)
-    special = _special_tokens(processor, prompt.text)
-    before = tokenizer(prompt.text, **special).input_ids
-    whole = tokenizer(prompt.text + answer, **special).input_ids
+    before, whole = (
+        tokenizer(text, add_special_tokens=False).input_ids for text in (prompt.text, prompt.text + answer)
+    )
     ids = whole[len(before) :] if whole[: len(before)] == before else []
     return torch.tensor(ids or tokenizer(answer, add_special_tokens=False).input_ids)
 
@@ -78,29 +111,32 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
         raise InputError("text_set='content' needs a fast tokenizer with character offsets; use text_set='all'")
+    if prompt.own is None:
+        raise InputError("the chat template changes the user's text: use text_set='all'")
     encoded = tokenizer(prompt.text, return_offsets_mapping=True, **_special_tokens(processor, prompt.text))
-    ids = input_ids[0].tolist()
     positions: list[int] = []
-    cursor = 0
-    for part in prompt.own:
-        start = prompt.text.index(part, cursor)
-        cursor = start + len(part)
-        run = [
-            i for i, (a, b) in zip(encoded.input_ids, encoded.offset_mapping, strict=True) if a < cursor and b > start
-        ]
-        positions += _find(ids, run, positions[-1] + 1 if positions else 0)
-    return torch.tensor(positions)
+    for start, end in prompt.own:
+        run = [n for n, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > start]
+        positions += _same_tokens(encoded.input_ids, run, input_ids[0].tolist())
+    return torch.tensor(positions, dtype=torch.long)
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    """The text each token adds to the ones before it; the id itself where there is no tokenizer."""
+    """The text each token adds to the ones before it; the id itself where there is no tokenizer.
+
+    A character whose bytes are spread over tokens is the piece of the last of them.
+    """
     if tokenizer is None:
         return [str(i) for i in ids]
-    texts = []
+    texts: list[str] = []
+    context, done = 0, 0  # ids[context:done] are decoded again: the next token gets the space it stands behind
     for t in range(len(ids)):
-        before = ids[max(0, t - PIECE_CONTEXT) : t]
-        head, whole = tokenizer.decode(before), tokenizer.decode([*before, ids[t]])
-        texts.append(whole[len(head) :] if whole.startswith(head) else tokenizer.decode([ids[t]]))
+        head, whole = tokenizer.decode(ids[context:done]), tokenizer.decode(ids[context : t + 1])
+        if whole.endswith(UNFINISHED) and t + 1 < min(len(ids), done + LONGEST_CHARACTER):
+            texts.append("")
+            continue
+        texts.append(whole[len(head) :] if whole.startswith(head) else tokenizer.decode(ids[done : t + 1]))
+        context, done = done, t + 1
     return texts
 
 
@@ -127,8 +163,18 @@ def _as_placed(processor: Any, prompt: Prompt, response: str) -> str:
     return before + response.lstrip() if placed and before else response
 
 
-def _find(ids: list[int], run: list[int], start: int) -> list[int]:
-    for first in range(start, len(ids) - len(run) + 1):
-        if ids[first : first + len(run)] == run:
-            return list(range(first, first + len(run)))
-    raise InputError("the user's text was not found in the processed prompt: use text_set='all'")
+def _same_tokens(rendered: list[int], run: list[int], ids: list[int]) -> list[int]:
+    """Positions in `ids` of the tokens rendered[run]: their n-th occurrence there, if it is the n-th in `rendered`.
+
+    `ids` is `rendered` with every image token drawn out.
+    """
+    wanted = [rendered[n] for n in run]
+    nth = len(_occurrences(rendered[: run[-1] + 1], wanted)) if run else 0
+    found = _occurrences(ids, wanted)
+    if not 0 < nth <= len(found):
+        raise InputError("the user's text was not found in the processed prompt: use text_set='all'")
+    return list(range(found[nth - 1], found[nth - 1] + len(wanted)))
+
+
+def _occurrences(ids: list[int], wanted: list[int]) -> list[int]:
+    return [n for n in range(len(ids) - len(wanted) + 1) if ids[n : n + len(wanted)] == wanted]

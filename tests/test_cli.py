@@ -114,16 +114,15 @@ def test_explain_prints_tokens_weights_and_what_the_filters_left(
     assert ["red", "0.5", "█" * 30] in rows
     assert ["[b]\\n", "0.25", "█" * 15] in rows
     text = " ".join(printed.split())
-    assert "2 of 2 tokens have a weight: " in text
-    assert "12.5% of their attention heads pass" in text
-    assert "'<s>' (75% of heads)" in text
+    assert "2 of 2 tokens, and 12.5% of their attention heads, depend on some patch of the image" in text
+    assert "Among the text, '<s>' is the strongest for the most heads (75%)." in text
 
 
 def test_explain_says_when_the_map_is_blank(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     fake.result = explanation(weights=(0.0, 0.0))
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
-    assert "0 of 2 tokens have a weight" in result.stdout
+    assert "0 of 2 tokens" in result.stdout
     assert "the map of the whole answer is blank" in result.stdout
 
 
@@ -251,3 +250,43 @@ def test_the_hubs_client_does_not_report_every_retry() -> None:
 def test_help_needs_neither_torch_nor_transformers() -> None:
     code = "import sys, dexar_fast.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NOT_RUN = {
+    "an empty prompt": (["", "--max-new-tokens", "2"], "the prompt is empty"),
+    "an empty answer": (["What?", "--response", ""], "the answer is empty"),
+    "two image tokens": (["<image> <image> What?"], "2 image tokens"),
+    "beyond the context": (["What?", "--max-new-tokens", "100000"], "context"),
+    "no such model": (["What?", "--model", "/no/such/folder"], "/no/such/folder"),
+    "a folder without a model": (["What?", "--model", "/tmp"], "/tmp"),
+    "an unknown dtype": (["What?", "--dtype", "float99"], "float99"),
+    "an unknown device": (["What?", "--device", "abacus"], "abacus"),
+    "an unknown mode": (["What?", "--mode", "best"], "'best'"),
+    "an unknown text set": (["What?", "--text-set", "some"], "'some'"),
+    "an unknown backend": (["What?", "--backend", "abacus"], "'abacus'"),
+    "a backend that is not there": (["What?", "--backend", "triton"], "'triton'"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_RUN)
+def test_the_real_explainer_refuses_in_one_line(image: str, tmp_path: Path, case: str) -> None:
+    arguments, words = NOT_RUN[case]
+    assert words in refused(run("explain", image, *arguments, "--out", str(tmp_path / "out")))
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not an image")
+    assert "notes.txt is not an image" in refused(run("explain", str(text), "What?"))
+
+
+def test_nan_in_the_weights_is_named_with_its_layer(image: str, tmp_path: Path) -> None:
+    explainer = dexar_fast.Explainer.from_pretrained()
+    with torch.no_grad():
+        explainer.model.model.language_model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    explainer.model.save_pretrained(tmp_path / "model")
+    explainer.processor.save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--response", "red", "--out", str(tmp_path / "out")]
+    assert "layer 1" in refused(run("explain", image, "What?", *arguments))
+    assert os.listdir(tmp_path / "out") == []

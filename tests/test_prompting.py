@@ -1,0 +1,378 @@
+"""Prompts and answers with real tokenizers and a real processor, small enough to build here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import small_llava
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small_llava import BOS, IMAGE, TEMPLATE, TEMPLATE_WITH_BOS
+from transformers import PreTrainedTokenizerFast
+
+from dexar_fast import InputError
+from dexar_fast.prompting import answer_ids, own_positions, pieces, process, render
+
+QUICK = settings(max_examples=100, deadline=None, derandomize=True)
+VISUAL = small_llava.SIDE**2  # tokens of an image
+PICTURE = Image.new("RGB", (20, 30), "red")
+TOKENIZERS = {"byte_level": small_llava.byte_level(), "metaspace": small_llava.metaspace()}
+
+
+@pytest.fixture(params=TOKENIZERS)
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    return TOKENIZERS[request.param]
+
+
+@pytest.fixture
+def processor(tokenizer: PreTrainedTokenizerFast) -> Any:
+    return small_llava.processor(tokenizer)
+
+
+def input_ids(processor: Any, prompt: str, images: int = 1) -> torch.Tensor:
+    """[1, P], as `Explainer.explain` makes them."""
+    return process(processor, render(processor, prompt, images), [PICTURE] * images)["input_ids"]
+
+
+def tokens_at(processor: Any, ids: torch.Tensor, positions: torch.Tensor) -> list[str]:
+    return processor.tokenizer.convert_ids_to_tokens(ids[0, positions].tolist())
+
+
+def word(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """The token of a word with a space before it."""
+    return {"Ġ": "Ġ", "▁": "▁"}["Ġ" if "Ġthe" in tokenizer.get_vocab() else "▁"] + text
+
+
+# Where the image goes
+
+
+def test_a_plain_prompt_goes_through_the_chat_template(processor: Any) -> None:
+    prompt = render(processor, "Describe the image.", 1)
+    assert prompt.text == "USER: <image>\nDescribe the image. ASSISTANT:"
+    assert prompt.chat is not None
+
+
+def test_every_image_gets_its_place_in_the_template(processor: Any) -> None:
+    prompt = render(processor, "Describe the image.", 3)
+    assert prompt.text == "USER: " + "<image>\n" * 3 + "Describe the image. ASSISTANT:"
+    ids = input_ids(processor, "Describe the image.", 3)
+    assert (ids == processor.image_token_id).sum() == 3 * VISUAL
+
+
+@pytest.mark.parametrize("text", ["USER: <image>\nWhat? ASSISTANT:", "Describe <image>", "<image>", " <image> a "])
+def test_a_prompt_with_the_image_token_is_used_as_it_stands(processor: Any, text: str) -> None:
+    assert render(processor, text, 1).text == text
+    assert render(processor, text + IMAGE, 2).text == text + IMAGE
+    assert (input_ids(processor, text) == processor.image_token_id).sum() == VISUAL
+
+
+def test_without_a_template_the_images_come_first(tokenizer: PreTrainedTokenizerFast) -> None:
+    processor = small_llava.processor(tokenizer, template=None)
+    prompt = render(processor, "Describe the image.", 2)
+    assert (prompt.text, prompt.chat) == ("<image><image>Describe the image.", None)
+    assert (input_ids(processor, "Describe it", 2) == processor.image_token_id).sum() == 2 * VISUAL
+
+
+def test_the_begin_of_image_token_is_what_a_gemma_3_prompt_holds() -> None:
+    class Processor:
+        boi_token, image_token, chat_template = "<start_of_image>", "<image_soft_token>", None
+
+    assert render(Processor(), "Describe", 2).text == "<start_of_image>" * 2 + "Describe"
+    for token in (Processor.boi_token, Processor.image_token):
+        assert render(Processor(), f"a {token} b", 1).text == f"a {token} b"
+
+
+@pytest.mark.parametrize(("count", "images"), [(2, 1), (1, 2), (3, 2)])
+def test_image_tokens_must_match_the_images(processor: Any, count: int, images: int) -> None:
+    with pytest.raises(InputError, match=rf"{count} image tokens '<image>' for {images} image.*write one for each"):
+        render(processor, "What is it? " + IMAGE * count, images)
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t", None, 7, ["What?"]])
+def test_an_empty_prompt_is_refused(processor: Any, prompt: Any) -> None:
+    with pytest.raises(InputError, match="prompt is empty: ask"):
+        render(processor, prompt, 1)
+
+
+# Special tokens
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, TEMPLATE_WITH_BOS, None])
+@pytest.mark.parametrize("prompt", ["Describe the image.", f"USER: {IMAGE}\nit", f"{BOS}USER: {IMAGE}\nit"])
+def test_a_prompt_begins_with_one_bos(tokenizer: PreTrainedTokenizerFast, template: str | None, prompt: str) -> None:
+    ids = input_ids(small_llava.processor(tokenizer, template), prompt)
+    assert ids[0, 0] == tokenizer.bos_token_id
+    assert (ids == tokenizer.bos_token_id).sum() == 1
+
+
+def test_a_processor_that_refuses_is_an_input_error(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("absolute aspect ratio must be smaller than 200")
+
+    monkeypatch.setattr(type(processor), "__call__", refuse)
+    with pytest.raises(InputError, match="LlavaProcessor cannot take this image.*aspect ratio"):
+        process(processor, render(processor, "What?", 1), [PICTURE])
+
+
+# Answers
+
+
+@pytest.mark.parametrize("response", ["the cat", "a dog is on the mat.", "cat", "\u00fcber 猫", "the"])
+@pytest.mark.parametrize("template", [TEMPLATE, TEMPLATE_WITH_BOS])
+def test_an_answer_has_the_tokens_it_has_behind_the_prompt(
+    tokenizer: PreTrainedTokenizerFast, template: str, response: str
+) -> None:
+    processor = small_llava.processor(tokenizer, template)
+    prompt = render(processor, "Describe the image.", 1)
+    ids = answer_ids(processor, prompt, response).tolist()
+    before = tokenizer(prompt.text, add_special_tokens=False).input_ids
+    whole = tokenizer(f"{prompt.text} {response}", add_special_tokens=False).input_ids
+    assert whole == before + ids
+    assert not {tokenizer.bos_token_id, tokenizer.eos_token_id} & set(ids)
+
+
+def test_the_space_is_the_templates(tokenizer: PreTrainedTokenizerFast, processor: Any) -> None:
+    prompt = render(processor, "Describe the image.", 1)
+    spaced = tokenizer.convert_tokens_to_ids([word(tokenizer, "the"), word(tokenizer, "cat")])
+    for response in ("the cat", " the cat", "\nthe cat"):
+        assert answer_ids(processor, prompt, response).tolist() == spaced
+    alone = tokenizer("the cat", add_special_tokens=False).input_ids
+    assert (alone != spaced) == (tokenizer is TOKENIZERS["byte_level"])  # Llama's puts a space before any text
+
+
+def test_a_template_that_ends_in_a_newline_places_no_space(tokenizer: PreTrainedTokenizerFast) -> None:
+    template = TEMPLATE.replace("'ASSISTANT:'", "'ASSISTANT: '").replace("': '", "':\n'")
+    template = template.replace("'ASSISTANT: '", "'ASSISTANT:\n'")
+    processor = small_llava.processor(tokenizer, template)
+    prompt = render(processor, "Describe the image.", 1)
+    assert prompt.text.endswith("ASSISTANT:\n")
+    ids = answer_ids(processor, prompt, "the cat").tolist()
+    before = tokenizer(prompt.text, add_special_tokens=False).input_ids
+    assert tokenizer(prompt.text + "the cat", add_special_tokens=False).input_ids == before + ids
+
+
+def test_without_a_template_an_answer_stands_as_it_was_given(tokenizer: PreTrainedTokenizerFast) -> None:
+    for processor in (small_llava.processor(tokenizer, None), small_llava.processor(tokenizer)):
+        prompt = render(processor, f"USER: {IMAGE}\nDescribe it ASSISTANT:", 1)
+        given, spaced = (answer_ids(processor, prompt, answer).tolist() for answer in ("cat", " cat"))
+        assert given != spaced
+        assert spaced[0] == tokenizer.convert_tokens_to_ids(word(tokenizer, "cat"))
+
+
+def test_an_answer_that_merges_with_the_prompt_is_taken_alone() -> None:
+    """'im' + 'age' is one token: the prompt's own tokens are fixed, so the answer is what it is by itself."""
+    tokenizer = TOKENIZERS["byte_level"]
+    processor = small_llava.processor(tokenizer, None)
+    prompt = render(processor, f"{IMAGE} im", 1)
+    assert tokenizer(prompt.text + "age", add_special_tokens=False).input_ids[-1] == tokenizer.convert_tokens_to_ids(
+        word(tokenizer, "image")
+    )
+    ids = answer_ids(processor, prompt, "age").tolist()
+    assert ids == tokenizer("age", add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == "age"
+
+
+def test_a_tokenizer_that_ends_every_text_adds_no_end_to_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    """As T5's and BERT's do: the end is not part of the answer, and not of its context."""
+    from tokenizers import processors as post
+
+    ending = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **small_llava.SPECIAL)
+    kept = ending.backend_tokenizer.post_processor
+    ids = [(token, ending.convert_tokens_to_ids(token)) for token in (BOS, small_llava.EOS)]
+    ending.backend_tokenizer.post_processor = post.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    try:
+        processor = small_llava.processor(ending)
+        prompt = render(processor, "Describe the image.", 1)
+        found = answer_ids(processor, prompt, "the cat").tolist()
+    finally:
+        ending.backend_tokenizer.post_processor = kept
+    assert found == ending.convert_tokens_to_ids([word(tokenizer, "the"), word(tokenizer, "cat")])
+
+
+@pytest.mark.parametrize("response", ["", "  \n", 7, ["the cat"]])
+def test_an_empty_answer_is_refused(processor: Any, response: Any) -> None:
+    with pytest.raises(InputError, match="answer is empty: give response="):
+        answer_ids(processor, render(processor, "What?", 1), response)
+
+
+# The user's own text
+
+
+def own(processor: Any, prompt: str, images: int = 1) -> tuple[list[int], list[str]]:
+    """Positions of the user's text, and their tokens."""
+    ids = input_ids(processor, prompt, images)
+    positions = own_positions(processor, render(processor, prompt, images), ids)
+    assert positions.dtype == torch.int64
+    return positions.tolist(), tokens_at(processor, ids, positions)
+
+
+def described(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    return ["Describe", word(tokenizer, "the"), word(tokenizer, "image"), "."]
+
+
+def last(processor: Any, prompt: str, behind: str) -> int:
+    """Position behind the user's last token: the rest of the template is counted from the end."""
+    rest = processor.tokenizer(behind, add_special_tokens=False).input_ids
+    return input_ids(processor, prompt).shape[1] - len(rest)
+
+
+@pytest.mark.parametrize("prompt", ["Describe the image.", "  Describe the image.\n"])
+def test_the_users_text_in_a_chat_template(tokenizer: PreTrainedTokenizerFast, prompt: str) -> None:
+    processor = small_llava.processor(tokenizer, TEMPLATE_WITH_BOS)  # strips the text
+    positions, tokens = own(processor, prompt)
+    assert [token.lstrip("Ġ▁") for token in tokens] == ["Describe", "the", "image", "."]
+    end = last(processor, prompt, "\nASSISTANT:")
+    assert positions == list(range(end - 4, end))
+
+
+def test_text_that_the_template_holds_too_is_found_where_the_user_wrote_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    """'USER' is the template's word first; the user's comes second."""
+    processor = small_llava.processor(tokenizer)
+    for prompt in ("USER", "USER: ", ":"):
+        positions, tokens = own(processor, prompt)
+        end = last(processor, prompt, prompt[len(prompt.rstrip()) :] + " ASSISTANT:")
+        assert positions == list(range(end - len(tokens), end))
+        assert "".join(tokens).lstrip("▁") == prompt.strip()
+
+
+def test_two_images_before_the_text(tokenizer: PreTrainedTokenizerFast, processor: Any) -> None:
+    positions, tokens = own(processor, "Describe the image.", 2)
+    assert [token.lstrip("Ġ▁") for token in tokens] == ["Describe", "the", "image", "."]
+    ids = input_ids(processor, "Describe the image.", 2)[0]
+    assert positions[0] > int((ids == processor.image_token_id).nonzero()[-1])
+
+
+def test_text_on_both_sides_of_the_image(tokenizer: PreTrainedTokenizerFast, processor: Any) -> None:
+    positions, tokens = own(processor, f"Describe {IMAGE} it is red")
+    assert [token.lstrip("Ġ▁") for token in tokens if token not in "Ġ▁"] == ["Describe", "it", "is", "red"]
+    assert positions[0] == 1  # behind the BOS
+    ids = input_ids(processor, f"Describe {IMAGE} it is red")[0]
+    visual = (ids == processor.image_token_id).nonzero()[:, 0].tolist()
+    assert positions[1] > visual[-1] and positions[-1] == len(ids) - 1
+    assert not set(positions) & set(visual)
+
+
+def test_the_same_word_on_both_sides_of_the_image(processor: Any) -> None:
+    text = f"cat {IMAGE} cat {IMAGE} cat"
+    positions, tokens = own(processor, text, 2)
+    ids = input_ids(processor, text, 2)[0]
+    cats = [n for n, token in enumerate(tokens_at(processor, ids[None], torch.arange(len(ids)))) if "cat" in token]
+    assert len(cats) == 3
+    assert [n for n, token in zip(positions, tokens, strict=True) if "cat" in token] == cats
+
+
+def test_the_word_image_is_not_the_image_token(processor: Any) -> None:
+    positions, tokens = own(processor, f"{IMAGE}image")
+    assert [token.lstrip("▁") for token in tokens] == ["image"]
+    assert positions == [1 + VISUAL]
+
+
+def test_an_image_token_alone_leaves_no_text(processor: Any) -> None:
+    assert own(processor, IMAGE) == ([], [])
+
+
+def test_characters_of_several_tokens(tokenizer: PreTrainedTokenizerFast, processor: Any) -> None:
+    positions, _ = own(processor, "it is 🙂 猫")
+    ids = input_ids(processor, "it is 🙂 猫")
+    assert positions == list(range(positions[0], positions[0] + len(positions)))
+    assert tokenizer.decode(ids[0, positions]) == "it is 🙂 猫"
+
+
+@QUICK
+@given(prompt=st.text(st.sampled_from("it cat.US:🙂\n"), min_size=1), name=st.sampled_from(sorted(TOKENIZERS)))
+def test_any_text_is_found_whole(prompt: str, name: str) -> None:
+    if not prompt.strip():
+        return
+    processor = PROCESSORS[name]
+    ids = input_ids(processor, prompt)
+    positions = own_positions(processor, render(processor, prompt, 1), ids)
+    assert prompt.strip() in processor.tokenizer.decode(ids[0, positions.min() - 1 : positions.max() + 1])
+    behind = ids[0, positions.max() + 1 :]
+    assert processor.tokenizer.decode(behind).strip() == "ASSISTANT:"
+
+
+PROCESSORS = {name: small_llava.processor(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+
+
+def test_a_tokenizer_without_offsets_is_refused(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = input_ids(processor, "What?")
+    monkeypatch.setattr(type(processor.tokenizer), "is_fast", False)
+    with pytest.raises(InputError, match="fast tokenizer.*text_set='all'"):
+        own_positions(processor, render(processor, "What?", 1), ids)
+
+
+def test_a_template_that_rewrites_the_text_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    processor = small_llava.processor(tokenizer, TEMPLATE.replace("part['text']", "part['text'] | upper"))
+    with pytest.raises(InputError, match="changes the user's text: use text_set='all'"):
+        own(processor, "Describe the image.")
+
+
+def test_a_processor_that_rewrites_the_text_is_refused(processor: Any) -> None:
+    ids = input_ids(processor, "it is red")
+    with pytest.raises(InputError, match="not found in the processed prompt: use text_set='all'"):
+        own_positions(processor, render(processor, "Describe the image.", 1), ids)
+
+
+# Texts of tokens
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["the cat is on the mat.", "the 🙂🙂 cat", "猫がいる", "a\n\n  b", "🙂", "é", "👩‍👩‍👧 cat", "the  cat", "x" * 30],
+)
+def test_pieces_make_up_the_text(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    ids = tokenizer(text).input_ids
+    found = pieces(tokenizer, ids)
+    assert len(found) == len(ids)
+    assert "".join(found) == tokenizer.decode(ids)
+    assert text in tokenizer.decode(ids)
+
+
+@QUICK
+@given(text=st.text(max_size=20), name=st.sampled_from(sorted(TOKENIZERS)))
+def test_the_pieces_of_any_text_make_it_up(text: str, name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    ids = tokenizer("it is " + text).input_ids
+    found = pieces(tokenizer, ids)
+    assert "".join(found) == tokenizer.decode(ids)
+    assert len(found) == len(ids)
+
+
+def test_words_keep_the_space_before_them(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tokenizer("it is red", add_special_tokens=False).input_ids
+    assert pieces(tokenizer, ids) == ["it", " is", " red"]
+    assert pieces(tokenizer, ids * 2)[3:] in (["it", " is", " red"], [" it", " is", " red"])
+
+
+def test_a_character_is_the_piece_of_its_last_token() -> None:
+    tokenizer = TOKENIZERS["byte_level"]
+    ids = tokenizer("cat 🙂 is", add_special_tokens=False).input_ids
+    assert pieces(tokenizer, ids) == ["cat", " ", "", "", "", "🙂", " is"]
+
+
+def test_bytes_that_are_no_character_are_not_held_back() -> None:
+    tokenizer = TOKENIZERS["byte_level"]
+    first = tokenizer("🙂", add_special_tokens=False).input_ids[0]
+    cat = tokenizer("cat", add_special_tokens=False).input_ids
+    found = pieces(tokenizer, [first] * 9 + cat)
+    assert "".join(found) == tokenizer.decode([first] * 9 + cat)
+    assert max(len(piece) for piece in found) <= 4
+    assert pieces(tokenizer, [first]) == ["\ufffd"]
+
+
+def test_special_tokens_are_pieces(tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = tokenizer(f"{IMAGE} cat").input_ids
+    found = pieces(tokenizer, ids)
+    assert found[:2] == [BOS, IMAGE]
+    assert found[-1] == " cat"
+
+
+def test_without_a_tokenizer_a_piece_is_the_id() -> None:
+    assert pieces(None, [5, 17]) == ["5", "17"]
+
+
+def test_no_ids_have_no_pieces(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert pieces(tokenizer, []) == []
