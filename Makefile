@@ -24,7 +24,7 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest --cov --cov-report=term
 
 clean:
-	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/torch:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -47,7 +47,7 @@ HELD_OUT_SEEDS = range(9_000_000, 9_000_400)
 SCENES = 24_000
 # (steps, learning rate) of each cosine; the heads start afresh in each. The last trains the tower as well.
 VISION_CYCLES = ((1_000, 1.5e-3), (700, 1e-3))
-LANGUAGE_CYCLES = ((1_200, 2e-3, False), (300, 4e-4, True))
+LANGUAGE_CYCLES = ((1_200, 2e-3, False), (900, 7e-4, True))
 UNSPACED_SHARE = 0.1
 VERDICT_WEIGHT = 4.0
 # A red triangle, a yellow circle and a blue square, never seen in training: asked about in `make demo`.

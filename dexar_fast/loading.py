@@ -64,17 +64,17 @@ def _reason(error: Exception) -> str:
 
 def check_model(model: Any) -> None:
     """Raises ModelError for what is no decoder-only transformers model with image tokens."""
-    if not _generates(model):
+    if not _is_transformers_model(model):
         raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
-    if model.get_output_embeddings() is None:
+    if model.get_output_embeddings() is None or not hasattr(model, "generate"):
         raise ModelError(f"{type(model).__name__} has no output head: load the ...ForConditionalGeneration class")
     visual_token_ids(model.config)
 
 
-def _generates(model: Any) -> bool:
-    return isinstance(model, nn.Module) and hasattr(model, "generate") and hasattr(model, "config")
+def _is_transformers_model(model: Any) -> bool:
+    return isinstance(model, nn.Module) and hasattr(model, "config") and hasattr(model, "get_output_embeddings")
 
 
 def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

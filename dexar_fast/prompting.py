@@ -156,9 +156,10 @@ def _as_placed(processor: Any, prompt: Prompt, response: str) -> str:
     """The answer with the white space that the chat template writes between its own text and an answer."""
     if prompt.chat is None:
         return response
-    message = {"role": "assistant", "content": [{"type": "text", "text": response}]}
+    answer = response.strip()
+    message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     whole = processor.apply_chat_template([*prompt.chat, message])
-    before, found, _ = whole.removeprefix(prompt.text).partition(response.strip())
+    before, found, _ = whole.removeprefix(prompt.text).partition(answer)
     placed = found and whole.startswith(prompt.text) and not before.strip()
     return before + response.lstrip() if placed and before else response
 

@@ -241,7 +241,7 @@ def test_what_the_terminal_cannot_show_does_not_stop_the_program() -> None:
 
 def test_the_hubs_client_does_not_report_every_retry() -> None:
     run_nothing = "from dexar_fast import cli; cli.app = lambda: None; cli.main()"
-    level = "import logging, huggingface_hub; print(logging.getLogger('huggingface_hub').level)"
+    level = "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
     printed = subprocess.check_output([sys.executable, "-c", f"{run_nothing}; {level}"], env=environment)
     assert int(printed) == logging.ERROR

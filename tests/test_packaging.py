@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("dexar_fast", "csrc", "kernels", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+pytestmark = pytest.mark.slow
+
 RUN = "from dexar_fast.cli import main; main()"
 
 
