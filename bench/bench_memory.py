@@ -44,7 +44,9 @@ def main() -> None:
     (short, known_short), (long, known_long) = measured(SHORT), measured(LONG)
     beyond = (long - short) - (known_long - known_short)
     print(f"peak at T={SHORT}: {short / MIB:.0f} MiB, at T={LONG}: {long / MIB:.0f} MiB")
-    print(f"KV cache and results grow by {(known_long - known_short) / MIB:.0f} MiB, all else by {beyond / MIB:.0f} MiB")
+    print(
+        f"KV cache and results grow by {(known_long - known_short) / MIB:.0f} MiB, all else by {beyond / MIB:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -29,9 +29,7 @@ Tally = dict[str, list[bool]]
 
 def main() -> None:
     options = _options()
-    model = LlavaForConditionalGeneration.from_pretrained(
-        options.model, dtype=getattr(torch, options.dtype)
-    ).eval()
+    model = LlavaForConditionalGeneration.from_pretrained(options.model, dtype=getattr(torch, options.dtype)).eval()
     processor = AutoProcessor.from_pretrained(options.model)
     if options.scenes:
         print_answers(model, processor, options.scenes, FIRST_SEED)
@@ -40,21 +38,15 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=STORED)
-    parser.add_argument(
-        "--scenes", type=int, default=2000, help="scenes to answer questions about; 0 for none"
-    )
+    parser.add_argument("--scenes", type=int, default=2000, help="scenes to answer questions about; 0 for none")
     parser.add_argument("--maps", type=int, default=200, help="scenes to explain; 0 for none")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()
 
 
-def print_answers(
-    model: LlavaForConditionalGeneration, processor: ProcessorMixin, scenes: int, first: int
-) -> None:
+def print_answers(model: LlavaForConditionalGeneration, processor: ProcessorMixin, scenes: int, first: int) -> None:
     """A word is right when the generated answer has it at its place. 'Asked' words are those the question
     asks for (for is_there: yes or no); the others of a colour or shape are copied from the question."""
     tally: Tally = defaultdict(list)
@@ -78,9 +70,7 @@ def answers(
         for question in sample_questions(scene.objects, np.random.default_rng([seed, 2])):
             asked[question.kind].append((scene.image, question))
     for pairs in asked.values():
-        texts = generate(
-            model, processor, [image for image, _ in pairs], [question.text for _, question in pairs]
-        )
+        texts = generate(model, processor, [image for image, _ in pairs], [question.text for _, question in pairs])
         yield from zip([question for _, question in pairs], texts, strict=True)
 
 
@@ -92,10 +82,7 @@ def generate(
     prompts: Sequence[str],
 ) -> list[str]:
     """Greedy answers to one prompt per image."""
-    chats = [
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-        for prompt in prompts
-    ]
+    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts]
     texts = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
     inputs = processor(images=list(images), text=texts, padding=True, return_tensors="pt").to(model.dtype)
     output = model.generate(**inputs, do_sample=False)

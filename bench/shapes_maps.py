@@ -30,11 +30,11 @@ def print_maps(model: Path, seeds: Sequence[int]) -> None:
     for seed in seeds:
         add_scene(table, explainer, seed)
     print(f"\nmaps of the right answers on {len(seeds)} unseen scenes from seed {seeds[0]}")
-    print(f"{'question':13}{'word':8}{'map':15}{'n':>6}" + "".join(f"{name:>22}" for name in COLUMNS))
+    print(f"{'question':13}{'word':8}{'map':15}{'n':>6}" + "".join(f"{name:>24}" for name in COLUMNS))
     for (kind, word, source), scenes in sorted(table.items(), key=_order):
         cells = intervals(scenes)[: len(COLUMNS) if source == SOURCES[0] else MAP_COLUMNS]
         words = sum(map(len, scenes.values()))
-        print(f"{kind:13}{word:8}{source:15}{words:6}" + "".join(f"{cell:>22}" for cell in cells))
+        print(f"{kind:13}{word:8}{source:15}{words:6}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def _order(item: tuple[tuple[str, str, str], object]) -> tuple[int, int, int]:
@@ -101,7 +101,4 @@ def intervals(scenes: dict[int, list[list[float]]]) -> list[str]:
     drawn = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)[:, None]
     low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return [
-        f"{m:.3f} [{a:.3f},{b:.3f}]"
-        for m, a, b in zip(sums.sum(axis=0) / counts.sum(), low, high, strict=True)
-    ]
+    return [f"{m:.3f} [{a:.3f},{b:.3f}]" for m, a, b in zip(sums.sum(axis=0) / counts.sum(), low, high, strict=True)]

@@ -70,9 +70,7 @@ def _corpus() -> list[str]:
     rng = np.random.default_rng(0)
     questions = [question for seed in range(500) for question in sample_questions(layout(seed), rng)]
     chats = [f"USER: \n{question.text} ASSISTANT: {question.answer}" for question in questions]
-    return (
-        chats + [question.answer for question in questions] + [f"\n{text}" for text in DESCRIBE_PROMPTS] * 100
-    )
+    return chats + [question.answer for question in questions] + [f"\n{text}" for text in DESCRIBE_PROMPTS] * 100
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:

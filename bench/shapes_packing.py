@@ -59,9 +59,7 @@ class Packer:
     def _encode_once(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text)["input_ids"])
 
-    def segment(
-        self, question: Question, space: bool = True, partners: Mapping[str, str] | None = None
-    ) -> Segment:
+    def segment(self, question: Question, space: bool = True, partners: Mapping[str, str] | None = None) -> Segment:
         """One chat turn after the image. Without `space` the answer follows 'ASSISTANT:' at once and its
         first token is given, not learnt: users hand over answers tokenized on their own. For `partners` see
         `_early_labels`."""
@@ -76,9 +74,7 @@ class Packer:
         asked = tuple(len(prompt) - 1 + i for i in question.asked if space or i > 0)
         return Segment(tuple(prompt + answer), tuple(labels), asked)
 
-    def _early_labels(
-        self, question: Question, prompt: Sequence[int], partners: Mapping[str, str]
-    ) -> list[int]:
+    def _early_labels(self, question: Question, prompt: Sequence[int], partners: Mapping[str, str]) -> list[int]:
         """Labels of the prompt: each colour or shape in it already predicts its partner in the image, and the
         question mark of an is-there question the verdict.
 
@@ -94,9 +90,7 @@ class Packer:
         """One row of segments per image, right-padded to the longest row."""
         length = max(sum(len(segment.ids) for segment in row) for row in rows)
         ids = torch.zeros(len(rows), length, dtype=torch.long)
-        packed = Packed(
-            ids, torch.full_like(ids, PADDING), ids.clone(), torch.full_like(ids, NO_LABEL), ids.clone()
-        )
+        packed = Packed(ids, torch.full_like(ids, PADDING), ids.clone(), torch.full_like(ids, NO_LABEL), ids.clone())
         for index, row in enumerate(rows):
             self._fill(packed, index, row)
         return packed
@@ -124,9 +118,7 @@ def packed_mask(segments: Tensor, prefix_length: int) -> Tensor:
     return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
 
 
-def packed_states(
-    model: LlavaForConditionalGeneration, packer: Packer, features: Tensor, packed: Packed
-) -> Tensor:
+def packed_states(model: LlavaForConditionalGeneration, packer: Packer, features: Tensor, packed: Packed) -> Tensor:
     """Final-normed states of the segment positions [batch, length, d]; `features` [batch, visual,
     d_vision]."""
     embed = model.model.language_model.embed_tokens

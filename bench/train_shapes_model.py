@@ -74,12 +74,8 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the model; replaced when it exists"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model; replaced when it exists")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -106,17 +102,13 @@ def batches(count: int, batch: int, steps: int) -> Iterator[NDArray[np.int64]]:
 
 def pixel_values(processor: LlavaProcessor, pixels: NDArray[np.uint8]) -> Tensor:
     """uint8 [n, s, s, 3] to what the processor would make of it, float32 [n, 3, s, s]."""
-    mean, std = (
-        torch.tensor(v) for v in (processor.image_processor.image_mean, processor.image_processor.image_std)
-    )
+    mean, std = (torch.tensor(v) for v in (processor.image_processor.image_mean, processor.image_processor.image_std))
     return ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def visual_features(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
     """What LLaVA hands to its projector: the last hidden states without the class token [n, 144, d]."""
-    return torch.as_tensor(
-        model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
-    )
+    return torch.as_tensor(model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:])
 
 
 def train_vision(
@@ -210,9 +202,7 @@ def train_language(
         schedule.step()
         if step % 100 == 99:
             seconds = (time.perf_counter() - started) / (step + 1)
-            scores = asked_accuracy(
-                model, packer, cache_features(model, processor, held_out), held_out.layouts
-            )
+            scores = asked_accuracy(model, packer, cache_features(model, processor, held_out), held_out.layouts)
             print(f"language {step + 1} loss {loss.item():.4f} {seconds:.2f} s a step {scores}", flush=True)
 
 
@@ -243,19 +233,13 @@ def training_questions(objects: tuple[Placed, ...], rng: np.random.Generator) ->
         (absent_questions(objects, "half"), 1),
         (absent_questions(objects, "easy"), int(rng.random() < 0.3)),
     ]
-    picked = [
-        pool[i]
-        for pool, most in pools
-        for i in rng.choice(len(pool), size=min(most, len(pool)), replace=False)
-    ]
+    picked = [pool[i] for pool, most in pools for i in rng.choice(len(pool), size=min(most, len(pool)), replace=False)]
     wording = DESCRIBE_PROMPTS[max(0, int(rng.integers(-3, len(DESCRIBE_PROMPTS))))]
     whole = describe(objects)
     return [Question(whole.kind, wording, whole.words, whole.asked), *picked]
 
 
-def packed_loss(
-    model: LlavaForConditionalGeneration, packer: Packer, features: Tensor, packed: Packed
-) -> Tensor:
+def packed_loss(model: LlavaForConditionalGeneration, packer: Packer, features: Tensor, packed: Packed) -> Tensor:
     """Cross-entropy over all labels, a yes or no counting `VERDICT_WEIGHT` times as much as another word."""
     learnt = packed.labels != NO_LABEL
     states = packed_states(model, packer, features, packed)
@@ -278,9 +262,7 @@ def asked_accuracy(
     for start in range(0, len(layouts), 50):
         chosen = questions[start : start + 50]
         packed = packer.pack([[packer.segment(question) for question in row] for row in chosen])
-        best = model.lm_head(
-            packed_states(model, packer, features[start : start + 50].float(), packed)
-        ).argmax(-1)
+        best = model.lm_head(packed_states(model, packer, features[start : start + 50].float(), packed)).argmax(-1)
         hits = (best == packed.labels)[packed.asked.bool()].tolist()
         kinds = [question.kind for row in chosen for question in row for _ in question.asked]
         for kind, hit in zip(kinds, hits, strict=True):

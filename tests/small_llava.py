@@ -18,7 +18,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 PIXELS, PATCH, SIDE = 16, 4, 4  # 4 x 4 visual tokens
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 SPECIAL = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
-WORDS = "the a cat dog red image USER ASSISTANT Describe user it is on mat".split()
+WORDS = ["the", "a", "cat", "dog", "red", "image", "USER", "ASSISTANT", "Describe", "user", "it", "is", "on", "mat"]
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
@@ -47,9 +47,10 @@ def byte_level() -> PreTrainedTokenizerFast:
 def metaspace() -> PreTrainedTokenizerFast:
     """Llama's kind: a space becomes the first character of a word, unknown characters fall back to bytes."""
     letters = [chr(i) for i in range(33, 127)]
-    words = ["▁", *letters, *[f"▁{letter}" for letter in letters], *WORDS, *[f"▁{word}" for word in WORDS]]
-    tokens = dict.fromkeys([BOS, EOS, PAD, IMAGE, *[f"<0x{byte:02X}>" for byte in range(256)], *words])
-    vocabulary = [(token, -float(i > 260) if len(token) > 2 else -9.0) for i, token in enumerate(tokens)]
+    words = {*WORDS, *(f"▁{word}" for word in WORDS)}
+    others = [BOS, EOS, PAD, IMAGE, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    tokens = [*others, *sorted(words.difference(others))]
+    vocabulary = [(token, -1.0 if token in words else -9.0) for token in tokens]
     core = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     core.decoder = decoders.Sequence(

@@ -214,9 +214,7 @@ def test_heatmap_chooses_token_and_filter():
     }
     for token, (filtered, unfiltered) in shown.items():
         np.testing.assert_array_equal(explanation.heatmap(token).ravel(), min_max(filtered.numpy()))
-        np.testing.assert_array_equal(
-            explanation.heatmap(token, filtered=False).ravel(), min_max(unfiltered.numpy())
-        )
+        np.testing.assert_array_equal(explanation.heatmap(token, filtered=False).ravel(), min_max(unfiltered.numpy()))
 
 
 def test_images_of_one_prompt_share_a_scale():
@@ -334,9 +332,7 @@ def test_opacity_grows_with_heat():
     darkness = 255 - np.asarray(explanation.overlay(0), int)[0, :, 2]
     assert darkness[0] == 0 and darkness[1] > 0
     blank = np.asarray(image, int)
-    assert (
-        np.abs(np.asarray(explanation.overlay(0), int) - blank).max() < 255
-    )  # the image still shows through
+    assert np.abs(np.asarray(explanation.overlay(0), int) - blank).max() < 255  # the image still shows through
 
 
 # --- the figure
@@ -408,9 +404,7 @@ def test_any_token_can_be_a_title(tmp_path):
 
 
 def test_plot_leaves_pyplot_alone_and_shows_itself_in_notebooks():
-    before = (
-        set(sys.modules["matplotlib.pyplot"].get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
-    )
+    before = set(sys.modules["matplotlib.pyplot"].get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
     figure, _ = make().plot()
     assert figure._repr_png_().startswith(b"\x89PNG")
     pyplot = pytest.importorskip("matplotlib.pyplot")
@@ -435,9 +429,7 @@ def explanations(draw) -> Explanation:
     edges = st.floats(-1e4, 1e4)
     low, high = draw(st.tuples(edges, edges).filter(lambda pair: pair[0] < pair[1]))
     images = [
-        Image.fromarray(
-            draw(npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
-        )
+        Image.fromarray(draw(npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))))
         for _ in range(count)
     ]
     return make(
@@ -449,8 +441,7 @@ def explanations(draw) -> Explanation:
         seed=draw(st.integers(0, 2**31)),
         tokens=draw(st.lists(st.text(), min_size=tokens, max_size=tokens)),
         grids=tuple(
-            Grid(0, extra, rows, columns, box)
-            for box in (None, (low, low, high, high))[: draw(st.integers(0, 2))]
+            Grid(0, extra, rows, columns, box) for box in (None, (low, low, high, high))[: draw(st.integers(0, 2))]
         ),
         diagnostics=draw(st.dictionaries(st.text(), plain_json, max_size=3)),
         metadata=draw(st.dictionaries(st.text(), plain_json, max_size=3)),
@@ -487,9 +478,7 @@ def test_save_replaces_and_leaves_nothing_else(tmp_path):
     first = Explanation.load(path)
     make(4).save(path)
     assert len(Explanation.load(path)) == 4
-    assert (
-        len(first) == 2 and first.token_maps.isfinite().all()
-    )  # what was loaded does not depend on the file
+    assert len(first) == 2 and first.token_maps.isfinite().all()  # what was loaded does not depend on the file
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
@@ -533,12 +522,8 @@ def test_save_where_writing_is_refused(tmp_path, monkeypatch):
 
 def test_a_newer_file_is_refused(saved, tmp_path):
     newer = tmp_path / "newer"
-    rewrite(
-        saved, newer, lambda document: document | {"format_version": storage.FORMAT_VERSION + 1, "grids": "?"}
-    )
-    with pytest.raises(
-        FileError, match=r"written by dexar_fast format 2, this version reads up to 1: upgrade"
-    ):
+    rewrite(saved, newer, lambda document: document | {"format_version": storage.FORMAT_VERSION + 1, "grids": "?"})
+    with pytest.raises(FileError, match=r"written by dexar_fast format 2, this version reads up to 1: upgrade"):
         Explanation.load(newer)
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small_llava import BOS, IMAGE, TEMPLATE, TEMPLATE_WITH_BOS
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from dexar_fast import InputError
+from dexar_fast import Explainer, InputError
 from dexar_fast.prompting import answer_ids, own_positions, pieces, process, render
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
@@ -169,26 +170,28 @@ def test_an_answer_that_merges_with_the_prompt_is_taken_alone() -> None:
     assert tokenizer(prompt.text + "age", add_special_tokens=False).input_ids[-1] == tokenizer.convert_tokens_to_ids(
         word(tokenizer, "image")
     )
-    ids = answer_ids(processor, prompt, "age").tolist()
-    assert ids == tokenizer("age", add_special_tokens=False).input_ids
-    assert tokenizer.decode(ids) == "age"
+    for answer in ("age", "age the cat"):
+        ids = answer_ids(processor, prompt, answer).tolist()
+        assert ids == tokenizer(answer, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == answer
 
 
-def test_a_tokenizer_that_ends_every_text_adds_no_end_to_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
-    """As T5's and BERT's do: the end is not part of the answer, and not of its context."""
-    from tokenizers import processors as post
-
-    ending = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **small_llava.SPECIAL)
-    kept = ending.backend_tokenizer.post_processor
+def test_a_tokenizer_that_ends_every_text_still_sees_the_answer_behind_the_prompt() -> None:
+    """As T5's and BERT's do. Alone, Llama's kind of tokenizer would put a space before the answer."""
+    ending = small_llava.metaspace()
     ids = [(token, ending.convert_tokens_to_ids(token)) for token in (BOS, small_llava.EOS)]
-    ending.backend_tokenizer.post_processor = post.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
-    try:
-        processor = small_llava.processor(ending)
-        prompt = render(processor, "Describe the image.", 1)
-        found = answer_ids(processor, prompt, "the cat").tolist()
-    finally:
-        ending.backend_tokenizer.post_processor = kept
-    assert found == ending.convert_tokens_to_ids([word(tokenizer, "the"), word(tokenizer, "cat")])
+    ending.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+    processor = small_llava.processor(ending)
+    prompt = render(processor, f"{IMAGE} it:", 1)
+    assert answer_ids(processor, prompt, "cat").tolist() == [ending.convert_tokens_to_ids("cat")]
+
+
+def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
+    explainer = Explainer(small_llava.model(processor.tokenizer), processor)
+    for response in ("the cat 🙂 is", "a dog"):
+        found = explainer.explain(PICTURE, "Describe the image.", response)
+        assert "".join(found.tokens).strip() == response
+        assert found.metadata["prompt"] == "USER: <image>\nDescribe the image. ASSISTANT:"
 
 
 @pytest.mark.parametrize("response", ["", "  \n", 7, ["the cat"]])
@@ -271,6 +274,19 @@ def test_characters_of_several_tokens(tokenizer: PreTrainedTokenizerFast, proces
     ids = input_ids(processor, "it is 🙂 猫")
     assert positions == list(range(positions[0], positions[0] + len(positions)))
     assert tokenizer.decode(ids[0, positions]) == "it is 🙂 猫"
+
+
+def test_only_the_users_text_and_the_answer_count_as_content(processor: Any) -> None:
+    model = small_llava.model(processor.tokenizer)
+    explainer = Explainer(model, processor, text_set="content")
+    found = explainer.explain(PICTURE, "Describe the image.", "the cat is red")
+    positions, _ = own(processor, "Describe the image.")
+    prompt = found.metadata["prompt_tokens"]
+    winners = {winner["position"] for winner in found.diagnostics["text_winners"]}
+    assert winners and winners <= {*positions, *range(prompt, prompt + 4)}
+    everything = Explainer(model, processor).explain(PICTURE, "Describe the image.", "the cat is red")
+    assert (found.text_scores <= everything.text_scores).all()
+    assert (found.text_scores < everything.text_scores).any()
 
 
 @QUICK

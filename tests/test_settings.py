@@ -42,6 +42,7 @@ def test_the_paper_is_the_default() -> None:
         ({}, 4, [0, 1, 2, 3]),
         ({"layers": [2, 0]}, 4, [0, 2]),
         ({"layers": [-1, 3, 3]}, 4, [3]),
+        ({"layers": [8, 1]}, 12, [1, 8]),
         ({"layers": range(1, 3)}, 4, [1, 2]),
         ({"layers": np.array([1])}, 4, [1]),
         ({"layers": torch.tensor([0, 1])}, 4, [0, 1]),

@@ -82,9 +82,7 @@ def test_negatives_are_absent_at_their_level():
         "Is there a blue circle?",
     }
     texts = [
-        question.text
-        for level in ("hard", "half", "easy")
-        for question in shapes.absent_questions(objects, level)
+        question.text for level in ("hard", "half", "easy") for question in shapes.absent_questions(objects, level)
     ]
     assert len(set(texts)) == len(texts) == len(shapes.COLORS) * len(shapes.SHAPES) - len(objects)
     assert all(question.words[0].text == "No" for question in shapes.absent_questions(objects, "easy"))
@@ -112,9 +110,9 @@ def test_samples_hold_every_kind_and_both_answers():
 
 @pytest.fixture(scope="module")
 def stored():
-    return LlavaForConditionalGeneration.from_pretrained(
-        MODEL, dtype=torch.float32
-    ), AutoProcessor.from_pretrained(MODEL)
+    return LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32), AutoProcessor.from_pretrained(
+        MODEL
+    )
 
 
 def test_the_stored_folder_is_small_and_bfloat16():
@@ -143,9 +141,7 @@ def test_the_stored_model_answers_about_the_sample(stored, dtype, bench_path):
     model, processor = stored
     image = shapes.draw_scene(SAMPLE_SEED).image
     questions = shapes.sample_questions(shapes.layout(SAMPLE_SEED), np.random.default_rng(0))
-    texts = generate(
-        model.to(dtype), processor, [image] * len(questions), [question.text for question in questions]
-    )
+    texts = generate(model.to(dtype), processor, [image] * len(questions), [question.text for question in questions])
     model.float()
     assert [text.strip() for text in texts] == [question.answer for question in questions]
 
