@@ -86,10 +86,10 @@ class SquareTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else [output]:
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                if sum(size in self.lengths for size in tensor.shape) > 1:
-                    self.found.append((str(func), tuple(tensor.shape)))
+        tensors = [x for x in (output if isinstance(output, tuple | list) else [output]) if isinstance(x, torch.Tensor)]
+        for shape in (tuple(x.shape) for x in tensors if x.is_floating_point()):
+            if sum(size in self.lengths for size in shape) > 1:
+                self.found.append((str(func), shape))
         return output
 
 
