@@ -3,7 +3,7 @@
     python bench/bench_explain.py            # about 5 minutes on 2 quiet cores; prints one JSON object at the end
 
 Jobs are interleaved and the ratio is the median over rounds of (explain / floor) within a round. The floor runs the
-same P + T tokens in one no-grad SDPA forward and computes the logits of the last position only, as the explanation does.
+same P + T tokens in one no-grad SDPA forward and computes the last logits only, as the explanation does.
 """
 
 from __future__ import annotations

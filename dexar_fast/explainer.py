@@ -85,9 +85,11 @@ class Explainer:
             dtype: "float32", "bfloat16", ... or a torch dtype; None is as stored, for the embedded model float32.
             options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
         Raises:
-            ModelError: no such model, or not one for images and text.
+            ModelError: no such model, or not one for images and text. InputError: an unknown knob value.
         """
-        knobs = {key: options.pop(key) for key in list(options) if key in inspect.signature(cls).parameters}
+        known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        knobs = {name: options.pop(name) for name in known if name in options}
+        settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend")})
         model, processor = loading.load(name, device, dtype, **options)
         return cls(model, processor, **knobs)
 

@@ -140,10 +140,13 @@ def _attribute(
         maps = filter_maps(visual, keys.visual_mask, map_filter[1], grids)
         visual_score = score_heads(maps, keys.visual_mask, head_score) * _filter_gain(visual, maps)
     weights = (visual_score - text_score).relu()
-    token_map = torch.einsum("hc,hcn->cn", weights, maps)
-    extremes = torch.stack(visual.aminmax()) if with_range else None
     return LayerAttribution(
-        visual_score.T, text_score.T, _winner(text, keys.text).T, token_map, visual.sum(0), extremes
+        visual_score=visual_score.T,
+        text_score=text_score.T,
+        text_winner=_winner(text, keys.text).T,
+        token_map=(weights[:, :, None] * maps).sum(0),
+        unfiltered_token_map=visual.sum(0),
+        range=_range(visual, keys.visual_mask) if with_range else None,
     )
 
 
@@ -162,6 +165,12 @@ def total_range(ranges: list[Tensor]) -> Tensor:
     """[2] smallest and largest of several [2]."""
     lowest, highest = torch.stack(ranges).unbind(1)
     return torch.stack([lowest.min(), highest.max()])
+
+
+def _range(gradient: Tensor, mask: Tensor | None) -> Tensor:
+    """[2] smallest and largest of gradients [H, C, N] under the mask [C, N]."""
+    lowest = gradient if mask is None else gradient.masked_fill(~mask, float("inf"))
+    return torch.stack([lowest.amin(), gradient.amax()])
 
 
 def gradients(u: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

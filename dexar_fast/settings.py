@@ -70,7 +70,12 @@ class Settings:
 
 
 def settings(
-    layers: Sequence[int] | None, head_score: Any, map_filter: Any, *, layer_index: Any = None, **knobs: Any
+    layers: Sequence[int] | None = None,
+    head_score: Any = "max",
+    map_filter: Any = None,
+    *,
+    layer_index: Any = None,
+    **knobs: Any,
 ) -> Settings:
     """Settings from what users pass: lists where tuples are meant, and numpy's integers, are fine."""
     return Settings(

@@ -200,6 +200,7 @@ def test_the_sequence_map_sums_token_maps_by_their_weights() -> None:
     found = arrays(given, chosen(), [0, 1])
     wanted = sum(found["token_weights"][t] * given.token_maps[t] for t in range(3))
     torch.testing.assert_close(found["sequence_map"], wanted)
+    torch.testing.assert_close(found["unfiltered_sequence_map"], given.unfiltered_token_maps.sum(0))  # no weights
 
 
 def test_token_norm_scales_each_map_before_the_sum() -> None:
