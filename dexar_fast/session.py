@@ -27,22 +27,22 @@ def model_lock(model: nn.Module) -> threading.RLock:
 def borrowed(model: Any) -> Iterator[None]:
     """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens."""
     with model_lock(model), torch.inference_mode(False), ExitStack() as stack:
-        stack.callback(_restore_training, [(m, m.training) for m in model.modules()])
-        stack.callback(_restore_positions, [(m, m.rope_deltas) for m in model.modules() if hasattr(m, "rope_deltas")])
-        config = model.config.get_text_config(decoder=True)
-        stack.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-        model.eval()
-        _restore_positions([(m, None) for m in model.modules() if hasattr(m, "rope_deltas")])
-        config._attn_implementation = attention.NAME
+        modules = list(model.modules())
+        training = [module for module in modules if module.training]
+        # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
+        positioned = [module for module in modules if "rope_deltas" in vars(module)]
+        _set_later(stack, training, "training")
+        _set_later(stack, positioned, "rope_deltas")
+        _set_later(stack, [model.config.get_text_config(decoder=True)], "_attn_implementation")
+        for module in training:
+            module.training = False
+        for module in positioned:
+            module.rope_deltas = None
+        model.config.get_text_config(decoder=True)._attn_implementation = attention.NAME
         yield
 
 
-def _restore_training(flags: list[tuple[nn.Module, bool]]) -> None:
-    for module, training in flags:
-        module.training = training
-
-
-def _restore_positions(deltas: list[tuple[nn.Module, Any]]) -> None:
-    """M-RoPE models keep the offset of the last prompt's positions between calls (facts.md)."""
-    for module, delta in deltas:
-        module.rope_deltas = delta
+def _set_later(stack: ExitStack, owners: list[Any], name: str) -> None:
+    """Has the stack set an attribute of each owner back to what it is now."""
+    for owner in owners:
+        stack.callback(setattr, owner, name, getattr(owner, name))

@@ -205,6 +205,30 @@ def test_a_disk_that_fills_up_leaves_no_file(
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_an_explanation_that_cannot_be_saved_is_told_in_its_own_words(
+    fake: type[FakeExplainer], image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Explanation, path: Path) -> None:
+        raise FileError("cannot write it: free some space")
+
+    monkeypatch.setattr(Explanation, "save", full)
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
+    assert line == "dexar-fast: cannot write it: free some space\n"
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplainer], tmp_path: Path) -> None:
+    result = run("demo", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert fake.loaded == (None, {})
+    assert fake.asked is not None
+    (picture,), *asked = fake.asked
+    with Image.open(cli.SAMPLE_IMAGE) as sample:
+        assert picture.tobytes() == sample.convert("RGB").tobytes()
+    assert asked == [cli.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
+    assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
 def test_an_error_of_the_system_inside_the_model_is_not_blamed_on_the_output(
     fake: type[FakeExplainer], image: str, tmp_path: Path
 ) -> None:
