@@ -25,17 +25,25 @@ class Decoder:
     attentions: list[nn.Module]
     lens: LogitLens
 
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether the model still holds every module of it: users may replace a head or a layer."""
+        held = set(model.modules())
+        return held.issuperset([*self.layers, *self.attentions, *self.lens.modules])
+
 
 class PromptWatcher(Watcher):
-    """Remembers, of the prompt's own forward, what its last token could attend to in each layer.
+    """Remembers, of the prompt's own forward, what its last token could attend to in each layer, and its position.
 
     A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
-    sliding window), and the last prompt token is run again as the first query.
+    sliding window), and the last prompt token is run again as the first query. M-RoPE counts on from the position of
+    the last prompt token, which a later pass cannot tell from the number of keys.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, model: nn.Module, length: int) -> None:
+        self.model = model
         self._length = length  # P
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
+        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1]
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         if mask is not None and mask.shape[-2] == self._length:
@@ -47,17 +55,25 @@ class PromptWatcher(Watcher):
         """Watches this thread's forwards inside the block."""
         token = watcher.set(self)
         try:
-            yield
+            with ExitStack() as stack:
+                for module in _list_holders(self.model):
+                    hook = module.register_forward_pre_hook(self._remember_position, with_kwargs=True)
+                    stack.callback(hook.remove)
+                yield
         finally:
             watcher.reset(token)
+
+    def _remember_position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        positions = kwargs.get("position_ids")
+        if watcher.get() is self and positions is not None and positions.shape[-1] == self._length:
+            self.last_positions[module] = positions[..., -1:].clone()
 
 
 class DecoderTracer(PromptWatcher):
     """Watches the first forward of a model, and finds its decoder."""
 
     def __init__(self, model: nn.Module, length: int) -> None:
-        super().__init__(length)
-        self.model = model
+        super().__init__(model, length)
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
@@ -116,6 +132,10 @@ class DecoderTracer(PromptWatcher):
 def hidden_states(output: Any) -> Any:
     """A decoder layer returns its hidden states [1, C, d] alone, in older families first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def _list_holders(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if any(isinstance(child, nn.ModuleList) for child in m.children())]
 
 
 def _list_members(model: nn.Module) -> list[nn.Module]:

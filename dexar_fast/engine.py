@@ -73,6 +73,7 @@ class Pass(Watcher):
         self._wanted = {id(prompt.decoder.attentions[i]) for i in plan.layers}
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
+        self._runs_whole_prompt = False
         self._sums: LayerSums
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
@@ -89,6 +90,8 @@ class Pass(Watcher):
             with ExitStack() as stack:
                 for index in self._plan.layers:
                     stack.callback(self._prompt.decoder.layers[index].register_forward_hook(self._hook(index)).remove)
+                for module in self._prompt.seen.last_positions:
+                    stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
                 yield self
         finally:
             watcher.reset(token)
@@ -106,6 +109,7 @@ class Pass(Watcher):
     @torch.no_grad()
     def _run(self, start: int, size: int, inputs: Mapping[str, Any]) -> Attribution:
         self._first, self._targets = start, self._sequence[start + 1 : start + size + 1]
+        self._runs_whole_prompt = inputs is self._plan.ends_with_image
         self._sums = LayerSums()
         self._known_masks.clear()
         self._known_keys.clear()
@@ -113,9 +117,17 @@ class Pass(Watcher):
         self._model(**inputs, past_key_values=cache, use_cache=True, **last_logits_only(self._model))
         return self._sums.attribution(len(self._sequence))
 
+    def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Positions go on from that of the last prompt token, as in generate()."""
+        if watcher.get() is not self or self._runs_whole_prompt:
+            return None
+        last = self._prompt.seen.last_positions[module]
+        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)
+        return args, kwargs | {"position_ids": last + steps}
+
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""
-        row = self._prompt.last_rows.get(id(module))
+        row = self._prompt.seen.last_rows.get(id(module))
         if row is None or mask is None or self._first >= self._plan.prompt:
             return mask
         if id(mask) not in self._known_masks:

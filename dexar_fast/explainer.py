@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from dexar_fast import __version__, engine, generation, loading, ops, prompting,
 from dexar_fast.decoder import Decoder
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, square_grids, visual_positions
+from dexar_fast.geometry import Grid, crop_box, square_grids, visual_positions
 from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
@@ -59,8 +59,8 @@ class Explainer:
     ) -> None:
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
             raise InputError(f"chunk_size {chunk_size!r} is neither None nor a positive number of tokens")
-        loading.check_model(model)
-        self.model = model
+        self.model = loading.unwrapped(model)
+        loading.check_model(self.model)
         self.processor = processor
         self.settings = settings(
             layers,
@@ -160,11 +160,13 @@ class Explainer:
         inputs = loading.on_device(self.model, inputs)
         loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
         visual = visual_positions(self.model.config, inputs["input_ids"]).cpu()
-        grids = square_grids(visual, inputs, images=len(images) or 1)
+        grids = self._grids(visual, inputs, images)
         if self.settings.map_filter is not None and not grids:
             raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
         clock = _Clock()
         with borrowed(self.model):
+            if self._decoder is not None and not self._decoder.is_of(self.model):
+                self._decoder = None
             with fitting("running the prompt"):
                 answer, prompt = self._answer(inputs, targets, generate_kwargs)
             clock.lap("generate" if targets is None else "prefill")
@@ -173,8 +175,8 @@ class Explainer:
             plan = self._plan(prompt.decoder, inputs, len(sequence), visual, grids, content)
             chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
             sums = engine.explain(self.model, prompt, sequence, plan, chunk)
+            found = result.arrays(sums, self.settings, plan.layers)
             clock.lap("explain")
-        found = result.arrays(sums, self.settings, plan.layers)
         tokenizer, ids = getattr(self.processor, "tokenizer", None), sequence.tolist()
         return Explanation(
             token_ids=sequence[plan.prompt :].cpu(),
@@ -186,6 +188,13 @@ class Explainer:
             metadata=self._metadata(plan, clock.seconds, chunk),
             images=tuple(images),
         )
+
+    def _grids(self, visual: Tensor, inputs: Mapping[str, Any], images: list[Image.Image]) -> tuple[Grid, ...]:
+        grids = square_grids(visual, inputs, images=len(images) or 1)
+        if not images:
+            return grids
+        image_processor = getattr(self.processor, "image_processor", None)
+        return tuple(replace(grid, box=crop_box(images[grid.image].size, image_processor)) for grid in grids)
 
     def _answer(
         self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]

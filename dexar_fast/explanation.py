@@ -1,5 +1,6 @@
 """The result of explaining an answer: which image patches each of its tokens depended on."""
 
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -258,6 +259,10 @@ class Explanation:
 
 def _position(index: int, count: int, what: str) -> int:
     """The index from the start of the `index`-th of `count` things, counted as Python does."""
+    try:
+        index = operator.index(index)
+    except TypeError:
+        raise InputError(f"{what} {index!r} is no index: count from 0, or back from -1") from None
     if not -count <= index < count:
         raise InputError(f"{what} {index} is out of range: there are {count}")
     return index % count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,18 +22,18 @@ DEFAULT_NEW_TOKENS = 128
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that has run: its keys, the decoder that made them, and what its last token could attend to."""
+    """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token."""
 
     cache: DynamicCache
     decoder: Decoder
-    last_rows: dict[int, Tensor]
+    seen: PromptWatcher
 
 
 @torch.no_grad()
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
     """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
     cache, watching = DynamicCache(), _watcher(model, inputs, decoder)
-    with watching.watching(), _refusals():
+    with watching.watching(), _refusals(cache):
         model(**dict(inputs), past_key_values=cache, use_cache=True, **last_logits_only(model))
     return _prompt(cache, watching, decoder)
 
@@ -47,12 +48,14 @@ def generate(
         InputError: the answer is empty, or an argument is none of generate()'s.
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
+    if generate_kwargs.get("num_return_sequences", 1) != 1:
+        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
     cache: Any = DynamicCache()
     watching = _watcher(model, inputs, decoder)
     length = inputs["input_ids"].shape[1]
     arguments = dict(inputs) | _limit(model, length, generate_kwargs) | generate_kwargs
-    arguments |= {"past_key_values": cache, "return_dict_in_generate": True}
-    with watching.watching(), _refusals():
+    arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
+    with watching.watching(), _refusals(cache):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
     if len(answer) == 0:
@@ -64,18 +67,33 @@ def generate(
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turns what transformers and torch raise for inputs that do not fit the model into errors of our own."""
+def _refusals(cache: DynamicCache) -> Iterator[None]:
+    """Turns what transformers and torch raise for inputs that do not fit the model into errors of our own.
+
+    Once the prompt has run, a ValueError is the user's (a streamer's, say) and passes.
+    """
     try:
         yield
     except DexarError:
         raise
     except ValueError as error:
+        if cache.get_seq_length() > 0:
+            raise
         raise InputError(f"the model refuses its inputs, pass what its processor returns: {error}") from error
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
         raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
+
+
+def _over(config: Any) -> dict[str, Any]:
+    """What generate() must do here: return a dict, and use the cache it is given; in the user's own config, if any."""
+    ours = {"cache_implementation": None, "return_dict_in_generate": True}
+    if config is None:
+        return ours
+    config = copy.deepcopy(config)
+    config.update(**ours)
+    return {"generation_config": config}
 
 
 def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[str, int]:
@@ -88,13 +106,13 @@ def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[
 
 def _watcher(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> PromptWatcher:
     length = inputs["input_ids"].shape[1]
-    return DecoderTracer(model, length) if decoder is None else PromptWatcher(length)
+    return PromptWatcher(model, length) if decoder is not None else DecoderTracer(model, length)
 
 
 def _prompt(cache: DynamicCache, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     assert found is not None  # a forward has run: it found the decoder or raised
-    return Prompt(cache, found, watching.last_rows)
+    return Prompt(cache, found, watching)
 
 
 def truncate(cache: Any, length: int) -> None:
@@ -112,8 +130,10 @@ def last_logits_only(model: Any) -> dict[str, int]:
 
 
 def _end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
-    config = generate_kwargs.get("generation_config") or model.generation_config
-    ids = generate_kwargs.get("eos_token_id", config.eos_token_id)
+    own = model.generation_config.eos_token_id
+    config = generate_kwargs.get("generation_config")
+    given = own if config is None or config.eos_token_id is None else config.eos_token_id
+    ids = generate_kwargs.get("eos_token_id", given)
     if ids is None:
         return set()
     return {int(i) for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids).flatten().tolist())}

@@ -74,6 +74,22 @@ def square_grids(positions: Tensor, inputs: Mapping[str, Any], images: int) -> t
     return tuple(Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True)))
 
 
+def crop_box(size: tuple[int, int], image_processor: Any) -> tuple[float, float, float, float] | None:
+    """What of an image of `size` (width, height) a model sees; None is all of it.
+
+    A processor that brings the shortest edge to a length and crops the centre (LLaVA-1.5) cuts the rest off. The box is
+    in pixels of the original image; it reaches beyond the image where the crop pads.
+    """
+    edge = (getattr(image_processor, "size", None) or {}).get("shortest_edge")
+    crop = getattr(image_processor, "crop_size", None)
+    if not getattr(image_processor, "do_center_crop", False) or not edge or not crop:
+        return None
+    scale = edge / min(size) if getattr(image_processor, "do_resize", True) else 1.0
+    width, height = crop["width"] / scale, crop["height"] / scale
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height
+
+
 def _runs(positions: list[int]) -> list[tuple[int, int]]:
     """(first visual token, length) of each run of consecutive positions."""
     starts = [n for n, p in enumerate(positions) if n == 0 or p != positions[n - 1] + 1]

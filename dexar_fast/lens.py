@@ -50,6 +50,12 @@ class LogitLens:
     output_slot: int
     _copies: dict[tuple[int, torch.device], nn.Module] = field(default_factory=dict, repr=False)
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules of the model that the program calls."""
+        called = [step.function for step in (*self.before, *self.after)]
+        return [self.head, *(function for function in called if isinstance(function, nn.Module))]
+
     def norm(self, hidden: Tensor) -> Tensor:
         """x [1, C, d] to the head's input [1, C, d]: the final norm."""
         return self._run(self.before, {0: hidden}, hidden.device)[self.input_slot]

@@ -14,6 +14,8 @@ from dexar_fast.geometry import visual_positions, visual_token_ids
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
+OWN_INPUTS = ("past_key_values", "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions")
+HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with
 
 
@@ -30,7 +32,8 @@ def load(name: Any, device: Any, dtype: Any, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
-        processor = AutoProcessor.from_pretrained(name)
+        hub = {key: value for key, value in options.items() if key in HUB_OPTIONS}
+        processor = AutoProcessor.from_pretrained(name, **hub)
         model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
     except Exception as error:  # for a broken folder transformers raises any kind of error
         raise ModelError(
@@ -62,6 +65,17 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside torch.compile's and PEFT's wrappers: attention is switched and hooked there."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        else:
+            return model
+
+
 def check_model(model: Any) -> None:
     """Raises ModelError for what is no decoder-only transformers model with image tokens."""
     if not _is_transformers_model(model):
@@ -81,18 +95,23 @@ def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs the model wants, where it wants them; an offloaded model fetches them itself. Raises InputError."""
     if not isinstance(inputs, Mapping):
         raise InputError(f"inputs must be what the processor returns (input_ids, ...), not a {type(inputs).__name__}")
+    own = [key for key in OWN_INPUTS if key in inputs]
+    if own:
+        raise InputError(f"inputs hold {', '.join(own)}: pass what the processor returns, the rest is set here")
     device = None if model.device.type == "meta" else model.device
-    return {
+    placed = {
         key: value.to(device) if isinstance(value, Tensor) else value
         for key, value in inputs.items()
-        if key not in UNUSED_INPUTS
+        if key not in UNUSED_INPUTS and value is not None
     }
+    ids = placed.get("input_ids")
+    return placed | {"input_ids": ids.long()} if isinstance(ids, Tensor) else placed
 
 
 def as_ids(target_ids: Any) -> Tensor:
     """Target ids as users hold them: a tensor, an array or a list. Raises InputError."""
     try:
-        return torch.as_tensor(target_ids)
+        return torch.as_tensor(target_ids, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"target_ids must be [T] integers: {_reason(error)}") from error
 
@@ -112,6 +131,9 @@ def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, 
         raise InputError(
             f"the inputs are padded ({int((mask == 0).sum())} positions masked): call the processor without padding"
         )
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if ids.shape[1] == 0 or int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
+        raise InputError(f"input_ids must hold ids of the vocabulary, 0 to {vocabulary - 1}")
     visual_positions(model.config, ids)
     if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
         raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
@@ -129,7 +151,8 @@ def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, 
 def _check_targets(model: Any, targets: Tensor) -> None:
     if targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool or len(targets) == 0:
         raise InputError(f"target_ids must be [T] integers with T >= 1, not {targets.dtype} {list(targets.shape)}")
-    vocabulary = model.get_output_embeddings().out_features
+    vocabulary = model.get_input_embeddings().num_embeddings
+    targets = targets.long()
     if int(targets.min()) < 0 or int(targets.max()) >= vocabulary:
         raise InputError(f"target_ids must lie in the vocabulary, 0 to {vocabulary - 1}")
     if bool(torch.isin(targets.cpu(), torch.tensor(visual_token_ids(model.config))).any()):

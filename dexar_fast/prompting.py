@@ -37,6 +37,7 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
     """
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError("the prompt is empty: ask the model something")
+    _check_unicode("prompt", prompt)
     token = _image_token(processor, prompt)
     if token in prompt:
         if prompt.count(token) != images:
@@ -54,6 +55,13 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
     start = text.find(prompt.strip(), marked.find(MARK))
     own = None if start < 0 else [(start, start + len(prompt.strip()))]
     return Prompt(text, own, _chat(prompt, images))
+
+
+def _check_unicode(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the {what} is not valid Unicode: pass it as UTF-8") from None
 
 
 def _chat(prompt: str, images: int) -> list[dict[str, Any]]:
@@ -93,6 +101,7 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
     """
     if not isinstance(response, str) or not response.strip():
         raise InputError("the answer is empty: give response= some text, or leave it out to generate one")
+    _check_unicode("answer", response)
     tokenizer = processor.tokenizer
     answer = _as_placed(processor, prompt, response)
     before, whole = (

@@ -70,9 +70,10 @@ def _check_finite(sums: Attribution, layers: list[int]) -> None:
     scores = sums.visual_scores + sums.text_scores
     bad = (~scores.isfinite()).any(2).any(0).nonzero()
     if len(bad):
+        beyond = ", or the final norm or the output head" if len(bad) == scores.shape[1] else ""
         raise NumericalError(
             f"NaN or infinity in decoder layer {layers[int(bad[0])]} (its weights, its activations, or what enters "
-            "it): check the model's weights, or load it in bfloat16 or float32"
+            f"it{beyond}): check the model's weights, or load it in bfloat16 or float32"
         )
     if not (sums.token_maps.isfinite().all() and sums.unfiltered_token_maps.isfinite().all()):
         raise NumericalError("the maps overflow: load the model in float32 or float64")

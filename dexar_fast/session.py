@@ -25,8 +25,16 @@ def model_lock(model: nn.Module) -> threading.RLock:
 
 @contextmanager
 def borrowed(model: Any) -> Iterator[None]:
-    """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens."""
-    with model_lock(model), torch.inference_mode(False), ExitStack() as stack:
+    """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens.
+
+    Autocast is off inside: sums are taken in float32 or better, and the lens is held to the model's own logits.
+    """
+    with (
+        model_lock(model),
+        torch.inference_mode(False),
+        torch.autocast(model.device.type if model.device.type != "meta" else "cpu", enabled=False),
+        ExitStack() as stack,
+    ):
         modules = list(model.modules())
         training = [module for module in modules if module.training]
         # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).

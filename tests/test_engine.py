@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import oracle
 import pytest
 import torch
 import zoo
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from dexar_fast import Explainer, ModelError, NumericalError, OutOfMemoryError, ops
+from dexar_fast import Explainer, InputError, ModelError, NumericalError, OutOfMemoryError, ops
 
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
 Built = tuple[Any, zoo.Inputs]
@@ -102,6 +103,7 @@ def long_prompt(inputs: zoo.Inputs, tokens: int) -> zoo.Inputs:
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "idefics3"])
 def test_no_tensor_has_two_sequence_axes(family: str) -> None:
+    """For causal models. Windows and bidirectional prompts get transformers' own [1, 1, S, S] mask in the prefill."""
     model, inputs = zoo.build(family, dtype=torch.float32)
     inputs = long_prompt(inputs, 220)
     prompt = inputs["input_ids"].shape[1]  # longer than the vocabulary, so that no other axis is as long
@@ -242,6 +244,127 @@ def test_two_explainers_share_a_model_between_threads(llava: Built) -> None:
         thread.join(60)
     for i in range(3):
         assert torch.equal(found[i].token_maps, expected[i].token_maps)
+
+
+def largest_error(explanation: Any, expected: dict[str, torch.Tensor]) -> float:
+    names = ("visual_scores", "text_scores", "token_maps", "sequence_map")
+    errors = [(getattr(explanation, name) - expected[name]).abs().max() / expected[name].abs().max() for name in names]
+    return float(max(errors))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_text_behind_a_long_video_counts_on_from_the_last_position(chunk_size: int | None) -> None:
+    """M-RoPE: the video's last frame has a later position than the text behind it."""
+    model, inputs = zoo.qwen2_5_vl(torch.float64, 0, grids=[(8, 4, 6)], placeholder=zoo.VIDEO)
+    inputs["second_per_grid_ts"] = torch.tensor([4.0])
+    expected = oracle.oracle(model, inputs, TARGETS)
+    found = Explainer(model, chunk_size=chunk_size).explain_inputs(inputs, target_ids=TARGETS)
+    assert largest_error(found, expected) < 1e-9
+
+
+def test_given_position_ids_go_on_in_the_answer() -> None:
+    model, inputs = zoo.build("llava")
+    length = inputs["input_ids"].shape[1]
+    plain = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    shifted = {**inputs, "position_ids": torch.arange(length)[None] + 7}  # RoPE is relative
+    found = Explainer(model).explain_inputs(shifted, target_ids=TARGETS)
+    torch.testing.assert_close(found.token_maps, plain.token_maps, rtol=1e-4, atol=1e-4)
+    spread = {**inputs, "position_ids": torch.arange(length)[None] * 3}
+    assert not torch.allclose(Explainer(model).explain_inputs(spread, target_ids=TARGETS).token_maps, plain.token_maps)
+
+
+def test_autocast_around_it_changes_nothing(llava: Built) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert torch.equal(found.sequence_map, expected.sequence_map)
+
+
+def test_a_replaced_head_is_noticed(llava: Built) -> None:
+    model, inputs = llava
+    explainer = Explainer(model)
+    before = explainer.explain_inputs(inputs, target_ids=TARGETS)
+    model.lm_head = nn.Linear(zoo.HIDDEN, zoo.VOCABULARY, bias=False)
+    after = explainer.explain_inputs(inputs, target_ids=TARGETS)
+    assert torch.equal(after.token_maps, Explainer(model).explain_inputs(inputs, target_ids=TARGETS).token_maps)
+    assert not torch.allclose(after.token_maps, before.token_maps)
+
+
+def test_a_compiled_model_is_explained_like_its_own_model(llava: Built) -> None:
+    model, inputs = llava
+    compiled = torch.compile(model, backend="eager")
+    assert Explainer(compiled).model is model
+    expected = Explainer(model).explain_inputs(inputs, max_new_tokens=4, do_sample=False)
+    found = Explainer(compiled).explain_inputs(inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(found.token_maps, expected.token_maps)
+
+
+def test_a_wrapper_with_a_base_model_is_unwrapped(llava: Built) -> None:
+    class Adapter(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            self.base = base
+
+        def get_base_model(self) -> nn.Module:
+            return self.base
+
+    assert Explainer(Adapter(llava[0])).model is llava[0]
+
+
+@pytest.mark.parametrize("given", ["config", "model", "argument"])
+def test_the_end_token_is_not_explained_wherever_it_is_named(llava: Built, given: str) -> None:
+    model, inputs = llava
+    model.generation_config.eos_token_id = None
+    answer = Explainer(model).explain_inputs(inputs, max_new_tokens=6, do_sample=False).token_ids.tolist()
+    end = answer[3]
+    arguments: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
+    if given == "config":
+        arguments = {"generation_config": GenerationConfig(**arguments, eos_token_id=end)}
+    elif given == "model":
+        model.generation_config.eos_token_id = [end]
+        arguments = {"generation_config": GenerationConfig(**arguments)}
+    else:
+        arguments["eos_token_id"] = end
+    found = Explainer(model).explain_inputs(inputs, **arguments)
+    assert found.token_ids.tolist() == answer[: answer.index(end)]
+
+
+def test_an_error_of_the_users_streamer_passes(llava: Built) -> None:
+    class Broken:
+        def put(self, value: torch.Tensor) -> None:
+            if value.numel() == 1:
+                raise ValueError("the printer is out of paper")
+
+        def end(self) -> None: ...
+
+    model, inputs = llava
+    with pytest.raises(ValueError, match="out of paper") as raised:
+        Explainer(model).explain_inputs(inputs, max_new_tokens=3, do_sample=False, streamer=Broken())
+    assert not isinstance(raised.value, InputError)
+
+
+@pytest.mark.parametrize(
+    "inputs_like", [{"pixel_values": None}, {"past_key_values": object()}, {"input_ids": torch.tensor([[999, 190, 5]])}]
+)
+def test_inputs_that_cannot_be_are_refused(llava: Built, inputs_like: dict[str, Any]) -> None:
+    model, inputs = llava
+    with pytest.raises(InputError):
+        Explainer(model).explain_inputs({**inputs, **inputs_like}, target_ids=TARGETS)
+
+
+def test_several_answers_at_once_are_refused(llava: Built) -> None:
+    model, inputs = llava
+    with pytest.raises(InputError, match="one answer"):
+        Explainer(model).explain_inputs(inputs, max_new_tokens=3, do_sample=True, num_return_sequences=2)
+
+
+def test_a_cache_implementation_is_overruled(llava: Built) -> None:
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, max_new_tokens=4, do_sample=False)
+    model.generation_config.cache_implementation = "static"
+    found = Explainer(model).explain_inputs(inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(found.token_maps, expected.token_maps)
 
 
 @pytest.mark.parametrize("layer", [0, 2])
