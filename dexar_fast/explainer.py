@@ -23,7 +23,7 @@ from dexar_fast.geometry import Grid, crop_box, square_grids, visual_positions
 from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
-from dexar_fast.settings import settings
+from dexar_fast.settings import positive, settings
 from dexar_fast.textset import text_mask
 
 
@@ -57,8 +57,6 @@ class Explainer:
         chunk_size: int | None = None,
         backend: str = "auto",
     ) -> None:
-        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-            raise InputError(f"chunk_size {chunk_size!r} is neither None nor a positive number of tokens")
         self.model = loading.unwrapped(model)
         loading.check_model(self.model)
         self.processor = processor
@@ -71,7 +69,7 @@ class Explainer:
             text_set=text_set,
             sequence_norm=sequence_norm,
         )
-        self.chunk_size = chunk_size
+        self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = ops.plan(backend)[0].backend
         self._decoder: Decoder | None = None
 
@@ -89,6 +87,7 @@ class Explainer:
         """
         known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
         knobs = {name: options.pop(name) for name in known if name in options}
+        # Before the model is loaded, which may take minutes:
         settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend")})
         model, processor = loading.load(name, device, dtype, **options)
         return cls(model, processor, **knobs)
@@ -275,6 +274,4 @@ class _Clock:
 def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
     if max_new_tokens is None:
         return generate_kwargs
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise InputError(f"max_new_tokens {max_new_tokens!r} is no positive number of tokens")
-    return generate_kwargs | {"max_new_tokens": max_new_tokens}
+    return generate_kwargs | {"max_new_tokens": positive("max_new_tokens", max_new_tokens)}

@@ -87,6 +87,17 @@ def settings(
     )
 
 
+def positive(name: str, value: Any) -> int:
+    """A positive whole number, numpy's included. Raises InputError."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise InputError(f"{name} {value!r} is no positive number of tokens")
+    return number
+
+
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     try:
         return tuple(index(value) for value in values)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dexar_fast import InputError, NumericalError
 from dexar_fast.result import arrays, diagnose
-from dexar_fast.settings import Settings, settings
+from dexar_fast.settings import Settings, positive, settings
 from dexar_fast.sums import Attribution
 from dexar_fast.textset import text_mask
 
@@ -298,3 +298,14 @@ def test_only_the_most_frequent_winners_are_named() -> None:
     found = diagnosed([0.1], torch.ones(1, 1, 1), {0: 1, 1: 2, 2: 3, 4: 4})
     assert [winner["position"] for winner in found["text_winners"]] == [4, 2, 1]
     assert sum(winner["share"] for winner in found["text_winners"]) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3)])
+def test_counts_are_whole_numbers_of_any_kind(value: Any) -> None:
+    assert positive("chunk_size", value) == 3
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "3", None])
+def test_what_is_no_count_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="chunk_size"):
+        positive("chunk_size", value)
