@@ -1,9 +1,9 @@
 """Train the embedded model: python bench/train_shapes_model.py --out dexar_fast/assets/shapes-llava
 
-Two stages. First the vision tower alone learns what is on every patch (colour, shape, place in the
+Three stages. First the vision tower alone learns what is on every patch (colour, shape, place in the
 left-to-right order) through linear heads that are thrown away: its features stay local. Then it is frozen,
 its features are cached, and projector and language model learn many questions per image at once
-(shapes_packing.py).
+(shapes_packing.py). Last, all of it learns them together at a lower rate.
 """
 
 from __future__ import annotations

@@ -189,7 +189,6 @@ class LensTracer(TorchFunctionMode):
         )
         assert self.hidden is not None
         lens.check(self.hidden, logits)
-        self.restart(self.hidden)
         return lens
 
     def _track(self, tensor: Tensor) -> Slot:
