@@ -221,7 +221,7 @@ class Explainer:
             ops.attribute_layer,
             head_score=chosen.head_score,
             map_filter=chosen.map_filter,
-            grids=tuple((grid.start, grid.rows, grid.columns) for grid in grids),
+            grids=tuple(torch.from_numpy(grid.cells) for grid in grids),
             with_range=chosen.mode == "official",
         )
         return engine.Plan(

@@ -216,14 +216,8 @@ class Explanation:
                 "token_maps and sequence_map hold the values of the visual tokens"
             )
         index = self._image_index(image)
-        raw = self._raw_map(token, filtered)
-        runs = [slice(grid.start, grid.start + grid.rows * grid.columns) for grid in self.grids]
-        values = maps.min_max_of(raw, runs)
-        placed = [
-            (grid, values[run].reshape(grid.rows, grid.columns))
-            for grid, run in zip(self.grids, runs, strict=True)
-            if grid.image == index
-        ]
+        values = maps.min_max_of(self._raw_map(token, filtered), [grid.cells for grid in self.grids])
+        placed = [(grid, values[grid.cells]) for grid in self.grids if index in grid.images]
         if not placed:
             raise InputError(f"image {image} has no grid: none of the visual tokens belongs to it")
         return placed
@@ -246,7 +240,7 @@ class Explanation:
         return self.images[self._image_index(image)]
 
     def _image_index(self, image: int) -> int:
-        count = len(self.images) or 1 + max(grid.image for grid in self.grids)
+        count = len(self.images) or max(grid.images.stop for grid in self.grids)
         return _position(image, count, "image")
 
     def _token_index(self, token: int) -> int:

@@ -84,11 +84,14 @@ def _check_tokens(tokens: Any, count: int) -> None:
 
 
 def _check_grid(grid: Grid, visual_tokens: int) -> None:
-    numbers = (grid.image, grid.start, grid.rows, grid.columns)
-    smallest = (0, 0, 1, 1)
+    stride = grid.columns if grid.row_stride is None else grid.row_stride
+    numbers = (grid.image, grid.start, grid.rows, grid.columns, grid.frames, stride)
+    smallest = (0, 0, 1, 1, 1, grid.columns)
     if not all(type(n) is int and n >= least for n, least in zip(numbers, smallest, strict=True)):
-        raise InputError(f"{grid} must hold ints: image and start from 0, rows and columns from 1")
-    if grid.start + grid.rows * grid.columns > visual_tokens:
+        raise InputError(
+            f"{grid} must hold ints: image, start from 0; rows, columns, frames from 1; row_stride >= columns"
+        )
+    if grid.start + (grid.rows - 1) * stride + grid.columns > visual_tokens:
         raise InputError(f"{grid} reaches beyond the {visual_tokens} visual tokens")
     if grid.box is not None and not _is_box(grid.box):
         raise InputError(f"{grid}: box must be finite numbers (left, top, right, bottom), left < right, top < bottom")
@@ -106,7 +109,7 @@ def _is_box(box: Sequence[float]) -> bool:
 def _check_images(images: Sequence[Image.Image], grids: Sequence[Grid]) -> None:
     if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
         raise InputError("images must be PIL images in RGB: call .convert('RGB') first")
-    if images and any(grid.image >= len(images) for grid in grids):
+    if images and any(grid.images.stop > len(images) for grid in grids):
         raise InputError(f"a grid belongs to an image beyond the {len(images)} given: pass all images, or none")
 
 

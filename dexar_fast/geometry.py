@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dexar_fast.errors import InputError, ModelError
@@ -15,19 +17,43 @@ from dexar_fast.errors import InputError, ModelError
 PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 
 
+Box = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Grid:
-    """A run of visual tokens that tiles a box of an image, row by row.
+    """Visual tokens that tile a box of an image, row by row.
 
-    Cell (row, column) is visual token `start + row * columns + column`, counted in the order of the sequence. `box` is
-    (left, top, right, bottom) in pixels of the original image; None is the whole image.
+    Cell (row, column) is visual token `start + row * row_stride + column`, counted in the order of the sequence.
+
+    Attributes:
+        image: the first image the grid covers; the frames of a video count as images, behind all others.
+        start: the visual token of cell (0, 0).
+        rows, columns: cells.
+        box: (left, top, right, bottom) of all cells in pixels of the original image; None is the whole image. It may
+            reach beyond the image where the model pads.
+        row_stride: visual tokens from one row to the next; None is `columns`. More where a newline feature ends a row.
+        frames: how many images in a row the grid covers: a cell of a video may stand for two frames.
     """
 
     image: int
     start: int
     rows: int
     columns: int
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
+    row_stride: int | None = None
+    frames: int = 1
+
+    @property
+    def cells(self) -> NDArray[np.int64]:
+        """The visual token of each cell, [rows, columns]."""
+        stride = self.columns if self.row_stride is None else self.row_stride
+        return self.start + np.arange(self.rows)[:, None] * stride + np.arange(self.columns)
+
+    @property
+    def images(self) -> range:
+        """The images the grid covers."""
+        return range(self.image, self.image + self.frames)
 
 
 def visual_token_ids(config: Any) -> list[int]:
@@ -74,7 +100,7 @@ def square_grids(positions: Tensor, inputs: Mapping[str, Any], images: int) -> t
     return tuple(Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True)))
 
 
-def crop_box(size: tuple[int, int], image_processor: Any) -> tuple[float, float, float, float] | None:
+def crop_box(size: tuple[int, int], image_processor: Any) -> Box | None:
     """What of an image of `size` (width, height) a model sees; None is all of it.
 
     A processor that brings the shortest edge to a length and crops the centre (LLaVA-1.5) cuts the rest off. The box is

@@ -21,11 +21,11 @@ def min_max(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return ((scaled - scaled.min()) / np.ptp(scaled)).astype(np.float32)
 
 
-def min_max_of(values: NDArray[np.floating], runs: Sequence[slice]) -> NDArray[np.float32]:
-    """Values [N] with `min_max` taken over the elements of the runs together; 0 elsewhere."""
+def min_max_of(values: NDArray[np.floating], grids: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Values [N] with `min_max` taken over the elements that the grids' cells index; 0 elsewhere."""
     chosen = np.zeros(len(values), bool)
-    for run in runs:
-        chosen[run] = True
+    for cells in grids:
+        chosen[cells] = True
     result = np.zeros(len(values), np.float32)
     result[chosen] = min_max(values[chosen])
     return result

@@ -98,7 +98,7 @@ def attribute_layer(
     *,
     head_score: HeadScore = "max",
     map_filter: MapFilter = None,
-    grids: tuple[tuple[int, int, int], ...] = (),
+    grids: tuple[Tensor, ...] = (),
     with_range: bool = False,
 ) -> LayerAttribution:
     """Scores one layer's heads and sums their maps.
@@ -110,7 +110,7 @@ def attribute_layer(
         value: [H_kv, S, D], the values of the layer.
         keys: which positions are visual and text, and attendable.
         head_score, map_filter: the knobs of method.md section 4.
-        grids: (start, rows, columns) of each grid of visual keys; the map filter works on these.
+        grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
@@ -128,7 +128,7 @@ def _attribute(
     keys: Keys,
     head_score: HeadScore,
     map_filter: MapFilter,
-    grids: tuple[tuple[int, int, int], ...],
+    grids: tuple[Tensor, ...],
     with_range: bool,
 ) -> LayerAttribution:
     visual = gradients(u, value[:, keys.visual], keys.visual_mask)  # [H, C, N]
@@ -195,18 +195,16 @@ def score_heads(gradient: Tensor, mask: Tensor | None, head_score: HeadScore) ->
     return gradient.topk(size).values.sum(-1) / count.clamp(min=1, max=size)
 
 
-def filter_maps(gradient: Tensor, mask: Tensor | None, rank: int, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+def filter_maps(gradient: Tensor, mask: Tensor | None, rank: int, grids: tuple[Tensor, ...]) -> Tensor:
     """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys of no grid are left as they are.
 
     Keys outside the mask [C, N] are 0 for their neighbours, and stay 0.
     """
     filtered = gradient.clone()
-    for start, rows, columns in grids:
-        cells = slice(start, start + rows * columns)
+    for cells in (grid.to(gradient.device) for grid in grids):
         for first in range(0, gradient.shape[1], FILTER_BLOCK):
-            part = gradient[:, first : first + FILTER_BLOCK, cells]
-            maps = rank_filter(part.unflatten(-1, (rows, columns)), rank)
-            filtered[:, first : first + FILTER_BLOCK, cells] = maps.flatten(-2)
+            rows = slice(first, first + FILTER_BLOCK)
+            filtered[:, rows, cells] = rank_filter(gradient[:, rows, cells], rank)
     return filtered if mask is None else filtered.masked_fill_(~mask, 0)
 
 

@@ -32,6 +32,11 @@ def window(queries: int, keys: int, width: int) -> Tensor:
     return causal(queries, keys).triu(keys - queries - width + 1)
 
 
+def grid(start: int, rows: int, columns: int) -> Tensor:
+    """The index of each cell of a grid that begins at visual key `start`."""
+    return start + torch.arange(rows * columns).view(rows, columns)
+
+
 def masked_gradients(u: Tensor, value: Tensor, attendable: Tensor) -> Tensor:
     """G [C, H, S] in float64, 0 at keys that a query cannot attend to."""
     gradients = reference.gradient(u.double(), value.double())
@@ -46,7 +51,7 @@ def expected(
     attendable: Tensor,
     head_score: Any = "max",
     map_filter: Any = None,
-    grids: tuple[tuple[int, int, int], ...] = (),
+    grids: tuple[Tensor, ...] = (),
 ) -> dict[str, Tensor]:
     """The arrays of a LayerAttribution from method.md sections 3 and 4."""
     gradients = masked_gradients(u, value, attendable)
@@ -66,11 +71,10 @@ def expected(
     }
 
 
-def filtered(maps: Tensor, rank: int, grids: tuple[tuple[int, int, int], ...]) -> Tensor:
+def filtered(maps: Tensor, rank: int, grids: tuple[Tensor, ...]) -> Tensor:
     maps = maps.clone()
-    for start, rows, columns in grids:
-        cells = maps[..., start : start + rows * columns]
-        cells[:] = reference.rank_filter(cells.unflatten(-1, (rows, columns)), rank).flatten(-2)
+    for cells in grids:
+        maps[..., cells] = reference.rank_filter(maps[..., cells], rank)
     return maps
 
 
@@ -218,11 +222,13 @@ def test_views_give_what_their_copies_give(name: str) -> None:
 def test_arguments_are_left_as_they_were() -> None:
     u, value = draw(3, 4, DIM), draw(2, 9, DIM, seed=1)
     kept = u.clone(), value.clone()
-    attribute_layer(u, value, Keys.of(*split(9, [2, 3]), window(3, 9, 4)), map_filter=("rank", 5), grids=((0, 1, 2),))
+    attribute_layer(
+        u, value, Keys.of(*split(9, [2, 3]), window(3, 9, 4)), map_filter=("rank", 5), grids=(grid(0, 1, 2),)
+    )
     assert torch.equal(u, kept[0]) and torch.equal(value, kept[1])
 
 
-@pytest.mark.parametrize("knobs", [{}, {"map_filter": ("rank", 5), "grids": ((0, 2, 3),)}], ids=["plain", "filter"])
+@pytest.mark.parametrize("knobs", [{}, {"map_filter": ("rank", 5), "grids": (grid(0, 2, 3),)}], ids=["plain", "filter"])
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any]) -> None:
     u, value = draw(7, 4, DIM), draw(2, 16, DIM, seed=1)
     keys = Keys.of(*split(16, list(range(2, 8))), window(7, 16, 9))
@@ -308,7 +314,7 @@ def test_the_map_filter_does_not_hide_a_bad_value(rank: int) -> None:
     u, value = draw(2, 4, DIM).abs(), draw(2, 20, DIM, seed=1)
     keys = Keys.of(*split(20, list(range(2, 14))), causal(2, 20))
     value[0, 7, 0] = float("nan")
-    found = attribute_layer(u, value, keys, map_filter=("rank", rank), grids=((0, 3, 4),))
+    found = attribute_layer(u, value, keys, map_filter=("rank", rank), grids=(grid(0, 3, 4),))
     assert found.unfiltered_token_map.isnan().any(1).all()
 
 
@@ -318,10 +324,10 @@ def test_the_map_filter_does_not_hide_a_bad_value(rank: int) -> None:
 @pytest.mark.parametrize("head_score", SCORES, ids=str)
 @pytest.mark.parametrize("rank", range(1, 10))
 def test_map_filter_equals_the_reference(rank: int, head_score: Any) -> None:
-    """Two grids, one of them a single row, a key between them that is in none, and heads of an even number."""
+    """Two grids, one with a newline key behind each row, one a single row; heads of an even number."""
     visual = [2, 3, 4, 5, 6, 7, 9, 10, 11, 14]
     u, value = draw(3, 6, DIM), draw(2, 17, DIM, seed=1)
-    grids = ((0, 2, 3), (7, 1, 3))
+    grids = (torch.tensor([[0, 1], [3, 4]]), grid(7, 1, 3))
     knobs = {"map_filter": ("rank", rank), "grids": grids, "head_score": head_score}
     compare(u, value, *split(17, visual), causal(3, 17), **knobs)
 
@@ -332,7 +338,7 @@ def test_map_filter_with_keys_out_of_sight(heads: int) -> None:
     u, value = draw(4, heads, DIM), draw(1, 16, DIM, seed=1)
     attendable = window(4, 16, 9)
     visual, text = split(16, list(range(3, 12)))
-    knobs: dict[str, Any] = {"map_filter": ("rank", 8), "grids": ((0, 3, 3),)}
+    knobs: dict[str, Any] = {"map_filter": ("rank", 8), "grids": (grid(0, 3, 3),)}
     found = compare(u, value, visual, text, attendable, **knobs)
     assert (~attendable[:, visual]).any()
     assert not found.token_map[~attendable[:, visual]].any()
@@ -351,14 +357,14 @@ def test_rank_filter_by_hand() -> None:
 def test_an_outlier_does_not_pass_the_median() -> None:
     maps = torch.ones(1, 1, 25)
     maps[..., 12] = 1000
-    assert torch.equal(ops.filter_maps(maps, None, 5, ((0, 5, 5),)), torch.ones(1, 1, 25))
-    assert (ops.filter_maps(maps, None, 9, ((0, 5, 5),)) == 1000).sum() == 9
+    assert torch.equal(ops.filter_maps(maps, None, 5, (grid(0, 5, 5),)), torch.ones(1, 1, 25))
+    assert (ops.filter_maps(maps, None, 9, (grid(0, 5, 5),)) == 1000).sum() == 9
 
 
 def test_the_filter_works_through_many_queries() -> None:
     maps = draw(2, 2 * ops.FILTER_BLOCK + 3, 12).abs()
     wanted = reference.rank_filter(maps.unflatten(-1, (3, 4)), 5).flatten(-2)
-    assert torch.equal(ops.filter_maps(maps, None, 5, ((0, 3, 4),)), wanted)
+    assert torch.equal(ops.filter_maps(maps, None, 5, (grid(0, 3, 4),)), wanted)
 
 
 def test_the_gain_keeps_a_flat_map_as_strong_as_it_was() -> None:
@@ -367,7 +373,7 @@ def test_the_gain_keeps_a_flat_map_as_strong_as_it_was() -> None:
     value[:, 9:] = draw(2, 3, DIM, seed=2)
     keys = Keys.of(*split(12, list(range(9))), causal(2, 12))
     plain = attribute_layer(u, value, keys)
-    smooth = attribute_layer(u, value, keys, map_filter=("rank", 5), grids=((0, 3, 3),))
+    smooth = attribute_layer(u, value, keys, map_filter=("rank", 5), grids=(grid(0, 3, 3),))
     torch.testing.assert_close(smooth.visual_score, plain.visual_score)
     torch.testing.assert_close(smooth.token_map, plain.token_map)
 
