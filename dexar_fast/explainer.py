@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from dexar_fast import __version__, engine, generation, loading, ops, prompting,
 from dexar_fast.decoder import Decoder
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Grid, crop_box, square_grids, visual_positions
+from dexar_fast.geometry import Layout, layout
 from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
@@ -133,6 +133,7 @@ class Explainer:
         inputs: Mapping[str, Any],
         target_ids: Any = None,
         *,
+        images: Any = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Explanation:
@@ -141,12 +142,16 @@ class Explainer:
         Args:
             inputs: what the model's processor returns for the prompt, batch 1, not padded.
             target_ids: [T] ids of the answer; None generates it.
+            images: the original image or images behind the inputs, then the sampled frames of the videos: what maps are
+                drawn over. Without them a map is laid over whatever picture it is drawn on as a whole, and images that
+                the model cuts into tiles have no maps.
             max_new_tokens, generate_kwargs: as in `explain`.
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
         targets = None if target_ids is None else loading.as_ids(target_ids)
-        return self._explain(inputs, targets, None, [], _new_tokens(max_new_tokens, generate_kwargs))
+        pictures = [] if images is None else load_images(images)
+        return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
 
     def _explain(
         self,
@@ -158,10 +163,9 @@ class Explainer:
     ) -> Explanation:
         inputs = loading.on_device(self.model, inputs)
         loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
-        visual = visual_positions(self.model.config, inputs["input_ids"]).cpu()
-        grids = self._grids(visual, inputs, images)
-        if self.settings.map_filter is not None and not grids:
-            raise InputError("map_filter works on 2-D maps, and the geometry of this model's image is unknown")
+        placed = layout(self.model.config, self.processor, inputs, [image.size for image in images] or None)
+        if self.settings.map_filter is not None and not placed.grids:
+            raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
         clock = _Clock()
         with borrowed(self.model):
             if self._decoder is not None and not self._decoder.is_of(self.model):
@@ -171,29 +175,23 @@ class Explainer:
             clock.lap("generate" if targets is None else "prefill")
             self._decoder = prompt.decoder
             sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
-            plan = self._plan(prompt.decoder, inputs, len(sequence), visual, grids, content)
+            plan = self._plan(prompt.decoder, inputs, len(sequence), placed, content)
             chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
             sums = engine.explain(self.model, prompt, sequence, plan, chunk)
             found = result.arrays(sums, self.settings, plan.layers)
             clock.lap("explain")
         tokenizer, ids = getattr(self.processor, "tokenizer", None), sequence.tolist()
+        diagnostics = result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0])
         return Explanation(
             token_ids=sequence[plan.prompt :].cpu(),
             tokens=prompting.pieces(tokenizer, ids[plan.prompt :]),
             visual_positions=plan.visual,
             **found,
-            grids=grids,
-            diagnostics=result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0]),
+            grids=placed.grids,
+            diagnostics=diagnostics | {"warnings": [placed.warning] if placed.warning else []},
             metadata=self._metadata(plan, clock.seconds, chunk),
             images=tuple(images),
         )
-
-    def _grids(self, visual: Tensor, inputs: Mapping[str, Any], images: list[Image.Image]) -> tuple[Grid, ...]:
-        grids = square_grids(visual, inputs, images=len(images) or 1)
-        if not images:
-            return grids
-        image_processor = getattr(self.processor, "image_processor", None)
-        return tuple(replace(grid, box=crop_box(images[grid.image].size, image_processor)) for grid in grids)
 
     def _answer(
         self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]
@@ -212,16 +210,15 @@ class Explainer:
         decoder: Decoder,
         inputs: Mapping[str, Any],
         length: int,
-        visual: Tensor,
-        grids: tuple[Grid, ...],
+        placed: Layout,
         content: Tensor | None,
     ) -> engine.Plan:
-        chosen, prompt = self.settings, inputs["input_ids"].shape[1]
+        chosen, prompt, visual = self.settings, inputs["input_ids"].shape[1], placed.positions
         score = partial(
             ops.attribute_layer,
             head_score=chosen.head_score,
             map_filter=chosen.map_filter,
-            grids=tuple(torch.from_numpy(grid.cells) for grid in grids),
+            grids=tuple(torch.from_numpy(grid.cells) for grid in placed.grids),
             with_range=chosen.mode == "official",
         )
         return engine.Plan(

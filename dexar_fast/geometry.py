@@ -1,75 +1,45 @@
-"""Which keys of the sequence are visual, and which patch of the image each of them stands for."""
+"""Which keys of the sequence are visual, and which patch of an image each of them stands for (method.md section 6)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.families import FAMILIES, Block, Prompt, UnknownLayout, square
+from dexar_fast.grid import Grid, Size
 
-PLACEHOLDERS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
-
-
-Box = tuple[float, float, float, float]
+IMAGE_TOKENS = ("image_token_id", "image_token_index")
+VIDEO_TOKENS = ("video_token_id", "video_token_index")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Visual tokens that tile a box of an image, row by row.
+class Layout:
+    """The visual tokens of a prompt: where they stand in the sequence [N], and where they lie in the images."""
 
-    Cell (row, column) is visual token `start + row * row_stride + column`, counted in the order of the sequence.
-
-    Attributes:
-        image: the first image the grid covers; the frames of a video count as images, behind all others.
-        start: the visual token of cell (0, 0).
-        rows, columns: cells.
-        box: (left, top, right, bottom) of all cells in pixels of the original image; None is the whole image. It may
-            reach beyond the image where the model pads.
-        row_stride: visual tokens from one row to the next; None is `columns`. More where a newline feature ends a row.
-        frames: how many images in a row the grid covers: a cell of a video may stand for two frames.
-    """
-
-    image: int
-    start: int
-    rows: int
-    columns: int
-    box: Box | None = None
-    row_stride: int | None = None
-    frames: int = 1
-
-    @property
-    def cells(self) -> NDArray[np.int64]:
-        """The visual token of each cell, [rows, columns]."""
-        stride = self.columns if self.row_stride is None else self.row_stride
-        return self.start + np.arange(self.rows)[:, None] * stride + np.arange(self.columns)
-
-    @property
-    def images(self) -> range:
-        """The images the grid covers."""
-        return range(self.image, self.image + self.frames)
+    positions: Tensor
+    grids: tuple[Grid, ...]
+    warning: str | None = None  # why there are no grids, or what was assumed
 
 
 def visual_token_ids(config: Any) -> list[int]:
     """The placeholder ids a model's config names for images and video frames."""
-    ids = [getattr(config, name, None) for name in PLACEHOLDERS]
-    found = sorted({int(i) for i in ids if i is not None})
+    found = sorted({*_ids(config, IMAGE_TOKENS), *_ids(config, VIDEO_TOKENS)})
     if not found:
         raise ModelError(
-            f"{type(config).__name__} names no image token ({', '.join(PLACEHOLDERS)}): dexar_fast explains models "
-            "that read images as placeholder tokens in the prompt"
+            f"{type(config).__name__} names no image token ({', '.join(IMAGE_TOKENS + VIDEO_TOKENS)}): dexar_fast "
+            "explains models that read images as placeholder tokens in the prompt"
         )
     return found
 
 
 def visual_positions(config: Any, input_ids: Tensor) -> Tensor:
-    """Positions [N] int64 in input_ids [1, P] that hold an image or video placeholder (method.md section 6)."""
+    """Positions [N] int64 in input_ids [1, P] that hold an image or video placeholder."""
     placeholders = torch.tensor(visual_token_ids(config), device=input_ids.device)
     positions = torch.isin(input_ids[0], placeholders).nonzero()[:, 0]
     if len(positions) == 0:
@@ -77,47 +47,82 @@ def visual_positions(config: Any, input_ids: Tensor) -> Tensor:
     return positions
 
 
-def square_grids(positions: Tensor, inputs: Mapping[str, Any], images: int) -> tuple[Grid, ...]:
-    """One square grid per image where each image is a square input and a square run of visual tokens.
+def layout(config: Any, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[Size] | None) -> Layout:
+    """Where the visual tokens of a prompt lie.
 
     Args:
-        positions: [N] visual positions in ascending order.
-        inputs: the processor's output; only the shape of `pixel_values` [images, channels, height, width] is read.
-        images: how many images the prompt holds.
+        config: the model's.
+        processor: the model's, or None; only the settings of its image processor are read.
+        inputs: what the processor returned: input_ids [1, P], and the shapes of the rest.
+        sizes: (width, height) of each original image, then of each frame of the videos; None where they are not known:
+            then a grid has no box, and images that are cut into tiles have no grids.
+    Raises:
+        InputError: no visual token. ModelError: a model without any.
     """
-    pixels = inputs.get("pixel_values")
-    runs = _runs(positions.tolist())
-    if (
-        pixels is None
-        or pixels.ndim != 4
-        or pixels.shape[2] != pixels.shape[3]
-        or not pixels.shape[0] == len(runs) == images
-    ):
-        return ()
-    sides = [math.isqrt(length) for _, length in runs]
-    if any(side * side != length for side, (_, length) in zip(sides, runs, strict=True)):
-        return ()
-    return tuple(Grid(i, start, side, side) for i, ((start, _), side) in enumerate(zip(runs, sides, strict=True)))
+    positions = visual_positions(config, inputs["input_ids"]).cpu()
+    ids = inputs["input_ids"][0].cpu()[positions]
+    image_ids, video_ids = (torch.tensor(_ids(config, names)) for names in (IMAGE_TOKENS, VIDEO_TOKENS))
+    video = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
+    prompt = Prompt(config, getattr(processor, "image_processor", None), inputs, sizes, video.tolist())
+    family = FAMILIES.get(config.model_type)
+    try:
+        if family is not None:
+            return Layout(positions, _placed(prompt, *family(prompt)))
+        return Layout(positions, _placed(prompt, _squares(prompt, positions.tolist()), []), _assumption(config))
+    except UnknownLayout as reason:
+        return Layout(positions, (), f"the maps have no place in the image, because {reason}")
 
 
-def crop_box(size: tuple[int, int], image_processor: Any) -> Box | None:
-    """What of an image of `size` (width, height) a model sees; None is all of it.
+def _placed(prompt: Prompt, images: list[Block], videos: list[Block]) -> tuple[Grid, ...]:
+    """The grids of all blocks, in the order of the sequence."""
+    _check(prompt, images, videos)
+    waiting = {False: list(images), True: list(videos)}
+    next_image = {False: 0, True: sum(block.images for block in images)}
+    grids: list[Grid] = []
+    start = 0
+    while start < len(prompt.video):
+        kind = prompt.video[start]
+        block = waiting[kind].pop(0)
+        if prompt.video[start : start + block.length] != [kind] * block.length:
+            raise UnknownLayout("its images and videos are interleaved in another way than its inputs say")
+        grids += [replace(grid, image=next_image[kind] + grid.image, start=start + grid.start) for grid in block.grids]
+        next_image[kind] += block.images
+        start += block.length
+    return tuple(grids)
 
-    A processor that brings the shortest edge to a length and crops the centre (LLaVA-1.5) cuts the rest off. The box is
-    in pixels of the original image; it reaches beyond the image where the crop pads.
-    """
-    edge = (getattr(image_processor, "size", None) or {}).get("shortest_edge")
-    crop = getattr(image_processor, "crop_size", None)
-    if not getattr(image_processor, "do_center_crop", False) or not edge or not crop:
-        return None
-    scale = edge / min(size) if getattr(image_processor, "do_resize", True) else 1.0
-    width, height = crop["width"] / scale, crop["height"] / scale
-    left, top = (size[0] - width) / 2, (size[1] - height) / 2
-    return left, top, left + width, top + height
+
+def _check(prompt: Prompt, images: list[Block], videos: list[Block]) -> None:
+    """Raises UnknownLayout unless the blocks make up all visual tokens and all images given."""
+    wanted = [sum(block.length for block in blocks) for blocks in (images, videos)]
+    there = [prompt.video.count(kind) for kind in (False, True)]
+    if wanted != there:
+        raise UnknownLayout(
+            f"the prompt's {sum(there)} visual tokens are not the {sum(wanted)} that its inputs and settings make"
+        )
+    shown = sum(block.images for block in images + videos)
+    if prompt.sizes is not None and shown != len(prompt.sizes):
+        raise UnknownLayout(f"the inputs hold {shown} images and frames, and {len(prompt.sizes)} were given")
 
 
-def _runs(positions: list[int]) -> list[tuple[int, int]]:
-    """(first visual token, length) of each run of consecutive positions."""
-    starts = [n for n, p in enumerate(positions) if n == 0 or p != positions[n - 1] + 1]
-    ends = [*starts[1:], len(positions)]
-    return [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+def _squares(prompt: Prompt, positions: list[int]) -> list[Block]:
+    """A family that is not in the table: one square over each whole image, where the numbers allow it."""
+    images = len(prompt.sizes) if prompt.sizes is not None else _runs(positions)
+    length = len(positions) // images
+    side = square(length)
+    return [Block([Grid(0, 0, side, side)], length) for _ in range(images)]
+
+
+def _assumption(config: Any) -> str:
+    return (
+        f"the geometry of the model family {config.model_type!r} is not known: "
+        "each image is taken for one square grid over all of it"
+    )
+
+
+def _ids(config: Any, names: Sequence[str]) -> list[int]:
+    return [int(value) for name in names if (value := getattr(config, name, None)) is not None]
+
+
+def _runs(positions: list[int]) -> int:
+    """How many runs of consecutive positions there are."""
+    return len(list(groupby(enumerate(positions), lambda pair: pair[1] - pair[0])))

@@ -266,7 +266,7 @@ def test_layers_the_model_does_not_have(knobs: dict[str, Any]) -> None:
 
 
 def test_a_map_filter_without_geometry() -> None:
-    model, made = zoo.build("llava_next", torch.float32)
+    model, made = zoo.build("idefics3", torch.float32)
     call = lambda: Explainer(model, map_filter=("rank", 5)).explain_inputs(made, [20])  # noqa: E731
     refused(InputError, "map_filter works on 2-D maps", call=call)
 
