@@ -12,7 +12,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test clean
+.PHONY: demo test fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
@@ -22,6 +22,10 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy dexar_fast
 	$(BIN)/pytest --cov --cov-report=term
+
+# Looks for new cases for ten minutes, and then some.
+fuzz: $(VENV)/installed-test
+	DEXAR_FAST_FUZZ_SECONDS=200 $(BIN)/pytest -q tests/test_fuzz.py
 
 clean:
 	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -18,6 +18,7 @@ from dexar_fast.errors import (
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
+    from dexar_fast.report.page import compare_html
 
 __version__ = "0.1.0"
 
@@ -32,9 +33,14 @@ __all__ = [
     "ModelError",
     "NumericalError",
     "OutOfMemoryError",
+    "compare_html",
 ]
 
-_LATE = {"Explainer": "dexar_fast.explainer", "Explanation": "dexar_fast.explanation"}
+_LATE = {
+    "Explainer": "dexar_fast.explainer",
+    "Explanation": "dexar_fast.explanation",
+    "compare_html": "dexar_fast.report.page",
+}
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "kernels").is_dir() and (_checkout / "setup.py").is_file():

@@ -6,7 +6,9 @@ Heavy imports wait until a command runs, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -22,6 +24,10 @@ from dexar_fast.errors import DexarError
 SAMPLE_IMAGE = Path(__file__).parent / "assets" / "sample.png"
 SAMPLE_PROMPT = "Describe the image."
 FAILED = 2
+INTERRUPTED = 128 + signal.SIGINT
+# Of the classes that Typer raises for a wrong command line it gives out this one only; what it stands on differs
+# between versions.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="Shows which parts of the image each word of a vision-language model's answer depended on.",
@@ -53,7 +59,7 @@ def explain(
     backend: Annotated[str, typer.Option(help="auto, or the one all operations shall take.")] = "auto",
     debug: Debug = False,
 ) -> None:
-    """Explains a model's answer about an image: writes explanation.safetensors, answer.png and tokens.png."""
+    """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
     options |= {"text_set": text_set, "backend": backend}
     with errors_in_one_line(debug):
@@ -103,26 +109,52 @@ def _explain(
 def main() -> None:
     """Entry point of the `dexar-fast` program."""
     _tame_streams()
-    app()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        status = app(prog_name="dexar-fast", standalone_mode=False)
+    except UsageError as error:
+        if error.format_message():  # none where no arguments at all have brought up the help
+            _say(error.format_message(), f"(see {error.ctx.command_path if error.ctx else 'dexar-fast'} --help)")
+        status = FAILED
+    if status:
+        sys.exit(status)
+
+
+def _stop(number: int, frame: Any) -> None:
+    """Ends the program as an error does: temporary files are deleted on the way out."""
+    raise SystemExit(128 + number)
 
 
 def _tame_streams() -> None:
-    """Characters the terminal cannot show become question marks; the Hub's client does not report each retry."""
+    """Characters the terminal cannot show become question marks; libraries report errors only, and raise those."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextmanager
 def errors_in_one_line(debug: bool) -> Iterator[None]:
-    """Ends the program with status 2 and one line on stderr for a DexarError."""
+    """Ends the program with one line on stderr: for a DexarError with status 2, for Ctrl-C with 130."""
     try:
         yield
     except DexarError as error:
         if debug:
             raise
-        print("dexar-fast:", *str(error).split(), file=sys.stderr)
+        _say(str(error))
         raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _say(*texts: str) -> None:
+    """One line on stderr, whatever the texts hold."""
+    print("dexar-fast:", *" ".join(texts).split(), file=sys.stderr)

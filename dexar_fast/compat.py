@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.errors import InputError
+from dexar_fast.errors import FileError, ImageError, InputError
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.figure import printable
@@ -97,7 +98,13 @@ class DexarWrapper:
         Raises:
             InputError: no image token or several, an empty answer, or an image that is not one grid.
         """
-        token = self.processor.image_token
+        _check_picture(image)
+        for name, text in {"prompt": prompt, "target_sentence": target_sentence}.items():
+            if not isinstance(text, str):
+                raise InputError(f"{name} must be a str, not a {type(text).__name__}")
+        token = getattr(self.processor, "image_token", None)
+        if token is None:
+            raise InputError("processor must be the model's own for images and text, as AutoProcessor loads it")
         if prompt.count(token) != 1:
             raise InputError(f"the prompt holds {prompt.count(token)} image tokens {token!r}: write one for the image")
         inputs = self.processor(text=prompt, images=image, return_tensors="pt")
@@ -156,7 +163,7 @@ def visualize(
     Raises:
         InputError: a map of another shape. FileError: a path that cannot be written.
     """
-    with _figure([(_blend(image, heatmap, alpha), title or "")]) as figure:
+    with _figure([(_blend(image, heatmap, alpha), str(title or ""))]) as figure:
         if save_path is not None:
             _save(figure, _with_extension(save_path))
         plt.show()
@@ -180,10 +187,12 @@ def visualize_multi(
     Raises:
         InputError: maps of another shape, or not one token a map. FileError: a path that cannot be written.
     """
-    titles = [str(i) for i in range(len(heatmaps))] if tokens is None else list(tokens)
-    if len(titles) != len(heatmaps):
-        raise InputError(f"{len(titles)} tokens for {len(heatmaps)} maps: give one token per map")
-    panels = [(_blend(image, heatmaps[i], alpha), title) for i, title in enumerate(titles)]
+    heatmaps = _checked(heatmaps, 3, "to visualize_multi [T, H, W]")
+    titles = range(len(heatmaps)) if tokens is None else tokens
+    if not isinstance(titles, Sequence) or len(titles) != len(heatmaps):
+        given = len(titles) if isinstance(titles, Sequence) else tokens
+        raise InputError(f"{given} tokens for {len(heatmaps)} maps: give one token per map")
+    panels = [(_blend(image, heatmaps[i], alpha), str(title)) for i, title in enumerate(titles)]
     with _figure([(np.asarray(image.convert("RGB")), "Original"), *panels]) as figure:
         if save_path is not None:
             _save(figure, _with_extension(save_path))
@@ -191,12 +200,29 @@ def visualize_multi(
         plt.show()
 
 
+def _check_picture(image: Any) -> None:
+    if not isinstance(image, Image.Image):
+        raise ImageError(f"image must be a PIL image, not a {type(image).__name__}: open it with PIL.Image.open")
+
+
+def _checked(maps: Any, axes: int, shape: str) -> Tensor:
+    try:
+        maps = torch.as_tensor(maps).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"maps must be a tensor of numbers, pass {shape}: {error}") from error
+    if maps.ndim != axes or maps.numel() == 0:
+        raise InputError(f"maps of {maps.ndim} axes, {list(maps.shape)}, cannot be drawn: pass {shape}")
+    return maps
+
+
 def _blend(image: Image.Image, heatmap: Tensor, alpha: float) -> NDArray[np.uint8]:
-    if heatmap.ndim != 2:
-        raise InputError(f"a map has 2 axes, not {heatmap.ndim}: pass [H, W], to visualize_multi [T, H, W]")
+    _check_picture(image)
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        raise InputError(f"alpha {alpha!r} is no number from 0 to 1")
+    heatmap = _checked(heatmap, 2, "[H, W]")
     height, width = heatmap.shape
     picture = np.asarray(image.convert("RGB").resize((width, height)))
-    colours = matplotlib.colormaps[COLOUR_MAP](heatmap.detach().float().cpu().numpy())[..., :3] * 255
+    colours = matplotlib.colormaps[COLOUR_MAP](heatmap.numpy())[..., :3] * 255
     return np.rint((1 - alpha) * picture + alpha * colours).astype(np.uint8)
 
 
@@ -227,9 +253,14 @@ def _save_each(panels: Sequence[Panel], path: Path) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.05)
+    try:
+        figure.savefig(buffer, format=path.suffix[1:], bbox_inches="tight", pad_inches=0.05)
+    except ValueError as error:
+        raise FileError(f"cannot write {path}: {error}") from error
     write_atomically(path, buffer.getvalue())
 
 
 def _with_extension(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise FileError(f"{path!r} is no path: pass the name of a file")
     return Path(path) if Path(path).suffix else Path(f"{os.fspath(path)}.png")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Decoder:
     layers: list[nn.Module]
     attentions: list[nn.Module]
     lens: LogitLens
+    differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the model still holds every module of it: users may replace a head or a layer."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
@@ -26,6 +27,8 @@ from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, last_logits_only, truncate
 from dexar_fast.memory import halving
 from dexar_fast.sums import Attribution, LayerSums, joined
+
+NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Pass(Watcher):
         self._targets: Tensor  # [C]
         self._runs_whole_prompt = False
         self._sums: LayerSums
+        self._checks = ExitStack()  # holds hooks on the modules that no pass has run yet
+        self._unchecked: list[nn.Module] = []
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
         self._keys: ops.Keys
@@ -85,11 +90,15 @@ class Pass(Watcher):
     @contextmanager
     def hooked(self) -> Iterator[Pass]:
         """Hooks the layers for this thread's forwards."""
+        decoder = self._prompt.decoder
         token = watcher.set(self)
         try:
-            with ExitStack() as stack:
+            with ExitStack() as stack, self._checks:
                 for index in self._plan.layers:
-                    stack.callback(self._prompt.decoder.layers[index].register_forward_hook(self._hook(index)).remove)
+                    stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
+                    self._unchecked += [m for m in decoder.layers[index].modules() if m not in decoder.differentiable]
+                for module in self._unchecked:
+                    self._checks.callback(module.register_forward_hook(self._check_gradient).remove)
                 for module in self._prompt.seen.last_positions:
                     stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
                 yield self
@@ -115,6 +124,8 @@ class Pass(Watcher):
         self._known_keys.clear()
         cache = self._prompt.cache
         self._model(**inputs, past_key_values=cache, use_cache=True, **last_logits_only(self._model))
+        self._checks.close()
+        self._prompt.decoder.differentiable.update(self._unchecked)
         return self._sums.attribution(len(self._sequence))
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -172,12 +183,37 @@ class Pass(Watcher):
 
         return hook
 
+    def _check_gradient(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
+        if watcher.get() is self and isinstance(output, Tensor) and output.is_floating_point():
+            check_gradient(module, [x for x in args if isinstance(x, Tensor) and x.requires_grad], output)
+
     def _vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
         lens = self._prompt.decoder.lens
         normed = lens.norm(hidden[:, -len(self._targets) :])
         if norm_twice:
             normed = lens.norm(normed)
-        (u,) = torch.autograd.grad(lens.logits(normed, self._targets).sum(), self._leaf)
+        logits = lens.logits(normed, self._targets)
+        check_gradient(lens.head, [normed], logits)
+        (u,) = torch.autograd.grad(logits.sum(), self._leaf)
         torch.set_grad_enabled(False)
         return u
+
+
+def check_gradient(module: nn.Module, inputs: list[Tensor], output: Tensor) -> None:
+    """Raises ModelError where no way leads back from a module's output to any of its inputs in the autograd graph."""
+    wanted = {get_gradient_edge(x).node for x in inputs}
+    ahead = [output.grad_fn]
+    seen: set[Any] = set()
+    while ahead and wanted.isdisjoint(seen):
+        node = ahead.pop()
+        if node is None or node in seen or node.name().endswith(NO_BACKWARD):
+            continue
+        seen.add(node)
+        ahead += [behind for behind, _ in node.next_functions]
+    if wanted and wanted.isdisjoint(seen):
+        raise ModelError(
+            f"{type(module).__module__}.{type(module).__name__} has no gradient (quantised for inference only?): load "
+            "the model unquantised, or quantised by a library that can train adapters on it, such as bitsandbytes"
+        )

@@ -112,8 +112,11 @@ class Explainer:
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        if self.processor is None:
-            raise InputError("explain() needs a processor: pass Explainer(model, processor), or use explain_inputs()")
+        if getattr(self.processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
+            raise InputError(
+                "explain() needs a processor, for images and text: pass Explainer(model, processor) what "
+                "AutoProcessor.from_pretrained() gives, or use explain_inputs()"
+            )
         start = time.perf_counter()
         images = load_images(image)
         asked = prompting.render(self.processor, prompt, len(images))
@@ -199,7 +202,7 @@ class Explainer:
         if targets is not None:
             return targets, generation.prefill(self.model, inputs, self._decoder)
         try:
-            return generation.generate(self.model, inputs, self._decoder, **generate_kwargs)
+            return generation.generate(self.model, inputs, self._decoder, generate_kwargs)
         except NumericalError:
             with suppress(InputError):
                 self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer

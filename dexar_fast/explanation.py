@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import fields, maps, storage
+from dexar_fast import fields, storage
 from dexar_fast.errors import DexarError, FileError, InputError
-from dexar_fast.geometry import Grid
+from dexar_fast.grid import Grid
 from dexar_fast.images import load_image
+from dexar_fast.report import placing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +114,8 @@ class Explanation:
             raise InputError(f"resolution must be 'grid' or 'image', not {resolution!r}")
         if resolution == "image":
             return self._paint(token, image, self._image(image).size, filtered)
-        placed = self._placed(token, image, filtered)
+        placing.check_geometry(self)
+        placed = placing.place(self, self._raw_map(token, filtered), self._image_index(image))
         if len(placed) > 1:
             raise InputError(f"image {image} has {len(placed)} grids: resolution='image' merges them")
         return placed[0][1]
@@ -177,6 +179,68 @@ class Explanation:
         note = f"{len(shown)} of {len(self)} tokens: those of the greatest weight" if left_out else ""
         return draw_figure(small, maps_shown, titles, note)
 
+    def to_html(self, path: str | os.PathLike[str], *, by: Literal["token", "word"] = "token") -> None:
+        """Write a page to explore the answer in: one file that works offline, in any browser of 2023 or later.
+
+        The map follows the token under the pointer, the finger or the arrow keys. Beside it: the weights of the heads,
+        what the filters left over in plain words, the settings and versions. Maps and head weights are drawn in 256
+        steps (head weights in 16, where there are very many).
+
+        Args:
+            path: an existing file is replaced once the new one is complete.
+            by: "token", or "word": the tokens of a word as one, whose weight is their highest, whose map is the sum of
+                theirs, each times its token's weight as in Eq. 6 (the plain sum where all weights are 0), and whose
+                heads show their highest weights. Tokens that make up a single character are merged so in any case.
+
+        Raises:
+            InputError: another value of `by`.
+            FileError: the folder does not exist, or it cannot be written there.
+        """
+        from dexar_fast.report import page
+
+        page.write(self, path, by)
+
+    def frames(
+        self,
+        image: int | Picture | None = None,
+        *,
+        by: Literal["token", "word"] = "token",
+        width: int = 480,
+    ) -> list[Image.Image]:
+        """An animation of the answer, one RGB picture for each token: its map, and under it the answer up to there.
+
+        Args:
+            image: as in `overlay`.
+            by: as in `to_html`.
+            width: of each picture in pixels, from 64.
+
+        Raises:
+            InputError: as in `overlay`, or another value of `by` or `width`.
+        """
+        from dexar_fast.report import animation
+
+        index, picture = self._picture(image)
+        return animation.frames(self, picture, self._image_index(index), by, width)
+
+    def to_gif(
+        self,
+        path: str | os.PathLike[str],
+        image: int | Picture | None = None,
+        *,
+        by: Literal["token", "word"] = "token",
+        width: int = 480,
+        seconds: float = 0.6,
+    ) -> None:
+        """Write what `frames` gives as an animated GIF that repeats, each picture shown for `seconds`.
+
+        Raises:
+            InputError: as in `frames`, no tokens, or `seconds` that is no duration.
+            FileError: the folder does not exist, or it cannot be written there.
+        """
+        from dexar_fast.report import animation
+
+        storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width), seconds))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
 
@@ -203,24 +267,8 @@ class Explanation:
 
     def _paint(self, token: int | None, image: int, size: tuple[int, int], filtered: bool) -> NDArray[np.float32]:
         """The map over an image scaled to `size`, [height, width]."""
-        placed = self._placed(token, image, filtered)
-        original = self._image(image).size if self.images else size
-        boxes = [maps.scale(grid.box or (0, 0, *original), original, size) for grid, _ in placed]
-        return maps.paint([cells for _, cells in placed], boxes, size)
-
-    def _placed(self, token: int | None, image: int, filtered: bool) -> list[tuple[Grid, NDArray[np.float32]]]:
-        """The grids of an image and the value of each cell, normalised over the cells of all images."""
-        if not self.grids:
-            raise InputError(
-                "the geometry of this model family is unknown, so a map has no place in the image: "
-                "token_maps and sequence_map hold the values of the visual tokens"
-            )
-        index = self._image_index(image)
-        values = maps.min_max_of(self._raw_map(token, filtered), [grid.cells for grid in self.grids])
-        placed = [(grid, values[grid.cells]) for grid in self.grids if index in grid.images]
-        if not placed:
-            raise InputError(f"image {image} has no grid: none of the visual tokens belongs to it")
-        return placed
+        placing.check_geometry(self)
+        return placing.paint(self, self._raw_map(token, filtered), self._image_index(image), size)
 
     def _raw_map(self, token: int | None, filtered: bool) -> NDArray[np.floating]:
         """[N]"""
@@ -240,8 +288,7 @@ class Explanation:
         return self.images[self._image_index(image)]
 
     def _image_index(self, image: int) -> int:
-        count = len(self.images) or max(grid.images.stop for grid in self.grids)
-        return _position(image, count, "image")
+        return _position(image, placing.count(self), "image")
 
     def _token_index(self, token: int) -> int:
         return _position(token, len(self), "token")

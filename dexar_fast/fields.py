@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError, NumericalError
-from dexar_fast.geometry import Grid
+from dexar_fast.grid import Grid
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
@@ -29,6 +29,7 @@ ARRAYS = {
 }
 """Name of every tensor field -> its axes: T tokens, N visual tokens, L layers, H heads."""
 
+MOST_IMAGES = 2**16
 _INTEGERS = ("token_ids", "visual_positions")
 
 
@@ -91,6 +92,8 @@ def _check_grid(grid: Grid, visual_tokens: int) -> None:
         raise InputError(
             f"{grid} must hold ints: image, start from 0; rows, columns, frames from 1; row_stride >= columns"
         )
+    if grid.images.stop > MOST_IMAGES:
+        raise InputError(f"{grid} covers more images than the {MOST_IMAGES} that an explanation may hold")
     if grid.start + (grid.rows - 1) * stride + grid.columns > visual_tokens:
         raise InputError(f"{grid} reaches beyond the {visual_tokens} visual tokens")
     if grid.box is not None and not _is_box(grid.box):

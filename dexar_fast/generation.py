@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.errors import DexarError, InputError, ModelError, NumericalError
-from dexar_fast.loading import context
+from dexar_fast.loading import check_length, context, reason
+from dexar_fast.memory import is_out_of_memory
+from dexar_fast.settings import positive
 
 DEFAULT_NEW_TOKENS = 128
 
@@ -33,14 +35,14 @@ class Prompt:
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
     """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
     cache, watching = DynamicCache(), _watcher(model, inputs, decoder)
-    with watching.watching(), _refusals(cache):
+    with watching.watching(), _refusals():
         model(**dict(inputs), past_key_values=cache, use_cache=True, **last_logits_only(model))
     return _prompt(cache, watching, decoder)
 
 
 @torch.no_grad()
 def generate(
-    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, **generate_kwargs: Any
+    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, generate_kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, Prompt]:
     """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
 
@@ -48,14 +50,13 @@ def generate(
         InputError: the answer is empty, or an argument is none of generate()'s.
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
-    if generate_kwargs.get("num_return_sequences", 1) != 1:
-        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
+    _check_arguments(inputs, generate_kwargs)
     cache: Any = DynamicCache()
     watching = _watcher(model, inputs, decoder)
     length = inputs["input_ids"].shape[1]
-    arguments = dict(inputs) | _limit(model, length, generate_kwargs) | generate_kwargs
+    arguments = dict(inputs) | dict(generate_kwargs) | _limit(model, length, generate_kwargs)
     arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
-    with watching.watching(), _refusals(cache):
+    with watching.watching(), _refusals(cache, generate_kwargs):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
     if len(answer) == 0:
@@ -66,29 +67,44 @@ def generate(
     return answer, prompt
 
 
-@contextmanager
-def _refusals(cache: DynamicCache) -> Iterator[None]:
-    """Turns what transformers and torch raise for inputs that do not fit the model into errors of our own.
+def _check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
+    if generate_kwargs.get("num_return_sequences", 1) != 1:
+        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
+    twice = [name for name in generate_kwargs if name in inputs]
+    if twice:
+        raise InputError(f"{', '.join(twice)} cannot be given twice: the inputs hold it, leave it out")
+    config = generate_kwargs.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise InputError(f"generation_config must be a transformers.GenerationConfig, not a {type(config).__name__}")
 
-    Once the prompt has run, a ValueError is the user's (a streamer's, say) and passes.
+
+@contextmanager
+def _refusals(cache: DynamicCache | None = None, generate_kwargs: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Turns what transformers and torch raise for inputs that do not fit the model into an InputError.
+
+    In generate(), once the prompt has run into the cache, an error is the user's (a streamer's, say) and passes.
     """
     try:
         yield
     except DexarError:
         raise
-    except ValueError as error:
-        if cache.get_seq_length() > 0:
+    except Exception as error:
+        if "probability tensor" in str(error):
+            raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
+        if is_out_of_memory(error) or (cache is not None and cache.get_seq_length() > 0):
             raise
-        raise InputError(f"the model refuses its inputs, pass what its processor returns: {error}") from error
-    except RuntimeError as error:
-        if "probability tensor" not in str(error):
-            raise
-        raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
+        asked = ", ".join(name for name in generate_kwargs or () if name != "max_new_tokens")
+        refusal = (
+            f"generate() refuses its arguments ({asked}) or the inputs"
+            if asked
+            else "the model refuses its inputs, pass what its processor returns"
+        )
+        raise InputError(f"{refusal}: {reason(error)}") from error
 
 
 def _over(config: Any) -> dict[str, Any]:
     """What generate() must do here: return a dict, and use the cache it is given; in the user's own config, if any."""
-    ours = {"cache_implementation": None, "return_dict_in_generate": True}
+    ours = {"cache_implementation": None, "return_dict_in_generate": True, "use_cache": True}
     if config is None:
         return ours
     config = copy.deepcopy(config)
@@ -96,12 +112,21 @@ def _over(config: Any) -> dict[str, Any]:
     return {"generation_config": config}
 
 
-def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[str, int]:
-    """How many tokens to generate where the caller does not say: no more than the context holds."""
-    if {"max_new_tokens", "max_length", "generation_config"} & generate_kwargs.keys():
-        return {}
-    longest = context(model)
-    return {"max_new_tokens": DEFAULT_NEW_TOKENS if longest is None else min(DEFAULT_NEW_TOKENS, longest - prompt)}
+def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[str, int | None]:
+    """How many tokens to generate: what the caller says, else no more than the context holds. Raises InputError."""
+    config = generate_kwargs.get("generation_config")
+    new, whole = (generate_kwargs.get(n, getattr(config, n, None)) for n in ("max_new_tokens", "max_length"))
+    if new is not None:
+        new = positive("max_new_tokens", new)
+    elif whole is not None:
+        new = positive("max_length", whole) - prompt
+        if new < 1:
+            raise InputError(f"max_length {whole} ends before the prompt of {prompt} tokens: pass max_new_tokens")
+    else:
+        longest = context(model)
+        new = DEFAULT_NEW_TOKENS if longest is None else min(DEFAULT_NEW_TOKENS, longest - prompt)
+    check_length(model, prompt, new)
+    return {"max_new_tokens": new, "max_length": None}
 
 
 def _watcher(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> PromptWatcher:

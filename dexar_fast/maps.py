@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
+_DECIMALS = 6  # of a pixel: what rounding of a box's edges lets it cover is nothing
 
 
 def min_max(values: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -37,21 +38,21 @@ def scale(box: Box, original: tuple[int, int], size: tuple[int, int]) -> Box:
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
 
-def interpolation(pixels: int, cells: int, low: float, high: float) -> NDArray[np.float32]:
+def interpolation(pixels: int, cells: int, low: float, high: float) -> NDArray[np.float64]:
     """Weights [pixels, cells] that take values of equal cells between `low` and `high` to pixels.
 
-    Linear between the centres of the cells, constant beyond the outermost ones; the row of a pixel whose
-    centre lies outside [low, high) is zero, every other row sums to one.
+    Linear between the centres of the cells, constant beyond the outermost ones. The row of a pixel sums to the share
+    of the pixel that lies between `low` and `high`.
     """
-    centres = np.arange(pixels) + 0.5
-    positions = np.clip((centres - low) / (high - low) * cells - 0.5, 0, cells - 1)
+    edges = np.arange(pixels + 1).clip(low, high)
+    share = np.diff(edges).round(_DECIMALS)
+    positions = np.clip((np.arange(pixels) + 0.5 - low) / (high - low) * cells - 0.5, 0, cells - 1)
     weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(cells)))
-    inside = (centres >= low) & (centres < high)
-    return (weights * inside[:, None]).astype(np.float32)
+    return weights * share[:, None]
 
 
 def paint(grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The grids drawn bilinearly in their boxes: a pixel is the mean over the grids that cover it, else 0.
+    """The grids drawn bilinearly in their boxes; where they overlap, their mean weighted by coverage.
 
     Args:
         grids: values in [0, 1], each [rows, columns].
@@ -59,13 +60,15 @@ def paint(grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tupl
         size: (width, height) of the image.
 
     Returns:
-        [height, width], in [0, 1].
+        [height, width], in [0, 1]. A pixel is the mean over the grids, each weighted by the share of the pixel that it
+        covers; 0 where none does.
     """
     width, height = size
-    total, coverage = np.zeros((2, height, width), np.float32)
+    total, coverage = np.zeros((2, height, width))
     for values, (left, top, right, bottom) in zip(grids, boxes, strict=True):
         vertical = interpolation(height, values.shape[0], top, bottom)
         horizontal = interpolation(width, values.shape[1], left, right)
         total += vertical @ values @ horizontal.T
-        coverage += np.outer(vertical.any(axis=1), horizontal.any(axis=1))
-    return np.clip(total / np.maximum(coverage, 1), 0, 1)
+        coverage += np.outer(vertical.sum(axis=1), horizontal.sum(axis=1))
+    mean = np.divide(total, coverage, out=np.zeros_like(total), where=coverage > 0)
+    return np.clip(mean, 0, 1).astype(np.float32)

@@ -45,7 +45,7 @@ def _halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result
         try:
             return run(min(size, most)), size
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if min(size, most) == 1:
                 raise
@@ -60,12 +60,13 @@ def fitting(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"{what} does not fit: {_asked_for(error)}") from error
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch ran out of memory, of a GPU or of the host."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

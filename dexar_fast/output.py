@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -19,7 +19,7 @@ from dexar_fast.errors import DexarError, FileError
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
 
-FILES = ("explanation.safetensors", "answer.png", "tokens.png")
+FILES = ("report.html", "explanation.safetensors", "answer.png", "tokens.png")
 BAR_WIDTH = 30
 
 
@@ -35,7 +35,7 @@ def check_writable(out: Path) -> None:
 
 
 def write(explanation: Explanation, out: Path) -> list[Path]:
-    """Saves an explanation and, where its geometry is known, pictures of the answer and of its tokens.
+    """Saves the report of an explanation, its numbers and, where its geometry is known, pictures of its maps.
 
     The files are completed in a hidden folder inside `out` and then moved.
 
@@ -53,13 +53,14 @@ def write(explanation: Explanation, out: Path) -> list[Path]:
 
 
 def _write(explanation: Explanation, folder: Path) -> list[Path]:
-    arrays, answer, tokens = (folder / name for name in FILES)
+    report, arrays, answer, tokens = (folder / name for name in FILES)
+    explanation.to_html(report)
     explanation.save(arrays)
     if not explanation.grids:
-        return [arrays]
+        return [report, arrays]
     explanation.overlay().save(answer)
     explanation.plot()[0].savefig(tokens)
-    return [arrays, answer, tokens]
+    return [report, arrays, answer, tokens]
 
 
 @contextmanager
@@ -74,8 +75,10 @@ def _writing(out: Path) -> Iterator[None]:
 
 def show(explanation: Explanation, console: Console) -> None:
     """Prints each token with its weight, and in a sentence or two what the filters left over."""
+    from dexar_fast.report.plain_words import diagnose  # not needed before something is explained
+
     weights = explanation.token_weights.tolist()
-    longest = max(weights)
+    longest = max(weights, default=0)
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("token")
     table.add_column("weight", justify="right")
@@ -84,25 +87,10 @@ def show(explanation: Explanation, console: Console) -> None:
         bar = "█" * round(BAR_WIDTH * weight / longest) if longest else ""
         table.add_row(Text(_printable(token)), f"{weight:.3g}", Text(bar))
     console.print(table)
-    console.print(Text(_summary(explanation.diagnostics)))
+    console.print(Text(" ".join(map(str, diagnose(explanation)))))
     if not explanation.grids:
         console.print("There are no pictures: where this model's visual tokens lie in the image is not known.")
 
 
 def _printable(token: str) -> str:
     return token if token.isprintable() else repr(token)[1:-1]
-
-
-def _summary(found: dict[str, Any]) -> str:
-    """What the filters of Eqs. 4 and 6 left over, in words."""
-    sentences = [
-        f"{found['tokens_with_weight']} of {found['tokens']} tokens, and {found['heads_kept'] / found['heads']:.1%} "
-        "of their attention heads, depend on some patch of the image more than on any text."
-    ]
-    if found["tokens_with_weight"] == 0:
-        sentences.append("So the map of the whole answer is blank.")
-    for winner in found["text_winners"][:1]:
-        sentences.append(
-            f"Among the text, {winner['token']!r} is the strongest for the most heads ({winner['share']:.0%})."
-        )
-    return " ".join(sentences)

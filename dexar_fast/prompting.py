@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
+from dexar_fast.loading import reason
 
 LONGEST_CHARACTER = 4  # in tokens, as many as UTF-8 has bytes for it
 UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to
@@ -49,9 +50,14 @@ def render(processor: Any, prompt: str, images: int) -> Prompt:
     if getattr(processor, "chat_template", None) is None:
         text = token * images + prompt
         return Prompt(text, _between(text, token), None)
-    text, marked = (
-        processor.apply_chat_template(_chat(asked, images), add_generation_prompt=True) for asked in (prompt, MARK)
-    )
+    try:
+        text, marked = (
+            processor.apply_chat_template(_chat(asked, images), add_generation_prompt=True) for asked in (prompt, MARK)
+        )
+    except Exception as error:  # templates raise any kind of error
+        raise InputError(
+            f"the chat template fails ({reason(error)}): write the whole prompt, with the image token {token!r} in it"
+        ) from error
     start = text.find(prompt.strip(), marked.find(MARK))
     own = None if start < 0 else [(start, start + len(prompt.strip()))]
     return Prompt(text, own, _chat(prompt, images))
@@ -89,8 +95,10 @@ def process(processor: Any, prompt: Prompt, images: list[Image.Image]) -> Mappin
     special = _special_tokens(processor, prompt.text)
     try:
         return processor(images=images, text=prompt.text, return_tensors="pt", **special)
-    except ValueError as error:
-        raise InputError(f"{type(processor).__name__} cannot take this image with this prompt: {error}") from error
+    except Exception as error:  # as each family's processor likes, for an image too thin or a text too strange
+        raise InputError(
+            f"{type(processor).__name__} cannot take this image with this prompt: {reason(error)}"
+        ) from error
 
 
 def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:

@@ -10,6 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,17 +24,18 @@ from torch import Tensor
 
 from dexar_fast.errors import FileError
 from dexar_fast.fields import ARRAYS
-from dexar_fast.geometry import Grid
+from dexar_fast.grid import Grid
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
 
 FORMAT_VERSION = 1
+MOST_PIXELS = 2**29  # of all images of a file together: what decoding them may take of memory is known beforehand
 _KEY = "dexar_fast"
 # What the decoders of JSON, PNG and safetensors raise on bytes that somebody damaged or made up.
 _DECODING_ERRORS = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-    OverflowError, SyntaxError, Image.DecompressionBombError,
+    OverflowError, SyntaxError, Image.DecompressionBombError, RuntimeError, MemoryError,
 )  # fmt: skip
 
 
@@ -43,8 +45,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         FileError: the folder does not exist or cannot be written, or the disk is full.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
+    target = _path(path)
+    if not os.path.isdir(target.parent):
         raise FileError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -53,11 +55,24 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except (OSError, ValueError) as error:
         raise FileError(f"cannot write {target}: {error}; choose another path or free it") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
+            temporary.unlink()
+
+
+def _path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise FileError(f"{path!r} is no path: pass the name of a file") from None
 
 
 def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
-    """Write the file of an explanation; FileError as in `write_atomically`."""
+    """Write the file of an explanation.
+
+    Raises:
+        FileError: as in `write_atomically`, or images of more than `MOST_PIXELS` together.
+    """
+    _check_pixels(str(path), [image.size for image in explanation.images])
     tensors = {name: _standalone(getattr(explanation, name)) for name in ARRAYS}
     tensors |= {f"image_{i}": _to_png(image) for i, image in enumerate(explanation.images)}
     document = {
@@ -77,14 +92,17 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         FileError: no such file, not an explanation, damaged, or written by a newer version.
     """
-    path = os.fspath(path)
-    if not Path(path).is_file():
+    path = str(_path(path))
+    if not os.path.isfile(path):
         raise FileError(f"{path} is not a file: give the path that Explanation.save wrote")
     try:
         with safe_open(path, framework="pt") as file:
             document = _document(path, file.metadata() or {})
+            pictures = [f"image_{i}" for i in range(_count(document["images"], most=len(file.keys())))]
+            if set(file.keys()) != {*ARRAYS, *pictures}:
+                raise FileError(f"{path} holds tensors that no explanation has, or lacks some: explain and save again")
             fields: dict[str, Any] = {name: file.get_tensor(name).clone() for name in ARRAYS}
-            images = [_from_png(file.get_tensor(f"image_{i}")) for i in range(document["images"])]
+            images = _from_pngs(path, [file.get_tensor(name) for name in pictures])
         fields |= {name: document[name] for name in ("tokens", "diagnostics", "metadata")}
         return fields | {"grids": _grids(document["grids"]), "images": tuple(images)}
     except FileError:
@@ -94,8 +112,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _document(path: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    document = json.loads(metadata[_KEY], parse_constant=_refuse_constant)
-    version = document["format_version"]
+    document = json.loads(metadata[_KEY], parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
+    version = _count(document["format_version"], most=None)
     if version > FORMAT_VERSION:
         raise FileError(
             f"{path} was written by dexar_fast format {version}, this version reads up to {FORMAT_VERSION}: "
@@ -106,6 +124,27 @@ def _document(path: str, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in one JSON object")
+    return found
+
+
+def _count(value: Any, most: int | None) -> int:
+    if type(value) is not int or value < 0 or (most is not None and value > most):
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > MOST_PIXELS:
+        raise FileError(
+            f"{path}: the images hold {pixels} pixels, a file at most {MOST_PIXELS}: explain smaller or fewer images"
+        )
 
 
 def _grids(rows: list[dict[str, Any]]) -> tuple[Grid, ...]:
@@ -123,6 +162,8 @@ def _to_png(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(buffer.getbuffer()), np.uint8))
 
 
-def _from_png(data: Tensor) -> Image.Image:
-    with Image.open(io.BytesIO(data.numpy().tobytes()), formats=["PNG"]) as image:
-        return image.copy()
+def _from_pngs(path: str, files: list[Tensor]) -> list[Image.Image]:
+    """The images; their sizes are read first, since a small file may unfold to any size."""
+    opened = [Image.open(io.BytesIO(data.numpy().tobytes()), formats=["PNG"]) for data in files]
+    _check_pixels(path, [image.size for image in opened])
+    return [image.copy() for image in opened]

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import sys
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 import pytest
 
@@ -34,3 +35,11 @@ def broken_extension(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delitem(sys.modules, EXTENSION, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
     return reason
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small LLaVA, as `--model` takes it."""
+    import bad_input
+
+    return bad_input.save_model(tmp_path_factory.mktemp("model") / "small-llava")

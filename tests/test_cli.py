@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 
 import dexar_fast
 from dexar_fast import Explanation, FileError, InputError, ModelError, cli
-from dexar_fast.geometry import Grid
+from dexar_fast.grid import Grid
 
-FILES = ["answer.png", "explanation.safetensors", "tokens.png"]
+FILES = ["answer.png", "explanation.safetensors", "report.html", "tokens.png"]
 
 
 def explanation(weights: tuple[float, ...] = (0.5, 0.25), grids: bool = True, **changes: Any) -> Explanation:
@@ -114,23 +114,24 @@ def test_explain_prints_tokens_weights_and_what_the_filters_left(
     assert ["red", "0.5", "█" * 30] in rows
     assert ["[b]\\n", "0.25", "█" * 15] in rows
     text = " ".join(printed.split())
-    assert "2 of 2 tokens, and 12.5% of their attention heads, depend on some patch of the image" in text
-    assert "Among the text, '<s>' is the strongest for the most heads (75%)." in text
+    assert "None of the 2 tokens have weight 0." in text
+    assert "12 % of the heads, counted for each token (2 of 16), found more in the image than in the text;" in text
+    assert "Among the text, `<s>` is the strongest for the most heads (75 %)." in text
 
 
 def test_explain_says_when_the_map_is_blank(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     fake.result = explanation(weights=(0.0, 0.0))
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
-    assert "0 of 2 tokens" in result.stdout
-    assert "the map of the whole answer is blank" in result.stdout
+    text = " ".join(result.stdout.split())
+    assert "All 2 tokens have weight 0, so the map of the whole answer is blank; the token `<s>` wins" in text
 
 
 def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     fake.result = explanation(grids=False)
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
-    assert os.listdir(tmp_path / "out") == ["explanation.safetensors"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["explanation.safetensors", "report.html"]
     assert "There are no pictures" in result.stdout
 
 
@@ -258,13 +259,13 @@ def test_doctor_prints_its_findings() -> None:
 
 
 def test_what_the_terminal_cannot_show_does_not_stop_the_program() -> None:
-    code = "from dexar_fast import cli; cli.app = lambda: print('█ 猫 cat'); cli.main()"
+    code = "from dexar_fast import cli; cli.app = lambda **options: print('█ 猫 cat'); cli.main()"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"? ? cat\n"
 
 
 def test_the_hubs_client_does_not_report_every_retry() -> None:
-    run_nothing = "from dexar_fast import cli; cli.app = lambda: None; cli.main()"
+    run_nothing = "from dexar_fast import cli; cli.app = lambda **options: None; cli.main()"
     level = "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
     printed = subprocess.check_output([sys.executable, "-c", f"{run_nothing}; {level}"], env=environment)

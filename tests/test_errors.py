@@ -441,7 +441,12 @@ def fails(*arguments: Any, out: Path, words: str) -> None:
 def test_the_program_works_without_an_error(folder: Path, picture: str, tmp_path: Path) -> None:
     result = run(picture, PROMPT, "--model", folder, "--response", ANSWER, "--out", tmp_path / "out")
     assert (result.exit_code, result.stderr) == (0, ""), result.output
-    assert sorted(os.listdir(tmp_path / "out")) == ["answer.png", "explanation.safetensors", "tokens.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "answer.png",
+        "explanation.safetensors",
+        "report.html",
+        "tokens.png",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dexar_fast import storage
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.fields import ARRAYS
-from dexar_fast.geometry import Grid
+from dexar_fast.grid import Grid
 from dexar_fast.maps import min_max, paint
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
@@ -282,6 +282,17 @@ def test_a_pixel_is_the_mean_over_the_grids_that_cover_it():
     left, whole = np.array([[1.0]], np.float32), np.array([[0.5]], np.float32)
     heat = paint([left, whole], [(0, 0, 2, 2), (0, 0, 4, 1)], (4, 2))
     np.testing.assert_allclose(heat, [[0.75, 0.75, 0.5, 0.5], [1, 1, 0, 0]])
+
+
+def test_grids_that_share_a_pixel_count_by_the_share_they_cover():
+    left, right, below = np.array([[1.0]], np.float32), np.array([[0.0]], np.float32), np.array([[0.4]], np.float32)
+    heat = paint([left, right, below], [(0, 0, 1.25, 1), (1.25, 0, 2.5, 1), (0, 1.75, 3, 2)], (3, 2))
+    np.testing.assert_allclose(heat, [[1, 0.25, 0], [0.4, 0.4, 0.4]], atol=1e-6)
+
+
+def test_rounding_of_an_edge_covers_nothing():
+    heat = paint([np.array([[1.0]], np.float32)], [(0, 0, 1 + 1e-9, 2)], (2, 2))
+    np.testing.assert_array_equal(heat, [[1, 0], [1, 0]])
 
 
 def test_several_grids_merge_at_image_resolution_only():

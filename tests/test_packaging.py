@@ -71,7 +71,7 @@ def test_the_wheel_is_what_gets_imported_with_its_extension_and_kernels(site: Pa
 
 def test_the_demo_runs_from_the_wheel(site: Path, tmp_path: Path) -> None:
     printed = python(site, RUN, "demo", "--out", str(tmp_path / "out"))
-    names = ["answer.png", "explanation.safetensors", "tokens.png"]
+    names = ["answer.png", "explanation.safetensors", "report.html", "tokens.png"]
     assert sorted(os.listdir(tmp_path / "out")) == names
     assert all(str(tmp_path / "out" / name) in printed for name in names)
 

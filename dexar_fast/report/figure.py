@@ -24,7 +24,9 @@ _PANEL_INCHES = 2.1
 _TITLE_INCHES = 0.5
 _PANEL_PIXELS = 448
 _LONGEST_TITLE = 22
-_MISSING = "\N{WHITE SQUARE}"
+MISSING = "\N{WHITE SQUARE}"
+"""Stands for a character that no installed font can draw."""
+
 # Byte-level and SentencePiece vocabularies write a space and a newline this way.
 _VISIBLE = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": "\u21b5", "\n": "\u21b5", "\t": "\u21e5"})
 _FONTS = (
@@ -98,13 +100,15 @@ def printable(token: str) -> str:
     shown = token.translate(_VISIBLE).strip() or repr(token.translate(_VISIBLE))
     if len(shown) > _LONGEST_TITLE:
         shown = shown[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return "".join(character if _has_glyph(character) else _MISSING for character in shown)
+    return "".join(character if font_of(character) else MISSING for character in shown)
 
 
-def _has_glyph(character: str) -> bool:
+@cache
+def font_of(character: str) -> str:
+    """The file of the first font that has a glyph for a character; empty if none has."""
     if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn"):
-        return False
-    return any(get_font(path).get_char_index(ord(character)) for path in _font_files())
+        return ""
+    return next((path for path in _font_files() if get_font(path).get_char_index(ord(character))), "")
 
 
 @cache

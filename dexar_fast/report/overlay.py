@@ -8,8 +8,8 @@ from PIL import Image
 COLOUR_MAP = "inferno"
 """Perceptually uniform, and readable with every common colour-vision deficiency and in grey."""
 
-_MOST_OPAQUE = 0.85
-_OPACITY_POWER = 0.75  # under 1, so that lukewarm regions show on saturated colours too
+MOST_OPAQUE = 0.85
+OPACITY_POWER = 0.75  # under 1, so that lukewarm regions show on saturated colours too
 
 
 def draw_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
@@ -20,6 +20,6 @@ def draw_overlay(image: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
         heat: [height, width] in [0, 1].
     """
     colours = matplotlib.colormaps[COLOUR_MAP](heat)[..., :3] * 255
-    opacity = _MOST_OPAQUE * heat[..., None] ** _OPACITY_POWER
+    opacity = MOST_OPAQUE * heat[..., None] ** OPACITY_POWER
     blended = (1 - opacity) * np.asarray(image) + opacity * colours
     return Image.fromarray(np.rint(blended).astype(np.uint8))

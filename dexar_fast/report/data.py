@@ -1,0 +1,99 @@
+"""The numbers of an explanation as a page's script reads them."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexar_fast import maps
+from dexar_fast.report import placing
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+    from dexar_fast.report.pictures import Picture
+    from dexar_fast.report.words import Pieces
+
+_FINE, _COARSE = 255, 15
+_MOST_FINE_HEADS = 2**19  # beyond, head weights take 16 steps, so that a page stays small
+
+
+def encode(explanation: Explanation, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Plain JSON. Cells and heads are bytes, deflated and in base64; the whole answer is the row after the pieces.
+
+    `maps` holds [U + 1, C] steps of 255, the C cells of all grids, each row from its `low` to its `high`; `heads` holds
+    [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`.
+    """
+    cells = [grid.cells for grid in explanation.grids]
+    order = np.concatenate([cell.ravel() for cell in cells]) if cells else np.zeros(0, np.int64)
+    values = np.vstack([pieces.maps, explanation.sequence_map.numpy().astype(np.float64)])
+    heads = _with_whole_answer(explanation, pieces.heads)
+    steps = _FINE if heads.size <= _MOST_FINE_HEADS else _COARSE
+    heads, peaks = _from_zero(heads)
+    return {
+        "grids": _grids(explanation),
+        "pictures": [{"width": p.width, "height": p.height, "mapped": p.mapped, "name": p.name} for p in pictures],
+        "maps": packed(np.array([maps.min_max_of(row, cells)[order] for row in values]) * _FINE),
+        "heads": packed(heads * steps),
+        "steps": steps,
+        "layers": _layers(explanation),
+        "columns": explanation.head_weights.shape[2],
+        "pieces": [
+            {"weight": _short(weight), "tokens": [span.start, span.stop], "low": low, "high": high, "peak": peak}
+            for weight, span, low, high, peak in zip(
+                [*pieces.weights, 0.0], [*pieces.spans, range(len(explanation))],
+                *_extremes(values[:, order]), map(_short, peaks), strict=True,
+            )
+        ],
+        "kept": [int(count) for count in (heads > 0).sum(1)],
+    }  # fmt: skip
+
+
+def packed(steps: NDArray[np.floating] | NDArray[np.uint8]) -> str:
+    """Numbers from 0 to 255, rounded."""
+    return base64.b64encode(zlib.compress(np.rint(steps).astype(np.uint8).tobytes(), 9)).decode()
+
+
+def _grids(explanation: Explanation) -> list[dict[str, Any]]:
+    grids, offset = [], 0
+    for grid in explanation.grids:
+        box = [float(edge) for edge in placing.box(explanation, grid)]
+        grids.append({"first": grid.images.start, "stop": grid.images.stop, "rows": grid.rows,
+                      "columns": grid.columns, "offset": offset, "box": box})  # fmt: skip
+        offset += grid.rows * grid.columns
+    return grids
+
+
+def _with_whole_answer(explanation: Explanation, heads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[U, L, H] -> [U + 1, L * H], in the last row each head's largest weight."""
+    whole = explanation.head_weights.numpy().max(0, initial=0)
+    return np.vstack([heads.reshape(len(heads), whole.size), whole.reshape(1, -1)])
+
+
+def _from_zero(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Each row divided by its largest value, and that."""
+    peaks = rows.max(1, initial=0)
+    return rows / np.where(peaks > 0, peaks, 1)[:, None], peaks
+
+
+def _extremes(rows: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    if rows.shape[1] == 0:
+        return [0.0] * len(rows), [0.0] * len(rows)
+    return [_short(low) for low in rows.min(1)], [_short(high) for high in rows.max(1)]
+
+
+def _layers(explanation: Explanation) -> list[int]:
+    """The number of each layer in the model, where the settings tell."""
+    count = explanation.head_weights.shape[1]
+    settings = explanation.metadata.get("settings")
+    layers = settings.get("layers") if isinstance(settings, dict) else None
+    known = isinstance(layers, list) and len(layers) == count and all(isinstance(layer, int) for layer in layers)
+    return layers if known and layers is not None else list(range(count))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,211 @@
+"""An explanation as one HTML file that needs nothing beside it; several of them side by side.
+
+The file loads nothing: style, script, numbers and pictures are in it, and its Content-Security-Policy lets nothing else
+run. Whatever comes from a user or a model is escaped: text by jinja2, the script's data by its `tojson`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from dexar_fast import __version__, storage
+from dexar_fast.errors import InputError
+from dexar_fast.report import colours, data, overlay, plain_words, words
+from dexar_fast.report.pictures import Picture, pictures
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+
+_HERE = Path(__file__).parent
+_LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
+_MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
+_SMALLEST_CELL, _LARGEST_CELL = 4, 26
+_WORDS_IN_TITLE = 60
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A piece of the answer: the white space around it, and the colours it stands in; none without weight."""
+
+    before: str
+    text: str
+    after: str
+    label: str
+    background: str
+    ink: str
+    joins: str  # CSS classes: whether it adjoins the piece before and the one after it
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The size of the drawing of the heads, in pixels; zero without heads."""
+
+    width: int
+    height: int
+    cell: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What the template shows of one explanation."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    sizes: str
+    prompt: str
+    direction: str
+    chips: list[Chip]
+    heaviest: str
+    merged: str
+    pictures: list[Picture]
+    reason: str
+    mapped: bool
+    matrix: Matrix
+    diagnostics: list[plain_words.Sentence]
+
+
+def write(explanation: Explanation, path: str | os.PathLike[str], by: str) -> None:
+    """See `Explanation.to_html`."""
+    storage.write_atomically(path, render([explanation], [_name(explanation)], by))
+
+
+def compare_html(
+    explanations: Sequence[Explanation],
+    path: str | os.PathLike[str],
+    *,
+    titles: Sequence[str] | None = None,
+    by: str = "token",
+) -> None:
+    """Write a page that shows explanations side by side, for instance two methods or two models on one image.
+
+    One switch and one slider serve all of them; where the answers are cut alike, choosing a token in one chooses it in
+    all.
+
+    Args:
+        explanations: two or more.
+        path: of the HTML file; an existing one is replaced once the new one is complete.
+        titles: one for each; None takes the names of the models.
+        by: as in `Explanation.to_html`.
+
+    Raises:
+        InputError: fewer than two explanations, titles of another number, or an unknown `by`.
+        FileError: the folder does not exist, or it cannot be written there.
+    """
+    explanations = list(explanations)
+    if len(explanations) < 2:
+        raise InputError(f"compare_html needs two explanations or more, not {len(explanations)}: for one use to_html")
+    names = [_name(explanation) for explanation in explanations] if titles is None else list(titles)
+    if len(names) != len(explanations):
+        raise InputError(f"there are {len(explanations)} explanations, but {len(names)} titles: give one for each")
+    if titles is None and len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    storage.write_atomically(path, render(explanations, names, by))
+
+
+def render(explanations: Sequence[Explanation], titles: Sequence[str], by: str) -> bytes:
+    """The page, in UTF-8."""
+    views, numbers = [], []
+    for explanation, title in zip(explanations, titles, strict=True):
+        pieces, shown = words.pieces(explanation, by), pictures(explanation)
+        views.append(_view(explanation, str(title), pieces, shown, by))
+        numbers.append(data.encode(explanation, pieces, shown))
+    script = _source("report.js")
+    text = _template().render(
+        views=views,
+        data={"reports": numbers, "palette": data.packed(colours.palette()), "power": overlay.OPACITY_POWER},
+        opacity=round(overlay.MOST_OPAQUE * 100),
+        gradient=Markup(colours.gradient()),
+        margins={"left": _LEFT, "top": _ABOVE},
+        by=by,
+        style=Markup(_source("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        version=__version__,
+    )
+    return text.encode("utf-8", "replace")
+
+
+def _view(explanation: Explanation, title: str, pieces: words.Pieces, shown: list[Picture], by: str) -> View:
+    layers, heads = explanation.head_weights.shape[1:]
+    answer = "".join(pieces.texts)
+    return View(
+        title=title,
+        facts=plain_words.facts(explanation.metadata),
+        sizes=f"{len(explanation):,} tokens · {len(explanation.visual_positions):,} visual tokens · "
+        f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads",
+        prompt=str(explanation.metadata.get("prompt") or ""),
+        direction=words.direction(answer),
+        chips=_chips(pieces),
+        heaviest=f"{pieces.weights.max(initial=0):.3g}",
+        merged=plain_words.merging(by, any(len(span) > 1 for span in pieces.spans)),
+        pictures=shown,
+        reason=plain_words.missing(explanation),
+        mapped=bool(explanation.grids),
+        matrix=_matrix(layers, heads),
+        diagnostics=plain_words.diagnose(explanation),
+    )
+
+
+def _chips(pieces: words.Pieces) -> list[Chip]:
+    heaviest = pieces.weights.max(initial=0)
+    parts = [words.shown(text) for text in pieces.texts]
+    joints = [_joint(left, right) for left, right in pairwise([("", "", " "), *parts, (" ", "", "")])]
+    chips = []
+    for n, ((before, text, after), weight) in enumerate(zip(parts, pieces.weights, strict=True)):
+        colour = colours.of(weight / heaviest) if weight > 0 else None
+        chips.append(
+            Chip(
+                before if n else before.lstrip(" "),
+                text,
+                after,
+                f"{text}, weight {weight:.3g}",
+                "" if colour is None else colours.css(colour),
+                "" if colour is None else colours.ink_on(colour),
+                f"{joints[n]}-before {joints[n + 1]}-after",
+            )
+        )
+    return chips
+
+
+def _joint(left: tuple[str, str, str], right: tuple[str, str, str]) -> str:
+    """How two pieces, each with the white space around it, stand to each other."""
+    if left[2] or right[0]:
+        return "space"
+    return "letters" if words.touch(left[1], right[1]) else "near"
+
+
+def _matrix(layers: int, heads: int) -> Matrix:
+    if not layers * heads:
+        return Matrix(0, 0, 0)
+    cell = max(_SMALLEST_CELL, min(_LARGEST_CELL, _MATRIX_WIDTH // heads, _MATRIX_HEIGHT // layers))
+    return Matrix(_LEFT + heads * cell + _RIGHT, _ABOVE + layers * cell + _BELOW, cell)
+
+
+def _name(explanation: Explanation) -> str:
+    """Of the model: the last part of its path or id."""
+    name: Any = explanation.metadata.get("model")
+    return str(name).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] if name else "model"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("template.html")
+
+
+@cache
+def _source(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,100 @@
+"""Pictures small enough to carry in a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from dexar_fast.report import placing
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+
+_LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
+_SMALLEST_CANVAS = 480  # a map is drawn smoothly also over an image of few pixels
+_BYTES, _BYTES_OF_ALL, _FEWEST_BYTES = 300_000, 700_000, 16_000
+_BYTES_OF_PNG = 48_000  # up to here exact pixels are worth their size
+_QUALITIES = (88, 78, 64, 48, 30)
+_STEEPEST = 6.0  # beyond, a picture is shown squeezed: a line of one pixel could not be seen
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of an explanation as a page shows it.
+
+    Attributes:
+        name: "image 2", "frame 1".
+        source: a data URI; empty where the image was not kept.
+        width, height: of the map drawn over it, in pixels.
+        mapped: whether any visual token belongs to it.
+    """
+
+    name: str
+    source: str
+    width: int
+    height: int
+    mapped: bool
+
+    @property
+    def ratio(self) -> float:
+        """Width to height of the frame it is shown in."""
+        return min(max(self.width / self.height, 1 / _STEEPEST), _STEEPEST)
+
+
+def pictures(explanation: Explanation) -> list[Picture]:
+    """The images in order, then the frames, all within a budget of bytes."""
+    names = _names(explanation)
+    edge = int(max(_SHORTEST_LONGEST_EDGE, min(_LONGEST_EDGE, 1600 / max(1, len(names)) ** 0.5)))
+    budget = max(_FEWEST_BYTES, min(_BYTES, _BYTES_OF_ALL // max(1, len(names))))
+    found = []
+    for index, name in enumerate(names):
+        source = _embedded(explanation.images[index], edge, budget) if explanation.images else ""
+        width, height = _canvas(placing.extent(explanation, index), edge)
+        mapped = any(index in grid.images for grid in explanation.grids)
+        found.append(Picture(name, source, width, height, mapped))
+    return found
+
+
+def _names(explanation: Explanation) -> list[str]:
+    frames = {index for grid in explanation.grids if grid.frames > 1 for index in grid.images}
+    counts = {"image": 0, "frame": 0}
+    names = []
+    for index in range(placing.count(explanation)):
+        kind = "frame" if index in frames else "image"
+        counts[kind] += 1
+        names.append(f"{kind} {counts[kind]}")
+    return names
+
+
+def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    longest = max(size)
+    scale = min(max(longest, min(_SMALLEST_CANVAS, edge)), edge) / longest
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _embedded(image: Image.Image, edge: int, budget: int) -> str:
+    small = image.copy()
+    small.thumbnail((edge, edge))
+    if small.width * small.height <= _SMALLEST_CANVAS**2:
+        exact = _encoded(small, format="PNG", optimize=True)
+        if len(exact) <= min(_BYTES_OF_PNG, budget):
+            return _data_uri("png", exact)
+    for quality in _QUALITIES:
+        data = _encoded(small, format="JPEG", quality=quality, optimize=True)
+        if len(data) <= budget:
+            break
+    return _data_uri("jpeg", data)
+
+
+def _encoded(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

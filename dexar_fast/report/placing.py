@@ -1,0 +1,77 @@
+"""Values of visual tokens, put where they lie in the images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexar_fast import maps
+from dexar_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+    from dexar_fast.grid import Grid
+
+
+def place(explanation: Explanation, values: NDArray[np.floating], image: int) -> list[tuple[Grid, NDArray[np.float32]]]:
+    """The grids of an image and the value of each cell, normalised over the cells of all images.
+
+    Args:
+        values: [N], one for each visual token.
+        image: from 0.
+
+    Raises:
+        InputError: a model of unknown geometry, or an image without a grid.
+    """
+    check_geometry(explanation)
+    scaled = maps.min_max_of(values, [grid.cells for grid in explanation.grids])
+    placed = [(grid, scaled[grid.cells]) for grid in explanation.grids if image in grid.images]
+    if not placed:
+        raise InputError(f"image {image} has no grid: none of the visual tokens belongs to it")
+    return placed
+
+
+def check_geometry(explanation: Explanation) -> None:
+    """InputError where no grid says where the visual tokens lie."""
+    if not explanation.grids:
+        raise InputError(
+            "the geometry of this model family is unknown, so a map has no place in the image: "
+            "token_maps and sequence_map hold the values of the visual tokens"
+        )
+
+
+def count(explanation: Explanation) -> int:
+    """How many images an explanation knows of: those kept, or else those that its grids name."""
+    return len(explanation.images) or max((grid.images.stop for grid in explanation.grids), default=0)
+
+
+def extent(explanation: Explanation, image: int) -> tuple[int, int]:
+    """Width and height of an image in pixels; where it was not kept, of what its grids tell of it."""
+    if explanation.images:
+        return explanation.images[image].size
+    grids = [grid for grid in explanation.grids if image in grid.images]
+    boxes = [grid.box for grid in grids if grid.box is not None]
+    if not boxes:
+        return max(((grid.columns, grid.rows) for grid in grids), default=(1, 1))
+    return max(1, round(max(box[2] for box in boxes))), max(1, round(max(box[3] for box in boxes)))
+
+
+def box(explanation: Explanation, grid: Grid) -> maps.Box:
+    """Where a grid lies in its images, in fractions of their width and height."""
+    size = extent(explanation, grid.image)
+    return maps.scale(grid.box or (0, 0, *size), size, (1, 1))
+
+
+def paint(
+    explanation: Explanation, values: NDArray[np.floating], image: int, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The map of `values` [N] over an image scaled to `size` (width, height): [height, width] in [0, 1].
+
+    Raises:
+        InputError: as in `place`.
+    """
+    placed = place(explanation, values, image)
+    boxes = [maps.scale(box(explanation, grid), (1, 1), size) for grid, _ in placed]
+    return maps.paint([cells for _, cells in placed], boxes, size)

@@ -1,0 +1,150 @@
+"""What the filters left over and what made an explanation, in sentences for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+from dexar_fast.report.words import shown
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+
+SHARE_THAT_HIDES = 0.4  # of the heads: a text key that wins so many keeps most tokens from having a weight
+_LONGEST_VALUE = 300
+_NO_GRIDS = (
+    "There is no map to show: where this model's visual tokens lie in the image is not known. "
+    "The weights of tokens and heads hold all the same."
+)
+_NO_IMAGES = "The image was not kept with this explanation: the map stands alone."
+_MERGED = "its weight is the highest of theirs, its map the sum of theirs, each times its token's weight"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence with `{}` where each of `quoted` stands."""
+
+    text: str
+    quoted: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text.format(*(f"`{quote}`" for quote in self.quoted))
+
+    def __html__(self) -> str:
+        return escape(self.text).format(*(Markup("<code>{}</code>").format(quote) for quote in self.quoted))
+
+
+def diagnose(explanation: Explanation) -> list[Sentence]:
+    """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
+    weights, kept = explanation.token_weights, explanation.head_weights > 0
+    without, total = int((weights == 0).sum()), len(explanation)
+    if total == 0:
+        return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
+    weightless = f"{_count(without, total)} weight 0{_consequence(without, total)}"
+    sentences = [Sentence(f"{weightless}.")]
+    winner = _winner(explanation)
+    if winner and without and _is_hiding(winner):
+        text, quoted = _remedy(explanation, winner)
+        sentences = [Sentence(f"{weightless}; {text}", quoted)]
+    elif winner:
+        share = _percent(winner["share"])
+        sentences.append(
+            Sentence(f"Among the text, {{}} is the strongest for the most heads ({share}).", (_name(winner),))
+        )
+    if kept.numel():
+        share, count = _percent(kept.float().mean().item()), f"{int(kept.sum()):,} of {kept.numel():,}"
+        heads = f"{share} of the heads, counted for each token ({count}),"
+        sentences.append(Sentence(f"{heads} found more in the image than in the text; only they make the maps."))
+    return sentences + _warnings(explanation)
+
+
+def missing(explanation: Explanation) -> str:
+    """Why the page shows no map, or no image; empty where it shows both."""
+    if not explanation.grids:
+        return _NO_GRIDS
+    return "" if explanation.images else _NO_IMAGES
+
+
+def merging(by: str, merged: bool) -> str:
+    """How the values of several tokens become one chip's (`words.Pieces`); empty where none did."""
+    if by == "word":
+        return f"A word stands for all of its tokens: {_MERGED} (as it is where all weigh 0)."
+    return f"Tokens that make up one character share a chip: {_MERGED} (as it is where all weigh 0)." if merged else ""
+
+
+def facts(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """The settings and versions that made an explanation, as (name, value); the prompt is shown elsewhere."""
+    rows: list[tuple[str, str]] = []
+    for name, value in metadata.items():
+        if name == "seconds" and isinstance(value, dict):
+            rows.append(("seconds", ", ".join(f"{stage} {_number(s)}" for stage, s in value.items())))
+        elif isinstance(value, dict):
+            rows += [(f"{name} / {key}", _value(inner)) for key, inner in value.items()]
+        elif name != "prompt":
+            rows.append((name, _value(value)))
+    return [(name.replace("_", " "), value) for name, value in rows]
+
+
+def _count(part: int, total: int) -> str:
+    if total == 1:
+        return "The only token has" if part else "The only token does not have"
+    if part == total:
+        return f"All {total} tokens have"
+    return f"{part or 'None'} of {'the ' if not part else ''}{total} tokens {'have' if part != 1 else 'has'}"
+
+
+def _consequence(without: int, total: int) -> str:
+    return ", so the map of the whole answer is blank" if without == total else ""
+
+
+def _winner(explanation: Explanation) -> dict[str, Any] | None:
+    """The key that takes the text score of most heads; a file may hold anything in its diagnostics."""
+    winners = explanation.diagnostics.get("text_winners")
+    first = winners[0] if isinstance(winners, list) and winners else None
+    if not isinstance(first, dict) or not isinstance(first.get("share"), int | float):
+        return None
+    return first
+
+
+def _is_hiding(winner: dict[str, Any]) -> bool:
+    return winner["share"] >= SHARE_THAT_HIDES
+
+
+def _remedy(explanation: Explanation, winner: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    said = f"the token {{}} wins the text score in {_percent(winner['share'])} of heads"
+    settings = explanation.metadata.get("settings")
+    used = settings.get("text_set", "all") if isinstance(settings, dict) else "all"
+    prompt, position = explanation.metadata.get("prompt_tokens"), winner.get("position")
+    in_answer = isinstance(prompt, int) and isinstance(position, int) and position >= prompt
+    advice = "text_set=prompt" if in_answer else "text_set=content"
+    if used != "all":
+        return f"{said}.", (_name(winner),)
+    return f"{said}: try {{}}.", (_name(winner), advice)
+
+
+def _warnings(explanation: Explanation) -> list[Sentence]:
+    warnings = explanation.diagnostics.get("warnings")
+    lines = warnings if isinstance(warnings, list) else []
+    return [Sentence(str(line).replace("{", "{{").replace("}", "}}")) for line in lines]
+
+
+def _name(winner: dict[str, Any]) -> str:
+    return shown(str(winner.get("token")))[1]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _value(value: Any) -> str:
+    """Consecutive integers as first to last; what is long is cut."""
+    if isinstance(value, list) and len(value) > 2 and value == list(range(len(value))):
+        return f"0 to {len(value) - 1}"
+    text = ", ".join(map(_number, value)) if isinstance(value, list) else _number(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"

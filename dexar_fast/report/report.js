@@ -1,0 +1,424 @@
+"use strict";
+
+const page = JSON.parse(document.getElementById("data").textContent);
+const shared = { view: "overlay", opacity: 0.85, viewers: [] };
+let palette;
+
+async function inflate(text) {
+  const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function short(number) {
+  return String(Number(number.toPrecision(3)));
+}
+
+/* ---- maps: the same numbers as dexar_fast.maps.paint */
+
+/* For each pixel the cell before it, how far it lies towards the next one, and the share of it within [low, high]. */
+function axis(pixels, cells, low, high) {
+  const cell = new Int32Array(pixels), part = new Float32Array(pixels), share = new Float32Array(pixels);
+  for (let p = 0; p < pixels; p++) {
+    const covered = Math.min(p + 1, high) - Math.max(p, low);
+    const at = Math.min(Math.max(((p + 0.5 - low) / (high - low)) * cells - 0.5, 0), cells - 1);
+    cell[p] = Math.floor(at);
+    part[p] = at - cell[p];
+    share[p] = Math.max(0, Math.round(covered * 1e6) / 1e6);
+  }
+  return { cell, part, share, last: cells - 1 };
+}
+
+/* Bilinear inside each grid's box, the mean weighted by how much of a pixel each grid covers: heat in [0, 1]; and by
+   how much all of them cover it. */
+function paint(grids, values, width, height) {
+  const heat = new Float32Array(width * height), cover = new Float32Array(width * height);
+  for (const { rows, columns, offset, box } of grids) {
+    const across = axis(width, columns, box[0] * width, box[2] * width);
+    const down = axis(height, rows, box[1] * height, box[3] * height);
+    const line = new Float32Array(columns);
+    for (let y = 0; y < height; y++) {
+      if (!down.share[y]) continue;
+      const upper = offset + down.cell[y] * columns;
+      const lower = offset + Math.min(down.cell[y] + 1, down.last) * columns;
+      for (let c = 0; c < columns; c++) {
+        line[c] = (values[upper + c] + (values[lower + c] - values[upper + c]) * down.part[y]) / 255;
+      }
+      for (let x = 0, i = y * width; x < width; x++, i++) {
+        const share = down.share[y] * across.share[x];
+        if (!share) continue;
+        const c = across.cell[x];
+        heat[i] += share * (line[c] + (line[Math.min(c + 1, across.last)] - line[c]) * across.part[x]);
+        cover[i] += share;
+      }
+    }
+  }
+  for (let i = 0; i < heat.length; i++) if (cover[i]) heat[i] /= cover[i];
+  return { heat, cover };
+}
+
+/* Colour and opacity of each of 256 steps of heat, as one number a pixel; opacity 1 throughout for the map alone. */
+function inks(opacity, solid) {
+  const bytes = new Uint8ClampedArray(256 * 4);
+  for (let step = 0; step < 256; step++) {
+    bytes.set(palette.subarray(3 * step, 3 * step + 3), 4 * step);
+    bytes[4 * step + 3] = solid ? 255 : 255 * opacity * (step / 255) ** page.power;
+  }
+  return new Uint32Array(bytes.buffer);
+}
+
+function tint({ heat, cover }, width, height, ink) {
+  const pixels = new ImageData(width, height);
+  const out = new Uint32Array(pixels.data.buffer);
+  for (let i = 0; i < heat.length; i++) {
+    if (cover[i]) out[i] = ink[Math.min(255, Math.floor(heat[i] * 256))];
+  }
+  return pixels;
+}
+
+/* Where the hottest pixel lies, in words; nothing where all are alike. */
+function brightest({ heat }, width, height) {
+  let at = 0;
+  for (let i = 1; i < heat.length; i++) if (heat[i] > heat[at]) at = i;
+  if (!heat.length || heat[at] === 0) return null;
+  const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / width)) / height)];
+  const column = ["left", "centre", "right"][Math.floor((3 * (at % width)) / width)];
+  return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
+}
+
+/* ---- lists that the arrow keys walk through */
+
+/* One element of the list can be reached with Tab; arrows, Home and End go on from there. */
+function walk(list, choose, leave) {
+  const items = [...list.querySelectorAll("[role=option]")];
+  const go = (index) => {
+    choose(index);
+    items[index].focus();
+  };
+  list.addEventListener("keydown", (event) => {
+    const now = items.indexOf(event.target.closest("[role=option]"));
+    if (now < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+    const ahead = getComputedStyle(list).direction === "rtl" ? -1 : 1;
+    const steps = { ArrowRight: now + ahead, ArrowLeft: now - ahead, Home: 0, End: items.length - 1 };
+    if (event.key in steps) go(Math.min(Math.max(steps[event.key], 0), items.length - 1));
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") go(nextLine(items, now, event.key === "ArrowDown"));
+    else if (event.key === "Enter" || event.key === " ") choose(now);
+    else if (event.key === "Escape" && leave) leave();
+    else return;
+    event.preventDefault();
+  });
+  list.addEventListener("focusin", (event) => {
+    const index = items.indexOf(event.target);
+    if (index >= 0 && event.target.matches(":focus-visible")) choose(index);
+  });
+  return items;
+}
+
+/* The item of the line below or above that lies closest; the same where there is none. */
+function nextLine(items, now, below) {
+  const here = items[now].getBoundingClientRect();
+  let best = now, distance = Infinity;
+  items.forEach((item, index) => {
+    const there = item.getBoundingClientRect();
+    const down = (there.top - here.top) * (below ? 1 : -1);
+    const apart = down * 1000 + Math.abs(there.left + there.right - here.left - here.right);
+    if (down > here.height / 2 && apart < distance) [best, distance] = [index, apart];
+  });
+  return best;
+}
+
+function mark(items, index) {
+  items.forEach((item, i) => {
+    item.setAttribute("aria-selected", String(i === index));
+    if (index >= 0) item.tabIndex = i === index ? 0 : -1;
+  });
+}
+
+/* ---- one explanation */
+
+class Viewer {
+  constructor(root, report, maps, heads) {
+    Object.assign(this, { root, report, maps, heads });
+    this.whole = report.pieces.length - 1;
+    this.pinned = this.whole;
+    this.hovered = null;
+    this.picture = 0;
+    this.cells = this.maps.length / report.pieces.length;
+    this.frames = [...root.querySelectorAll(".frame")];
+    this.matrix = root.querySelector(".matrix");
+    this.cell = null;
+    this.listen();
+  }
+
+  get shown() {
+    return this.hovered ?? this.pinned;
+  }
+
+  listen() {
+    const answer = this.root.querySelector(".answer");
+    this.chips = walk(answer, (i) => this.pin(i), () => this.pin(this.whole));
+    const chipAt = (event) => this.chips.indexOf(event.target.closest(".chip"));
+    answer.addEventListener("pointerover", (event) => {
+      const index = chipAt(event);
+      if (event.pointerType === "mouse") this.hover(index < 0 ? null : index);
+    });
+    answer.addEventListener("pointerleave", () => this.hover(null));
+    answer.addEventListener("click", (event) => {
+      const index = chipAt(event);
+      if (index >= 0) this.pin(index === this.pinned ? this.whole : index);
+    });
+    this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
+    const strip = this.root.querySelector(".strip");
+    this.thumbs = strip ? walk(strip, (i) => this.turn(i)) : [];
+    this.thumbs.forEach((thumb, i) => thumb.addEventListener("click", () => this.turn(i)));
+    if (this.matrix) this.listenToMatrix();
+  }
+
+  pin(index) {
+    for (const viewer of linked(this)) {
+      viewer.pinned = index === this.whole ? viewer.whole : index;
+      viewer.hovered = null;
+      mark(viewer.chips, index === this.whole ? -1 : index);
+      viewer.draw();
+    }
+    const said = index === this.whole ? "Whole answer" : this.chips[index].getAttribute("aria-label");
+    this.root.querySelector(".facts [role=status]").textContent = said;
+  }
+
+  hover(index) {
+    for (const viewer of linked(this)) {
+      viewer.hovered = index;
+      viewer.draw();
+    }
+  }
+
+  turn(index) {
+    this.picture = index;
+    this.frames.forEach((frame, i) => (frame.hidden = i !== index));
+    mark(this.thumbs, index);
+    this.draw();
+  }
+
+  draw() {
+    this.waiting ||= requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.drawMap();
+      this.drawThumbs();
+      this.drawFacts();
+      if (this.matrix) this.drawMatrix();
+    });
+  }
+
+  paint(picture, width, height) {
+    const grids = this.report.grids.filter((grid) => grid.first <= picture && picture < grid.stop);
+    return paint(grids, this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells), width, height);
+  }
+
+  drawMap() {
+    this.root.dataset.view = shared.view;
+    const frame = this.frames[this.picture];
+    if (!frame) return;
+    const canvas = frame.querySelector(".heat");
+    const { width, height } = canvas;
+    const painted = this.paint(this.picture, width, height);
+    const alone = shared.view === "map" || frame.classList.contains("bare");
+    canvas.getContext("2d").putImageData(tint(painted, width, height, inks(shared.opacity, alone)), 0, 0);
+    this.place = brightest(painted, width, height);
+    canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
+    const { low, high } = this.report.pieces[this.shown];
+    const badge = frame.querySelector(".badge");
+    badge.textContent = !this.report.pictures[this.picture].mapped
+      ? "None of the visual tokens belongs to this image"
+      : this.shown === this.whole
+        ? "Blank map: every token has weight 0"
+        : "Blank map: no head found more in the image than in the text";
+    badge.hidden = !this.report.grids.length || (this.report.pictures[this.picture].mapped && low !== high);
+    if (this.report.grids.length) this.drawScale("map", low, high, "map value");
+  }
+
+  drawThumbs() {
+    this.thumbs.forEach((thumb, i) => {
+      const canvas = thumb.firstElementChild;
+      const context = canvas.getContext("2d");
+      canvas.width = Math.round(canvas.clientWidth * 2);
+      canvas.height = Math.round(canvas.clientHeight * 2);
+      const { width, height } = canvas;
+      const image = this.frames[i].querySelector("img");
+      if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
+      if (shared.view === "image" && image) return;
+      const layer = new OffscreenCanvas(width, height);
+      const ink = inks(shared.opacity, shared.view === "map" || !image);
+      layer.getContext("2d").putImageData(tint(this.paint(i, width, height), width, height, ink), 0, 0);
+      context.drawImage(layer, 0, 0);
+    });
+  }
+
+  drawScale(name, low, high, unit) {
+    const scale = this.root.querySelector(`[data-scale=${name}]`);
+    scale.querySelector("[data-low]").textContent = short(low);
+    scale.querySelector("[data-high]").textContent = short(high);
+    scale.querySelector("[data-unit]").textContent = unit;
+  }
+
+  drawFacts() {
+    const { report, shown, whole } = this;
+    const piece = report.pieces[shown];
+    const say = (name, text) => (this.root.querySelector(`[data-value=${name}]`).textContent = text);
+    const all = report.pieces.slice(0, -1);
+    const heaviest = Math.max(0, ...all.map((one) => one.weight));
+    const share = piece.weight ? ` (${Math.round((100 * piece.weight) / heaviest)} % of top)` : "";
+    const [first, stop] = piece.tokens;
+    const span = stop - first > 1 ? ` · tokens ${first + 1}–${stop}` : ` · token ${first + 1}`;
+    this.root.querySelector(".chosen").textContent =
+      shown === whole ? "Whole answer" : this.chips[shown].textContent + span;
+    this.root.querySelector("[data-name=weight]").textContent = shown === whole ? "With weight" : "Weight";
+    const weighty = `${all.filter((one) => one.weight > 0).length} of ${all.length}`;
+    say("weight", shown === whole ? weighty : short(piece.weight) + share);
+    say("heads", `${report.kept[shown]} of ${report.layers.length * report.columns}`);
+    say("place", this.place ?? "–");
+    this.root.querySelector(".whole").setAttribute("aria-pressed", String(this.pinned === whole));
+    this.chips.forEach((chip, i) => chip.classList.toggle("shown", i === shown));
+  }
+
+  /* ---- the matrix of heads */
+
+  listenToMatrix() {
+    const { matrix, report } = this;
+    const rows = report.layers.length;
+    const clamp = (value, stop) => Math.min(Math.max(value, 0), stop - 1);
+    const choose = (row, column) => {
+      this.cell = row === null ? null : [clamp(row, rows), clamp(column, report.columns)];
+      this.drawMatrix();
+    };
+    matrix.addEventListener("pointermove", (event) => {
+      const { left, top, cell } = this.measure();
+      const box = matrix.getBoundingClientRect();
+      const row = Math.floor((event.clientY - box.top - top) / cell);
+      const column = Math.floor((event.clientX - box.left - left) / cell);
+      const inside = row >= 0 && row < rows && column >= 0 && column < report.columns;
+      choose(inside ? row : null, column);
+    });
+    matrix.addEventListener("pointerleave", () => choose(null));
+    matrix.addEventListener("blur", () => choose(null));
+    matrix.addEventListener("keydown", (event) => {
+      const [row, column] = this.cell ?? [0, 0];
+      const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+      if (!(event.key in steps)) return;
+      const [down, right] = this.cell ? steps[event.key] : [0, 0];
+      choose(row + down, column + right);
+      event.preventDefault();
+    });
+    new ResizeObserver(() => this.drawMatrix()).observe(matrix);
+  }
+
+  measure() {
+    const zoom = this.matrix.clientWidth / Number(this.matrix.dataset.width);
+    const { cell, left, top } = this.matrix.dataset;
+    return { cell: cell * zoom, left: left * zoom, top: top * zoom };
+  }
+
+  drawMatrix() {
+    const { matrix, report, heads, shown } = this;
+    const { cell, left, top } = this.measure();
+    const rows = report.layers.length, columns = report.columns, dots = window.devicePixelRatio || 1;
+    const weights = heads.subarray(shown * rows * columns, (shown + 1) * rows * columns);
+    const peak = report.pieces[shown].peak;
+    matrix.width = Math.round(matrix.clientWidth * dots);
+    matrix.height = Math.round(matrix.clientHeight * dots);
+    const context = matrix.getContext("2d");
+    context.scale(dots, dots);
+    const gap = cell > 9 ? 1 : 0;
+    for (let i = 0; i < weights.length; i++) {
+      const step = 3 * Math.round((255 * weights[i]) / report.steps);
+      context.fillStyle = `rgb(${palette.subarray(step, step + 3).join()})`;
+      const [row, column] = [Math.floor(i / columns), i % columns];
+      context.fillRect(left + column * cell, top + row * cell, cell - gap, cell - gap);
+    }
+    this.label(context, cell, left, top, rows, columns);
+    const readout = this.root.querySelector(".cell");
+    readout.textContent = "Point at a cell";
+    if (this.cell) {
+      const [row, column] = this.cell;
+      context.strokeStyle = "#fff";
+      context.lineWidth = 1.5;
+      context.strokeRect(left + column * cell, top + row * cell, cell - gap, cell - gap);
+      const weight = (weights[row * columns + column] / report.steps) * peak;
+      readout.textContent = `Layer ${report.layers[row]}, head ${column}: ${short(Number(weight.toPrecision(2)))}`;
+    }
+    this.drawScale("heads", 0, peak, "head weight");
+  }
+
+  label(context, cell, left, top, rows, columns) {
+    context.fillStyle = "#a29cb0";
+    context.font = "11px system-ui, sans-serif";
+    context.textBaseline = "middle";
+    context.textAlign = "right";
+    const each = (cells, room) => Math.max(1, Math.ceil(room / cell), Math.ceil(cells / 16));
+    for (let row = 0; row < rows; row += each(rows, 14)) {
+      context.fillText(this.report.layers[row], left - 6, top + (row + 0.5) * cell);
+    }
+    context.textAlign = "center";
+    for (let column = 0; column < columns; column += each(columns, 22)) {
+      context.fillText(column, left + (column + 0.5) * cell, top + rows * cell + 9);
+    }
+    context.fillText("head", left + (columns * cell) / 2, top + rows * cell + 24);
+    context.rotate(-Math.PI / 2);
+    context.fillText("layer", -top - (rows * cell) / 2, 8);
+  }
+}
+
+/* ---- all of them */
+
+function linked(viewer) {
+  return document.getElementById("linked")?.checked ? shared.viewers : [viewer];
+}
+
+function sameAnswers(viewers) {
+  const texts = viewers.map((viewer) => viewer.chips.map((chip) => chip.textContent).join("\n"));
+  return texts.every((text) => text === texts[0]);
+}
+
+function listenToControls() {
+  const slider = document.getElementById("opacity");
+  const redraw = () => shared.viewers.forEach((viewer) => viewer.draw());
+  const alone = !document.querySelector(".frame img");
+  document.querySelectorAll("[name=view]").forEach((radio) => {
+    radio.disabled = alone && radio.value !== "map";
+    radio.checked = radio.value === (alone ? "map" : "overlay");
+    radio.addEventListener("change", () => {
+      shared.view = radio.value;
+      if (slider) slider.disabled = shared.view !== "overlay";
+      redraw();
+    });
+  });
+  if (alone) shared.view = "map";
+  if (!slider) return;
+  slider.disabled = alone;
+  const read = () => {
+    shared.opacity = slider.value / 100;
+    slider.nextElementSibling.textContent = `${slider.value} %`;
+    redraw();
+  };
+  slider.addEventListener("input", read);
+  read();
+}
+
+async function start() {
+  palette = await inflate(page.palette);
+  for (const root of document.querySelectorAll(".viewer")) {
+    const report = page.reports[root.dataset.report];
+    shared.viewers.push(new Viewer(root, report, await inflate(report.maps), await inflate(report.heads)));
+  }
+  const link = document.querySelector(".linked");
+  if (link) {
+    link.hidden = !sameAnswers(shared.viewers);
+    if (link.hidden) document.getElementById("linked").checked = false;
+  }
+  listenToControls();
+  await Promise.allSettled([...document.images].map((image) => image.decode()));
+  shared.viewers.forEach((viewer) => viewer.draw());
+  addEventListener("resize", () => shared.viewers.forEach((viewer) => viewer.draw()));
+  document.documentElement.dataset.ready = "true";
+}
+
+start();

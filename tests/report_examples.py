@@ -1,0 +1,70 @@
+"""Explanations for the tests of the report: any answer over any grids, with numbers drawn from a seed."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dexar_fast.explanation import Explanation
+from dexar_fast.grid import Grid
+
+WORDS = (" a", " red", " square")
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """What JPEG can do least about."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def plain(width: int = 60, height: int = 40) -> Image.Image:
+    return Image.new("RGB", (width, height), (90, 120, 160))
+
+
+def explanation(
+    tokens: Sequence[str] = WORDS,
+    grids: tuple[Grid, ...] = (Grid(0, 0, 3, 4),),
+    images: tuple[Image.Image, ...] = (plain(),),
+    *,
+    weights: Sequence[float] | None = None,
+    layers: int = 2,
+    heads: int = 4,
+    seed: int = 0,
+    **changes: Any,
+) -> Explanation:
+    """About half of the head weights and, unless given, of the token weights are 0."""
+    draw = np.random.default_rng(seed)
+    visual, length = max((int(grid.cells.max()) + 1 for grid in grids), default=12), len(tokens)
+    scores = torch.from_numpy(draw.random((length, layers, heads), np.float32))
+    kept = (scores - 0.5).relu()
+    maps = torch.from_numpy(draw.random((length, visual), np.float32))
+    given = draw.normal(size=length).clip(0) if weights is None else weights
+    delta = torch.tensor(np.asarray(given, np.float32))
+    fields: dict[str, Any] = {
+        "token_ids": torch.arange(length),
+        "tokens": list(tokens),
+        "visual_positions": torch.arange(visual),
+        "visual_scores": scores,
+        "text_scores": scores - kept,
+        "head_weights": kept,
+        "token_weights": delta,
+        "token_maps": maps,
+        "unfiltered_token_maps": maps,
+        "sequence_map": delta @ maps,
+        "unfiltered_sequence_map": maps.sum(0),
+        "grids": grids,
+        "diagnostics": {},
+        "metadata": {},
+        "images": images,
+    }
+    return Explanation(**fields | changes)
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The bytes that the page's script unpacks."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)

@@ -1,0 +1,514 @@
+"""The pages of the report in Chromium: what pointer, finger, keys and controls do, and that nothing leaves the page."""
+
+import base64
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from report_examples import explanation, noise, plain
+
+import dexar_fast
+from dexar_fast.cli import SAMPLE_IMAGE
+from dexar_fast.explanation import Explanation
+from dexar_fast.grid import Grid
+from dexar_fast.report import colours
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+try:
+    from playwright.sync_api import Browser, Locator, Page, sync_playwright
+except ModuleNotFoundError:
+    pytest.skip("the page tests need Playwright: pip install playwright", allow_module_level=True)
+if BROWSER is None:
+    pytest.skip("the page tests need Chromium: apt-get install chromium", allow_module_level=True)
+
+TILES = (
+    Grid(0, 0, 2, 3, (0, 0, 60, 40), row_stride=4),
+    Grid(0, 8, 3, 3, (60, 0, 120, 40)),
+    Grid(0, 17, 4, 4, (-10, 5, 100, 90)),
+)
+STORY = [" un", "believ", "able", "", "", "\U0001f642", "!", "\n", "The", " red", " cat", " is", " here", "."]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page in a browser of its own, and all that went wrong in it."""
+
+    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+        options = {"viewport": {"width": 1280, "height": 900}} | options
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.page.on("console", lambda message: self.wrong.append(f"console: {message.text}"))
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("request", self._note)
+        self.page.add_init_script(
+            "window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => "
+            "{ window.shifts += entry.value; })).observe({type: 'layout-shift', buffered: true});"
+        )
+        self.path = path
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-ready]")
+        self.settle()
+
+    def _note(self, request: Any) -> None:
+        if request.url != self.path.as_uri() and not request.url.startswith("data:"):
+            self.wrong.append(f"request: {request.url}")
+
+    def settle(self) -> None:
+        """Until the next drawing is done."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def chip(self, index: int) -> Locator:
+        return self.page.locator(".chip").nth(index)
+
+    def value(self, name: str) -> str:
+        return self.page.locator(f"[data-value={name}]").first.inner_text()
+
+    @property
+    def chosen(self) -> str:
+        self.settle()
+        return self.page.locator(".chosen").first.inner_text()
+
+    def pixels(self, selector: str = ".frame:not([hidden]) .heat") -> np.ndarray:
+        """[height, width, 4] of a canvas, opacity not multiplied in."""
+        self.settle()
+        url = self.page.locator(selector).first.evaluate("(canvas) => canvas.toDataURL()")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))
+
+    def show(self, view: str) -> None:
+        self.page.locator(f"[name=view][value={view}]").check(force=True)
+        self.settle()
+
+
+@pytest.fixture
+def opened(browser: Browser, tmp_path: Path) -> Iterator[Any]:
+    pages: list[Opened] = []
+
+    def go(made: Explanation | Path, *, by: Any = "token", **options: Any) -> Opened:
+        path = made if isinstance(made, Path) else tmp_path / "a report with späces.html"
+        if isinstance(made, Explanation):
+            made.to_html(path, by=by)
+        pages.append(Opened(browser, path, **options))
+        return pages[-1]
+
+    yield go
+    for one in pages:
+        assert one.wrong == []
+        one.context.close()
+
+
+def story(**changes: Any) -> Explanation:
+    return explanation(STORY, **{"weights": np.linspace(0, 1, len(STORY)).tolist()} | changes)
+
+
+# --- maps
+
+
+@pytest.mark.parametrize(("grids", "size"), [((Grid(0, 0, 3, 4),), (600, 400)), (TILES, (601, 483))])
+def test_the_canvas_shows_what_heatmap_computes(opened: Any, grids: tuple[Grid, ...], size: tuple[int, int]) -> None:
+    scaled = tuple(
+        Grid(g.image, g.start, g.rows, g.columns, None if g.box is None else tuple(5 * e for e in g.box), g.row_stride)
+        for g in grids
+    )
+    made = story(grids=scaled, images=(plain(*size),))
+    page = opened(made)
+    page.show("map")
+    ramp = colours.palette().astype(int)
+    for token, chip in ((None, None), (0, 0), (8, 6)):
+        if chip is not None:
+            page.chip(chip).click()
+        drawn = page.pixels()
+        heat = made.heatmap(token, resolution="image")
+        assert drawn.shape[:2] == heat.shape
+        expected = ramp[np.minimum(255, (heat * 256).astype(int))]
+        seen = drawn[..., 3] == 255
+        assert (heat[~seen] == 0).all()
+        # Cells are rounded to 255 steps: one step of the palette up or down.
+        steps = [ramp[np.clip((heat * 256).astype(int) + d, 0, 255)] for d in (-1, 0, 1)]
+        off = np.min([np.abs(drawn[..., :3].astype(int) - step).max(-1) for step in steps], axis=0)
+        assert off[seen].max() == 0
+        assert (drawn[seen][:, :3] == expected[seen]).all(-1).mean() > 0.5
+
+
+def test_the_overlay_is_that_of_the_library(opened: Any) -> None:
+    made = story(images=(plain(600, 400),))
+    heat = opened(made).pixels().astype(float)
+    opacity = heat[..., 3:] / 255
+    blended = (1 - opacity) * np.asarray(made.images[0]) + opacity * heat[..., :3]
+    assert np.abs(blended - np.asarray(made.overlay(), float)).max() < 6
+
+
+def test_what_the_model_did_not_see_has_no_colour(opened: Any) -> None:
+    page = opened(story(grids=(Grid(0, 0, 3, 4, (100, 0, 500, 400)),), images=(plain(600, 400),)))
+    page.show("map")
+    opacity = page.pixels()[..., 3]
+    assert (opacity[:, 100:500] == 255).all() and not opacity[:, :100].any() and not opacity[:, 500:].any()
+
+
+def test_a_blank_map_says_so(opened: Any) -> None:
+    maps = explanation().token_maps.clone()
+    maps[1] = 0
+    page = opened(explanation(token_maps=maps, weights=[1.0, 0.0, 0.5]))
+    assert page.page.locator(".badge").is_hidden()
+    page.chip(1).click()
+    page.settle()
+    assert page.page.locator(".badge").inner_text() == "Blank map: no head found more in the image than in the text"
+    assert page.value("place") == "–"  # noqa: RUF001
+    blank = opened(explanation(weights=[0.0, 0.0, 0.0], sequence_map=torch.zeros(12)))
+    assert blank.page.locator(".badge").inner_text() == "Blank map: every token has weight 0"
+
+
+# --- choosing
+
+
+def test_the_pointer_shows_a_token_and_leaves_the_answer_as_it_was(opened: Any) -> None:
+    page = opened(story())
+    whole = page.pixels()
+    assert page.chosen == "Whole answer"
+    page.chip(0).hover()
+    assert page.chosen == "un · token 1"
+    assert (page.pixels() != whole).any()
+    page.page.mouse.move(5, 5)
+    assert page.chosen == "Whole answer"
+    assert (page.pixels() == whole).all()
+
+
+def test_a_click_keeps_a_token_and_a_second_one_lets_it_go(opened: Any) -> None:
+    page = opened(story())
+    page.chip(1).click()
+    page.page.mouse.move(5, 5)
+    assert page.chosen == "believ · token 2"
+    assert page.chip(1).get_attribute("aria-selected") == "true"
+    page.chip(1).click()
+    assert page.page.locator("[aria-selected=true]").count() == 0
+    page.chip(2).click()
+    page.page.locator(".whole").click()
+    assert page.chosen == "Whole answer"
+
+
+def test_a_tap_chooses(opened: Any) -> None:
+    page = opened(story(), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page.chip(4).tap()
+    assert page.chosen == "! · token 7"
+    page.chip(4).tap()
+    assert page.chosen == "Whole answer"
+
+
+def test_the_keyboard_reaches_every_token(opened: Any) -> None:
+    page = opened(story())
+    keys = page.page.keyboard
+    page.page.locator(".whole").focus()
+    keys.press("Tab")
+    assert page.chosen == "un · token 1"
+    for key, expected in (
+        ("ArrowRight", "believ"), ("ArrowLeft", "un"), ("ArrowLeft", "un"), ("End", "."), ("ArrowRight", "."),
+        ("Home", "un"), ("ArrowDown", "The"), ("ArrowUp", "un"),
+    ):  # fmt: skip
+        keys.press(key)
+        assert page.chosen.split(" · ")[0] == expected, key
+        assert page.page.evaluate("document.activeElement.textContent") == expected
+    assert page.page.locator(".chip[tabindex='0']").count() == 1
+    keys.press("Escape")
+    assert page.chosen == "Whole answer"
+    outline = page.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+def test_arrows_follow_the_reading_direction(opened: Any) -> None:
+    page = opened(explanation([" القط", "ة", " هنا"]))
+    page.chip(0).click()
+    page.page.keyboard.press("ArrowLeft")
+    assert page.chosen.startswith("ة")
+    left, right = (page.chip(i).bounding_box()["x"] for i in (2, 0))
+    assert left < right
+
+
+def test_the_facts_of_a_token(opened: Any) -> None:
+    made = story()
+    page = opened(made)
+    assert page.value("weight") == "11 of 12"
+    page.chip(3).click()
+    page.settle()
+    weight, heaviest = made.token_weights[5], made.token_weights.max()
+    assert page.chosen == "\U0001f642 · tokens 4–6"  # noqa: RUF001
+    assert page.value("weight") == f"{weight:.3g} ({round(float(100 * weight / heaviest))} % of top)"
+    assert page.value("heads") == f"{int((made.head_weights[3:6].amax(0) > 0).sum())} of 8"
+    high = page.page.locator("[data-scale=map] [data-high]").inner_text()
+    merged = (made.token_weights[3:6, None] * made.token_maps[3:6]).sum(0)
+    assert float(high) == pytest.approx(float(merged.max()), rel=0.006)
+
+
+def test_characters_are_whole_and_words_on_demand(opened: Any) -> None:
+    texts = opened(story()).page.locator(".chip").all_inner_texts()
+    assert texts == ["un", "believ", "able", "\U0001f642", "!", "↵", "The", "red", "cat", "is", "here", "."]
+    texts = opened(story(), by="word").page.locator(".chip").all_inner_texts()
+    assert texts[:2] == ["unbelievable", "\U0001f642"]
+
+
+def test_letters_join_across_chips(opened: Any) -> None:
+    apart, joined = explanation([" كت", "اب"]), explanation([" كتاب"])
+    widths = []
+    for made in (apart, joined):
+        page = opened(made)
+        boxes = [chip.bounding_box() for chip in page.page.locator(".chip").all()]
+        widths.append(max(b["x"] + b["width"] for b in boxes) - min(b["x"] for b in boxes))
+    assert abs(widths[0] - widths[1]) < 1
+
+
+# --- controls
+
+
+def test_the_slider_sets_the_opacity(opened: Any) -> None:
+    page = opened(story())
+    slider = page.page.locator("#opacity")
+    before = page.pixels()[..., 3].max()
+    assert before == round(0.85 * 255)
+    slider.fill("40")
+    assert page.pixels()[..., 3].max() == round(0.4 * 255)
+    assert page.page.locator("output").inner_text() == "40 %"
+    slider.focus()
+    page.page.keyboard.press("ArrowRight")
+    assert page.page.locator("output").inner_text() == "41 %"
+
+
+def test_the_switch_shows_image_overlay_or_map(opened: Any) -> None:
+    page = opened(story())
+    image, heat = page.page.locator(".frame img"), page.page.locator(".heat")
+    for view, expected in (("image", (True, False)), ("map", (False, True)), ("overlay", (True, True))):
+        page.show(view)
+        assert (image.is_visible(), heat.is_visible()) == expected
+        assert page.page.locator("#opacity").is_enabled() == (view == "overlay")
+    page.page.locator("[value=overlay]").focus()
+    page.page.keyboard.press("ArrowRight")
+    page.settle()
+    assert not image.is_visible()
+
+
+def test_the_matrix_tells_each_heads_weight(opened: Any) -> None:
+    made = story(metadata={"settings": {"layers": [3, 7]}})
+    page = opened(made)
+    page.chip(0).click()
+    page.page.locator(".matrix").focus()
+    for _ in range(2):
+        page.page.keyboard.press("ArrowDown")
+    for _ in range(9):
+        page.page.keyboard.press("ArrowRight")
+    said = page.page.locator(".cell").inner_text()
+    name, weight = said.split(": ")
+    assert name == "Layer 7, head 3"
+    assert float(weight) == pytest.approx(float(made.head_weights[0, 1, 3]), abs=0.004)
+    page.page.mouse.move(0, 0)
+    box = page.page.locator(".matrix").bounding_box()
+    page.page.mouse.move(box["x"] + 46 + 2.5 * 26, box["y"] + 7 + 13)
+    assert page.page.locator(".cell").inner_text().startswith("Layer 3, head 2:")
+    high = page.page.locator("[data-scale=heads] [data-high]").inner_text()
+    assert float(high) == pytest.approx(float(made.head_weights[0].max()), rel=0.006)
+
+
+def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:
+    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2, frames=2))
+    page = opened(story(grids=grids, images=(plain(300, 200), plain(200, 300), plain(200, 300), plain(50, 50))))
+    thumbs = page.page.locator(".thumb")
+    assert thumbs.all_inner_texts() == ["image 1", "frame 1", "frame 2", "image 2"]
+    first = page.pixels()
+    thumbs.nth(1).click()
+    second = page.pixels()
+    assert second.shape != first.shape
+    page.page.keyboard.press("ArrowRight")
+    assert (page.pixels() == second).all(), "two frames share a grid"
+    assert page.page.locator(".frame:visible").count() == 1
+    assert thumbs.nth(2).get_attribute("aria-selected") == "true"
+    drawn = page.pixels(".thumb:nth-child(1) canvas")
+    page.chip(0).click()
+    assert (page.pixels(".thumb:nth-child(1) canvas") != drawn).any(), "thumbnails show heat of their own"
+    page.page.keyboard.press("Escape")
+    thumbs.nth(3).click()
+    page.settle()
+    assert "None of the visual tokens" in page.page.locator(".badge:visible").inner_text()
+
+
+# --- pages that lack something, and several in one
+
+
+def test_unknown_geometry_and_images_that_were_not_kept(opened: Any) -> None:
+    page = opened(story(grids=()))
+    assert "no map to show" in page.page.locator(".note").inner_text()
+    assert page.page.locator("#opacity").count() == 0
+    page.chip(0).click()
+    assert page.chosen == "un · token 1"
+    assert opened(story(grids=(), images=())).page.locator(".matrix").is_visible()
+    bare = opened(story(images=()))
+    assert bare.pixels()[..., 3].min() == 255
+    assert bare.page.locator("[value=map]").is_checked() and bare.page.locator("[value=image]").is_disabled()
+
+
+def test_an_empty_answer(opened: Any) -> None:
+    page = opened(explanation([]))
+    assert page.page.locator(".answer").inner_text() == "(no tokens)"
+    assert not page.pixels()[..., 3].any()
+
+
+def test_side_by_side(opened: Any, tmp_path: Path) -> None:
+    path = tmp_path / "both.html"
+    dexar_fast.compare_html([story(), story(seed=1)], path, titles=["paper", "official"])
+    page = opened(path)
+    assert page.page.locator("h2").all_inner_texts() == ["paper", "official"]
+    left, right = (box.bounding_box() for box in page.page.locator("article").all())
+    assert left["y"] == right["y"] and left["x"] + left["width"] < right["x"]
+    page.chip(1).click()
+    page.settle()
+    assert page.page.locator(".chosen").all_inner_texts() == ["believ · token 2"] * 2
+    page.page.locator("#linked").uncheck()
+    page.chip(0).click()
+    page.settle()
+    assert page.page.locator(".chosen").all_inner_texts() == ["un · token 1", "believ · token 2"]
+    page.show("map")
+    assert page.page.locator(".frame img:visible").count() == 0
+    page.page.locator("#opacity").count()
+    different = tmp_path / "different.html"
+    dexar_fast.compare_html([story(), explanation(), story()], different)
+    assert opened(different).page.locator(".linked").is_hidden()
+
+
+def test_the_embedded_models_answer(opened: Any) -> None:
+    made = dexar_fast.Explainer.from_pretrained().explain(str(SAMPLE_IMAGE), "Describe the image.", "A red triangle.")
+    page = opened(made)
+    assert page.page.locator(".chip").count() == len(made)
+    heaviest = int(made.token_weights.argmax())
+    page.chip(heaviest).click()
+    page.show("map")
+    hot = np.unravel_index(made.heatmap(heaviest, resolution="image").argmax(), made.images[0].size[::-1])
+    drawn = page.pixels()[..., :3].astype(int).sum(-1)
+    scale = drawn.shape[0] / made.images[0].height
+    y, x = (int(edge * scale) for edge in hot)
+    assert drawn[y, x] > drawn.max() - 12
+
+
+# --- the page as a page
+
+
+LAYOUTS = {
+    "desktop": {},
+    "phone": {
+        "viewport": {"width": 360, "height": 740},
+        "has_touch": True,
+        "is_mobile": True,
+        "device_scale_factor": 3,
+    },
+    "dark": {"color_scheme": "dark"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_moves_and_nothing_sticks_out(opened: Any, tmp_path: Path, layout: str) -> None:
+    grids = (Grid(0, 0, 3, 4), Grid(1, 12, 2, 2, frames=2))
+    tokens = [f" word{i}" for i in range(300)] + [" " + "long" * 60]
+    made = explanation(
+        tokens, grids, (noise(700, 500), plain(200, 300), plain(200, 300)), layers=32, heads=32,
+        metadata={"prompt": "x" * 3000, "model": "m" * 200, "settings": {"layers": list(range(32))}},
+    )  # fmt: skip
+    page = opened(made, **LAYOUTS[layout])
+    for index in (3, 0, 300):
+        (page.chip(index).tap if layout == "phone" else page.chip(index).hover)()
+        page.settle()
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.page.evaluate(wide) == 0
+    assert page.page.evaluate("window.shifts") < 0.01
+    page.page.wait_for_timeout(50)
+
+
+def test_dark_and_light(opened: Any) -> None:
+    grounds = [
+        opened(story(), color_scheme=scheme).page.evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark")
+    ]
+    light, dark = (sum(map(int, ground[4:-1].split(","))) for ground in grounds)
+    assert light > 700 and dark < 60
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(opened: Any, scheme: Any) -> None:
+    page = opened(story(), color_scheme=scheme)
+    worst = page.page.evaluate(CONTRAST)
+    assert worst["contrast"] >= 4.5, worst
+
+
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    const colour = parse(getComputedStyle(element).backgroundColor);
+    return colour[3] === 0 && element.parentElement ? ground(element.parentElement) : colour;
+  };
+  let worst = { contrast: 21 };
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest(".unseen, script, .badge")) continue;
+    const [a, b] = [light(parse(getComputedStyle(element).color)), light(ground(element))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < worst.contrast) worst = { contrast, text: element.textContent.slice(0, 40), tag: element.className };
+  }
+  return worst;
+}"""
+
+
+def test_everything_has_a_name(opened: Any) -> None:
+    page = opened(story(grids=(Grid(0, 0, 3, 4), Grid(1, 0, 2, 2)), images=(plain(), plain())))
+    tree = page.page.locator("body").aria_snapshot()
+    for line in (
+        'heading "What the model looked at" [level=1]', 'listbox "Answer"', 'option "un, weight 0"', 'radio "Overlay"',
+        'slider "Opacity', 'listbox "Images and frames"', 'option "image 1"', 'img "Image 1 of 2',
+        'button "Whole answer"', 'application "Head weights',
+    ):  # fmt: skip
+        assert line in tree, line
+    nameless = "[...document.querySelectorAll('img:not([alt]), input:not([id]):not([name])')].length"
+    assert page.page.evaluate(nameless) == 0
+    assert page.page.evaluate("document.documentElement.lang") == "en"
+    ids = page.page.evaluate("[...document.querySelectorAll('[id]')].map((element) => element.id)")
+    assert len(ids) == len(set(ids))
+
+
+HOSTILE = "\"'></span></script><script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)><!--"
+
+
+def test_markup_from_users_and_models_does_not_run(opened: Any, tmp_path: Path) -> None:
+    made = explanation(
+        [HOSTILE, " b"],
+        diagnostics={"text_winners": [{"token": HOSTILE, "share": 0.9}], "warnings": [HOSTILE]},
+        metadata={"model": HOSTILE, "prompt": HOSTILE, "settings": {HOSTILE: HOSTILE}, HOSTILE: [HOSTILE]},
+    )
+    page = opened(made)
+    assert page.chip(0).inner_text() == HOSTILE
+    page.chip(0).click()
+    assert page.chosen.startswith(HOSTILE[:20])
+    path = tmp_path / "'><script>alert(1)<" / "x.html"
+    path.parent.mkdir()
+    dexar_fast.compare_html([made, made], path, titles=[HOSTILE, HOSTILE])
+    assert opened(path).page.locator("h2").first.inner_text() == HOSTILE
+
+
+def test_only_the_pages_own_script_may_run(opened: Any) -> None:
+    page = opened(story())
+    page.page.evaluate(
+        "() => { const script = document.createElement('script'); script.textContent = 'window.ran = true';"
+        "document.body.append(script); }"
+    )
+    assert page.page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in line for line in page.wrong)
+    page.wrong.clear()

@@ -1,0 +1,385 @@
+"""The report without a browser: how an answer is cut, what is said, what the file holds, the animation."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from report_examples import explanation, noise, unpacked
+
+from dexar_fast import compare_html
+from dexar_fast.errors import FileError, InputError
+from dexar_fast.explanation import Explanation
+from dexar_fast.grid import Grid
+from dexar_fast.report import colours, page, pictures, plain_words, words
+
+WOMAN, ZWJ = "\U0001f469", "\u200d"
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def written(made: Explanation, tmp_path: Path, **options: Any) -> Path:
+    made.to_html(tmp_path / "report.html", **options)
+    return tmp_path / "report.html"
+
+
+# --- cutting
+
+
+@pytest.mark.parametrize(
+    ("tokens", "by_token", "by_word"),
+    [
+        ([" un", "believ", "able", "!"], [" un", "believ", "able", "!"], [" unbelievable", "!"]),
+        ([" don", "'t", " go"], [" don", "'t", " go"], [" don't", " go"]),
+        ([" '", "quoted", "'"], [" '", "quoted", "'"], [" '", "quoted", "'"]),
+        ([" 3", ".", "14", ".", " 2"], [" 3", ".", "14", ".", " 2"], [" 3.14", ".", " 2"]),
+        (["", "", "é", "tude"], ["é", "tude"], ["étude"]),
+        ([" x", "", "", "", "\U0001f642"], [" x", "\U0001f642"], [" x", "\U0001f642"]),
+        ([" a", "", ""], [" a"], [" a"]),
+        (["", ""], [""], [""]),
+        ([WOMAN, ZWJ, WOMAN, " x"], [WOMAN + ZWJ + WOMAN, " x"], [WOMAN + ZWJ + WOMAN, " x"]),
+        (["e", "\u0301", "t"], ["e\u0301", "t"], ["e\u0301t"]),
+        (["\U0001f44d", "\U0001f3fd"], ["\U0001f44d\U0001f3fd"], ["\U0001f44d\U0001f3fd"]),
+        (
+            ["\U0001f1e9", "\U0001f1ea", "\U0001f1eb", "\U0001f1f7"],
+            ["\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"],
+            ["\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7"],
+        ),
+        (["猫", "が", "寝"], ["猫", "が", "寝"], ["猫", "が", "寝"]),
+        ([" القط", "ة"], [" القط", "ة"], [" القطة"]),
+        ([" \u0939", "\u093f", "\u0928"], [" \u0939\u093f", "\u0928"], [" \u0939\u093f\u0928"]),
+        ([], [], []),
+    ],
+)
+def test_where_an_answer_is_cut(tokens: list[str], by_token: list[str], by_word: list[str]) -> None:
+    for by, expected in (("token", by_token), ("word", by_word)):
+        spans = words.cut(tokens, by)
+        assert ["".join(tokens[t] for t in span) for span in spans] == expected
+        assert [t for span in spans for t in span] == list(range(len(tokens)))
+
+
+def test_a_word_weighs_as_its_heaviest_token_and_its_map_is_weighted_like_the_answers() -> None:
+    made = explanation([" un", "able", " to"], weights=[1.0, 3.0, 0.0])
+    found = words.pieces(made, "word")
+    assert found.spans == [range(0, 2), range(2, 3)]
+    np.testing.assert_allclose(found.weights, [3, 0])
+    np.testing.assert_allclose(found.maps[0], (made.token_maps[0] + 3 * made.token_maps[1]).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(found.maps[1], made.token_maps[2].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(found.heads[0], made.head_weights[:2].amax(0).numpy(), rtol=1e-6)
+
+
+def test_the_map_of_a_word_without_weight_is_the_plain_sum() -> None:
+    made = explanation([" un", "able"], weights=[0.0, 0.0])
+    np.testing.assert_allclose(words.pieces(made, "word").maps[0], made.token_maps.sum(0).numpy(), rtol=1e-6)
+
+
+def test_ids_that_stand_for_tokens_are_not_run_together() -> None:
+    made = explanation(["0", "1", "2"])
+    assert words.pieces(made, "word").texts == [" 0", " 1", " 2"]
+
+
+@pytest.mark.parametrize("by", ["sentence", None, 3])
+def test_an_unknown_way_to_cut_is_refused(tmp_path: Path, by: Any) -> None:
+    for refused in (
+        lambda: explanation().to_html(tmp_path / "x", by=by),
+        lambda: explanation().frames(by=by),
+        lambda: compare_html([explanation()] * 2, tmp_path / "x", by=by),
+    ):
+        with pytest.raises(InputError, match="'token' or 'word'"):
+            refused()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" red", (" ", "red", "")),
+        ("\n\nThe ", ("\n\n", "The", " ")),
+        ("\n", ("", "↵", "\n")),
+        (" ", ("", "␣", " ")),
+        ("", ("", "∅", "")),
+        ("a\x00b", ("", "a\u2400b", "")),
+        ("\ud800", ("", "\ufffd", "")),
+        ("\u202eabc", ("", "\ufffdabc", "")),
+    ],
+)
+def test_what_stands_on_a_chip(text: str, expected: tuple[str, str, str]) -> None:
+    assert words.shown(text) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("12 קט", "rtl"), (" قطة cat", "rtl"), ("cat قطة", "ltr"), ("", "ltr")])
+def test_direction(text: str, expected: str) -> None:
+    assert words.direction(text) == expected
+
+
+# --- sentences
+
+
+def winner(share: float, token: str = "assistant", position: int = 5) -> dict[str, Any]:
+    return {"text_winners": [{"position": position, "token": token, "share": share}]}
+
+
+def said(made: Explanation) -> str:
+    return " ".join(map(str, plain_words.diagnose(made)))
+
+
+def test_a_token_that_hides_the_image_is_named_with_what_to_try() -> None:
+    made = explanation([f" w{i}" for i in range(15)], weights=[0.0] * 11 + [1.0] * 4, diagnostics=winner(0.83))
+    expected = "11 of 15 tokens have weight 0; the token `assistant` wins the text score in 83 % of heads: "
+    expected += "try `text_set=content`."
+    assert said(made).startswith(expected)
+    generated = explanation(
+        weights=[0.0, 1.0, 1.0], diagnostics=winner(0.83, position=9), metadata={"prompt_tokens": 9}
+    )
+    assert "try `text_set=prompt`" in said(generated)
+    done = explanation(
+        weights=[0.0, 1.0, 1.0], diagnostics=winner(0.83), metadata={"settings": {"text_set": "content"}}
+    )
+    assert "83 % of heads." in said(done) and "try" not in said(done)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([0.0, 0.0, 0.0], "All 3 tokens have weight 0, so the map of the whole answer is blank."),
+        ([0.0, 1.0, 1.0], "1 of 3 tokens has weight 0."),
+        ([1.0, 1.0, 1.0], "None of the 3 tokens have weight 0."),
+        ([0.0], "The only token has weight 0, so the map of the whole answer is blank."),
+        ([1.0], "The only token does not have weight 0."),
+        ([], "The answer holds no tokens."),
+    ],
+)
+def test_how_many_tokens_have_weight(weights: list[float], expected: str) -> None:
+    made = explanation([f" w{i}" for i in range(len(weights))], weights=weights)
+    assert str(plain_words.diagnose(made)[0]) == expected
+
+
+def test_heads_are_counted_and_warnings_repeated() -> None:
+    made = explanation(diagnostics={"warnings": ["an unknown {family}"]} | winner(0.1))
+    kept, total = int((made.head_weights > 0).sum()), made.head_weights.numel()
+    text = said(made)
+    assert f"counted for each token ({kept} of {total})" in text and "an unknown {family}" in text
+    assert "`assistant` is the strongest for the most heads (10 %)" in text
+
+
+@pytest.mark.parametrize("junk", [{"text_winners": 3}, {"text_winners": [{}]}, {"warnings": "no list"}, {}])
+def test_diagnostics_of_another_make_do_not_stop_the_page(tmp_path: Path, junk: dict[str, Any]) -> None:
+    assert written(explanation(diagnostics=junk), tmp_path).stat().st_size
+
+
+def test_facts_name_settings_versions_and_seconds() -> None:
+    metadata = {"settings": {"layers": [0, 1, 2], "map_filter": None}, "seconds": {"explain": 0.25}, "prompt": "p"}
+    assert plain_words.facts(metadata) == [
+        ("settings / layers", "0 to 2"),
+        ("settings / map filter", "none"),
+        ("seconds", "explain 0.25"),
+    ]
+
+
+# --- colours
+
+
+def test_every_chip_can_be_read() -> None:
+    def luminance(colour: np.ndarray) -> float:
+        share = colour / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    for step in range(256):
+        ground = colours.of(step / 256)
+        ink = np.array([0, 0, 0] if colours.ink_on(ground) == "#000" else [255, 255, 255])
+        light, dark = sorted((luminance(ground), luminance(ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+# --- the file
+
+
+def test_the_page_is_one_file_that_names_no_other(tmp_path: Path) -> None:
+    text = written(explanation(), tmp_path).read_text("utf-8")
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)|url\(|@import|https?://""", text)
+    assert "default-src 'none'" in text
+
+
+def test_512_tokens_on_576_cells_with_a_large_photo_stay_under_2_mb(tmp_path: Path) -> None:
+    tokens = [f" word{i}" for i in range(512)]
+    made = explanation(tokens, (Grid(0, 0, 24, 24),), (noise(2400, 1800),), layers=32, heads=32)
+    assert 500_000 < written(made, tmp_path).stat().st_size < 2_000_000
+
+
+def test_many_frames_share_the_bytes_of_one_page(tmp_path: Path) -> None:
+    grids = tuple(Grid(2 * i, 4 * i, 2, 2, frames=2) for i in range(8))
+    path = written(explanation(grids=grids, images=tuple(noise(640, 480, i) for i in range(16))), tmp_path)
+    assert path.stat().st_size < 1_500_000
+    assert [p["name"] for p in data_of(path)["reports"][0]["pictures"]] == [f"frame {i}" for i in range(1, 17)]
+
+
+@pytest.mark.parametrize("by", ["token", "word"])
+def test_the_numbers_of_the_page_are_those_of_the_explanation(tmp_path: Path, by: Any) -> None:
+    grids = (Grid(0, 1, 3, 4, row_stride=5), Grid(0, 16, 2, 2))
+    made = explanation([" un", "able", " to"], grids, weights=[1.0, 3.0, 0.0])
+    report = data_of(written(made, tmp_path, by=by))["reports"][0]
+    cells = unpacked(report["maps"]).reshape(len(report["pieces"]), -1)
+    last = 1 if by == "word" else 2
+    for row, token in ((last, 2), (-1, None)):
+        pieces = [part.ravel() for part in _normalised(made, token)]
+        np.testing.assert_allclose(cells[row] / 255, np.concatenate(pieces), atol=0.5 / 255 + 1e-6)
+    heads = unpacked(report["heads"]).reshape(len(report["pieces"]), -1)
+    peak = report["pieces"][last]["peak"]
+    np.testing.assert_allclose(heads[last] * peak / 255, made.head_weights[2].ravel(), atol=peak / 400)
+    np.testing.assert_allclose(report["pieces"][last]["weight"], 0)
+    assert report["pieces"][0]["weight"] == (3 if by == "word" else 1)
+    assert report["pieces"][last]["high"] == pytest.approx(
+        max(float(made.token_maps[2][grid.cells].max()) for grid in grids), rel=1e-3
+    )
+
+
+def _normalised(made: Explanation, token: int | None) -> list[np.ndarray]:
+    values = (made.sequence_map if token is None else made.token_maps[token]).numpy()
+    used = np.concatenate([values[grid.cells].ravel() for grid in made.grids])
+    return [(values[grid.cells] - used.min()) / (used.max() - used.min()) for grid in made.grids]
+
+
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)"><!-- {{ 7 * 7 }} \u2028'
+
+
+def test_markup_is_text_wherever_it_comes_from(tmp_path: Path) -> None:
+    made = explanation(
+        [HOSTILE, " b"],
+        diagnostics=winner(0.9, HOSTILE) | {"warnings": [HOSTILE]},
+        metadata={"model": HOSTILE, "prompt": HOSTILE, HOSTILE: HOSTILE, "settings": {HOSTILE: [HOSTILE]}},
+    )
+    compare_html([made, made], tmp_path / "both.html", titles=[HOSTILE, HOSTILE])
+    for path in (written(made, tmp_path), tmp_path / "both.html"):
+        text = path.read_text("utf-8")
+        assert text.count("<script") == 2 and text.count("</script") == 2
+        assert "<img src=x" not in text and "<!--" not in text and "{{ 7 * 7 }}" in text
+        assert data_of(path)["reports"]
+
+
+@pytest.mark.parametrize("token", ["\ud800", "\x00", "\U0001f642", "{}", "%s"])
+def test_any_text_can_be_written(tmp_path: Path, token: str) -> None:
+    made = explanation([token, " b"], diagnostics=winner(0.9, token), metadata={"prompt": token, "model": token})
+    written(made, tmp_path).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"grids": ()}, "There is no map to show"),
+        ({"grids": (), "images": ()}, "There is no map to show"),
+        ({"images": ()}, "The image was not kept"),
+    ],
+)
+def test_what_is_missing_is_said(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    text = written(explanation(**change), tmp_path).read_text("utf-8")
+    assert sentence in text and 'role="option"' in text
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
+def test_images_of_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    made = explanation(images=(Image.new("RGB", size, "red"),))
+    (shown,) = pictures.pictures(made)
+    assert min(shown.width, shown.height) >= 1 and max(shown.width, shown.height) <= 960
+    assert 1 / 6 <= shown.ratio <= 6
+    assert written(made, tmp_path).stat().st_size < 100_000
+
+
+def test_an_answer_without_tokens(tmp_path: Path) -> None:
+    assert "(no tokens)" in written(explanation([]), tmp_path).read_text("utf-8")
+    with pytest.raises(InputError, match="no tokens to animate"):
+        explanation([]).to_gif(tmp_path / "x.gif")
+
+
+def test_a_page_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    explanation().to_html(path)
+    assert path.read_text("utf-8").endswith("</html>")
+    with pytest.raises(FileError, match="does not exist"):
+        explanation().to_html(tmp_path / "none" / "report.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_compare_needs_two_and_as_many_titles(tmp_path: Path) -> None:
+    made = explanation(metadata={"model": "org/model-7b"})
+    for too_few in ([], [made]):
+        with pytest.raises(InputError, match="two explanations or more"):
+            compare_html(too_few, tmp_path / "x")
+    with pytest.raises(InputError, match="2 explanations, but 1 titles"):
+        compare_html([made, made], tmp_path / "x", titles=["a"])
+    compare_html((made for _ in range(2)), tmp_path / "x")
+    text = (tmp_path / "x").read_text("utf-8")
+    assert "model-7b (1)" in text and "model-7b (2)" in text
+
+
+# --- the animation
+
+
+def test_one_frame_for_each_token_with_its_overlay_and_the_answer_so_far() -> None:
+    made = explanation([" red", " car", " here"], images=(noise(200, 100),))
+    shown = made.frames(width=200)
+    assert len(shown) == 3 and {frame.size for frame in shown} == {shown[0].size}
+    for token, frame in enumerate(shown):
+        np.testing.assert_array_equal(np.asarray(frame)[:100], np.asarray(made.overlay(token)))
+    ink = [int((np.asarray(frame)[100:] != np.asarray(shown[0])[-1, -1]).sum()) for frame in shown]
+    assert ink[0] < ink[1] < ink[2]
+
+
+def test_words_can_be_animated_over_another_picture() -> None:
+    made = explanation([" un", "able", " to"])
+    shown = made.frames(noise(640, 320), by="word", width=320)
+    assert len(shown) == 2 and shown[0].width == 320 and shown[0].mode == "RGB"
+
+
+def test_long_answers_scroll_and_tall_images_fit() -> None:
+    made = explanation([f" word{i}\n" for i in range(40)], images=(noise(20, 400),))
+    shown = made.frames(width=100)
+    assert len({frame.size for frame in shown}) == 1 and shown[0].height < 400
+    assert np.asarray(shown[-1])[200:].std() > 0
+
+
+def test_any_text_can_be_drawn() -> None:
+    tokens = ["\ud800", "\x00", " שלום", " 猫", "\U0001f642", "", "\t", "a" * 300, "\n\n", " \u0939\u093f"]
+    assert len(explanation(tokens).frames()) == len(words.cut(tokens, "token"))
+
+
+def test_a_gif_repeats_every_frame(tmp_path: Path) -> None:
+    made = explanation()
+    made.to_gif(tmp_path / "a.gif", width=128, seconds=0.25)
+    with Image.open(tmp_path / "a.gif") as animation:
+        frames = [frame.copy() for frame in ImageSequence.Iterator(animation)]
+        assert len(frames) == len(made)
+        assert animation.info["loop"] == 0 and animation.info["duration"] == 250
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 10}, "from 64"),
+        ({"width": 99.5}, "integer"),
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": "1"}, "seconds"),
+    ],
+)
+def test_a_gif_of_impossible_size_or_speed_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        explanation().to_gif(tmp_path / "a.gif", **options)
+
+
+def test_no_animation_without_a_place_for_the_map() -> None:
+    with pytest.raises(InputError, match="geometry"):
+        explanation(grids=()).frames()
+
+
+def test_the_script_and_style_are_plain_files_without_closing_tags() -> None:
+    for name in ("report.js", "report.css"):
+        assert "</" not in page._source(name)
