@@ -172,6 +172,15 @@ def test_a_blank_map_says_so(opened: Any) -> None:
     assert blank.page.locator(".badge").inner_text() == "Blank map: every token has weight 0"
 
 
+def test_a_map_that_hardly_varies_is_not_called_blank(opened: Any) -> None:
+    maps = 1000 + explanation().token_maps / 100
+    hardly = opened(explanation(token_maps=maps, weights=[1.0, 1.0, 1.0], sequence_map=maps.sum(0)))
+    assert hardly.page.locator(".badge").is_hidden()
+    even = torch.full((3, 12), 2.0)
+    flat = opened(explanation(token_maps=even, weights=[1.0, 1.0, 1.0], sequence_map=even.sum(0)))
+    assert flat.page.locator(".badge").inner_text() == "Even map: every patch counts alike"
+
+
 # --- choosing
 
 

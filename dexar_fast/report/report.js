@@ -209,9 +209,25 @@ class Viewer {
     });
   }
 
+  /* The steps of the map that is shown, those of all images. */
+  get values() {
+    return this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells);
+  }
+
   paint(picture, width, height) {
     const grids = this.report.grids.filter((grid) => grid.first <= picture && picture < grid.stop);
-    return paint(grids, this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells), width, height);
+    return paint(grids, this.values, width, height);
+  }
+
+  /* Why the picture carries no heat; empty where it may. A map that varies at all has a hottest cell. */
+  get complaint() {
+    if (!this.report.grids.length) return "";
+    if (!this.report.pictures[this.picture].mapped) return "None of the visual tokens belongs to this image";
+    if (this.values.some((step) => step > 0)) return "";
+    if (this.report.pieces[this.shown].high !== 0) return "Even map: every patch counts alike";
+    return this.shown === this.whole
+      ? "Blank map: every token has weight 0"
+      : "Blank map: no head found more in the image than in the text";
   }
 
   drawMap() {
@@ -227,12 +243,8 @@ class Viewer {
     canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
     const { low, high } = this.report.pieces[this.shown];
     const badge = frame.querySelector(".badge");
-    badge.textContent = !this.report.pictures[this.picture].mapped
-      ? "None of the visual tokens belongs to this image"
-      : this.shown === this.whole
-        ? "Blank map: every token has weight 0"
-        : "Blank map: no head found more in the image than in the text";
-    badge.hidden = !this.report.grids.length || (this.report.pictures[this.picture].mapped && low !== high);
+    badge.textContent = this.complaint;
+    badge.hidden = !badge.textContent;
     if (this.report.grids.length) this.drawScale("map", low, high, "map value");
   }
 
