@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
-from report_examples import explanation, noise, unpacked
+from report_examples import explanation, noise, plain, unpacked
 
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
@@ -219,6 +219,13 @@ def test_many_frames_share_the_bytes_of_one_page(tmp_path: Path) -> None:
     path = written(explanation(grids=grids, images=tuple(noise(640, 480, i) for i in range(16))), tmp_path)
     assert path.stat().st_size < 1_500_000
     assert [p["name"] for p in data_of(path)["reports"][0]["pictures"]] == [f"frame {i}" for i in range(1, 17)]
+
+
+def test_the_last_frame_of_an_odd_number_is_a_frame(tmp_path: Path) -> None:
+    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2, frames=2), Grid(3, 8, 2, 2))
+    path = written(explanation(grids=grids, images=(plain(),) * 4), tmp_path)
+    names = [picture["name"] for picture in data_of(path)["reports"][0]["pictures"]]
+    assert names == ["image 1", "frame 1", "frame 2", "frame 3"]
 
 
 @pytest.mark.parametrize("by", ["token", "word"])

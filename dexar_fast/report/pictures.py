@@ -60,11 +60,13 @@ def pictures(explanation: Explanation) -> list[Picture]:
 
 
 def _names(explanation: Explanation) -> list[str]:
-    frames = {index for grid in explanation.grids if grid.frames > 1 for index in grid.images}
+    """Frames stand behind all images; the last grid of a video may cover a single one."""
+    count = placing.count(explanation)
+    first_frame = min((grid.image for grid in explanation.grids if grid.frames > 1), default=count)
     counts = {"image": 0, "frame": 0}
     names = []
-    for index in range(placing.count(explanation)):
-        kind = "frame" if index in frames else "image"
+    for index in range(count):
+        kind = "image" if index < first_frame else "frame"
         counts[kind] += 1
         names.append(f"{kind} {counts[kind]}")
     return names
