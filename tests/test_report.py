@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 from report_examples import explanation, noise, plain, unpacked
 
@@ -303,6 +304,19 @@ def test_an_answer_without_tokens(tmp_path: Path) -> None:
     assert "(no tokens)" in written(explanation([]), tmp_path).read_text("utf-8")
     with pytest.raises(InputError, match="no tokens to animate"):
         explanation([]).to_gif(tmp_path / "x.gif")
+
+
+@pytest.mark.parametrize("axes", [{"layers": 0}, {"heads": 0}])
+def test_an_explanation_without_heads(tmp_path: Path, axes: dict[str, int]) -> None:
+    assert "Head weights" not in written(explanation(**axes), tmp_path).read_text("utf-8")
+
+
+def test_an_explanation_without_visual_tokens(tmp_path: Path) -> None:
+    none = torch.zeros(3, 0)
+    names = ("token_maps", "unfiltered_token_maps", "sequence_map", "unfiltered_sequence_map")
+    arrays = {name: none if name.endswith("token_maps") else none[0] for name in names}
+    made = explanation(grids=(), visual_positions=torch.arange(0), **arrays)
+    assert "There is no map to show" in written(made, tmp_path).read_text("utf-8")
 
 
 def test_a_page_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

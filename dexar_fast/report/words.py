@@ -65,8 +65,8 @@ def pieces(explanation: Explanation, by: str) -> Pieces:
         texts=["".join(tokens[span.start : span.stop]) for span in spans],
         spans=spans,
         weights=np.array([weights[span].max() for span in spans]),
-        maps=np.array([_merged(maps[span], weights[span]) for span in spans]).reshape(-1, maps.shape[1]),
-        heads=np.array([heads[span].max(0) for span in spans]).reshape(-1, *heads.shape[1:]),
+        maps=np.array([_merged(maps[span], weights[span]) for span in spans]).reshape(len(spans), maps.shape[1]),
+        heads=np.array([heads[span].max(0) for span in spans]).reshape(len(spans), *heads.shape[1:]),
     )
 
 
