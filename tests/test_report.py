@@ -184,6 +184,10 @@ def test_facts_name_settings_versions_and_seconds() -> None:
     ]
 
 
+def test_facts_of_metadata_whose_names_are_numbers() -> None:
+    assert plain_words.facts({3: "a", None: {4: "b"}}) == [("3", "a"), ("None / 4", "b")]  # type: ignore[dict-item]
+
+
 # --- colours
 
 

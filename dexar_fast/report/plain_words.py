@@ -84,7 +84,7 @@ def facts(metadata: dict[str, Any]) -> list[tuple[str, str]]:
             rows += [(f"{name} / {key}", _value(inner)) for key, inner in value.items()]
         elif name != "prompt":
             rows.append((name, _value(value)))
-    return [(name.replace("_", " "), value) for name, value in rows]
+    return [(str(name).replace("_", " "), value) for name, value in rows]
 
 
 def _count(part: int, total: int) -> str:
