@@ -112,6 +112,8 @@ def _is_box(box: Sequence[float]) -> bool:
 def _check_images(images: Sequence[Image.Image], grids: Sequence[Grid]) -> None:
     if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
         raise InputError("images must be PIL images in RGB: call .convert('RGB') first")
+    if any(0 in image.size for image in images):
+        raise InputError("images must have pixels: leave an empty one out")
     if images and any(grid.images.stop > len(images) for grid in grids):
         raise InputError(f"a grid belongs to an image beyond the {len(images)} given: pass all images, or none")
 

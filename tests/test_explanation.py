@@ -146,6 +146,7 @@ def test_wrong_shape_is_named(name):
         ({"metadata": {"dtype": torch.float32}}, InputError, "metadata must be plain JSON"),
         ({"metadata": []}, InputError, "metadata must be a dict"),
         ({"images": (grey().convert("L"),)}, InputError, "RGB"),
+        ({"images": (Image.new("RGB", (0, 5)),)}, InputError, "must have pixels"),
         ({"images": (np.zeros((4, 4, 3), np.uint8),)}, InputError, "RGB"),
         ({"grids": (Grid(1, 0, 3, 4, None),)}, InputError, "beyond the 1 given"),
         ({"grids": (Grid(0, 1, 3, 4, None),)}, InputError, "beyond the 12 visual tokens"),
