@@ -340,6 +340,12 @@ def test_compare_needs_two_and_as_many_titles(tmp_path: Path) -> None:
             compare_html(too_few, tmp_path / "x")
     with pytest.raises(InputError, match="2 explanations, but 1 titles"):
         compare_html([made, made], tmp_path / "x", titles=["a"])
+    for no_list in (made, None, 3, [made, "a.safetensors"]):
+        with pytest.raises(InputError, match=r"must be a list|takes Explanations"):
+            compare_html(no_list, tmp_path / "x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="titles must be a list"):
+        compare_html([made, made], tmp_path / "x", titles="ab")
+    assert not list(tmp_path.iterdir())
     compare_html((made for _ in range(2)), tmp_path / "x")
     text = (tmp_path / "x").read_text("utf-8")
     assert "model-7b (1)" in text and "model-7b (2)" in text

@@ -9,23 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from dexar_fast import __version__, storage
 from dexar_fast.errors import InputError
+from dexar_fast.explanation import Explanation
 from dexar_fast.report import colours, data, overlay, plain_words, words
 from dexar_fast.report.pictures import Picture, pictures
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
 
 _HERE = Path(__file__).parent
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
@@ -99,18 +97,27 @@ def compare_html(
         by: as in `Explanation.to_html`.
 
     Raises:
-        InputError: fewer than two explanations, titles of another number, or an unknown `by`.
+        InputError: fewer than two explanations or anything else, titles of another number, or an unknown `by`.
         FileError: the folder does not exist, or it cannot be written there.
     """
-    explanations = list(explanations)
+    explanations = _several("explanations", explanations)
+    for explanation in explanations:
+        if not isinstance(explanation, Explanation):
+            raise InputError(f"compare_html takes Explanations, not a {type(explanation).__name__}")
     if len(explanations) < 2:
         raise InputError(f"compare_html needs two explanations or more, not {len(explanations)}: for one use to_html")
-    names = [_name(explanation) for explanation in explanations] if titles is None else list(titles)
+    names = [_name(explanation) for explanation in explanations] if titles is None else _several("titles", titles)
     if len(names) != len(explanations):
         raise InputError(f"there are {len(explanations)} explanations, but {len(names)} titles: give one for each")
     if titles is None and len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
     storage.write_atomically(path, render(explanations, names, by))
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not a {type(values).__name__}")
+    return list(values)
 
 
 def render(explanations: Sequence[Explanation], titles: Sequence[str], by: str) -> bytes:
