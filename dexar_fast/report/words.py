@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CHOICES = ("token", "word")
 
 _JOINER = "\u200d"  # makes one emoji of two, and one letter shape of two
+_NON_JOINER = "\u200c"  # parts two letters within a Persian word
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
+_TAGS = range(0xE0020, 0xE0080)  # spell out which flag the one before them is
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 # Scripts that put no space between words: each token stands for itself.
 _UNSPACED = (range(0x0E00, 0x1100), range(0x1780, 0x1800), range(0x2E80, 0xAC00), range(0xF900, 0xFB00),
@@ -88,7 +90,7 @@ def cut(tokens: list[str], by: str) -> list[range]:
 def shown(text: str) -> tuple[str, str, str]:
     """(white space before, what stands on the chip, white space after); signs for what would be invisible."""
     text = "".join(_shown_character(character) for character in text)
-    if not text.strip():
+    if not any(_has_ink(character) for character in text):
         signs = "".join(_VISIBLE.get(character, "␣") for character in text) or "∅"
         return "", signs, "\n" * text.count("\n") or text
     core = text.strip()
@@ -129,7 +131,9 @@ def _is_inside(text: str, cut: int, by: str) -> bool:
 def _is_inside_character(text: str, cut: int) -> bool:
     """Of what readers take for one character: accents, joined emoji, skin tones, flags."""
     before, after = text[cut - 1], text[cut]
-    if unicodedata.category(after)[0] == "M" or _JOINER in (before, after) or ord(after) in _SKIN_TONES:
+    if unicodedata.category(after)[0] == "M" or ord(after) in _SKIN_TONES or ord(after) in _TAGS:
+        return True
+    if _JOINER in (before, after) or after == _NON_JOINER:
         return True
     letters = text[:cut]
     while letters and ord(letters[-1]) in _FLAG_LETTERS:
@@ -154,7 +158,11 @@ def _belongs_to_word(text: str, at: int) -> bool:
 def _is_letter(character: str) -> bool:
     if any(ord(character) in script for script in _UNSPACED):
         return False
-    return unicodedata.category(character)[0] in "LNM" or character == "_"
+    return unicodedata.category(character)[0] in "LNM" or character in ("_", _NON_JOINER)
+
+
+def _has_ink(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character) != "Cf"
 
 
 def _shown_character(character: str) -> str:
