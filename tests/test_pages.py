@@ -387,7 +387,6 @@ def test_side_by_side(opened: Any, tmp_path: Path) -> None:
     assert page.page.locator(".chosen").all_inner_texts() == ["un · token 1", "believ · token 2"]
     page.show("map")
     assert page.page.locator(".frame img:visible").count() == 0
-    page.page.locator("#opacity").count()
     different = tmp_path / "different.html"
     dexar_fast.compare_html([story(), explanation(), story()], different)
     assert opened(different).page.locator(".linked").is_hidden()

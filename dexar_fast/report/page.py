@@ -134,7 +134,6 @@ def render(explanations: Sequence[Explanation], titles: Sequence[str], by: str) 
         opacity=round(overlay.MOST_OPAQUE * 100),
         gradient=Markup(colours.gradient()),
         margins={"left": _LEFT, "top": _ABOVE},
-        by=by,
         style=Markup(_source("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
