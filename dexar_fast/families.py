@@ -232,7 +232,7 @@ def _onevision_videos(prompt: Prompt) -> list[Block]:
     boxes = _frame_boxes(prompt, videos * frames, covered)
     return [
         Block(
-            [Grid(f, f * side * side, side, side, boxes[v * frames + f]) for f in range(frames)],
+            [Grid(f, f * side * side, side, side, boxes[v * frames + f], video=True) for f in range(frames)],
             frames * side * side + 1,
         )
         for v in range(videos)
@@ -322,7 +322,9 @@ def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> li
 
 def _steps(rows: int, columns: int, frames: list[int]) -> Block:
     firsts = np.cumsum([0, *frames]).tolist()
-    grids = [Grid(firsts[n], n * rows * columns, rows, columns, frames=frames[n]) for n in range(len(frames))]
+    grids = [
+        Grid(firsts[n], n * rows * columns, rows, columns, frames=count, video=True) for n, count in enumerate(frames)
+    ]
     return Block(grids, rows * columns * len(frames))
 
 

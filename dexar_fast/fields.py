@@ -88,6 +88,8 @@ def _check_grid(grid: Grid, visual_tokens: int) -> None:
     stride = grid.columns if grid.row_stride is None else grid.row_stride
     numbers = (grid.image, grid.start, grid.rows, grid.columns, grid.frames, stride)
     smallest = (0, 0, 1, 1, 1, grid.columns)
+    if type(grid.video) is not bool:
+        raise InputError(f"{grid}: video must be True or False")
     if not all(type(n) is int and n >= least for n, least in zip(numbers, smallest, strict=True)):
         raise InputError(
             f"{grid} must hold ints: image, start from 0; rows, columns, frames from 1; row_stride >= columns"

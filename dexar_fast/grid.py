@@ -25,6 +25,7 @@ class Grid:
             reach beyond the image where the model pads.
         row_stride: visual tokens from one row to the next; None is `columns`. More where a newline feature ends a row.
         frames: how many images in a row the grid covers: a cell of a video may stand for two frames.
+        video: whether they are frames of a video.
     """
 
     image: int
@@ -34,6 +35,7 @@ class Grid:
     box: Box | None = None
     row_stride: int | None = None
     frames: int = 1
+    video: bool = False
 
     @property
     def cells(self) -> NDArray[np.int64]:

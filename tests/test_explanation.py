@@ -153,6 +153,7 @@ def test_wrong_shape_is_named(name):
         ({"grids": (Grid(0, -1, 3, 4, None),)}, InputError, "must hold ints"),
         ({"grids": (Grid(0, 0, 0, 4, None),)}, InputError, "must hold ints"),
         ({"grids": (Grid(0, 0, 3.0, 4, None),)}, InputError, "must hold ints"),
+        ({"grids": (Grid(0, 0, 3, 4, video=1),)}, InputError, "video must be True or False"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, 0, 9)),)}, InputError, "left < right"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, float("inf"), 9)),)}, InputError, "finite"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, 9)),)}, InputError, "finite numbers"),
@@ -530,6 +531,14 @@ def test_save_where_writing_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", refused)  # the tests may run as root, whom folders do not refuse
     with pytest.raises(FileError, match="Permission denied"):
         make().save(tmp_path / "x")
+
+
+def test_a_file_from_before_grids_knew_of_videos_loads(saved, tmp_path):
+    def older(document):
+        return document | {"grids": [without(grid, "video") for grid in document["grids"]]}
+
+    rewrite(saved, tmp_path / "older", older)
+    assert Explanation.load(tmp_path / "older").grids == make().grids
 
 
 def test_a_newer_file_is_refused(saved, tmp_path):

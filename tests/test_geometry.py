@@ -108,7 +108,7 @@ def test_images_and_videos_in_one_prompt() -> None:
         (IMAGE, 6), (VIDEO, 4), (IMAGE, 2), image_grid_thw=[[1, 4, 6], [1, 2, 4]], video_grid_thw=[[2, 2, 4]]
     )
     found = layout(model, None, inputs, [(9, 9)] * 5)
-    video = (Grid(2, 6, 1, 2, frames=2), Grid(4, 8, 1, 2, frames=1))
+    video = (Grid(2, 6, 1, 2, frames=2, video=True), Grid(4, 8, 1, 2, video=True))
     assert found.grids == (Grid(0, 0, 2, 3), *video, Grid(1, 10, 1, 2))
     assert found.warning is None
 

@@ -296,6 +296,13 @@ def test_the_peak_of_a_video_lies_on_the_paint(name: str) -> None:
     check_peak(scene, scene.change(frames), spot, 2, frames)
 
 
+@pytest.mark.parametrize("name", [*VIDEOS, "llava"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_the_grids_of_a_video_say_so(name: str, frames: int) -> None:
+    grids = grids_of(Scene.of(name, [(240, 420)] * frames).layout)
+    assert {grid.video for grid in grids} == {name in VIDEOS}
+
+
 # What cannot be known
 
 

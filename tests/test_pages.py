@@ -329,7 +329,7 @@ def test_the_matrix_tells_each_heads_weight(opened: Any) -> None:
 
 
 def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:
-    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2, frames=2))
+    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2, frames=2, video=True))
     page = opened(story(grids=grids, images=(plain(300, 200), plain(200, 300), plain(200, 300), plain(50, 50))))
     thumbs = page.page.locator(".thumb")
     assert thumbs.all_inner_texts() == ["image 1", "frame 1", "frame 2", "frame 3"]
@@ -423,7 +423,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nothing_moves_and_nothing_sticks_out(opened: Any, tmp_path: Path, layout: str) -> None:
-    grids = (Grid(0, 0, 3, 4), Grid(1, 12, 2, 2, frames=2))
+    grids = (Grid(0, 0, 3, 4), Grid(1, 12, 2, 2, frames=2, video=True))
     tokens = [f" word{i}" for i in range(300)] + [" " + "long" * 60]
     made = explanation(
         tokens, grids, (noise(700, 500), plain(200, 300), plain(200, 300)), layers=32, heads=32,

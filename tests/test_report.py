@@ -228,17 +228,24 @@ def test_512_tokens_on_576_cells_with_a_large_photo_stay_under_2_mb(tmp_path: Pa
 
 
 def test_many_frames_share_the_bytes_of_one_page(tmp_path: Path) -> None:
-    grids = tuple(Grid(2 * i, 4 * i, 2, 2, frames=2) for i in range(8))
+    grids = tuple(Grid(2 * i, 4 * i, 2, 2, frames=2, video=True) for i in range(8))
     path = written(explanation(grids=grids, images=tuple(noise(640, 480, i) for i in range(16))), tmp_path)
     assert path.stat().st_size < 1_500_000
     assert [p["name"] for p in data_of(path)["reports"][0]["pictures"]] == [f"frame {i}" for i in range(1, 17)]
 
 
-def test_the_last_frame_of_an_odd_number_is_a_frame(tmp_path: Path) -> None:
-    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2, frames=2), Grid(3, 8, 2, 2))
-    path = written(explanation(grids=grids, images=(plain(),) * 4), tmp_path)
-    names = [picture["name"] for picture in data_of(path)["reports"][0]["pictures"]]
-    assert names == ["image 1", "frame 1", "frame 2", "frame 3"]
+@pytest.mark.parametrize(
+    ("video", "names"),
+    [
+        ([Grid(1, 4, 2, 2, frames=2, video=True), Grid(3, 8, 2, 2, video=True)], ["frame 1", "frame 2", "frame 3"]),
+        ([Grid(1, 4, 2, 2, video=True)], ["frame 1"]),
+        ([Grid(1, 4, 2, 2)], ["image 2"]),
+    ],
+)
+def test_the_frames_of_a_video_are_called_so(tmp_path: Path, video: list[Grid], names: list[str]) -> None:
+    made = explanation(grids=(Grid(0, 0, 2, 2), *video), images=(plain(),) * (1 + len(names)))
+    found = [picture["name"] for picture in data_of(written(made, tmp_path))["reports"][0]["pictures"]]
+    assert found == ["image 1", *names]
 
 
 @pytest.mark.parametrize("by", ["token", "word"])

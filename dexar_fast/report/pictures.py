@@ -60,9 +60,9 @@ def pictures(explanation: Explanation) -> list[Picture]:
 
 
 def _names(explanation: Explanation) -> list[str]:
-    """Frames stand behind all images; the last grid of a video may cover a single one."""
+    """Frames stand behind all images."""
     count = placing.count(explanation)
-    first_frame = min((grid.image for grid in explanation.grids if grid.frames > 1), default=count)
+    first_frame = min((grid.image for grid in explanation.grids if grid.video), default=count)
     counts = {"image": 0, "frame": 0}
     names = []
     for index in range(count):
