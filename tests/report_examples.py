@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from PIL import Image
 
+from dexar_fast import compare_html
 from dexar_fast.explanation import Explanation
 from dexar_fast.grid import Grid
 
@@ -63,6 +67,28 @@ def explanation(
         "images": images,
     }
     return Explanation(**fields | changes)
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """What the script of a page reads, and as strictly."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1], parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is no JSON: the page would stay blank")
+
+
+def check_report(made: Explanation, folder: Path) -> None:
+    """Writes all that shows an explanation."""
+    made.to_html(folder / "report.html", by="word")
+    compare_html([made, made], folder / "both.html")
+    for name, count in (("report.html", 1), ("both.html", 2)):
+        assert len(data_of(folder / name)["reports"]) == count
+    if made.grids and made.images and len(made):
+        assert made.frames(width=64)[0].width == 64
+        made.to_gif(folder / "answer.gif", by="word", width=64)
 
 
 def unpacked(text: str) -> np.ndarray:

@@ -7,9 +7,11 @@ DEXAR_FAST_FUZZ_SECONDS says.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import zoo
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
+from report_examples import check_report
 
 from dexar_fast import DexarError, Explainer, Explanation
 from dexar_fast.fields import ARRAYS
@@ -60,6 +63,8 @@ def shown(found: Explanation | DexarError) -> None:
     if isinstance(found, DexarError):
         return
     repr(found)
+    with tempfile.TemporaryDirectory() as folder:
+        check_report(found, Path(folder))
     if found.grids and found.images:
         heat = found.heatmap(resolution="image")
         assert heat.shape == found.images[0].size[::-1] and heat.min() >= 0 and heat.max() <= 1

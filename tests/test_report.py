@@ -1,6 +1,5 @@
 """The report without a browser: how an answer is cut, what is said, what the file holds, the animation."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from PIL import Image, ImageSequence
-from report_examples import explanation, noise, plain, unpacked
+from report_examples import check_report, data_of, explanation, noise, plain, unpacked
+from test_explanation import QUICK, explanations
 
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
@@ -18,12 +19,6 @@ from dexar_fast.grid import Grid
 from dexar_fast.report import colours, page, pictures, plain_words, words
 
 WOMAN, ZWJ = "\U0001f469", "\u200d"
-
-
-def data_of(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
-    assert found
-    return json.loads(found[1])
 
 
 def written(made: Explanation, tmp_path: Path, **options: Any) -> Path:
@@ -213,6 +208,12 @@ def test_every_chip_can_be_read() -> None:
 
 
 # --- the file
+
+
+@given(explanations())
+@QUICK
+def test_every_explanation_can_be_shown(tmp_path_factory: pytest.TempPathFactory, made: Explanation) -> None:
+    check_report(made, tmp_path_factory.mktemp("report"))
 
 
 def test_the_page_is_one_file_that_names_no_other(tmp_path: Path) -> None:
