@@ -1,6 +1,8 @@
 """The report without a browser: how an answer is cut, what is said, what the file holds, the animation."""
 
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from test_explanation import QUICK, explanations
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.explanation import Explanation
+from dexar_fast.fields import ARRAYS
 from dexar_fast.grid import Grid
-from dexar_fast.report import colours, page, pictures, plain_words, words
+from dexar_fast.report import colours, data, page, pictures, plain_words, words
 
 WOMAN, ZWJ = "\U0001f469", "\u200d"
 
@@ -226,6 +229,26 @@ def test_512_tokens_on_576_cells_with_a_large_photo_stay_under_2_mb(tmp_path: Pa
     tokens = [f" word{i}" for i in range(512)]
     made = explanation(tokens, (Grid(0, 0, 24, 24),), (noise(2400, 1800),), layers=32, heads=32)
     assert 500_000 < written(made, tmp_path).stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("by", ["token", "word"])
+@pytest.mark.parametrize("largest", [1e200, sys.float_info.max])
+def test_numbers_at_the_end_of_float64_are_shown(tmp_path: Path, by: Any, largest: float) -> None:
+    made = explanation([" un", "able", " to"])
+    arrays = {name: getattr(made, name).double() for name in ARRAYS if getattr(made, name).is_floating_point()}
+    for name in ("token_maps", "token_weights", "head_weights"):
+        arrays[name] = torch.full_like(arrays[name], largest)
+    arrays["token_maps"][:, 0] = -largest
+    report = data_of(written(replace(made, **arrays), tmp_path, by=by))["reports"][0]
+    assert unpacked(report["maps"])[:2].tolist() == [0, 255]
+    assert report["pieces"][0]["weight"] == pytest.approx(largest, rel=1e-3)
+    assert -report["pieces"][0]["low"] == report["pieces"][0]["high"] >= 0.999 * largest
+
+
+def test_infinity_is_never_written_into_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_short", lambda value: float("inf"))
+    with pytest.raises(ValueError, match="JSON"):
+        written(explanation(), tmp_path)
 
 
 def test_many_frames_share_the_bytes_of_one_page(tmp_path: Path) -> None:

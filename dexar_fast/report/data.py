@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -96,4 +97,5 @@ def _layers(explanation: Explanation) -> list[int]:
 
 
 def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    """Four digits; rounded up, the largest number would be infinity."""
+    return min(max(float(f"{value:.4g}"), -sys.float_info.max), sys.float_info.max)

@@ -209,6 +209,8 @@ def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    # Infinity is no JSON: a browser would show a page without maps.
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     return environment.get_template("template.html")
 
 

@@ -278,7 +278,7 @@ class Viewer {
     const say = (name, text) => (this.root.querySelector(`[data-value=${name}]`).textContent = text);
     const all = report.pieces.slice(0, -1);
     const heaviest = Math.max(0, ...all.map((one) => one.weight));
-    const share = piece.weight ? ` (${Math.round((100 * piece.weight) / heaviest)} % of top)` : "";
+    const share = piece.weight ? ` (${Math.round(100 * (piece.weight / heaviest))} % of top)` : "";
     const [first, stop] = piece.tokens;
     const span = stop - first > 1 ? ` · tokens ${first + 1}–${stop}` : ` · token ${first + 1}`;
     this.root.querySelector(".chosen").textContent =

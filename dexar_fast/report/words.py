@@ -116,10 +116,11 @@ def _texts(explanation: Explanation) -> list[str]:
 
 
 def _merged(maps: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[tokens, N] -> [N]"""
+    """[tokens, N] -> [N]; what float64 cannot hold becomes the largest number that it can."""
     if len(maps) == 1:
         return maps[0]
-    return weights @ maps if weights.any() else maps.sum(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.nan_to_num(weights @ maps if weights.any() else maps.sum(0))
 
 
 def _is_inside(text: str, cut: int, by: str) -> bool:
