@@ -184,7 +184,7 @@ class Explanation:
 
         The map follows the token under the pointer, the finger or the arrow keys. Beside it: the weights of the heads,
         what the filters left over in plain words, the settings and versions. Maps and head weights are drawn in 256
-        steps (head weights in 16, where there are very many).
+        steps (head weights in 16 or 6, where there are very many).
 
         Args:
             path: an existing file is replaced once the new one is complete.

@@ -225,9 +225,10 @@ def test_the_page_is_one_file_that_names_no_other(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
-def test_512_tokens_on_576_cells_with_a_large_photo_stay_under_2_mb(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layers", "heads"), [(32, 32), (80, 38), (80, 64)])
+def test_512_tokens_on_576_cells_with_a_large_photo_stay_under_2_mb(tmp_path: Path, layers: int, heads: int) -> None:
     tokens = [f" word{i}" for i in range(512)]
-    made = explanation(tokens, (Grid(0, 0, 24, 24),), (noise(2400, 1800),), layers=32, heads=32)
+    made = explanation(tokens, (Grid(0, 0, 24, 24),), (noise(2400, 1800),), layers=layers, heads=heads)
     assert 500_000 < written(made, tmp_path).stat().st_size < 2_000_000
 
 

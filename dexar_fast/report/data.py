@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from dexar_fast.report.pictures import Picture
     from dexar_fast.report.words import Pieces
 
-_FINE, _COARSE = 255, 15
-_MOST_FINE_HEADS = 2**19  # beyond, head weights take 16 steps, so that a page stays small
+_FINE, _COARSE, _COARSEST = 255, 15, 5
+_MOST_FINE_HEADS, _MOST_COARSE_HEADS = 2**19, 3 * 2**19  # beyond, head weights take fewer steps: a page stays small
 
 
 def encode(explanation: Explanation, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def encode(explanation: Explanation, pieces: Pieces, pictures: Sequence[Picture]
     order = np.concatenate([cell.ravel() for cell in cells]) if cells else np.zeros(0, np.int64)
     values = np.vstack([pieces.maps, explanation.sequence_map.numpy().astype(np.float64)])
     heads = _with_whole_answer(explanation, pieces.heads)
-    steps = _FINE if heads.size <= _MOST_FINE_HEADS else _COARSE
+    steps = _steps_for(heads.size)
     heads, peaks = _from_zero(heads)
     return {
         "grids": _grids(explanation),
@@ -73,6 +73,12 @@ def _with_whole_answer(explanation: Explanation, heads: NDArray[np.float64]) -> 
     """[U, L, H] -> [U + 1, L * H], in the last row each head's largest weight."""
     whole = explanation.head_weights.numpy().max(0, initial=0)
     return np.vstack([heads.reshape(len(heads), whole.size), whole.reshape(1, -1)])
+
+
+def _steps_for(heads: int) -> int:
+    if heads > _MOST_COARSE_HEADS:
+        return _COARSEST
+    return _COARSE if heads > _MOST_FINE_HEADS else _FINE
 
 
 def _from_zero(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
