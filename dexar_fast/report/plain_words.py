@@ -38,26 +38,9 @@ class Sentence:
 
 def diagnose(explanation: Explanation) -> list[Sentence]:
     """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
-    weights, kept = explanation.token_weights, explanation.head_weights > 0
-    without, total = int((weights == 0).sum()), len(explanation)
-    if total == 0:
+    if len(explanation) == 0:
         return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
-    weightless = f"{_count(without, total)} weight 0{_consequence(without, total)}"
-    sentences = [Sentence(f"{weightless}.")]
-    winner = _winner(explanation)
-    if winner and without and _is_hiding(winner):
-        text, quoted = _remedy(explanation, winner)
-        sentences = [Sentence(f"{weightless}; {text}", quoted)]
-    elif winner:
-        share = _percent(winner["share"])
-        sentences.append(
-            Sentence(f"Among the text, {{}} is the strongest for the most heads ({share}).", (_name(winner),))
-        )
-    if kept.numel():
-        share, count = _percent(kept.float().mean().item()), f"{int(kept.sum()):,} of {kept.numel():,}"
-        heads = f"{share} of the heads, counted for each token ({count}),"
-        sentences.append(Sentence(f"{heads} found more in the image than in the text; only they make the maps."))
-    return sentences + _warnings(explanation)
+    return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
 
 
 def missing(explanation: Explanation) -> str:
@@ -85,6 +68,28 @@ def facts(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         elif name != "prompt":
             rows.append((name, _value(value)))
     return [(str(name).replace("_", " "), value) for name, value in rows]
+
+
+def _tokens_left(explanation: Explanation) -> list[Sentence]:
+    without, total = int((explanation.token_weights == 0).sum()), len(explanation)
+    weightless = f"{_count(without, total)} weight 0{_consequence(without, total)}"
+    winner = _winner(explanation)
+    if winner is None:
+        return [Sentence(f"{weightless}.")]
+    if without and _is_hiding(winner):
+        text, quoted = _remedy(explanation, winner)
+        return [Sentence(f"{weightless}; {text}", quoted)]
+    strongest = f"Among the text, {{}} is the strongest for the most heads ({_percent(winner['share'])})."
+    return [Sentence(f"{weightless}."), Sentence(strongest, (_name(winner),))]
+
+
+def _heads_left(explanation: Explanation) -> list[Sentence]:
+    kept = explanation.head_weights > 0
+    if not kept.numel():
+        return []
+    share, count = _percent(kept.float().mean().item()), f"{int(kept.sum()):,} of {kept.numel():,}"
+    heads = f"{share} of the heads, counted for each token ({count}),"
+    return [Sentence(f"{heads} found more in the image than in the text; only they make the maps.")]
 
 
 def _count(part: int, total: int) -> str:
