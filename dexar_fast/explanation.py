@@ -16,6 +16,7 @@ from dexar_fast.errors import DexarError, FileError, InputError
 from dexar_fast.grid import Grid
 from dexar_fast.images import load_image
 from dexar_fast.report import placing
+from dexar_fast.settings import positive
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,7 +159,7 @@ class Explanation:
         nothing has to be closed: end a notebook cell with it to see it, elsewhere `figure.savefig(path)`.
 
         Args:
-            tokens: which to show. None is all of them; of an answer longer than `max_tokens` those of the
+            tokens: which to show. None is all of them; of an answer longer than `max_tokens` (from 1) those of the
                 greatest weight, in the order of the answer, and the figure says so.
             image, filtered: as in `overlay`.
 
@@ -166,11 +167,11 @@ class Explanation:
             (figure, axes): the axes in reading order, [2 + tokens shown].
 
         Raises:
-            InputError: as in `overlay`.
+            InputError: as in `overlay`; `tokens` that are no list, `max_tokens` that is no positive number.
         """
         from dexar_fast.report.figure import draw_figure, shrink, title
 
-        shown = self._weightiest(max_tokens) if tokens is None else [self._token_index(t) for t in tokens]
+        shown = self._weightiest(max_tokens) if tokens is None else self._token_indices(tokens)
         index, picture = self._picture(image)
         small = shrink(picture)
         maps_shown = [self._paint(token, index, small.size, filtered) for token in (None, *shown)]
@@ -293,9 +294,17 @@ class Explanation:
     def _token_index(self, token: int) -> int:
         return _position(token, len(self), "token")
 
+    def _token_indices(self, tokens: Sequence[int]) -> list[int]:
+        try:
+            listed = list(tokens)
+        except TypeError:
+            raise InputError(f"tokens must be a list of indices, not {tokens!r}: for one pass [{tokens!r}]") from None
+        return [self._token_index(token) for token in listed]
+
     def _weightiest(self, count: int) -> list[int]:
         """The tokens of the greatest weights, in the order of the answer."""
-        return sorted(self.token_weights.argsort(descending=True, stable=True)[:count].tolist())
+        most = positive("max_tokens", count)
+        return sorted(self.token_weights.argsort(descending=True, stable=True)[:most].tolist())
 
 
 def _position(index: int, count: int, what: str) -> int:

@@ -43,9 +43,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a whole file or none: a temporary file beside it takes the place of `path` once complete.
 
     Raises:
-        FileError: the folder does not exist or cannot be written, or the disk is full.
+        FileError: no path, the folder does not exist or cannot be written, or the disk is full.
     """
     target = _path(path)
+    if not os.fspath(path):  # what Path takes for the folder we are in
+        raise FileError("the path is empty: pass the name of a file")
     if not os.path.isdir(target.parent):
         raise FileError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
     temporary = target.parent / f".{uuid.uuid4().hex}.tmp"

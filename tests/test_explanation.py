@@ -371,6 +371,12 @@ def test_plot_of_chosen_tokens():
         make().plot([7])
 
 
+@pytest.mark.parametrize("wrong", [{"tokens": 3}, {"tokens": [0.5]}, *({"max_tokens": n} for n in (1.5, -1, 0, "2"))])
+def test_plot_of_what_cannot_be_chosen(wrong):
+    with pytest.raises(InputError, match=r"must be a list|is no index|max_tokens .* is no positive number"):
+        make().plot(**wrong)
+
+
 def test_plot_of_a_long_answer_shows_the_weightiest_tokens_and_says_so():
     weights = torch.tensor([1.0, 5.0, 2.0, 5.0, 0.0])
     figure, axes = make(5, token_weights=weights).plot(max_tokens=3)

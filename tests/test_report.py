@@ -90,7 +90,7 @@ def test_ids_that_stand_for_tokens_are_not_run_together() -> None:
     assert words.pieces(made, "word").texts == [" 0", " 1", " 2"]
 
 
-@pytest.mark.parametrize("by", ["sentence", None, 3])
+@pytest.mark.parametrize("by", ["sentence", None, 3, np.array([1, 2])])
 def test_an_unknown_way_to_cut_is_refused(tmp_path: Path, by: Any) -> None:
     for refused in (
         lambda: explanation().to_html(tmp_path / "x", by=by),
@@ -371,6 +371,15 @@ def test_a_page_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="does not exist"):
         explanation().to_html(tmp_path / "none" / "report.html")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_an_empty_path_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = explanation()
+    for write in (made.to_html, made.save, made.to_gif, lambda path: compare_html([made, made], path)):
+        with pytest.raises(FileError, match="path is empty: pass the name of a file"):
+            write("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_compare_needs_two_and_as_many_titles(tmp_path: Path) -> None:

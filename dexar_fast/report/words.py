@@ -55,7 +55,7 @@ def pieces(explanation: Explanation, by: str) -> Pieces:
     Raises:
         InputError: any other value of `by`.
     """
-    if by not in CHOICES:
+    if not isinstance(by, str) or by not in CHOICES:
         raise InputError(f"by must be 'token' or 'word', not {by!r}")
     tokens = _texts(explanation)
     spans = cut(tokens, by)
