@@ -19,7 +19,7 @@ from dexar_fast.errors import FileError, InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.fields import ARRAYS
 from dexar_fast.grid import Grid
-from dexar_fast.report import colours, data, page, pictures, plain_words, words
+from dexar_fast.report import animation, colours, data, page, pictures, plain_words, words
 
 WOMAN, ZWJ = "\U0001f469", "\u200d"
 
@@ -429,6 +429,52 @@ def test_long_answers_scroll_and_tall_images_fit() -> None:
 def test_any_text_can_be_drawn() -> None:
     tokens = ["\ud800", "\x00", " שלום", " 猫", "\U0001f642", "", "\t", "a" * 300, "\n\n", " \u0939\u093f"]
     assert len(explanation(tokens).frames()) == len(words.cut(tokens, "token"))
+
+
+def caption(made: Explanation, width: int) -> np.ndarray:
+    """[height, width] whether a pixel of the last frame's text differs from the paper."""
+    below = np.asarray(made.frames(plain(width, width), width=width)[-1])[width:].astype(int)
+    return np.abs(below - below[-1, -1]).any(-1)
+
+
+@pytest.mark.parametrize("token", [" " + "x" * 60, " " + "e\u0301" * 50])
+def test_a_piece_wider_than_the_frame_is_broken(token: str) -> None:
+    inked = caption(explanation([token], weights=[0.0]), 300)
+    rows, columns = inked.any(1), inked.any(0)
+    assert not columns[295:].any() and not columns[:5].any()
+    assert rows[10:20].any() and rows[35:45].any(), "it goes on in the next line"
+
+
+@pytest.mark.parametrize(
+    ("answer", "direction", "expected"),
+    [
+        (["שלום", " ", "cat", " ", "dog", "."], "rtl", [".", "cat", " ", "dog", " ", "שלום"]),
+        (["cat", " ", "שלום", " ", "עולם", " ", "dog"], "ltr", ["cat", " ", "עולם", " ", "שלום", " ", "dog"]),
+        (["שלום", " ", "1", "2", " ", "עולם"], "rtl", ["עולם", " ", "1", "2", " ", "שלום"]),
+        (["a", " ", "b", "!"], "ltr", ["a", " ", "b", "!"]),
+        ([], "ltr", []),
+    ],
+)
+def test_words_of_one_direction_stand_together(answer: list[str], direction: str, expected: list[str]) -> None:
+    assert [text for _, text in animation._from_the_left(list(enumerate(answer)), direction)] == expected
+
+
+def test_a_line_from_right_to_left_ends_at_the_right_margin() -> None:
+    columns = np.flatnonzero(caption(explanation([" שלום", " cat", " dog"], weights=[0.0] * 3), 300).any(0))
+    assert columns[0] > 150 and 280 < columns[-1] < 295
+
+
+def test_only_the_last_lines_are_shown() -> None:
+    lines = ["iiii\n", "mmmmmm\n", "ii\n", "mm mm\n", "iii"]
+    long, short = (explanation(tokens, weights=[1.0] * len(tokens)) for tokens in (lines, lines[-animation._LINES :]))
+    np.testing.assert_array_equal(caption(long, 300), caption(short, 300))
+    assert (caption(long, 300) != caption(explanation(lines[:3], weights=[1.0] * 3), 300)).any()
+
+
+def test_browsers_show_no_frame_for_less_than_20_ms(tmp_path: Path) -> None:
+    explanation().to_gif(tmp_path / "a.gif", width=64, seconds=0.001)
+    with Image.open(tmp_path / "a.gif") as shown:
+        assert shown.info["duration"] == 20
 
 
 def test_a_gif_repeats_every_frame(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import numbers
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
@@ -71,8 +72,7 @@ class _Writing:
         self._size = max(11, width // 26)
         self._line = round(self._size * 1.6)
         self._width = width
-        text = "".join(pieces.texts)
-        self._right_to_left = words.direction(text) == "rtl"
+        self._direction = words.direction("".join(pieces.texts))
         self._lines = list(_wrapped(_parts(pieces.texts), self._size, width - 2 * _MARGIN))
         heaviest = pieces.weights.max(initial=0)
         self._colours = [colours.of(w / heaviest) if w > 0 else None for w in pieces.weights]
@@ -89,15 +89,15 @@ class _Writing:
             self._draw_line(ImageDraw.Draw(frame), line, top + _MARGIN + row * self._line, current)
 
     def _draw_line(self, draw: ImageDraw.ImageDraw, line: list[Word], top: int, current: int) -> None:
-        x = float(_MARGIN)
-        for piece, text in line:
-            length = _length(text, self._size)
-            left = self._width - x - length if self._right_to_left else x
-            ink = (
-                self._highlight(draw, left, top, length, piece) if piece == current and not text.isspace() else _WRITTEN
-            )
+        lengths = {text: _length(text, self._size) for _, text in line}
+        all_of_it = math.fsum(lengths[text] for _, text in line)
+        left = self._width - _MARGIN - all_of_it if self._direction == "rtl" else float(_MARGIN)
+        for piece, text in _from_the_left(line, self._direction):
+            ink = _WRITTEN
+            if piece == current and not text.isspace():
+                ink = self._highlight(draw, left, top, lengths[text], piece)
             _draw_text(draw, (left, top + 0.2 * self._size), text, self._size, ink)
-            x += length
+            left += lengths[text]
 
     def _highlight(self, draw: ImageDraw.ImageDraw, left: float, top: int, length: float, piece: int) -> str:
         """Draws the ground of a piece and says in what colour its text can be read on it."""
@@ -125,7 +125,7 @@ def _wrapped(paragraphs: Iterator[list[Word]], size: int, width: float) -> Itera
     for paragraph in paragraphs:
         line: list[Word] = []
         length = 0.0
-        for piece, text in paragraph:
+        for piece, text in _fitting(paragraph, size, width):
             needed = _length(text, size)
             if line and length + needed > width:
                 yield line
@@ -134,6 +134,51 @@ def _wrapped(paragraphs: Iterator[list[Word]], size: int, width: float) -> Itera
                 line.append((piece, text))
                 length += needed
         yield line
+
+
+def _fitting(words_of_any_length: list[Word], size: int, width: float) -> Iterator[Word]:
+    """The words; what is wider than a line in parts, between its characters."""
+    for piece, text in words_of_any_length:
+        part = ""
+        for span in words.cut(list(text), "token") if _length(text, size) > width else []:
+            character = text[span.start : span.stop]
+            if part and _length(part + character, size) > width:
+                yield piece, part
+                part = ""
+            part += character
+        yield piece, part or text
+
+
+def _from_the_left(line: list[Word], direction: str) -> list[Word]:
+    """The words of a line in the order in which they stand: rule L2 of the Unicode bidirectional algorithm."""
+    placed = list(zip(_levels([text for _, text in line], direction), line, strict=True))
+    return [word for _, word in _turned(_turned(placed, 2), 1)]
+
+
+def _turned(placed: list[tuple[int, Word]], depth: int) -> list[tuple[int, Word]]:
+    """With each run of words that lie so deep, or deeper, turned around."""
+    runs = groupby(placed, lambda word: word[0] >= depth)
+    return [word for inside, run in runs for word in (reversed(list(run)) if inside else run)]
+
+
+def _levels(texts: list[str], direction: str) -> list[int]:
+    """How deep each text lies in others; odd is right to left. Spaces and signs: as both their neighbours."""
+    base = 1 if direction == "rtl" else 0
+    known = [_level(text, base) for text in texts]
+    levels: list[int] = []
+    for n, level in enumerate(known):
+        before = levels[-1] if levels else base
+        after = next((later for later in known[n:] if later is not None), base)
+        levels.append(min(before, after) if level is None else level)
+    return levels
+
+
+def _level(text: str, base: int) -> int | None:
+    """Numbers run from left to right in any script; None for what has no direction of its own."""
+    kinds = {unicodedata.bidirectional(character) for character in text}
+    if not kinds & {"L", "R", "AL", "EN", "AN"}:
+        return None
+    return 1 if words.direction(text) == "rtl" else 2 * base
 
 
 def _runs(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
