@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")]
+
+def _folder(out: str | Path) -> Path:
+    """Path("") would be the folder we are in."""
+    if not os.fspath(out):
+        raise typer.BadParameter("it is empty: name a folder")
+    return Path(out)
+
+
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; made if it does not exist.", parser=_folder, metavar="PATH")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -57,13 +68,14 @@ def explain(
     chunk_size: Annotated[int | None, typer.Option(help="Tokens explained at a time.")] = None,
     text_set: Annotated[str, typer.Option(help="Keys that count as text: all, content, prompt or generated.")] = "all",
     backend: Annotated[str, typer.Option(help="auto, or the one all operations shall take.")] = "auto",
+    by: Annotated[str, typer.Option(help="What the report shows as one: token or word.")] = "token",
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
     options |= {"text_set": text_set, "backend": backend}
     with errors_in_one_line(debug):
-        _explain(image, prompt, out, response, max_new_tokens, model, **options)
+        _explain(image, prompt, out, response, max_new_tokens, model, by, **options)
 
 
 @app.command()
@@ -88,18 +100,21 @@ def _explain(
     response: str | None = None,
     max_new_tokens: int | None = None,
     model: str | None = None,
+    by: Any = "token",
     **options: Any,
 ) -> None:
     """What is cheap to check is checked before the model is loaded."""
     from dexar_fast.images import load_images
+    from dexar_fast.report import words
 
     picture = load_images(image)
     output.check_writable(out)
+    words.check(by)
     from dexar_fast import Explainer
 
     explainer = Explainer.from_pretrained(model, **options)
     explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
-    written = output.write(explanation, out)
+    written = output.write(explanation, out, by)
     console = Console()
     output.show(explanation, console)
     for path in written:
@@ -140,19 +155,16 @@ def _tame_streams() -> None:
 
 @contextmanager
 def errors_in_one_line(debug: bool) -> Iterator[None]:
-    """Ends the program with one line on stderr: for a DexarError with status 2, for Ctrl-C with 130."""
+    """Ends the program with one line on stderr, or a traceback: for a DexarError with status 2, for Ctrl-C with 130."""
     try:
         yield
-    except DexarError as error:
+    except (DexarError, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
         if debug:
-            raise
-        _say(str(error))
-        raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        _say("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+            traceback.print_exc()
+        else:
+            _say("interrupted" if interrupted else str(error))
+        raise typer.Exit(INTERRUPTED if interrupted else FAILED) from None
 
 
 def _say(*texts: str) -> None:

@@ -27,6 +27,8 @@ def load_images(image: Any) -> list[Image.Image]:
 
 def load_image(image: Any) -> Image.Image:
     """One image; see `load_images`."""
+    if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
+        raise ImageError(f"{image} is on the web: download it first and pass the path of the file")
     if isinstance(image, str | os.PathLike):
         return _open(Path(image))
     if isinstance(image, Image.Image):
@@ -40,6 +42,8 @@ def _open(path: Path) -> Image.Image:
     try:
         if path.is_dir():
             raise ImageError(f"{path} is a folder: pass the path of an image file")
+        if path.exists() and not path.is_file():  # a pipe might never end
+            raise ImageError(f"{path} is no regular file: pass the path of an image file")
         with Image.open(path) as file:
             return _upright(file, str(path))
     except ImageError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Console
@@ -34,10 +34,10 @@ def check_writable(out: Path) -> None:
         TemporaryDirectory(dir=out).cleanup()
 
 
-def write(explanation: Explanation, out: Path) -> list[Path]:
+def write(explanation: Explanation, out: Path, by: Literal["token", "word"]) -> list[Path]:
     """Saves the report of an explanation, its numbers and, where its geometry is known, pictures of its maps.
 
-    The files are completed in a hidden folder inside `out` and then moved.
+    The files are completed in a hidden folder inside `out` and then moved; `by` is that of `Explanation.to_html`.
 
     Returns:
         The paths of the files.
@@ -46,15 +46,15 @@ def write(explanation: Explanation, out: Path) -> list[Path]:
         FileError: `out` cannot be written.
     """
     with _writing(out), TemporaryDirectory(prefix=".dexar-fast-", dir=out) as name:
-        written = _write(explanation, Path(name))
+        written = _write(explanation, Path(name), by)
         for file in written:
             os.replace(file, out / file.name)
     return [out / file.name for file in written]
 
 
-def _write(explanation: Explanation, folder: Path) -> list[Path]:
+def _write(explanation: Explanation, folder: Path, by: Literal["token", "word"]) -> list[Path]:
     report, arrays, answer, tokens = (folder / name for name in FILES)
-    explanation.to_html(report)
+    explanation.to_html(report, by=by)
     explanation.save(arrays)
     if not explanation.grids:
         return [report, arrays]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from PIL import Image
 GREY = PICTURE.convert("L")
 
 
-def given(path: Path, like: Image.Image | None = None) -> list[Case]:
+def given(path: Path | str, like: Image.Image | None = None) -> list[Case]:
     """An image file; what is explained is explained like the upright RGB image."""
     expected = None if like is None else (lambda: bad_input.explain(like))
     return [Case(lambda: bad_input.explain(path), expected, [str(path), PROMPT, "--response", ANSWER])]
@@ -46,6 +47,12 @@ def truncated(folder: Path) -> list[Case]:
         Image.fromarray(noise).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     return [case for path in paths for case in given(path)]
+
+
+def pipe(folder: Path) -> list[Case]:
+    """Whoever opens it waits for ever."""
+    os.mkfifo(folder / "a.png")
+    return given(folder / "a.png")
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -96,6 +103,12 @@ ROWS = {
     "truncated file": Row("ImageError", ("is damaged",), truncated),
     "file that is not an image": Row("ImageError", ("is not an image that Pillow can read",), written("a.png", b"hi")),
     "folder": Row("ImageError", ("is a folder: pass the path of an image file",), given),
+    "pipe or device": Row("ImageError", ("is no regular file: pass the path of an image file",), pipe),
+    "address on the web": Row(
+        "ImageError",
+        ("https://example.org/a//b%20c.png is on the web: download it first",),
+        lambda f: given("https://example.org/a//b%20c.png"),
+    ),
     "decompression bomb": Row("ImageError", ("is too large to open safely",), written("a.png", bomb())),
     "1 pixel": Row("explained", ("as it is",), saved("a.png", Image.new("RGB", (1, 1)), Image.new("RGB", (1, 1)))),
     "1 x 5000 pixels": Row(

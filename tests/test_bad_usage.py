@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 import bad_input
 import pytest
 from bad_input import PICTURE, PROMPT
 
-from dexar_fast.errors import ImageError
-
 USAGE = {
     "missing argument": (["a.png"], "Missing argument", "prompt"),
     "argument too many": (["a.png", PROMPT, "more"], "unexpected extra argument"),
     "unknown option": (["a.png", PROMPT, "--frob"], "No such option", "--frob"),
     "option without its value": (["a.png", PROMPT, "--out"], "--out", "requires an argument"),
+    "folder without a name": (["a.png", PROMPT, "--out", ""], "--out", "empty"),
     "number that is none": (["a.png", PROMPT, "--chunk-size", "x"], "--chunk-size", "integer"),
 }
 
@@ -48,9 +46,9 @@ def test_an_unknown_command_is_one_line() -> None:
 
 
 def test_debug_gives_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(ImageError) as caught:
-        bad_input.program(str(tmp_path / "none.png"), PROMPT, "--debug")
-    assert "_open" in {frame.name for frame in traceback.extract_tb(caught.value.__traceback__)}
+    status, stdout, stderr = bad_input.program(str(tmp_path / "none.png"), PROMPT, "--debug")
+    assert (status, stdout) == (2, "")
+    assert stderr.startswith("Traceback") and "in _open" in stderr and "ImageError" in stderr.splitlines()[-1]
 
 
 def test_a_file_name_of_several_lines_still_gives_one(tmp_path: Path) -> None:

@@ -168,7 +168,16 @@ def test_an_error_is_one_line_and_leaves_no_file(
 def test_debug_shows_the_traceback(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     fake.result = InputError("bad answer")
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"), "--debug")
-    assert result.exception is fake.result
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Traceback") and result.stderr.endswith("InputError: bad answer\n")
+
+
+def test_the_report_shows_tokens_or_words(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = explanation(tokens=["un", "able"])
+    out = tmp_path / "out"
+    for option, found in ((["--by", "word"], True), (["--by", "token"], False), ([], False)):
+        assert run("explain", image, "What?", "--out", str(out), *option).exit_code == 0
+        assert (">unable<" in (out / "report.html").read_text("utf-8")) == found
 
 
 def test_a_missing_image_is_found_before_the_model_is_loaded(fake: type[FakeExplainer], tmp_path: Path) -> None:
@@ -288,6 +297,7 @@ NOT_RUN = {
     "an unknown device": (["What?", "--device", "abacus"], "abacus"),
     "an unknown mode": (["What?", "--mode", "best"], "'best'"),
     "an unknown text set": (["What?", "--text-set", "some"], "'some'"),
+    "an unknown way to cut": (["What?", "--by", "letter"], "'letter'"),
     "an unknown backend": (["What?", "--backend", "abacus"], "'abacus'"),
     "a backend that is not there": (["What?", "--backend", "triton"], "'triton'"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,7 @@ def pieces(explanation: Explanation, by: str) -> Pieces:
     Raises:
         InputError: any other value of `by`.
     """
-    if not isinstance(by, str) or by not in CHOICES:
-        raise InputError(f"by must be 'token' or 'word', not {by!r}")
+    check(by)
     tokens = _texts(explanation)
     spans = cut(tokens, by)
     weights, maps, heads = (
@@ -70,6 +69,12 @@ def pieces(explanation: Explanation, by: str) -> Pieces:
         maps=np.array([_merged(maps[span], weights[span]) for span in spans]).reshape(len(spans), maps.shape[1]),
         heads=np.array([heads[span].max(0) for span in spans]).reshape(len(spans), *heads.shape[1:]),
     )
+
+
+def check(by: Any) -> None:
+    """InputError for a way to cut that there is not."""
+    if not isinstance(by, str) or by not in CHOICES:
+        raise InputError(f"by must be 'token' or 'word', not {by!r}")
 
 
 def cut(tokens: list[str], by: str) -> list[range]:
