@@ -392,6 +392,15 @@ def test_side_by_side(opened: Any, tmp_path: Path) -> None:
     assert opened(different).page.locator(".linked").is_hidden()
 
 
+def test_side_by_side_without_a_map_there_is_nothing_to_set(opened: Any, tmp_path: Path) -> None:
+    blind, path = story(grids=()), tmp_path / "both.html"
+    for others, controls, bar in (([blind], 0, True), ([explanation(grids=())], 0, False), ([story()], 1, True)):
+        dexar_fast.compare_html([blind, *others], path)
+        page = opened(path).page
+        assert page.locator(".controls").count() == page.locator("#opacity").count() == controls
+        assert page.locator(".shared").is_visible() == bar
+
+
 def test_the_embedded_models_answer(opened: Any) -> None:
     made = dexar_fast.Explainer.from_pretrained().explain(str(SAMPLE_IMAGE), "Describe the image.", "A red triangle.")
     page = opened(made)

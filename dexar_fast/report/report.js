@@ -424,6 +424,7 @@ async function start() {
   const link = document.querySelector(".linked");
   if (link) {
     link.hidden = !sameAnswers(shared.viewers);
+    link.parentElement.hidden = link.hidden && !document.querySelector(".controls");
     if (link.hidden) document.getElementById("linked").checked = false;
   }
   listenToControls();
