@@ -350,6 +350,36 @@ def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:
     assert "None of the visual tokens" in page.page.locator(".badge:visible").inner_text()
 
 
+def test_only_thumbnails_in_view_are_painted(opened: Any) -> None:
+    grids = tuple(Grid(i, 4 * i, 2, 2, video=True) for i in range(40))
+    page = opened(story(grids=grids, images=tuple(plain(200, 200) for _ in grids)))
+    page.settle()
+    first, last = (page.pixels(f".thumb:nth-child({n}) canvas") for n in (1, 40))
+    assert first[..., 3].all() and not last.any(), "never painted"
+    page.page.locator(".strip").evaluate("(strip) => { strip.scrollLeft = strip.scrollWidth; }")
+    page.settle()
+    whole = page.pixels(".thumb:nth-child(40) canvas")
+    assert whole.shape == first.shape and whole[..., 3].all()
+    page.chip(0).click()
+    page.settle()
+    assert (page.pixels(".thumb:nth-child(40) canvas") != whole).any()
+    assert (page.pixels(".thumb:nth-child(1) canvas") == first).all(), "not painted while it cannot be seen"
+    page.page.locator(".strip").evaluate("(strip) => { strip.scrollLeft = 0; }")
+    page.settle()
+    assert (page.pixels(".thumb:nth-child(1) canvas") != first).any()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_is_said_over_a_thin_picture_can_be_read(opened: Any, width: int) -> None:
+    blank = explanation(weights=[0.0] * 3, sequence_map=torch.zeros(12), images=(plain(1, 5000),))
+    page = opened(blank, viewport={"width": width, "height": 900})
+    box = page.page.locator(".badge").bounding_box()
+    assert box["width"] > 150 and box["height"] < 60
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    middle = page.page.locator(".frame").bounding_box()
+    assert abs(box["x"] + box["width"] / 2 - middle["x"] - middle["width"] / 2) < 1
+
+
 # --- pages that lack something, and several in one
 
 

@@ -147,6 +147,8 @@ class Viewer {
     this.frames = [...root.querySelectorAll(".frame")];
     this.matrix = root.querySelector(".matrix");
     this.cell = null;
+    this.inView = new Set();
+    this.stale = new Set();
     this.listen();
   }
 
@@ -171,7 +173,17 @@ class Viewer {
     const strip = this.root.querySelector(".strip");
     this.thumbs = strip ? walk(strip, (i) => this.turn(i)) : [];
     this.thumbs.forEach((thumb, i) => thumb.addEventListener("click", () => this.turn(i)));
+    this.watchThumbs();
     if (this.matrix) this.listenToMatrix();
+  }
+
+  /* A video may have very many thumbnails: each is painted once it comes into view. */
+  watchThumbs() {
+    const watcher = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) this.inView[isIntersecting ? "add" : "delete"](target);
+      this.drawThumbs();
+    });
+    this.thumbs.forEach((thumb) => watcher.observe(thumb));
   }
 
   pin(index) {
@@ -202,6 +214,7 @@ class Viewer {
   draw() {
     this.waiting ||= requestAnimationFrame(() => {
       this.waiting = 0;
+      this.stale = new Set(this.thumbs);
       this.drawMap();
       this.drawThumbs();
       this.drawFacts();
@@ -250,19 +263,22 @@ class Viewer {
 
   drawThumbs() {
     this.thumbs.forEach((thumb, i) => {
-      const canvas = thumb.firstElementChild;
-      const context = canvas.getContext("2d");
-      canvas.width = Math.round(canvas.clientWidth * 2);
-      canvas.height = Math.round(canvas.clientHeight * 2);
-      const { width, height } = canvas;
-      const image = this.frames[i].querySelector("img");
-      if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
-      if (shared.view === "image" && image) return;
-      const layer = new OffscreenCanvas(width, height);
-      const ink = inks(shared.opacity, shared.view === "map" || !image);
-      layer.getContext("2d").putImageData(tint(this.paint(i, width, height), width, height, ink), 0, 0);
-      context.drawImage(layer, 0, 0);
+      if (this.inView.has(thumb) && this.stale.delete(thumb)) this.drawThumb(thumb.firstElementChild, i);
     });
+  }
+
+  drawThumb(canvas, i) {
+    const context = canvas.getContext("2d");
+    canvas.width = Math.round(canvas.clientWidth * 2);
+    canvas.height = Math.round(canvas.clientHeight * 2);
+    const { width, height } = canvas;
+    const image = this.frames[i].querySelector("img");
+    if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
+    if (shared.view === "image" && image) return;
+    const layer = new OffscreenCanvas(width, height);
+    const ink = inks(shared.opacity, shared.view === "map" || !image);
+    layer.getContext("2d").putImageData(tint(this.paint(i, width, height), width, height, ink), 0, 0);
+    context.drawImage(layer, 0, 0);
   }
 
   drawScale(name, low, high, unit) {
