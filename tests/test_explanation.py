@@ -578,6 +578,7 @@ GRID = {"image": 0, "start": 0, "rows": 3, "columns": 4, "box": None}
         lambda d: d | {"images": "../../etc/passwd"},
         lambda d: d | {"diagnostics": 3},
         lambda d: json.dumps(d | {"diagnostics": {"x": float("nan")}}),
+        lambda d: json.dumps(d)[:-1] + ', "images": 1}',
         lambda d: [d],
         lambda d: "{",
         lambda d: "[" * 100_000,

@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_explanation import make
 
-from dexar_fast import Explanation
+from dexar_fast import Explanation, FileError, storage
+from dexar_fast.storage import MOST_PIXELS
 
 SECONDS, MEBIBYTES = 10, 300  # for one file
 LOAD = """
@@ -101,24 +102,29 @@ def over_images(frames: int) -> Change:
     return change
 
 
-def bomb(side: int) -> bytes:
-    """A PNG of a few hundred kilobytes that unfolds to side x side pixels."""
+def bomb(side: int, rows: int | None = None) -> bytes:
+    """A PNG of a few hundred kilobytes that unfolds to side x side pixels; or one that holds but `rows` of them."""
     packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + 3 * side)) for _ in range(side)) + packer.flush()
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    pixels = b"".join(packer.compress(bytes(1 + 3 * side)) for _ in range(side if rows is None else rows))
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
+        (b"IDAT", pixels + packer.flush()),
+        (b"IEND", b""),
+    ]
     chunks = (
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def with_picture(good: Path, png: bytes) -> bytes:
+def with_pictures(good: Path, *pngs: bytes) -> bytes:
     with safe_open(good, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    tensors["image_0"] = torch.from_numpy(np.frombuffer(bytearray(png), np.uint8))
+    for number, png in enumerate(pngs):
+        tensors[f"image_{number}"] = torch.from_numpy(np.frombuffer(bytearray(png), np.uint8))
     save_file(tensors, good.with_name("pictured"), metadata)
-    return good.with_name("pictured").read_bytes()
+    return changed(good.with_name("pictured").read_bytes(), document(images=len(pngs)))
 
 
 HEADERS: dict[str, bytes] = {
@@ -187,9 +193,24 @@ def test_hostile_files_are_refused_in_bounded_time_and_memory(good: Path) -> Non
 
 
 def test_a_picture_that_unfolds_is_refused_before_it_does(good: Path) -> None:
-    ((_, outcome, seconds, grown),) = loaded(good, {"bomb": with_picture(good, bomb(23_200))})
+    ((_, outcome, seconds, grown),) = loaded(good, {"bomb": with_pictures(good, bomb(23_200))})
     assert outcome.startswith("FileError") and "pixels" in outcome
     assert seconds < SECONDS and grown < MEBIBYTES
+
+
+def test_pictures_that_unfold_together_are_refused_before_they_do(good: Path) -> None:
+    """Pillow would open each of them; only together they are too much."""
+    claims = bomb(12_200, rows=1)
+    ((_, outcome, seconds, grown),) = loaded(good, {"bombs": with_pictures(good, *[claims] * 4)})
+    assert outcome.startswith("FileError") and f"hold {4 * 12_200**2} pixels, a file at most {MOST_PIXELS}" in outcome
+    assert seconds < SECONDS and grown < MEBIBYTES
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MOST_PIXELS", 60 * 40 - 1)
+    with pytest.raises(FileError, match="the images hold 2400 pixels, a file at most 2399"):
+        make().save(tmp_path / "large")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", [lambda header, data: (header, data), over_images(2)])

@@ -32,6 +32,12 @@ TILES = (
     Grid(0, 8, 3, 3, (60, 0, 120, 40)),
     Grid(0, 17, 4, 4, (-10, 5, 100, 90)),
 )
+# In fifths of a pixel they meet within pixels, where each counts by its share.
+NEIGHBOURS = (
+    Grid(0, 0, 2, 3, (0, 0, 60.05, 40.15)),
+    Grid(0, 6, 2, 2, (60.05, 0, 120, 40.15)),
+    Grid(0, 10, 1, 2, (0, 40.15, 120, 80)),
+)
 STORY = [" un", "believ", "able", "", "", "\U0001f642", "!", "\n", "The", " red", " cat", " is", " here", "."]
 
 
@@ -118,7 +124,9 @@ def story(**changes: Any) -> Explanation:
 # --- maps
 
 
-@pytest.mark.parametrize(("grids", "size"), [((Grid(0, 0, 3, 4),), (600, 400)), (TILES, (601, 483))])
+@pytest.mark.parametrize(
+    ("grids", "size"), [((Grid(0, 0, 3, 4),), (600, 400)), (TILES, (601, 483)), (NEIGHBOURS, (600, 400))]
+)
 def test_the_canvas_shows_what_heatmap_computes(opened: Any, grids: tuple[Grid, ...], size: tuple[int, int]) -> None:
     scaled = tuple(
         Grid(g.image, g.start, g.rows, g.columns, None if g.box is None else tuple(5 * e for e in g.box), g.row_stride)
@@ -181,6 +189,16 @@ def test_a_map_that_hardly_varies_is_not_called_blank(opened: Any) -> None:
     assert flat.page.locator(".badge").inner_text() == "Even map: every patch counts alike"
 
 
+def test_the_brightest_place_in_words(opened: Any) -> None:
+    places = ["upper left", "upper centre", "upper right", "middle left", "centre", "middle right",
+              "lower left", "lower centre", "lower right"]  # fmt: skip
+    page = opened(explanation([f" {place}" for place in places], (Grid(0, 0, 3, 3),), token_maps=torch.eye(9)))
+    for n, place in enumerate(places):
+        page.chip(n).click()
+        page.settle()
+        assert page.value("place") == place
+
+
 # --- choosing
 
 
@@ -215,6 +233,13 @@ def test_a_tap_chooses(opened: Any) -> None:
     assert page.chosen == "! · token 7"
     page.chip(4).tap()
     assert page.chosen == "Whole answer"
+
+
+def test_a_finger_that_passes_over_a_token_does_not_choose_it(opened: Any) -> None:
+    page = opened(story())
+    for kind, chosen in (("touch", "Whole answer"), ("mouse", "! · token 7")):
+        page.chip(4).dispatch_event("pointerover", {"pointerType": kind, "bubbles": True})
+        assert page.chosen == chosen
 
 
 def test_the_keyboard_reaches_every_token(opened: Any) -> None:
@@ -326,6 +351,17 @@ def test_the_matrix_tells_each_heads_weight(opened: Any) -> None:
     assert page.page.locator(".cell").inner_text().startswith("Layer 3, head 2:")
     high = page.page.locator("[data-scale=heads] [data-high]").inner_text()
     assert float(high) == pytest.approx(float(made.head_weights[0].max()), rel=0.006)
+    page.page.mouse.move(box["x"] + 46 + 2.5 * 26, box["y"] - 20)
+    assert page.page.locator(".cell").inner_text() == "Point at a cell"
+
+
+def test_a_screen_of_more_pixels_gets_them(opened: Any) -> None:
+    page = opened(story())
+    before = page.pixels(".matrix").shape
+    screen = {"width": 1200, "height": 900, "deviceScaleFactor": 2, "mobile": False}
+    page.context.new_cdp_session(page.page).send("Emulation.setDeviceMetricsOverride", screen)
+    page.settle()
+    assert page.pixels(".matrix").shape == (2 * before[0], 2 * before[1], 4)
 
 
 def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:

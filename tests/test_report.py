@@ -246,6 +246,39 @@ def test_numbers_at_the_end_of_float64_are_shown(tmp_path: Path, by: Any, larges
     assert -report["pieces"][0]["low"] == report["pieces"][0]["high"] >= 0.999 * largest
 
 
+def test_the_heads_of_the_whole_answer_show_their_largest_weights(tmp_path: Path) -> None:
+    made = explanation()
+    report = data_of(written(made, tmp_path))["reports"][0]
+    largest = made.head_weights.amax(0).ravel().numpy()
+    whole = unpacked(report["heads"]).reshape(len(made) + 1, -1)[-1]
+    np.testing.assert_allclose(whole / 255 * report["pieces"][-1]["peak"], largest, atol=largest.max() / 400)
+    assert report["kept"][-1] == (largest > 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("layers", "shown"), [([3, 7], [3, 7]), ([3, 7, 9], [0, 1]), ([3], [0, 1]), (["3", "7"], [0, 1]), (None, [0, 1])]
+)
+def test_layers_have_the_models_numbers_where_these_are_known(tmp_path: Path, layers: Any, shown: list[int]) -> None:
+    made = explanation(metadata={"settings": {"layers": layers}})
+    assert data_of(written(made, tmp_path))["reports"][0]["layers"] == shown
+
+
+@pytest.mark.parametrize(
+    ("grids", "size", "box"),
+    [
+        ((Grid(0, 0, 2, 2, (0, 0, 100, 50)), Grid(0, 4, 2, 2, (100, 0, 300, 80))), (480, 128), [0, 0, 1 / 3, 5 / 8]),
+        ((Grid(0, 0, 2, 2, (-9, 0, 90, 360)), Grid(0, 4, 2, 2)), (120, 480), [-0.1, 0, 1, 1]),
+        ((Grid(0, 0, 3, 4), Grid(0, 12, 2, 3)), (480, 360), [0, 0, 1, 1]),
+    ],
+)
+def test_an_image_that_was_not_kept_is_as_large_as_its_grids_tell(
+    tmp_path: Path, grids: tuple[Grid, ...], size: tuple[int, int], box: list[float]
+) -> None:
+    report = data_of(written(explanation(grids=grids, images=()), tmp_path))["reports"][0]
+    assert (report["pictures"][0]["width"], report["pictures"][0]["height"]) == size
+    assert report["grids"][0]["box"] == pytest.approx(box)
+
+
 def test_infinity_is_never_written_into_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "_short", lambda value: float("inf"))
     with pytest.raises(ValueError, match="JSON"):
