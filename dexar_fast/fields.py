@@ -1,7 +1,7 @@
 """What the fields of an explanation must be, checked whenever one is made or loaded."""
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ def _check_grid(grid: Grid, visual_tokens: int) -> None:
 def _is_box(box: Sequence[float]) -> bool:
     return (
         len(box) == 4
-        and all(isinstance(edge, int | float) and math.isfinite(edge) for edge in box)
+        and all(isinstance(edge, int | float) and abs(edge) <= sys.float_info.max for edge in box)
         and box[0] < box[2]
         and box[1] < box[3]
     )

@@ -572,6 +572,7 @@ GRID = {"image": 0, "start": 0, "rows": 3, "columns": 4, "box": None}
         lambda d: d | {"grids": [GRID | {"rows": "3"}]},
         lambda d: d | {"grids": [GRID | {"rows": 10**30}]},
         lambda d: d | {"grids": [GRID | {"box": 3}]},
+        lambda d: d | {"grids": [GRID | {"box": [0, 0, 10**400, 5]}]},
         lambda d: d | {"grids": [GRID | {"box": ["a", 0, 1, 1]}]},
         lambda d: d | {"grids": [GRID | {"colour": 1}]},
         lambda d: d | {"images": 10**12},
