@@ -12,7 +12,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test fuzz clean
+.PHONY: demo test fuzz bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
@@ -26,6 +26,9 @@ test: $(VENV)/installed-test
 # Looks for new cases for ten minutes, and then some.
 fuzz: $(VENV)/installed-test
 	DEXAR_FAST_FUZZ_SECONDS=200 $(BIN)/pytest -q tests/test_fuzz.py
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m bench
 
 clean:
 	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
@@ -45,4 +48,8 @@ $(VENV)/installed: $(VENV)/torch $(BUILD_INPUTS)
 
 $(VENV)/installed-test: $(VENV)/torch $(BUILD_INPUTS)
 	$(PIP) install --quiet --editable '.[test]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: $(VENV)/torch $(BUILD_INPUTS)
+	$(PIP) install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/installed

@@ -1,4 +1,4 @@
-"""The command line: `dexar-fast explain`, `dexar-fast demo`, `dexar-fast doctor`.
+"""The command line: `dexar-fast explain`, `dexar-fast demo`, `dexar-fast profile`, `dexar-fast doctor`.
 
 Heavy imports wait until a command runs, so that `--help` answers at once.
 """
@@ -83,6 +83,42 @@ def demo(out: Out = Path("out"), debug: Debug = False) -> None:
     """Explains a sample image with the embedded model: nothing is downloaded."""
     with errors_in_one_line(debug):
         _explain(str(SAMPLE_IMAGE), SAMPLE_PROMPT, out)
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="llava-1.5-7b, qwen2.5-vl-7b, paligemma-3b or llava-512 with random weights, or a model's name on the "
+            "Hub, or its folder. [default: the embedded model]"
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels of the square image, where the model has a choice.")
+    ] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(help="Of the whole prompt. [default: a short question]")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate and explain.")] = 32,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Tokens explained at a time.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, or the one all operations shall take.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Repeats of every run.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a trace for Chrome or Perfetto.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the roofline and the stages into this PNG or PDF file.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Shows what an explanation costs on this machine, where the time goes, and how far it is from the limit."""
+    with errors_in_one_line(debug):
+        from dexar_fast.profile.command import Files, run
+
+        files = Files(json, trace, plot)
+        sizes = {"image_size": image_size, "prompt_tokens": prompt_tokens, "new_tokens": tokens}
+        options = {"device": device, "dtype": dtype, "chunk_size": chunk_size, "backend": backend}
+        run(model, files, Console(), rounds, **sizes, **options)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, last_logits_only, truncate
 from dexar_fast.memory import halving
+from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums, joined
 
 NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
@@ -60,7 +61,8 @@ def explain(model: Any, prompt: Prompt, sequence: Tensor, plan: Plan, chunk: int
             sums, chunk = halving(partial(running.chunk, start), chunk, end - start)
             done.append(sums)
             start += len(sums.token_maps)
-    return joined(done)
+    with stage("aggregation"):
+        return joined(done)
 
 
 class Pass(Watcher):
@@ -123,10 +125,12 @@ class Pass(Watcher):
         self._known_masks.clear()
         self._known_keys.clear()
         cache = self._prompt.cache
-        self._model(**inputs, past_key_values=cache, use_cache=True, **last_logits_only(self._model))
+        with stage("chunk forward"):
+            self._model(**inputs, past_key_values=cache, use_cache=True, **last_logits_only(self._model))
         self._checks.close()
         self._prompt.decoder.differentiable.update(self._unchecked)
-        return self._sums.attribution(len(self._sequence))
+        with stage("transfer"):
+            return self._sums.attribution(len(self._sequence))
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Positions go on from that of the last prompt token, as in generate()."""
@@ -165,9 +169,10 @@ class Pass(Watcher):
 
     def _keys_under(self, mask: Tensor | None, value: Tensor) -> ops.Keys:
         if id(mask) not in self._known_keys:
-            seen = attendable(mask, len(self._targets), value.shape[2], value.device)
-            text = self._plan.text[: value.shape[2]].nonzero()[:, 0]
-            self._known_keys[id(mask)] = mask, ops.Keys.of(self._plan.visual, text, seen)
+            with stage("masks"):
+                seen = attendable(mask, len(self._targets), value.shape[2], value.device)
+                text = self._plan.text[: value.shape[2]].nonzero()[:, 0]
+                self._known_keys[id(mask)] = mask, ops.Keys.of(self._plan.visual, text, seen)
         return self._known_keys[id(mask)][1]
 
     def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
@@ -177,8 +182,12 @@ class Pass(Watcher):
             if watcher.get() is not self:
                 return output
             hidden = hidden_states(output)
-            u = self._vjp(hidden, norm_twice)
-            self._sums.add(self._plan.score(u[0], self._value[0], self._keys))
+            with stage("VJP"):
+                u = self._vjp(hidden, norm_twice)
+            with stage("scoring"):
+                scored = self._plan.score(u[0], self._value[0], self._keys)
+            with stage("aggregation"):
+                self._sums.add(scored)
             return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
         return hook

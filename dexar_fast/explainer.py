@@ -24,6 +24,7 @@ from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
 from dexar_fast.settings import positive, settings
+from dexar_fast.stages import stage
 from dexar_fast.textset import text_mask
 
 
@@ -118,15 +119,17 @@ class Explainer:
                 "AutoProcessor.from_pretrained() gives, or use explain_inputs()"
             )
         start = time.perf_counter()
-        images = load_images(image)
-        asked = prompting.render(self.processor, prompt, len(images))
-        targets = None if response is None else prompting.answer_ids(self.processor, asked, response)
-        inputs = prompting.process(self.processor, asked, images)
-        content = None
-        if self.settings.text_set == "content":
-            content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
+        with stage("processor"):
+            images = load_images(image)
+            asked = prompting.render(self.processor, prompt, len(images))
+            targets = None if response is None else prompting.answer_ids(self.processor, asked, response)
+            inputs = prompting.process(self.processor, asked, images)
+            content = None
+            if self.settings.text_set == "content":
+                content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
         processed = time.perf_counter() - start
-        explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
+        with stage("setup"):
+            explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
         explanation.metadata["prompt"] = asked.text
         explanation.metadata["seconds"]["processor"] = processed
         return explanation
@@ -154,7 +157,8 @@ class Explainer:
         """
         targets = None if target_ids is None else loading.as_ids(target_ids)
         pictures = [] if images is None else load_images(images)
-        return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
+        with stage("setup"):
+            return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
 
     def _explain(
         self,
@@ -164,7 +168,8 @@ class Explainer:
         images: list[Image.Image],
         generate_kwargs: dict[str, Any],
     ) -> Explanation:
-        inputs = loading.on_device(self.model, inputs)
+        with stage("transfer"):
+            inputs = loading.on_device(self.model, inputs)
         loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
         placed = layout(self.model.config, self.processor, inputs, [image.size for image in images] or None)
         if self.settings.map_filter is not None and not placed.grids:
@@ -181,7 +186,8 @@ class Explainer:
             plan = self._plan(prompt.decoder, inputs, len(sequence), placed, content)
             chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
             sums = engine.explain(self.model, prompt, sequence, plan, chunk)
-            found = result.arrays(sums, self.settings, plan.layers)
+            with stage("aggregation"):
+                found = result.arrays(sums, self.settings, plan.layers)
             clock.lap("explain")
         tokenizer, ids = getattr(self.processor, "tokenizer", None), sequence.tolist()
         diagnostics = result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0])

@@ -18,6 +18,7 @@ from dexar_fast.errors import DexarError, InputError, ModelError, NumericalError
 from dexar_fast.loading import check_length, context, reason
 from dexar_fast.memory import is_out_of_memory
 from dexar_fast.settings import positive
+from dexar_fast.stages import stage
 
 DEFAULT_NEW_TOKENS = 128
 
@@ -35,7 +36,7 @@ class Prompt:
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
     """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
     cache, watching = DynamicCache(), _watcher(model, inputs, decoder)
-    with watching.watching(), _refusals():
+    with watching.watching(), _refusals(), stage("prefill"):
         model(**dict(inputs), past_key_values=cache, use_cache=True, **last_logits_only(model))
     return _prompt(cache, watching, decoder)
 
@@ -56,7 +57,7 @@ def generate(
     length = inputs["input_ids"].shape[1]
     arguments = dict(inputs) | dict(generate_kwargs) | _limit(model, length, generate_kwargs)
     arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
-    with watching.watching(), _refusals(cache, generate_kwargs):
+    with watching.watching(), _refusals(cache, generate_kwargs), stage("generation"):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
     if len(answer) == 0:

@@ -1,0 +1,1 @@
+"""What dexar_fast costs, measured: `python -m bench --help`."""

@@ -1,0 +1,106 @@
+"""The command line of the benchmarks.
+
+python -m bench                      every CPU benchmark: about 14 minutes on 2 quiet cores
+python -m bench explain memory       some of them
+python -m bench --gpu                the GPU suite: under 8 minutes on one GPU
+python -m bench --quick              everything once, small, to see that it runs: no figures
+python -m bench compare A.json B.json
+python -m bench plot                 the README's pictures, from the results of this machine
+python -m bench tables               the README's tables, likewise
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from bench import compare, explain, gpu, machine, memory, micro, plots, results, rivals, scaling, tables
+from bench.gates import RedGate, require
+from bench.groups import Benchmark, Options, table
+from bench.load import LIMIT, Foreign, Load, wait_for_quiet
+
+CPU = {found.name: found for found in (explain.BENCHMARK, memory.BENCHMARK, rivals.BENCHMARK, scaling.BENCHMARK)}
+CPU[micro.BENCHMARK.name] = micro.BENCHMARK
+GPU = {found.name: found for found in gpu.BENCHMARKS}
+OTHERS: dict[str, Callable[[Sequence[str]], int]] = {
+    "compare": compare.main,
+    "plot": plots.main,
+    "tables": tables.main,
+}
+REFUSED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what the arguments name; 0, or 2 where nothing may be measured."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0] in OTHERS:
+        return OTHERS[arguments[0]](arguments[1:])
+    given = _parsed(arguments)
+    device = "cuda" if given.gpu and torch.cuda.is_available() else "cpu"
+    if given.gpu and device == "cpu" and not given.quick:
+        print("no GPU here: torch sees none (--gpu --quick runs the suite's code on tiny models on the CPU)")
+        return REFUSED
+    load = wait_for_quiet(0 if given.force or given.quick else given.patience)
+    if load.too_high and not (given.force or given.quick):
+        print(f"the load is {load.before:.2f}, above {LIMIT}: figures would not hold. Try later, or --force")
+        return REFUSED
+    options = Options(quick=given.quick, rounds=given.rounds, device=device)
+    known = GPU if given.gpu else CPU
+    folder = given.out / machine.slug(machine.gpu() if given.gpu else None)
+    try:
+        for name in given.names or known:
+            run(known[name], options, load, folder)
+    except RedGate as red:
+        print(red)
+        return REFUSED
+    return 0
+
+
+def run(benchmark: Benchmark, options: Options, load: Load, folder: Path) -> Path:
+    """Gates, groups, file: a benchmark whose gates are red writes nothing.
+
+    Raises:
+        RedGate: something does not compute what it should.
+    """
+    print(f"\n== {benchmark.name}: {benchmark.about}\n", flush=True)
+    start, date, foreign = time.perf_counter(), time.strftime("%Y-%m-%d", time.gmtime()), Foreign()
+    gates = benchmark.gates(options)
+    print(*gates, "", sep="\n")
+    require(gates)
+    groups = []
+    for group in benchmark.groups(options):
+        groups.append(group)
+        print(table(group), flush=True)
+    seconds = time.perf_counter() - start
+    found = results.record(benchmark, options, gates, groups, load, foreign.cores(), seconds, date)
+    path = folder / f"{benchmark.name}{'.quick' if options.quick else ''}.json"
+    results.write(found, path)
+    print(f"{path}   ({seconds:.0f} s)", flush=True)
+    return path
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=_Verbatim)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(CPU)}; with --gpu {', '.join(GPU)}")
+    parser.add_argument("--gpu", action="store_true", help="the GPU suite")
+    parser.add_argument("--quick", action="store_true", help="two rounds of small sizes, stored apart as *.quick.json")
+    parser.add_argument("--force", action="store_true", help=f"measure at a load above {LIMIT}; the file says so")
+    parser.add_argument("--rounds", type=int, help="repeats of every job, instead of each benchmark's own number")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine [60]")
+    parser.add_argument("--out", type=Path, default=results.FOLDER, help="where results go [bench/results]")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.names) - (GPU if given.gpu else CPU).keys())
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}: choose from {', '.join(GPU if given.gpu else CPU)}")
+    if given.rounds is not None and given.rounds < 1:
+        parser.error("--rounds: at least 1")
+    return given
+
+
+class _Verbatim(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""

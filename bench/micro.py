@@ -1,0 +1,87 @@
+"""The operations on their own, on random inputs, beside the arithmetic that they cannot do without.
+
+Scoring one layer (`ops.attribute_layer`: gradients, head scores, winners, the two maps) at T = 64, H = 32, D = 128 and
+N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
+
+- product: the bare matrix product <u, V> into memory that is there already: the floor.
+- score: the operation; it makes its results' memory itself, and takes the maxima and sums of the product as well.
+
+The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
+same jobs under pytest-benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from bench.gates import same_arrays
+from bench.groups import Benchmark, Group, timed
+from bench.options import Options
+from bench.timing import Job, Timer, cpu_timer
+from dexar_fast import ops
+from dexar_fast.attention import causal
+
+TOKENS, HEADS, HEAD_DIM, VISUAL, SIDE = 64, 32, 128, 576, 24
+FIRST_VISUAL = 22
+KEYS = (1100, 8192)
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Jobs of one group; the first is the floor of the others."""
+
+    name: str
+    parameters: dict[str, object]
+    jobs: list[Job]
+
+
+def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
+    """Scoring of one layer for a chunk of answer tokens at the end of `keys` keys."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(TOKENS, HEADS, HEAD_DIM, generator=generator).to(device, dtype)
+    value = torch.randn(HEADS, keys, HEAD_DIM, generator=generator).to(device, dtype)
+    visual = torch.arange(FIRST_VISUAL, FIRST_VISUAL + VISUAL)
+    text = torch.cat([torch.arange(FIRST_VISUAL), torch.arange(FIRST_VISUAL + VISUAL, keys)])
+    chosen = ops.Keys.of(visual, text, causal(TOKENS, keys, u.device))
+    heads_first, out = u.transpose(0, 1).contiguous(), u.new_empty(HEADS, TOKENS, keys)
+    jobs = [
+        Job("product", "<u, V> into preallocated memory", lambda: torch.bmm(heads_first, value.mT, out=out)),
+        Job("score", "ops.attribute_layer", lambda: ops.attribute_layer(u, value, chosen)),
+    ]
+    short = str(dtype).removeprefix("torch.")
+    return Case(f"scoring, S={keys}, {short}", {"op": "scoring", "keys": keys, "dtype": short}, jobs)
+
+
+def map_filter(device: str = "cpu") -> Case:
+    """The 3 x 3 median of every head's map, over a copy of the maps."""
+    maps = torch.rand(HEADS, TOKENS, VISUAL, device=device)
+    grid, out = torch.arange(VISUAL).view(SIDE, SIDE), torch.empty_like(maps)
+    jobs = [
+        Job("copy", "a copy of the maps into preallocated memory", lambda: out.copy_(maps)),
+        Job("filter", "ops.filter_maps with rank 5", lambda: ops.filter_maps(maps, None, 5, (grid,))),
+    ]
+    return Case("map filter", {"op": "map_filter", "dtype": "float32"}, jobs)
+
+
+def cases(keys: tuple[int, ...] = KEYS, device: str = "cpu") -> Iterator[Case]:
+    for dtype in DTYPES:
+        for count in keys:
+            yield scoring(count, dtype, device)
+    yield map_filter(device)
+
+
+def measured(case: Case, rounds: int, timer: Timer = cpu_timer) -> Group:
+    floor = case.jobs[0].name
+    return timed(case.name, case.parameters, case.jobs, rounds=rounds, floor=floor, warm_ups=3, timer=timer)
+
+
+def groups(options: Options) -> Iterator[Group]:
+    for case in cases(tuple(options.sizes(KEYS))):
+        yield measured(case, options.rounds_of(50))
+
+
+BENCHMARK = Benchmark("micro", "single operations over their bare arithmetic", same_arrays, groups)

@@ -1,0 +1,158 @@
+"""The README's tables, written from files of results: `python -m bench tables`.
+
+Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` the README holds what this makes of NAME.json; no figure there
+is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import machine, results
+
+MIB = 2**20
+Results = dict[str, Any]
+
+
+def explain(found: Results) -> str:
+    """Median ratio to the floor and its middle three fifths, by kind and layers against T."""
+    rows = {}
+    for group in found["groups"]:
+        given = group["parameters"]
+        row = rows.setdefault(f"{given['kind']} answer, {given['layers']} layers", {})
+        row[given["tokens"]] = _ratio(group, "explain")
+    return _by_tokens(rows)
+
+
+def rivals(found: Results) -> str:
+    """Median ratio of every way to the same maps to the floor of its group."""
+    rows = {}
+    for group in found["groups"]:
+        given = group["parameters"]
+        for job in group["jobs"]:
+            name = f"{job}, over {group['floor']}" if job != group["floor"] else f"{job} (seconds)"
+            cell = f"{group['jobs'][job]['median']:.3g} s" if job == group["floor"] else _ratio(group, job)
+            rows.setdefault(name, {})[given["tokens"]] = cell
+    return _by_tokens(rows)
+
+
+def memory(found: Results) -> str:
+    """One sentence."""
+    grown = found["conclusions"]
+    short, long = (group["parameters"]["tokens"] for group in found["groups"])
+    return (
+        f"Peak memory from T = {short:,} to T = {long:,} grows by {grown['kept_grows_by'] / MIB:.0f} MiB of KV cache "
+        f"and results, and by {grown['beyond'] / MIB:.0f} MiB of everything else."
+    )
+
+
+def scaling(found: Results) -> str:
+    """The fitted exponents and their 95 % intervals."""
+    lines = ["| varied | time, explaining | time, plain forward | peak memory |", "|---|---|---|---|"]
+    for axis, growths in found["conclusions"].items():
+        sizes = [g["parameters"]["size"] for g in found["groups"] if g["parameters"]["axis"] == axis]
+        cells = [_exponent(growths.get(name)) for name in ("time", "forward", "memory")]
+        lines.append(f"| {axis}, {min(sizes):,} to {max(sizes):,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ratios(found: Results) -> str:
+    """Every job over its floor."""
+    lines = ["| | job | over | ratio |", "|---|---|---|---|"]
+    for group in found["groups"]:
+        for job in (name.partition("/")[0] for name in group["ratios"]):
+            lines.append(f"| {group['name']} | {job} | {group['floor']} | {_ratio(group, job)} |")
+    return "\n".join(lines)
+
+
+def peaks(found: Results) -> str:
+    """What the GPU held beyond weights, KV cache and results."""
+    lines = ["| | MiB |", "|---|---|"]
+    lines += [f"| {group['name']} | {group['jobs']['beyond']['median'] / MIB:.0f} |" for group in found["groups"]]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "explain": explain,
+    "rivals": rivals,
+    "memory": memory,
+    "scaling": scaling,
+    "micro": ratios,
+    "gpu-scoring": ratios,
+    "gpu-explain": ratios,
+    "gpu-generate": ratios,
+    "gpu-rivals": ratios,
+    "gpu-memory": peaks,
+}
+
+
+def section(name: str, found: Results) -> str:
+    """A table and under it where its figures come from."""
+    host = f"{found['machine']['cpu']}, {found['machine']['cores']} cores"
+    place = found["machine"]["gpu"] if name.startswith("gpu-") else host
+    versions = found["versions"]
+    warning = " **The machine was not quiet.**" if found["loaded"] else ""
+    source = (
+        f"{place}, torch {versions['torch']}, transformers {versions['transformers']}; commit {found['commit'][:12]}, "
+        f"{found['date']}; `{found['command']}`.{warning}"
+    )
+    return f"{TABLES[name](found)}\n\n{source}"
+
+
+def filled(readme: str, folder: Path) -> tuple[str, list[str]]:
+    """The README with every table replaced of which `folder` holds the results, and the names of the others."""
+    missing = []
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        try:
+            body = section(name, results.read(_file(name, folder)))
+        except (OSError, ValueError):
+            missing.append(name)
+            return match[0]
+        return f"<!-- bench:{name} -->\n{body}\n<!-- /bench:{name} -->"
+
+    return re.sub(r"<!-- bench:(\S+) -->\n.*?<!-- /bench:\1 -->", replaced, readme, flags=re.DOTALL), missing
+
+
+def _file(name: str, folder: Path) -> Path:
+    """The results in this folder; those of a GPU lie in the folder of another machine, perhaps."""
+    own = folder / f"{name}.json"
+    others = sorted(folder.parent.glob(f"*/{name}.json")) if name.startswith("gpu-") else []
+    return others[0] if others and not own.exists() else own
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrites the README; 2 where some table has no results."""
+    parser = argparse.ArgumentParser("python -m bench tables", description=__doc__)
+    parser.add_argument("--results", type=Path, default=results.FOLDER / machine.slug())
+    parser.add_argument("--readme", type=Path, default=machine.ROOT / "README.md")
+    given = parser.parse_args(arguments)
+    text, missing = filled(given.readme.read_text(), given.results)
+    results.write_text(text, given.readme)
+    if missing:
+        print(f"{given.results} holds no results of {', '.join(missing)}: those tables are left as they were")
+    return 2 if missing else 0
+
+
+def _by_tokens(rows: dict[str, dict[int, str]]) -> str:
+    tokens = sorted({count for cells in rows.values() for count in cells})
+    lines = [f"| | {' | '.join(f'T = {count}' for count in tokens)} |", "|---" * (len(tokens) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(cells.get(count, '') for count in tokens)} |" for name, cells in rows.items()]
+    return "\n".join(lines)
+
+
+def _ratio(group: dict[str, Any], job: str) -> str:
+    found = group["ratios"][f"{job}/{group['floor']}"]
+    digits = 2 if found["median"] < 10 else 0
+    if found["p20"] == found["p80"]:
+        return f"{found['median']:.{digits}f}"
+    return f"{found['median']:.{digits}f} [{found['p20']:.{digits}f}, {found['p80']:.{digits}f}]"
+
+
+def _exponent(growth: dict[str, float] | None) -> str:
+    return "" if growth is None else f"{growth['exponent']:.2f} [{growth['low']:.2f}, {growth['high']:.2f}]"

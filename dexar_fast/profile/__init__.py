@@ -1,0 +1,1 @@
+"""Where the time and the memory of an explanation go, on this machine, beside what the machine can do."""

@@ -1,0 +1,141 @@
+"""What is profiled: a model, an image, a prompt and an answer of a fixed length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from dexar_fast import loading, prompting
+from dexar_fast.errors import InputError
+from dexar_fast.explainer import Explainer
+from dexar_fast.explanation import Explanation
+from dexar_fast.geometry import visual_positions
+from dexar_fast.images import load_images
+from dexar_fast.loading import unwrapped
+from dexar_fast.profile.dimensions import DIMENSIONS
+from dexar_fast.profile.shapes import build
+
+WORD = " the"
+QUESTION = "Describe the image."
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The two jobs that are compared, on one model, and what they work on."""
+
+    model: Any
+    explain: Callable[[], Explanation]  # generates, then explains
+    generate: Callable[[], Tensor]  # the same without explaining
+    about: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+
+def workload(
+    name: str | None,
+    *,
+    image_size: int | None = None,
+    prompt_tokens: int | None = None,
+    new_tokens: int = 32,
+    device: str | None = None,
+    dtype: str | None = None,
+    **knobs: Any,
+) -> Workload:
+    """A named shape with random weights, a model by id or folder, or the embedded one (None).
+
+    Args:
+        image_size: pixels of a square image; None is what the model takes, for others 336.
+        prompt_tokens: of the whole prompt, its visual tokens included; None is a short question.
+        new_tokens: how many tokens are generated and explained.
+        knobs: of the Explainer.
+    Raises:
+        InputError: a size the model does not take. ModelError: no such model.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    length: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
+    if name in DIMENSIONS:
+        return _of_shape(str(name), image_size, prompt_tokens, length, device, dtype, knobs)
+    model, processor = loading.load(name, device, dtype)
+    picture = _picture(image_size or 336)
+    prompt = _prompt(processor, picture, prompt_tokens)
+    explainer = Explainer(model, processor, **knobs)
+
+    def inputs() -> Mapping[str, Any]:
+        pictures = load_images(picture)
+        processed = prompting.process(processor, prompting.render(processor, prompt, 1), pictures)
+        return loading.on_device(model, processed)
+
+    return Workload(
+        model,
+        lambda: explainer.explain(picture, prompt, **length),
+        lambda: _generated(model, inputs(), length),
+        _about(name or "embedded", model, inputs(), list(picture.size), new_tokens),
+    )
+
+
+def _of_shape(
+    name: str,
+    image_size: int | None,
+    prompt_tokens: int | None,
+    length: dict[str, Any],
+    device: str,
+    dtype: str | None,
+    knobs: dict[str, Any],
+) -> Workload:
+    default = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    built = build(name, device, getattr(torch, dtype) if dtype else default)
+    inputs = built.inputs_for(prompt_tokens, image_size)
+    explainer = Explainer(built.model, **knobs)
+    return Workload(
+        built.model,
+        lambda: explainer.explain_inputs(inputs, **length),
+        lambda: _generated(built.model, inputs, length),
+        _about(name, built.model, inputs, None, length["max_new_tokens"]),
+    )
+
+
+def _generated(model: Any, inputs: Mapping[str, Any], length: dict[str, Any]) -> Tensor:
+    return model.generate(**inputs, past_key_values=DynamicCache(), **length)
+
+
+def _picture(side: int) -> Image.Image:
+    """Colours that vary over the image: no processor has a short way with it."""
+    return Image.effect_noise((side, side), 64).convert("RGB")
+
+
+def _prompt(processor: Any, picture: Image.Image, tokens: int | None) -> str:
+    """A question, with as many words before it as bring the whole prompt to so many tokens, or one or two off."""
+    if tokens is None:
+        return QUESTION
+
+    def length(words: int) -> int:
+        rendered = prompting.render(processor, WORD * words + QUESTION, 1)
+        return prompting.process(processor, rendered, [picture])["input_ids"].shape[1]
+
+    short = length(0)
+    if tokens < short:
+        raise InputError(f"a prompt of {tokens} tokens does not hold the image and a question, {short}: ask for more")
+    return (WORD * (tokens - short)).lstrip() + QUESTION
+
+
+def _about(
+    name: str, model: Any, inputs: Mapping[str, Any], image: list[int] | None, new_tokens: int
+) -> dict[str, Any]:
+    return {
+        "model": name,
+        "model_class": type(unwrapped(model)).__name__,
+        "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "image": image,
+        "prompt_tokens": inputs["input_ids"].shape[1],
+        "visual_tokens": len(visual_positions(model.config, inputs["input_ids"])),
+        "new_tokens": new_tokens,
+    }

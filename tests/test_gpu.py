@@ -1,0 +1,70 @@
+"""What only a GPU can show: the same maps as on the CPU, times by its clock, its memory, the suite of benchmarks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import command, gates, gpu, results
+from bench.groups import Benchmark
+from bench.load import Load
+from bench.options import Options
+from bench.timing import cuda_timer
+from dexar_fast import Explainer
+from dexar_fast.profile.dimensions import DIMENSIONS
+from dexar_fast.profile.measure import measure
+from dexar_fast.profile.peak import peak
+from dexar_fast.profile.shapes import build
+from dexar_fast.profile.timeline import STAGES
+from dexar_fast.profile.workload import workload
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("name", DIMENSIONS)
+def test_maps_are_those_of_the_cpu(name: str) -> None:
+    targets = [20, 30, 40, 50, 60]
+    found, expected = (
+        Explainer(model.to(device), chunk_size=2).explain_inputs(inputs, target_ids=targets)
+        for device in ("cuda", "cpu")
+        for model, inputs_for in [build(name, "cpu", torch.float64, tiny=True)]
+        for inputs in [inputs_for()]
+    )
+    for array in (*gates.COMPARED, "sequence_map"):
+        torch.testing.assert_close(getattr(found, array), getattr(expected, array), rtol=1e-5, atol=1e-8)
+
+
+def test_the_explanation_equals_three_other_ways() -> None:
+    assert all(gate.green for gate in gates.same_arrays(Options(device="cuda")))
+
+
+def test_half_precision_is_explained_as_it_runs() -> None:
+    built = build("llava-1.5-7b", "cuda", torch.bfloat16, tiny=True)
+    explanation = Explainer(built.model).explain_inputs(built.inputs_for(), max_new_tokens=8)
+    assert explanation.token_maps.isfinite().all()
+    assert explanation.token_maps.dtype == torch.float32
+
+
+def test_events_time_the_work_between_them() -> None:
+    left = torch.randn(512, 512, device="cuda")
+    assert 0 < cuda_timer()(lambda: left @ left) < 10
+
+
+def test_peak_is_what_torch_allocated() -> None:
+    device = torch.device("cuda")
+    _, found = peak(lambda: torch.ones(2**26, dtype=torch.uint8, device=device).sum(), device)
+    assert found is not None
+    assert 2**26 <= found < 2**26 + 2**22
+
+
+def test_profile_covers_the_devices_time() -> None:
+    report = measure(workload("llava-512", new_tokens=8, device="cuda"), rounds=2)
+    assert {row["name"] for row in report["stages"]} == STAGES.keys() - {"processor"}
+    assert report["memory"]["peak"] > 0
+    assert sum(row["seconds"] for row in report["stages"]) == pytest.approx(report["coverage"] * report["wall"])
+
+
+@pytest.mark.parametrize("suite", gpu.BENCHMARKS, ids=lambda suite: suite.name)
+def test_the_suite_runs(suite: Benchmark, tmp_path: Path) -> None:
+    path = command.run(suite, Options(quick=True, rounds=1, device="cuda"), Load(0.0, 0.0), tmp_path)
+    assert results.read(path)["groups"]
