@@ -25,6 +25,7 @@ from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.session import borrowed
 from dexar_fast.settings import positive, settings
 from dexar_fast.stages import stage
+from dexar_fast.sums import Attribution
 from dexar_fast.textset import text_mask
 
 
@@ -128,8 +129,7 @@ class Explainer:
             if self.settings.text_set == "content":
                 content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
         processed = time.perf_counter() - start
-        with stage("setup"):
-            explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
+        explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
         explanation.metadata["prompt"] = asked.text
         explanation.metadata["seconds"]["processor"] = processed
         return explanation
@@ -157,8 +157,7 @@ class Explainer:
         """
         targets = None if target_ids is None else loading.as_ids(target_ids)
         pictures = [] if images is None else load_images(images)
-        with stage("setup"):
-            return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
+        return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
 
     def _explain(
         self,
@@ -170,8 +169,9 @@ class Explainer:
     ) -> Explanation:
         with stage("transfer"):
             inputs = loading.on_device(self.model, inputs)
-        loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
-        placed = layout(self.model.config, self.processor, inputs, [image.size for image in images] or None)
+        with stage("layout"):
+            loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
+            placed = layout(self.model.config, self.processor, inputs, [image.size for image in images] or None)
         if self.settings.map_filter is not None and not placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
         clock = _Clock()
@@ -189,18 +189,26 @@ class Explainer:
             with stage("aggregation"):
                 found = result.arrays(sums, self.settings, plan.layers)
             clock.lap("explain")
-        tokenizer, ids = getattr(self.processor, "tokenizer", None), sequence.tolist()
+        with stage("description"):
+            tokens, diagnostics = self._words(sequence.tolist(), found, sums, plan.prompt)
+            return Explanation(
+                token_ids=sequence[plan.prompt :].cpu(),
+                tokens=tokens,
+                visual_positions=plan.visual,
+                **found,
+                grids=placed.grids,
+                diagnostics=diagnostics | {"warnings": [placed.warning] if placed.warning else []},
+                metadata=self._metadata(plan, clock.seconds, chunk),
+                images=tuple(images),
+            )
+
+    def _words(
+        self, ids: list[int], found: dict[str, Tensor], sums: Attribution, prompt: int
+    ) -> tuple[list[str], dict[str, Any]]:
+        """The answer's tokens as text, and the diagnostics, which name tokens of the whole sequence `ids` [P + T]."""
+        tokenizer = getattr(self.processor, "tokenizer", None)
         diagnostics = result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0])
-        return Explanation(
-            token_ids=sequence[plan.prompt :].cpu(),
-            tokens=prompting.pieces(tokenizer, ids[plan.prompt :]),
-            visual_positions=plan.visual,
-            **found,
-            grids=placed.grids,
-            diagnostics=diagnostics | {"warnings": [placed.warning] if placed.warning else []},
-            metadata=self._metadata(plan, clock.seconds, chunk),
-            images=tuple(images),
-        )
+        return prompting.pieces(tokenizer, ids[prompt:]), diagnostics
 
     def _answer(
         self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]

@@ -115,7 +115,7 @@ def _instrumentation(run: Timeline, over_plain: Sequence[float]) -> Report:
 
 def _marks(recorder: Recorder, count: int) -> None:
     for _ in range(count):
-        with recorder.stage("setup"):
+        with recorder.stage("layout"):
             pass
 
 

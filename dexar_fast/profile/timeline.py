@@ -17,7 +17,7 @@ from dexar_fast.stages import Recorder
 # In the order of the work; what each covers, less the stages inside it.
 STAGES = {
     "processor": "image and chat template to the model's inputs",
-    "setup": "checks, geometry, hooks on the model, and what the result says in words",
+    "layout": "checks of the inputs, and where their visual tokens lie in the image",
     "vision": "the image tower and its projector",
     "prefill": "the prompt through the text decoder",
     "decode": "one token at a time through the model",
@@ -28,6 +28,7 @@ STAGES = {
     "scoring": "gradients, head scores and maps of each layer",
     "aggregation": "sums over layers and tokens",
     "transfer": "inputs to the device, results from it",
+    "description": "what the result says in words",
 }
 
 
