@@ -8,7 +8,8 @@ of a group take the same prompt and answer and give every token its map; the gat
 - full_length: one forward of the whole sequence with its graph, then one backward per layer through all positions.
 - cached: token by token over a KV cache, one query's graph, one backward per layer.
 - authors: the loop of the DEX-AR authors' code in our own words: for every token an eager forward of all tokens so far
-  with its graph and its attention matrices, then one full-length backward per layer.
+  with its graph and its attention matrices, then one full-length backward per layer. Their package itself cannot stand
+  beside ours: it needs transformers 4.45 (its requirements.txt, at cb8899b), dexar_fast 5.
 - captum: another question (how much each token's log-probability falls without a patch), but the one attribution of
   every token to every patch that Captum's LLM attribution offers: LLMAttribution over FeatureAblation with an
   ImageMaskInput of one feature per visual token: one forward for each.

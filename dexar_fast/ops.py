@@ -115,25 +115,28 @@ def attribute_layer(
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
+    values = value[:, keys.visual], value[:, keys.text]
     knobs = (head_score, map_filter, grids, with_range)
     row = u.element_size() * u.shape[1] * keys.widest
     size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
-    return _joined([_attribute(u[rows], value, keys.of_queries(rows), *knobs) for rows in blocks])
+    return _joined([_attribute(u[rows], *values, keys.of_queries(rows), *knobs) for rows in blocks])
 
 
 def _attribute(
     u: Tensor,
-    value: Tensor,
+    visual_value: Tensor,
+    text_value: Tensor,
     keys: Keys,
     head_score: HeadScore,
     map_filter: MapFilter,
     grids: tuple[Tensor, ...],
     with_range: bool,
 ) -> LayerAttribution:
-    visual = gradients(u, value[:, keys.visual], keys.visual_mask)  # [H, C, N]
-    text = gradients(u, value[:, keys.text], keys.text_mask)  # [H, C, M]
-    text_score = score_heads(text, keys.text_mask, head_score)
+    visual = gradients(u, visual_value, keys.visual_mask)  # [H, C, N]
+    text = gradients(u, text_value, keys.text_mask)  # [H, C, M]
+    largest, winner = _largest(text, keys.text)
+    text_score = largest if head_score == "max" else score_heads(text, keys.text_mask, head_score)
     if map_filter is None:
         maps, visual_score = visual, score_heads(visual, keys.visual_mask, head_score)
     else:
@@ -143,7 +146,7 @@ def _attribute(
     return LayerAttribution(
         visual_score=visual_score.T,
         text_score=text_score.T,
-        text_winner=_winner(text, keys.text).T,
+        text_winner=winner.T,
         token_map=(weights[:, :, None] * maps).sum(0),
         unfiltered_token_map=visual.sum(0),
         range=_range(visual, keys.visual_mask) if with_range else None,
@@ -220,8 +223,9 @@ def _run(positions: Tensor) -> slice | None:
     return slice(first, last + 1) if last + 1 - first == len(positions) else None
 
 
-def _winner(text: Tensor, positions: Tensor) -> Tensor:
+def _largest(text: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of gradients [H, C, M] and its key's position, each [H, C]; -1 where none is positive."""
     if text.shape[-1] == 0:
-        return torch.full(text.shape[:2], -1, device=text.device)
-    best, index = text.max(-1)
-    return torch.where(best > 0, positions[index], -1)
+        return text.new_zeros(text.shape[:2]), torch.full(text.shape[:2], -1, device=text.device)
+    largest, index = text.max(-1)
+    return largest, torch.where(largest > 0, positions[index], -1)
