@@ -24,7 +24,7 @@ from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, last_logits_only, truncate
+from dexar_fast.generation import Prompt, truncate, without_logits
 from dexar_fast.memory import halving
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums, joined
@@ -126,7 +126,7 @@ class Pass(Watcher):
         self._known_keys.clear()
         cache = self._prompt.cache
         with stage("chunk forward"):
-            self._model(**inputs, past_key_values=cache, use_cache=True, **last_logits_only(self._model))
+            self._model(**inputs, past_key_values=cache, use_cache=True, **without_logits(self._model))
         self._checks.close()
         self._prompt.decoder.differentiable.update(self._unchecked)
         with stage("transfer"):

@@ -143,12 +143,13 @@ def _attribute(
         maps = filter_maps(visual, keys.visual_mask, map_filter[1], grids)
         visual_score = score_heads(maps, keys.visual_mask, head_score) * _filter_gain(visual, maps)
     weights = (visual_score - text_score).relu()
+    token_map, unfiltered = sums_over_heads(weights, maps, visual)
     return LayerAttribution(
         visual_score=visual_score.T,
         text_score=text_score.T,
         text_winner=winner.T,
-        token_map=(weights[:, :, None] * maps).sum(0),
-        unfiltered_token_map=visual.sum(0),
+        token_map=token_map,
+        unfiltered_token_map=unfiltered,
         range=_range(visual, keys.visual_mask) if with_range else None,
     )
 
@@ -182,6 +183,15 @@ def gradients(u: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     grouped = u.view(queries, value.shape[0], -1, dim).permute(1, 2, 0, 3).reshape(value.shape[0], -1, dim)
     product = torch.bmm(grouped, value.transpose(1, 2)).relu_().view(heads, queries, -1)
     return product if mask is None else product.masked_fill_(~mask, 0)
+
+
+def sums_over_heads(weights: Tensor, maps: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_h w maps and sum_h G, each [C, N], of weights [H, C] and maps, G [H, C, N]; in one product if maps are G."""
+    if maps is not gradient:
+        return (weights[:, :, None] * maps).sum(0), gradient.sum(0)
+    rows = torch.stack([weights.T, torch.ones_like(weights.T)], 1)  # [C, 2, H]
+    token_map, unfiltered = torch.bmm(rows, gradient.transpose(0, 1)).unbind(1)
+    return token_map, unfiltered
 
 
 def score_heads(gradient: Tensor, mask: Tensor | None, head_score: HeadScore) -> Tensor:
