@@ -7,7 +7,6 @@ are in both and cancel; what the KV cache and the arrays of the Explanation grow
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from bench.options import Options
 from bench.subjects import subject
 from dexar_fast import Explainer
 from dexar_fast.fields import ARRAYS
+from dexar_fast.profile.peak import status
 from dexar_fast.profile.shapes import build
 
 SHORT, LONG = 256, 2048
@@ -34,8 +34,7 @@ def peak(tokens: int) -> tuple[int, int]:
     text = found.model.config.text_config
     keys = found.prompt + tokens
     cache = 2 * 4 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * keys
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, cache + results
+    return status("VmHWM"), cache + results
 
 
 def groups(options: Options) -> Iterator[Group]:

@@ -2,8 +2,8 @@
 
 One of them is varied at a time on a LLaVA of random weights (text width 512, float32), the others stay at T = 32,
 N = 144, P = N + 44 and L = 2. At every size two jobs are timed side by side: explaining a given answer, and one plain
-no-grad forward of the same tokens; the peak of memory beyond weights is that of one more explanation. The fits are of
-`bench.fits`: attention over pairs of tokens, which the plain forward has as well, is a term of its own for T, P and N.
+no-grad forward of the same tokens; the peak of memory beyond weights is that of one more explanation. Exponents
+are those of the five largest sizes (`bench.fits`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ AXES = {
 }
 LONG = 4096  # tokens: from here on a run takes seconds, and two of them do
 QUICK = 5  # sizes of an axis in a quick run
-WITH_PAIRS = ("T", "P", "N")
 BASE = {"T": 32, "N": 144, "L": 2}
 
 
@@ -71,16 +70,16 @@ def _point(axis: str, size: int, rounds: int) -> Iterator[Group]:
 
 def conclude(groups: Sequence[Group]) -> dict[str, Any]:
     """Per axis the growth of the shortest times and of the memory."""
-    return {axis: _growths(axis, [g for g in groups if g.parameters["axis"] == axis]) for axis in AXES}
+    return {axis: _growths([g for g in groups if g.parameters["axis"] == axis]) for axis in AXES}
 
 
-def _growths(axis: str, groups: list[Group]) -> dict[str, Any]:
+def _growths(groups: list[Group]) -> dict[str, Any]:
     found = {}
     for unit, job, name in (("s", "explain", "time"), ("s", "forward", "forward"), ("B", "explain", "memory")):
         points = [(g.parameters["size"], min(g.rounds[job])) for g in groups if g.unit == unit]
         if points and all(cost > 0 for _, cost in points):
             sizes, costs = zip(*points, strict=True)
-            found[name] = asdict(growth(sizes, costs, axis in WITH_PAIRS and unit == "s"))
+            found[name] = asdict(growth(sizes, costs))
     return found
 
 

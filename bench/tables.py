@@ -54,9 +54,9 @@ def scaling(found: Results) -> str:
     """The fitted exponents and their 95 % intervals."""
     lines = ["| varied | time, explaining | time, plain forward | peak memory |", "|---|---|---|---|"]
     for axis, growths in found["conclusions"].items():
-        sizes = [g["parameters"]["size"] for g in found["groups"] if g["parameters"]["axis"] == axis]
         cells = [_exponent(growths.get(name)) for name in ("time", "forward", "memory")]
-        lines.append(f"| {axis}, {min(sizes):,} to {max(sizes):,} | {' | '.join(cells)} |")
+        sizes = growths["time"]
+        lines.append(f"| {axis}, {sizes['first']:,.0f} to {sizes['last']:,.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MOST_PIXELS = 2**29  # of all images of a file together: what decoding them may take of memory is known beforehand
+_LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
+MOST_HEADER = 2**24  # bytes: what the header may take of memory once it is read is known beforehand
 _KEY = "dexar_fast"
 # What the decoders of JSON, PNG and safetensors raise on bytes that somebody damaged or made up.
 _DECODING_ERRORS = (
@@ -72,7 +74,7 @@ def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
     """Write the file of an explanation.
 
     Raises:
-        FileError: as in `write_atomically`, or images of more than `MOST_PIXELS` together.
+        FileError: as in `write_atomically`, images of more than `MOST_PIXELS` together, or words beyond `MOST_HEADER`.
     """
     _check_pixels(str(path), [image.size for image in explanation.images])
     tensors = {name: _standalone(getattr(explanation, name)) for name in ARRAYS}
@@ -85,7 +87,9 @@ def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
         "metadata": explanation.metadata,
         "images": len(explanation.images),
     }
-    write_atomically(path, to_safetensors(tensors, {_KEY: json.dumps(document, allow_nan=False)}))
+    data = to_safetensors(tensors, {_KEY: json.dumps(document, allow_nan=False)})
+    _check_header(str(path), data[:_LENGTH_BYTES])
+    write_atomically(path, data)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -98,6 +102,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise FileError(f"{path} is not a file: give the path that Explanation.save wrote")
     try:
+        with open(path, "rb") as file:
+            _check_header(path, file.read(_LENGTH_BYTES))
         with safe_open(path, framework="pt") as file:
             document = _document(path, file.metadata() or {})
             pictures = [f"image_{i}" for i in range(_count(document["images"], most=len(file.keys())))]
@@ -147,6 +153,11 @@ def _check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
         raise FileError(
             f"{path}: the images hold {pixels} pixels, a file at most {MOST_PIXELS}: explain smaller or fewer images"
         )
+
+
+def _check_header(path: str, length: bytes) -> None:
+    if int.from_bytes(length, "little") > MOST_HEADER:
+        raise FileError(f"{path}: tokens, diagnostics and metadata may hold {MOST_HEADER} bytes, these hold more")
 
 
 def _grids(rows: list[dict[str, Any]]) -> tuple[Grid, ...]:

@@ -27,11 +27,11 @@ def peak(run: Callable[[], Any], device: torch.device) -> tuple[Any, int | None]
     _give_back()
     try:
         RESET.write_text(RESET_PEAK)
-        before = _status("VmRSS")
+        before = status("VmRSS")
     except (OSError, ValueError):
         return run(), None
     result = run()
-    return result, max(0, _status("VmHWM") - before)
+    return result, max(0, status("VmHWM") - before)
 
 
 def _on_gpu(run: Callable[[], Any], device: torch.device) -> tuple[Any, int]:
@@ -49,8 +49,11 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _status(field: str) -> int:
-    """Bytes of one field of this process; raises ValueError where it is not kept."""
+def status(field: str) -> int:
+    """Bytes of one field of this process, "VmHWM" for its peak; OSError, ValueError where the system keeps none.
+
+    Unlike getrusage's, that peak is not inherited from the process that started this one.
+    """
     found = re.search(rf"^{field}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
     if found is None:
         raise ValueError(f"{STATUS} has no {field}")
