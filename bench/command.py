@@ -2,7 +2,7 @@
 
 python -m bench                      every CPU benchmark: about 14 minutes on 2 quiet cores
 python -m bench explain memory       some of them
-python -m bench --gpu                the GPU suite: under 8 minutes on one GPU
+python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures
 python -m bench compare A.json B.json
 python -m bench plot                 the README's pictures, from the results of this machine

@@ -115,12 +115,12 @@ def attribute_layer(
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
-    values = value[:, keys.visual], value[:, keys.text]
+    visual_value, text_value = value[:, keys.visual], value[:, keys.text]
     knobs = (head_score, map_filter, grids, with_range)
     row = u.element_size() * u.shape[1] * keys.widest
     size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
-    return _joined([_attribute(u[rows], *values, keys.of_queries(rows), *knobs) for rows in blocks])
+    return _joined([_attribute(u[rows], visual_value, text_value, keys.of_queries(rows), *knobs) for rows in blocks])
 
 
 def _attribute(
