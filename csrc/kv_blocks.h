@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace dexar {
+
+/// Names what a position holds, everything its keys and values depend on beside the positions before it.
+using Key = uint64_t;
+
+using SequenceId = int64_t;
+
+/// Consecutive blocks.
+struct Run {
+  int64_t first, blocks;
+};
+
+/// Consecutive slots to be copied.
+struct Copy {
+  int64_t from, to, count;
+};
+
+/// One block of slots. Free: no holder, not indexed. Cached: no holder, indexed, evictable. Held: any holder.
+struct Block {
+  int32_t holders = 0;    // sequences that lie in it, and copies still to be made from it
+  int32_t written = 0;    // leading slots that some holder may read
+  int32_t keyed = 0;      // leading slots whose keys are known; when all are, the block is sealed
+  bool indexed = false;   // in the prefix index
+  int64_t next = -1;      // the block behind it in its bucket of the index
+  uint64_t hash = 0;      // chained over all keys from the start of the sequence to the end of the block
+  uint64_t parent = 0;    // content of the block before it, 0 for the first
+  uint64_t content = 0;   // the same number for blocks sealed with the same keys behind the same parent
+  uint64_t released = 0;  // when its last holder let go
+};
+
+/// The blocks of a pool: who holds them, which are cached under which keys, where a run of them is free.
+/// Nothing here allocates after construction but `match`, so nothing else can fail half-way.
+class BlockTable {
+ public:
+  BlockTable(int64_t blocks, int64_t block_size, uint64_t hash_mask);
+
+  int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
+  int64_t block_size() const { return block_size_; }
+  int64_t blocks_of(int64_t slots) const { return (slots + block_size_ - 1) / block_size_; }
+  Block& operator[](int64_t block) { return blocks_[block]; }
+  const Block& operator[](int64_t block) const { return blocks_[block]; }
+  Key& key(int64_t slot) { return keys_[slot]; }
+  Key key(int64_t slot) const { return keys_[slot]; }
+
+  /// The longest chain of cached or held blocks that hold these keys, at most `most` of them.
+  std::vector<int64_t> match(const Key* keys, int64_t most) const;
+  /// First of `count` consecutive blocks without holders, or -1. Free ones if there are, else the run whose
+  /// most recently used block was used longest ago.
+  int64_t find_run(int64_t count);
+  bool unheld(int64_t first, int64_t end) const;
+
+  void take(int64_t first, int64_t count);  // evicts what is cached there; one holder, nothing written
+  void share(int64_t block) { ++blocks_[block].holders; }
+  void unshare(int64_t block) { --blocks_[block].holders; }
+  void release(int64_t block);  // unshare, and if no holder is left it becomes the most recently used
+  /// Makes a held block writable from `offset` on: what was known of the slots behind it no longer holds.
+  void rewrite(int64_t block, int64_t offset);
+  /// Indexes a block whose keys are all known, unless its content already is. `previous` is -1 for a first.
+  void seal(int64_t block, int64_t previous);
+  /// What is known of `from` now also holds for `to`, the copy of its first `written` slots.
+  void describe_copy(int64_t from, int64_t to, int64_t written, int64_t keyed);
+  /// A block about to be free passes its place in the index on to its copy.
+  void hand_over(int64_t from, int64_t to);
+  void forget(int64_t block);  // leaves the index
+  /// Throws std::logic_error unless the index is sound and every block has this many holders.
+  void audit(const std::vector<int32_t>& holders) const;
+
+  int64_t evictions = 0;
+
+ private:
+  int64_t find(uint64_t hash, uint64_t parent, const Key* keys) const;
+  uint64_t chain(uint64_t hash, const Key* keys) const;
+  int64_t& bucket(uint64_t hash) { return buckets_[hash % buckets_.size()]; }
+  void insert(int64_t block);  // into the index
+
+  std::vector<Block> blocks_;
+  std::vector<Key> keys_;         // by slot
+  std::vector<int64_t> buckets_;  // heads of the chains of indexed blocks
+  std::vector<int64_t> window_;   // scratch of find_run
+  int64_t block_size_;
+  uint64_t hash_mask_;
+  uint64_t clock_ = 0;
+  uint64_t contents_ = 0;
+};
+
+}  // namespace dexar
