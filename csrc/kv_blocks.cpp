@@ -79,6 +79,11 @@ bool BlockTable::unheld(int64_t first, int64_t end) const {
   return std::all_of(blocks_.begin() + first, blocks_.begin() + end, free);
 }
 
+bool BlockTable::any_cached(int64_t first, int64_t end) const {
+  const auto cached = [](const Block& b) { return b.indexed; };
+  return std::any_of(blocks_.begin() + first, blocks_.begin() + end, cached);
+}
+
 void BlockTable::take(int64_t first, int64_t count) {
   for (int64_t i = first; i < first + count; ++i) {
     evictions += blocks_[i].indexed;

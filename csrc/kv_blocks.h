@@ -52,7 +52,8 @@ class BlockTable {
   /// First of `count` consecutive blocks without holders, or -1. Free ones if there are, else the run whose
   /// most recently used block was used longest ago.
   int64_t find_run(int64_t count);
-  bool unheld(int64_t first, int64_t end) const;
+  bool unheld(int64_t first, int64_t end) const;  // blocks [first, end) exist and have no holder
+  bool any_cached(int64_t first, int64_t end) const;
 
   void take(int64_t first, int64_t count);  // evicts what is cached there; one holder, nothing written
   void share(int64_t block) { ++blocks_[block].holders; }

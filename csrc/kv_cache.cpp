@@ -44,18 +44,11 @@ KvCache::Placement KvCache::open(const Key* keys, int64_t count, int64_t reserve
   const int64_t size = table_.block_size(), blocks = table_.blocks_of(std::max(count, reserve));
   std::vector<int64_t> prefix = table_.match(keys, (count - 1) / size);
   const int64_t found = static_cast<int64_t>(prefix.size());
-  const bool in_place =
-      found > 0 && consecutive(prefix) && table_.unheld(prefix.back() + 1, prefix.front() + blocks);
-
-  Run run{in_place ? prefix.front() : 0, blocks};
+  const Run run = place(prefix, blocks);
+  if (run.first < 0) refuse(blocks);
+  const bool in_place = found > 0 && run.first == prefix.front();
   std::vector<Copy> copies;
-  if (!in_place) {
-    for (const int64_t block : prefix) table_.share(block);
-    run = find_run(blocks, blocks);
-    for (const int64_t block : prefix) table_.unshare(block);
-    if (run.first < 0) refuse(blocks);
-    copies = copies_of(prefix, run.first, found * size, size);
-  }
+  if (!in_place) copies = copies_of(prefix, run.first, found * size, size);
   Sequence& s = sequences_[next_id_];  // the last allocation: nothing fails from here on
   s.reserved = blocks;
   s.length = s.committed = found * size;
@@ -161,6 +154,20 @@ Sequence& KvCache::settled(SequenceId id) {
   Sequence& s = known(id);
   s.settle(table_);
   return s;
+}
+
+// Where a sequence that begins with this prefix may lie. Evicting what others left behind the prefix, such as
+// another answer to the same prompt, costs more than a copy of the prefix.
+Run KvCache::place(const std::vector<int64_t>& prefix, int64_t blocks) {
+  const bool whole = !prefix.empty() && consecutive(prefix);
+  const int64_t behind = whole ? prefix.back() + 1 : 0, end = whole ? prefix.front() + blocks : 0;
+  const bool can_stay = whole && table_.unheld(behind, end);
+  if (can_stay && !table_.any_cached(behind, end)) return {prefix.front(), blocks};
+  for (const int64_t block : prefix) table_.share(block);
+  const Run run = find_run(blocks, blocks);
+  for (const int64_t block : prefix) table_.unshare(block);
+  const bool evicts = run.first < 0 || table_.any_cached(run.first, run.first + blocks);
+  return can_stay && evicts ? Run{prefix.front(), blocks} : run;
 }
 
 Run KvCache::find_run(int64_t wanted, int64_t needed) {

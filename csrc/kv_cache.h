@@ -18,8 +18,9 @@ namespace dexar {
 /// - `commit` names what positions hold. Blocks full of named positions are sealed, and found by `open` under
 ///   a hash chained over all keys before them. A hit is verified key by key: a collision costs a look, never
 ///   a wrong byte. The last prompt token is never reused, for its logits are wanted.
-/// - A prefix that is found is attended in place if no one holds the blocks right behind it: the first comer
+/// - A prefix that is found is attended in place if the blocks right behind it are free: the first comer
 ///   extends it. Else, or if it lies in pieces, it is copied to a free run: far cheaper than computing it.
+///   Only where no run is free, and none else holds them, are cached blocks behind it evicted instead.
 /// - A call that needs slots copied says so in `copies`. Make them before anything is written to the sequence
 ///   and before the next call on it: until then their sources stay held.
 /// - Blocks that no one holds stay findable until they are needed. The run is evicted whose latest use is
@@ -61,6 +62,7 @@ class KvCache {
  private:
   Sequence& known(SequenceId id);
   Sequence& settled(SequenceId id);
+  Run place(const std::vector<int64_t>& prefix, int64_t blocks);
   Run find_run(int64_t wanted, int64_t needed);
   [[noreturn]] void refuse(int64_t blocks) const;
 

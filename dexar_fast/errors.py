@@ -26,7 +26,7 @@ class OutOfMemoryError(DexarError, MemoryError):
 
 
 class CacheError(DexarError):
-    """The pool of cached keys was misused, or is full; dexar_fast._C holds the kinds. It is as it was before the call."""
+    """The pool of cached keys was misused or is full, and is as it was before; the kinds are in dexar_fast._C."""
 
 
 class BackendError(DexarError):
