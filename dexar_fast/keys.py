@@ -39,15 +39,14 @@ def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
 def begin(pool: KVPool, config: Any, inputs: Mapping[str, Any], reserve: int = 0) -> tuple[PoolCache, dict[str, Any]]:
     """A cache that begins with what the pool knows of a prompt, and the inputs left to pass beside it to generate().
 
-    Images are known all or not at all. Where they are, their pixels are not among the inputs: the vision tower is
-    spared. When the prompt has run, `cache.commit(position_keys(config, inputs))` makes it known in turn.
+    Where all images are known their pixels are not among the inputs: the vision tower is spared. A shorter prefix is
+    not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt has
+    run, `cache.commit(position_keys(config, inputs))` makes it known in turn.
     """
     cache = PoolCache(pool, position_keys(config, inputs), reserve)
-    visual = visual_positions(config, inputs["input_ids"]).tolist()
-    if cache.get_seq_length() > visual[-1]:
+    if cache.get_seq_length() > int(visual_positions(config, inputs["input_ids"])[-1]):
         return cache, {name: value for name, value in inputs.items() if not name.startswith(PIXELS)}
-    if cache.get_seq_length() > visual[0]:
-        cache.truncate(visual[0])
+    cache.reset()
     return cache, dict(inputs)
 
 
