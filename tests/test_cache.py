@@ -17,8 +17,8 @@ from transformers import Cache, DynamicCache
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.cache import PoolCache
 from dexar_fast.errors import CacheError, InputError
-from dexar_fast.keys import begin, position_keys
 from dexar_fast.pool import KVPool
+from dexar_fast.reuse import begin, position_keys
 
 FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
 PREFIX_LM = ("paligemma", "paligemma2")
@@ -63,6 +63,10 @@ def assert_rounded(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]
     torch.testing.assert_close(found[1], expected[1], rtol=0, atol=3e-6 * float(expected[1].abs().max()))
 
 
+def started(pool: KVPool, model: Any, inputs: zoo.Inputs, reserve: int = 0) -> tuple[PoolCache, zoo.Inputs]:
+    return begin(pool, model.config, inputs, position_keys(model.config, inputs), reserve)
+
+
 def another_question(inputs: zoo.Inputs, ids: tuple[int, ...] = (33, 44)) -> zoo.Inputs:
     other = inputs["input_ids"].clone()
     other[0, -len(ids) :] = torch.tensor(ids)
@@ -97,12 +101,12 @@ def test_cropped_and_forked_caches_go_on_like_dynamic_ones(family: str, pool: KV
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in PREFIX_LM])
 def test_a_second_question_runs_neither_the_vision_tower_nor_the_shared_prefix(family: str, pool: KVPool) -> None:
     model, inputs = built(family)
-    with begin(pool, model.config, inputs)[0] as cache:
+    with started(pool, model, inputs)[0] as cache:
         generate(model, inputs, cache)
         cache.commit(position_keys(model.config, inputs))
 
     other = another_question(inputs)
-    again, left = begin(pool, model.config, other)
+    again, left = started(pool, model, other)
     known = again.get_seq_length()
     length = inputs["input_ids"].shape[1]
     assert known == (length - 2) // BLOCK * BLOCK
@@ -117,7 +121,7 @@ def test_a_second_question_runs_neither_the_vision_tower_nor_the_shared_prefix(f
 def test_a_prefix_lm_shares_nothing(family: str, pool: KVPool) -> None:
     model, inputs = built(family)
     assert len(position_keys(model.config, inputs)) == 0
-    assert begin(pool, model.config, inputs)[0].get_seq_length() == 0
+    assert started(pool, model, inputs)[0].get_seq_length() == 0
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen2_5_vl"])
@@ -127,7 +131,7 @@ def test_evicted_prompts_are_computed_again(family: str) -> None:
     small = KVPool(inputs["input_ids"].shape[1] + 6, BLOCK)
     for ids in [(33, 44), (), (55, 66), ()]:
         asked = inputs | {"pixel_values": inputs["pixel_values"] + 1} if ids else inputs
-        cache, left = begin(small, model.config, asked, reserve=small.slots)
+        cache, left = started(small, model, asked, reserve=small.slots)
         found = generate(model, left, cache)
         cache.commit(position_keys(model.config, asked))
         cache.reset()
@@ -165,7 +169,7 @@ def test_a_prefix_without_all_images_is_not_used(family: str, known: int, pool: 
     with PoolCache(pool) as cache:
         generate(model, inputs, cache)
         cache.commit(keys[:known])
-    cache, left = begin(pool, model.config, inputs)
+    cache, left = started(pool, model, inputs)
     assert cache.get_seq_length() == 0
     assert_equal(generate(model, left, cache), generate(model, inputs, DynamicCache()))
 
@@ -289,7 +293,7 @@ def test_threads_share_a_pool(pool: KVPool) -> None:
 
     def ask(index: int) -> None:
         for _ in range(5):
-            cache, left = begin(pool, model.config, asked[index])
+            cache, left = started(pool, model, asked[index])
             with cache:
                 found[index].append(generate(model, left, cache))
                 cache.commit(position_keys(model.config, asked[index]))
