@@ -38,23 +38,40 @@ int64_t BlockTable::find(uint64_t hash, uint64_t parent, const Key* keys) const 
   return -1;
 }
 
-std::vector<int64_t> BlockTable::match(const Key* keys, int64_t most) const {
-  std::vector<int64_t> found;
+Match BlockTable::match(const Key* keys, int64_t most) const {
+  Match found{{}, 0};
   uint64_t hash = 0, parent = 0;
-  for (int64_t i = 0; i < most; ++i) {
-    hash = chain(hash, keys + i * block_size_);
-    const int64_t block = find(hash, parent, keys + i * block_size_);
+  while (found.tokens + block_size_ <= most) {
+    hash = chain(hash, keys + found.tokens);
+    const int64_t block = find(hash, parent, keys + found.tokens);
     if (block < 0) break;
     parent = blocks_[block].content;
-    found.push_back(block);
+    found.blocks.push_back(block);
+    found.tokens += block_size_;
   }
+  const auto [block, count] = find_start(parent, keys + found.tokens, most - found.tokens);
+  if (count > 0) found.blocks.push_back(block);
+  found.tokens += count;
   return found;
+}
+
+// Of the blocks behind this parent, the one that begins with most of the keys, and how many.
+std::pair<int64_t, int64_t> BlockTable::find_start(uint64_t parent, const Key* keys, int64_t most) const {
+  std::pair<int64_t, int64_t> best{-1, 0};
+  for (int64_t block = 0; block < size(); ++block) {
+    const Block& b = blocks_[block];
+    if (b.parent != parent || !findable(b)) continue;
+    const Key* own = &keys_[block * block_size_];
+    const int64_t count = std::mismatch(own, own + std::min<int64_t>(b.keyed, most), keys).first - own;
+    if (count > best.second) best = {block, count};
+  }
+  return best;
 }
 
 // A sliding-window maximum: window_[head, tail) are the blocks of the window that no later one outlasts.
 int64_t BlockTable::find_run(int64_t count) {
   if (count == 0) return 0;
-  const auto used = [&](int64_t block) { return blocks_[block].indexed ? blocks_[block].released : 0; };
+  const auto used = [&](int64_t block) { return findable(blocks_[block]) ? blocks_[block].released : 0; };
   int64_t best = -1, begin = 0, head = 0, tail = 0;
   uint64_t best_used = UINT64_MAX;
   for (int64_t i = 0; i < size() && best_used > 0; ++i) {
@@ -80,13 +97,18 @@ bool BlockTable::unheld(int64_t first, int64_t end) const {
 }
 
 bool BlockTable::any_cached(int64_t first, int64_t end) const {
-  const auto cached = [](const Block& b) { return b.indexed; };
-  return std::any_of(blocks_.begin() + first, blocks_.begin() + end, cached);
+  while (first < end && !cached(first)) ++first;
+  return first < end;
+}
+
+bool BlockTable::any_lost(const Match& prefix, int64_t end) const {
+  const int64_t last = prefix.blocks.back(), offset = prefix.tokens % block_size_;
+  return (offset > 0 && blocks_[last].keyed > offset) || any_cached(last + 1, end);
 }
 
 void BlockTable::take(int64_t first, int64_t count) {
   for (int64_t i = first; i < first + count; ++i) {
-    evictions += blocks_[i].indexed;
+    evictions += cached(i);
     rewrite(i, 0);
     blocks_[i].holders = 1;
   }
@@ -94,7 +116,10 @@ void BlockTable::take(int64_t first, int64_t count) {
 
 void BlockTable::release(int64_t block) {
   Block& b = blocks_[block];
-  if (--b.holders == 0) b.released = ++clock_;
+  if (--b.holders > 0) return;
+  b.released = ++clock_;
+  if (b.pending) rewrite(block, 0);
+  b.pending = false;
 }
 
 void BlockTable::rewrite(int64_t block, int64_t offset) {
@@ -104,11 +129,17 @@ void BlockTable::rewrite(int64_t block, int64_t offset) {
   b.keyed = std::min(b.keyed, b.written);
 }
 
+void BlockTable::name(int64_t block, int64_t previous, Key key) {
+  Block& b = blocks_[block];
+  if (b.keyed == 0) b.parent = previous < 0 ? 0 : blocks_[previous].content;
+  keys_[block * block_size_ + b.keyed] = key;
+  if (++b.keyed == block_size_) seal(block, previous);
+}
+
 void BlockTable::seal(int64_t block, int64_t previous) {
   Block& b = blocks_[block];
   const Key* keys = &keys_[block * block_size_];
   b.hash = chain(previous < 0 ? 0 : blocks_[previous].hash, keys);
-  b.parent = previous < 0 ? 0 : blocks_[previous].content;
   const int64_t known = find(b.hash, b.parent, keys);
   b.content = known < 0 ? ++contents_ : blocks_[known].content;
   if (known < 0) insert(block);
@@ -117,6 +148,7 @@ void BlockTable::seal(int64_t block, int64_t previous) {
 void BlockTable::describe_copy(int64_t from, int64_t to, int64_t written, int64_t keyed) {
   const Block& source = blocks_[from];
   Block& copy = blocks_[to];
+  copy.pending = true;
   copy.written = static_cast<int32_t>(written);
   copy.keyed = static_cast<int32_t>(keyed);
   copy.hash = source.hash;
@@ -125,9 +157,9 @@ void BlockTable::describe_copy(int64_t from, int64_t to, int64_t written, int64_
   std::copy_n(&keys_[from * block_size_], keyed, &keys_[to * block_size_]);
 }
 
-void BlockTable::hand_over(int64_t from, int64_t to) {
-  const bool sealed = blocks_[to].keyed == block_size_ && !blocks_[to].indexed;
-  if (blocks_[from].holders > 1 || !blocks_[from].indexed || !sealed) return;
+void BlockTable::copied(int64_t from, int64_t to) {
+  blocks_[to].pending = false;
+  if (blocks_[from].holders > 1 || !blocks_[from].indexed || blocks_[to].keyed < block_size_) return;
   forget(from);
   insert(to);
 }

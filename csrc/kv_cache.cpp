@@ -42,23 +42,22 @@ KvCache::Placement KvCache::open(const Key* keys, int64_t count, int64_t reserve
   check(count >= 0 && reserve >= 0, "a sequence cannot be opened for a negative number of tokens");
   const Lock lock(mutex_);
   const int64_t size = table_.block_size(), blocks = table_.blocks_of(std::max(count, reserve));
-  std::vector<int64_t> prefix = table_.match(keys, (count - 1) / size);
-  const int64_t found = static_cast<int64_t>(prefix.size());
+  Match prefix = table_.match(keys, std::max<int64_t>(count - 1, 0));
   const Run run = place(prefix, blocks);
   if (run.first < 0) refuse(blocks);
-  const bool in_place = found > 0 && run.first == prefix.front();
+  const bool in_place = prefix.tokens > 0 && run.first == prefix.blocks.front();
   std::vector<Copy> copies;
-  if (!in_place) copies = copies_of(prefix, run.first, found * size, size);
+  if (!in_place) copies = copies_of(prefix.blocks, run.first, prefix.tokens, size);
   Sequence& s = sequences_[next_id_];  // the last allocation: nothing fails from here on
   s.reserved = blocks;
-  s.length = s.committed = found * size;
-  for (const int64_t block : prefix) table_.share(block);
+  s.length = s.committed = prefix.tokens;
+  for (const int64_t block : prefix.blocks) table_.share(block);
   if (in_place) {
-    table_.take(run.first + found, blocks - found);
     s.first = run.first;
     s.held = blocks;
+    table_.take(prefix.blocks.back() + 1, run.first + blocks - prefix.blocks.back() - 1);
   } else {
-    s.move_to(table_, run, std::move(prefix));
+    s.move_to(table_, run, std::move(prefix.blocks));
   }
   reused_slots_ += s.length;
   return {next_id_++, s.first * size, s.length, std::move(copies)};
@@ -122,7 +121,7 @@ void KvCache::close(SequenceId id) {
 void KvCache::clear() {
   const Lock lock(mutex_);
   for (int64_t block = 0; block < table_.size(); ++block) {
-    if (table_[block].holders == 0) table_.forget(block);
+    if (table_[block].holders == 0) table_.rewrite(block, 0);
   }
 }
 
@@ -137,7 +136,7 @@ KvCache::Stats KvCache::stats() const {
   int64_t held = 0, cached = 0;
   for (int64_t block = 0; block < table_.size(); ++block) {
     held += table_[block].holders > 0;
-    cached += table_[block].holders == 0 && table_[block].indexed;
+    cached += table_.cached(block);
   }
   const int64_t sequences = static_cast<int64_t>(sequences_.size()), free = table_.size() - held - cached;
   return {held, cached, free, sequences, table_.evictions, moves_, moved_slots_, reused_slots_};
@@ -158,16 +157,17 @@ Sequence& KvCache::settled(SequenceId id) {
 
 // Where a sequence that begins with this prefix may lie. Evicting what others left behind the prefix, such as
 // another answer to the same prompt, costs more than a copy of the prefix.
-Run KvCache::place(const std::vector<int64_t>& prefix, int64_t blocks) {
-  const bool whole = !prefix.empty() && consecutive(prefix);
-  const int64_t behind = whole ? prefix.back() + 1 : 0, end = whole ? prefix.front() + blocks : 0;
-  const bool can_stay = whole && table_.unheld(behind, end);
-  if (can_stay && !table_.any_cached(behind, end)) return {prefix.front(), blocks};
-  for (const int64_t block : prefix) table_.share(block);
+Run KvCache::place(const Match& prefix, int64_t blocks) {
+  const bool whole = prefix.tokens > 0 && consecutive(prefix.blocks);
+  const Run here{whole ? prefix.blocks.front() : 0, blocks};
+  const int64_t end = here.first + blocks, written = here.first + prefix.tokens / table_.block_size();
+  const bool can_stay = whole && table_.unheld(written, end);
+  if (can_stay && !table_.any_lost(prefix, end)) return here;
+  for (const int64_t block : prefix.blocks) table_.share(block);
   const Run run = find_run(blocks, blocks);
-  for (const int64_t block : prefix) table_.unshare(block);
+  for (const int64_t block : prefix.blocks) table_.unshare(block);
   const bool evicts = run.first < 0 || table_.any_cached(run.first, run.first + blocks);
-  return can_stay && evicts ? Run{prefix.front(), blocks} : run;
+  return can_stay && evicts ? here : run;
 }
 
 Run KvCache::find_run(int64_t wanted, int64_t needed) {

@@ -15,12 +15,14 @@ namespace dexar {
 ///   is gathered per step. What would break this moves the sequence, once, to a run twice its length.
 /// - Written slots never change while anyone else may read them. A fork shares all its blocks; whoever grows
 ///   first grows in place, behind the last slot that anyone wrote; the others move at their first write.
-/// - `commit` names what positions hold. Blocks full of named positions are sealed, and found by `open` under
-///   a hash chained over all keys before them. A hit is verified key by key: a collision costs a look, never
-///   a wrong byte. The last prompt token is never reused, for its logits are wanted.
-/// - A prefix that is found is attended in place if the blocks right behind it are free: the first comer
-///   extends it. Else, or if it lies in pieces, it is copied to a free run: far cheaper than computing it.
-///   Only where no run is free, and none else holds them, are cached blocks behind it evicted instead.
+/// - `commit` names what positions hold. `open` finds them again: blocks full of named positions under a hash
+///   chained over all keys before them, then the block behind them that begins alike, to the token. A hit is
+///   verified key by key: a collision costs a look, never a wrong byte. The last prompt token is never
+///   reused, for its logits are wanted.
+/// - A prefix that is found is attended in place if what lies right behind it is free: the first comer
+/// extends
+///   it. Else, or if it lies in pieces, it is copied to a free run: far cheaper than computing it. Only where
+///   no run is free are cached blocks behind it evicted instead.
 /// - A call that needs slots copied says so in `copies`. Make them before anything is written to the sequence
 ///   and before the next call on it: until then their sources stay held.
 /// - Blocks that no one holds stay findable until they are needed. The run is evicted whose latest use is
@@ -62,7 +64,7 @@ class KvCache {
  private:
   Sequence& known(SequenceId id);
   Sequence& settled(SequenceId id);
-  Run place(const std::vector<int64_t>& prefix, int64_t blocks);
+  Run place(const Match& prefix, int64_t blocks);
   Run find_run(int64_t wanted, int64_t needed);
   [[noreturn]] void refuse(int64_t blocks) const;
 

@@ -45,7 +45,7 @@ void Sequence::move_to(BlockTable& table, Run run, std::vector<int64_t> pieces) 
 
 void Sequence::settle(BlockTable& table) {
   const int64_t count = static_cast<int64_t>(sources.size());
-  for (int64_t i = 0; i < count; ++i) table.hand_over(sources[i], first + i);
+  for (int64_t i = 0; i < count; ++i) table.copied(sources[i], first + i);
   for (int64_t i = count - 1; i >= 0; --i) table.release(sources[i]);
   sources.clear();
 }
@@ -64,8 +64,7 @@ void Sequence::commit(BlockTable& table, const Key* keys, int64_t count) {
   for (const int64_t end = committed + count; committed < end; ++committed, ++keys) {
     const int64_t block = first + committed / size;
     if (committed % size < table[block].keyed) continue;  // a fork has named it
-    table.key(first * size + committed) = *keys;
-    if (++table[block].keyed == size) table.seal(block, committed < size ? -1 : block - 1);
+    table.name(block, committed < size ? -1 : block - 1, *keys);
   }
 }
 

@@ -84,6 +84,7 @@ class Writer {
     const int64_t count = static_cast<int64_t>(keys.size());
     const auto placed = cache_.open(keys.data(), count, below(2) * below(80));
     require(placed.length < std::max<int64_t>(count, 1), "the last prompt token was reused");
+    if (below(16) == 0) return cache_.close(placed.id);  // the copies are never made
     make(placed);
     Expected s{placed.id, placed.start, {}, {}, static_cast<size_t>(placed.length)};
     for (int64_t i = 0; i < placed.length; ++i) {
