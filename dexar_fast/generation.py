@@ -75,6 +75,8 @@ def generate(
     _check_arguments(inputs, generate_kwargs)
     cache, left = start.begin(inputs)
     known = cache.get_seq_length()
+    if known > 0:
+        cache.batch_repeat_interleave(beams(model, generate_kwargs))
     watching = _watcher(model, inputs, cache, decoder)
     length = inputs["input_ids"].shape[1]
     limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
