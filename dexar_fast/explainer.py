@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -198,16 +197,16 @@ class Explainer:
 
     def _pool_for(self, questions: list[_Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
         """Room for what the questions share and for the longest of them twice: it may have to be moved."""
-        if not questions or find_spec("dexar_fast._C") is None:
+        try:
+            from dexar_fast.pool import KVPool
+        except ImportError:  # the extension was not built, or does not load: one by one, then
             return None
-        from dexar_fast.pool import KVPool
-
         longest = 0
         for question in questions:
             length, targets = question.inputs["input_ids"].shape[1], question.targets
             new = generation.new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
             longest = max(longest, length + new)
-        return KVPool((1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
+        return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
 
     def _explain_question(
         self, question: _Question, pool: KVPool | None, generate_kwargs: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -161,9 +162,21 @@ def test_after_a_fault_the_pool_is_empty_and_the_next_call_right(image: Image.Im
     assert_same(explainer.explain(image, PROMPTS[0], "a red circle"), expected)
 
 
+def test_no_questions_have_no_explanations(llava: Explainer, image: Image.Image) -> None:
+    assert llava.explain_many(image, []) == []
+
+
+@pytest.mark.parametrize("extension", ["without_extension", "broken_extension"])
 def test_without_the_extension_questions_are_explained_one_by_one(
-    llava: Explainer, image: Image.Image, without_extension: None
+    llava: Explainer,
+    image: Image.Image,
+    extension: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for module in ("dexar_fast.pool", "dexar_fast.cache", "dexar_fast.reuse"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    request.getfixturevalue(extension)
     (found,) = llava.explain_many(image, PROMPTS[0], ["a red circle"])
     assert_same(found, llava.explain(image, PROMPTS[0], "a red circle"))
 
