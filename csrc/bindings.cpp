@@ -1,6 +1,8 @@
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include "cpu/features.h"
+#include "kv_cache.h"
 
 namespace py = pybind11;
 
@@ -15,10 +17,73 @@ py::dict cpu_features() {
                   "amx_int8"_a = f.amx_int8, "amx_bf16"_a = f.amx_bf16, "neon"_a = f.neon);
 }
 
+// Names of positions: uint64, contiguous, no conversion.
+using Keys = py::array_t<uint64_t, py::array::c_style>;
+
+py::list as_tuples(const std::vector<dexar::Copy>& copies) {
+  py::list list;
+  for (const dexar::Copy& copy : copies) list.append(py::make_tuple(copy.from, copy.to, copy.count));
+  return list;
+}
+
+py::tuple as_tuple(const dexar::KvCache::Placement& p) {
+  return py::make_tuple(p.id, p.start, p.length, as_tuples(p.copies));
+}
+
+py::dict as_dict(const dexar::KvCache::Stats& s) {
+  using py::literals::operator""_a;
+  return py::dict("held"_a = s.held, "cached"_a = s.cached, "free"_a = s.free, "sequences"_a = s.sequences,
+                  "evictions"_a = s.evictions, "moves"_a = s.moves, "moved_slots"_a = s.moved_slots,
+                  "reused_slots"_a = s.reused_slots);
+}
+
+void bind_kv_cache(py::module_& m) {
+  using dexar::KvCache;
+  using dexar::SequenceId;
+  using py::literals::operator""_a;
+  const py::object base = py::module_::import("dexar_fast.errors").attr("CacheError");
+  py::register_exception<dexar::UnknownSequence>(m, "UnknownSequence", base);
+  py::register_exception<dexar::ClosedSequence>(m, "ClosedSequence", base);
+  py::register_exception<dexar::BudgetExhausted>(m, "BudgetExhausted", base);
+  py::register_exception<dexar::InvalidRange>(m, "InvalidRange", base);
+  py::register_exception<dexar::KeyMismatch>(m, "KeyMismatch", base);
+
+  py::class_<KvCache>(m, "KvCache", "csrc/kv_cache.h")
+      .def(py::init<int64_t, int64_t, uint64_t>(), "blocks"_a, "block_size"_a, "hash_mask"_a = ~uint64_t{0})
+      .def(
+          "open",
+          [](KvCache& cache, const Keys& keys, int64_t reserve) {
+            return as_tuple(cache.open(keys.data(), keys.size(), reserve));
+          },
+          py::arg("keys").noconvert(), "reserve"_a = 0)
+      .def(
+          "extend",
+          [](KvCache& cache, SequenceId id, int64_t count) { return as_tuple(cache.extend(id, count)); },
+          "id"_a, "count"_a)
+      .def(
+          "commit",
+          [](KvCache& cache, SequenceId id, const Keys& keys) { cache.commit(id, keys.data(), keys.size()); },
+          "id"_a, py::arg("keys").noconvert())
+      .def("fork", &KvCache::fork, "id"_a)
+      .def("truncate", &KvCache::truncate, "id"_a, "length"_a)
+      .def("close", &KvCache::close, "id"_a)
+      .def("clear", &KvCache::clear)
+      .def(
+          "span",
+          [](KvCache& cache, SequenceId id) {
+            const KvCache::Span span = cache.span(id);
+            return py::make_tuple(span.start, span.length, span.committed);
+          },
+          "id"_a)
+      .def("stats", [](const KvCache& cache) { return as_dict(cache.stats()); })
+      .def("audit", &KvCache::audit);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ side of dexar_fast. The headers under csrc/ are its documentation.";
   m.def("cpu_features", &cpu_features, "csrc/cpu/features.h: cpu_features, as a dict of name to bool");
   m.def("physical_cores", &dexar::physical_cores, "csrc/cpu/features.h: physical_cores");
+  bind_kv_cache(m);
 }

@@ -42,12 +42,12 @@ class PromptWatcher(Watcher):
 
     def __init__(self, model: nn.Module, length: int) -> None:
         self.model = model
-        self._length = length  # P
+        self._length = length  # of the P tokens those that run: the first forward of so many is the prompt's
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
         self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1]
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
-        if mask is not None and mask.shape[-2] == self._length:
+        if mask is not None and mask.shape[-2] == self._length and id(module) not in self.last_rows:
             self.last_rows[id(module)] = mask[:, :, -1:].clone()
         return mask
 
@@ -66,7 +66,9 @@ class PromptWatcher(Watcher):
 
     def _remember_position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         positions = kwargs.get("position_ids")
-        if watcher.get() is self and positions is not None and positions.shape[-1] == self._length:
+        if module in self.last_positions or watcher.get() is not self:
+            return
+        if positions is not None and positions.shape[-1] == self._length:
             self.last_positions[module] = positions[..., -1:].clone()
 
 

@@ -25,6 +25,10 @@ class OutOfMemoryError(DexarError, MemoryError):
     """Not even one token at a time fits; the message says how much was asked for."""
 
 
+class CacheError(DexarError):
+    """The pool of cached keys was misused or is full, and is as it was before; the kinds are in dexar_fast._C."""
+
+
 class BackendError(DexarError):
     """A backend was asked for by name and cannot run here."""
 

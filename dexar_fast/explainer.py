@@ -6,9 +6,9 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import transformers
@@ -28,6 +28,9 @@ from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution
 from dexar_fast.textset import text_mask
 
+if TYPE_CHECKING:
+    from dexar_fast.pool import KVPool
+
 
 class Explainer:
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
@@ -39,6 +42,8 @@ class Explainer:
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: see `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
+        pool: a `dexar_fast.pool.KVPool` for this model: of prompts that begin alike, images included, the common part
+            is run once, as long as the pool has room for it. None keeps nothing between calls.
     Raises:
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.
@@ -58,6 +63,7 @@ class Explainer:
         sequence_norm: str = "none",
         chunk_size: int | None = None,
         backend: str = "auto",
+        pool: KVPool | None = None,
     ) -> None:
         self.model = loading.unwrapped(model)
         loading.check_model(self.model)
@@ -73,6 +79,7 @@ class Explainer:
         )
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = ops.plan(backend)[0].backend
+        self.pool = pool
         self._decoder: Decoder | None = None
 
     @classmethod
@@ -90,7 +97,7 @@ class Explainer:
         known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
         knobs = {name: options.pop(name) for name in known if name in options}
         # Before the model is loaded, which may take minutes:
-        settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend")})
+        settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
         model, processor = loading.load(name, device, dtype, **options)
         return cls(model, processor, **knobs)
 
@@ -114,6 +121,12 @@ class Explainer:
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
+        with stage("processor"):
+            images = load_images(image)
+        question = self._question(images, prompt, response)
+        return self._explain_question(question, self.pool, _new_tokens(max_new_tokens, generate_kwargs))
+
+    def _question(self, images: list[Image.Image], prompt: str, response: str | None) -> _Question:
         if getattr(self.processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
             raise InputError(
                 "explain() needs a processor, for images and text: pass Explainer(model, processor) what "
@@ -121,18 +134,45 @@ class Explainer:
             )
         start = time.perf_counter()
         with stage("processor"):
-            images = load_images(image)
             asked = prompting.render(self.processor, prompt, len(images))
             targets = None if response is None else prompting.answer_ids(self.processor, asked, response)
             inputs = prompting.process(self.processor, asked, images)
             content = None
             if self.settings.text_set == "content":
                 content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
-        processed = time.perf_counter() - start
-        explanation = self._explain(inputs, targets, content, images, _new_tokens(max_new_tokens, generate_kwargs))
-        explanation.metadata["prompt"] = asked.text
-        explanation.metadata["seconds"]["processor"] = processed
-        return explanation
+        return _Question(images, asked.text, inputs, targets, content, time.perf_counter() - start)
+
+    def explain_many(
+        self,
+        image: Any,
+        prompts: str | Sequence[str],
+        responses: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Explanation]:
+        """Explains several questions about one image, or several answers: what they share is run once.
+
+        Args:
+            image: as in `explain`.
+            prompts: the questions; a single string is asked for every response.
+            responses: an answer to each prompt; None generates them.
+            max_new_tokens, generate_kwargs: as in `explain`.
+        Returns:
+            One explanation a question, equal to those of separate calls to rounding. A model that reads its prompt in
+            both directions (PaliGemma) shares nothing.
+        Raises:
+            ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
+        """
+        if isinstance(prompts, str):
+            prompts = [prompts] * len(responses or [None])
+        answers: Sequence[str | None] = [None] * len(prompts) if responses is None else responses
+        if isinstance(answers, str) or len(answers) != len(prompts):
+            raise InputError(f"responses must hold one answer to each of the {len(prompts)} prompts")
+        images, generate_kwargs = load_images(image), _new_tokens(max_new_tokens, generate_kwargs)
+        questions = [self._question(images, *pair) for pair in zip(prompts, answers, strict=True)]
+        pool = self.pool or self._pool_for(questions, generate_kwargs)
+        return [self._explain_question(question, pool, generate_kwargs) for question in questions]
 
     def explain_inputs(
         self,
@@ -157,7 +197,31 @@ class Explainer:
         """
         targets = None if target_ids is None else loading.as_ids(target_ids)
         pictures = [] if images is None else load_images(images)
-        return self._explain(inputs, targets, None, pictures, _new_tokens(max_new_tokens, generate_kwargs))
+        generate_kwargs = _new_tokens(max_new_tokens, generate_kwargs)
+        return self._explain(inputs, targets, None, pictures, generate_kwargs, self.pool)
+
+    def _pool_for(self, questions: list[_Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
+        """Room for what the questions share and for the longest of them twice: it may have to be moved."""
+        try:
+            from dexar_fast.pool import KVPool
+        except ImportError:  # the extension was not built, or does not load: one by one, then
+            return None
+        longest = 0
+        for question in questions:
+            length, targets = question.inputs["input_ids"].shape[1], question.targets
+            new = generation.new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
+            longest = max(longest, length + new)
+        return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
+
+    def _explain_question(
+        self, question: _Question, pool: KVPool | None, generate_kwargs: dict[str, Any]
+    ) -> Explanation:
+        explanation = self._explain(
+            question.inputs, question.targets, question.content, question.images, generate_kwargs, pool
+        )
+        explanation.metadata["prompt"] = question.text
+        explanation.metadata["seconds"]["processor"] = question.seconds
+        return explanation
 
     def _explain(
         self,
@@ -166,6 +230,7 @@ class Explainer:
         content: Tensor | None,
         images: list[Image.Image],
         generate_kwargs: dict[str, Any],
+        pool: KVPool | None,
     ) -> Explanation:
         with stage("transfer"):
             inputs = loading.on_device(self.model, inputs)
@@ -175,11 +240,11 @@ class Explainer:
         if self.settings.map_filter is not None and not placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
         clock = _Clock()
-        with borrowed(self.model):
+        with borrowed(self.model), self._start(inputs, targets, pool) as start:
             if self._decoder is not None and not self._decoder.is_of(self.model):
                 self._decoder = None
             with fitting("running the prompt"):
-                answer, prompt = self._answer(inputs, targets, generate_kwargs)
+                answer, prompt = self._answer(inputs, targets, start, generate_kwargs)
             clock.lap("generate" if targets is None else "prefill")
             self._decoder = prompt.decoder
             sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
@@ -210,13 +275,25 @@ class Explainer:
         diagnostics = result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0])
         return prompting.pieces(tokenizer, ids[prompt:]), diagnostics
 
+    def _start(self, inputs: Mapping[str, Any], targets: Tensor | None, pool: KVPool | None) -> generation.Start:
+        if pool is None:
+            return generation.Start()
+        from dexar_fast.reuse import Pooled
+
+        reserve = 0 if targets is None else inputs["input_ids"].shape[1] + len(targets)
+        return Pooled(pool, self.model.config, inputs, reserve)
+
     def _answer(
-        self, inputs: Mapping[str, Any], targets: Tensor | None, generate_kwargs: dict[str, Any]
+        self,
+        inputs: Mapping[str, Any],
+        targets: Tensor | None,
+        start: generation.Start,
+        generate_kwargs: dict[str, Any],
     ) -> tuple[Tensor, generation.Prompt]:
         if targets is not None:
-            return targets, generation.prefill(self.model, inputs, self._decoder)
+            return targets, generation.prefill(self.model, inputs, self._decoder, start)
         try:
-            return generation.generate(self.model, inputs, self._decoder, generate_kwargs)
+            return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs)
         except NumericalError:
             with suppress(InputError):
                 self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
@@ -269,6 +346,18 @@ class Explainer:
             },
             "seconds": seconds,
         }
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A prompt about images as the processor made it, and the given answer if there is one."""
+
+    images: list[Image.Image]
+    text: str
+    inputs: Mapping[str, Any]
+    targets: Tensor | None
+    content: Tensor | None
+    seconds: float
 
 
 class _Clock:

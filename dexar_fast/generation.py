@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,23 +27,45 @@ DEFAULT_NEW_TOKENS = 128
 class Prompt:
     """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token."""
 
-    cache: DynamicCache
+    cache: Any
     decoder: Decoder
     seen: PromptWatcher
 
 
+class Start:
+    """How a prompt begins: here each by itself, in a cache that keeps every key."""
+
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The cache, and the inputs to pass beside it."""
+        return DynamicCache(), dict(inputs)
+
+    def ran(self, cache: Any) -> None:
+        """The prompt has run into the cache."""
+
+    def __enter__(self) -> Start:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """The caches are no longer needed."""
+
+
 @torch.no_grad()
-def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prompt:
-    """Runs the prompt once into a cache that keeps every key; finds the decoder on first use."""
-    cache, watching = DynamicCache(), _watcher(model, inputs, decoder)
+def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+    """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
+    cache, left = start.begin(inputs)
+    watching = _watcher(model, inputs, cache, decoder)
     with watching.watching(), _refusals(), stage("prefill"):
-        model(**dict(inputs), past_key_values=cache, use_cache=True, **without_logits(model, decoder is None))
+        if cache.get_seq_length() == 0:
+            model(**left, past_key_values=cache, use_cache=True, **without_logits(model, decoder is None))
+        else:  # generate() knows which of the inputs and positions go with the rest of a prompt
+            model.generate(**left, past_key_values=cache, max_new_tokens=1, do_sample=False, num_beams=1, **_over(None))
+    start.ran(cache)
     return _prompt(cache, watching, decoder)
 
 
 @torch.no_grad()
 def generate(
-    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, generate_kwargs: Mapping[str, Any]
+    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start, generate_kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, Prompt]:
     """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
 
@@ -52,19 +74,25 @@ def generate(
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
     _check_arguments(inputs, generate_kwargs)
-    cache: Any = DynamicCache()
-    watching = _watcher(model, inputs, decoder)
+    cache, left = start.begin(inputs)
+    known = cache.get_seq_length()
+    if known > 0:
+        cache.batch_repeat_interleave(beams(model, generate_kwargs))
+    watching = _watcher(model, inputs, cache, decoder)
     length = inputs["input_ids"].shape[1]
-    arguments = dict(inputs) | dict(generate_kwargs) | _limit(model, length, generate_kwargs)
+    limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
+    arguments = left | dict(generate_kwargs) | limit
     arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
-    with watching.watching(), _refusals(cache, generate_kwargs), stage("generation"):
+    with watching.watching(), _refusals(lambda: cache.get_seq_length() > known, generate_kwargs), stage("generation"):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = _prompt(cache, watching, decoder)
     if cache.get_seq_length() < length or cache.layers[0].keys.shape[0] > 1:  # beams, or a cache of generate's own
-        return answer, prefill(model, inputs, prompt.decoder)
+        cache.reset()
+        return answer, prefill(model, inputs, prompt.decoder, start)
+    start.ran(cache)
     return answer, prompt
 
 
@@ -80,10 +108,12 @@ def _check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, An
 
 
 @contextmanager
-def _refusals(cache: DynamicCache | None = None, generate_kwargs: Mapping[str, Any] | None = None) -> Iterator[None]:
+def _refusals(
+    ran: Callable[[], bool] = lambda: False, generate_kwargs: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Turns what transformers and torch raise for inputs that do not fit the model into an InputError.
 
-    In generate(), once the prompt has run into the cache, an error is the user's (a streamer's, say) and passes.
+    In generate(), once the prompt has run, an error is the user's (a streamer's, say) and passes.
     """
     try:
         yield
@@ -92,7 +122,7 @@ def _refusals(cache: DynamicCache | None = None, generate_kwargs: Mapping[str, A
     except Exception as error:
         if "probability tensor" in str(error):
             raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
-        if is_out_of_memory(error) or (cache is not None and cache.get_seq_length() > 0):
+        if is_out_of_memory(error) or ran():
             raise
         asked = ", ".join(name for name in generate_kwargs or () if name != "max_new_tokens")
         refusal = (
@@ -113,7 +143,7 @@ def _over(config: Any) -> dict[str, Any]:
     return {"generation_config": config}
 
 
-def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[str, int | None]:
+def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> int:
     """How many tokens to generate: what the caller says, else no more than the context holds. Raises InputError."""
     config = generate_kwargs.get("generation_config")
     new, whole = (generate_kwargs.get(n, getattr(config, n, None)) for n in ("max_new_tokens", "max_length"))
@@ -127,15 +157,21 @@ def _limit(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> dict[
         longest = context(model)
         new = DEFAULT_NEW_TOKENS if longest is None else min(DEFAULT_NEW_TOKENS, longest - prompt)
     check_length(model, prompt, new)
-    return {"max_new_tokens": new, "max_length": None}
+    return new
 
 
-def _watcher(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> PromptWatcher:
-    length = inputs["input_ids"].shape[1]
+def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
+    """How many answers generate() follows at once."""
+    config = generate_kwargs.get("generation_config") or model.generation_config
+    return int(generate_kwargs.get("num_beams") or config.num_beams or 1)
+
+
+def _watcher(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
+    length = inputs["input_ids"].shape[1] - cache.get_seq_length()
     return PromptWatcher(model, length) if decoder is not None else DecoderTracer(model, length)
 
 
-def _prompt(cache: DynamicCache, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
+def _prompt(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     assert found is not None  # a forward has run: it found the decoder or raised
     return Prompt(cache, found, watching)
@@ -143,6 +179,8 @@ def _prompt(cache: DynamicCache, watching: PromptWatcher, decoder: Decoder | Non
 
 def truncate(cache: Any, length: int) -> None:
     """Drops every key from position `length` on; raises ModelError for layers that keep a state instead of keys."""
+    if hasattr(cache, "truncate"):
+        return cache.truncate(length)
     for layer in cache.layers:
         if not hasattr(layer, "keys"):
             raise ModelError(f"the cache holds a {type(layer).__name__}: recurrent layers cannot be rolled back")

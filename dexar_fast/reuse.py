@@ -1,0 +1,95 @@
+"""What prompts that begin alike share, images included: the names of their positions, and a start from a pool.
+
+Two positions have the same name where their keys and values are the same, given equal positions before them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexar_fast.cache import PoolCache
+from dexar_fast.generation import Start
+from dexar_fast.geometry import visual_positions
+from dexar_fast.pool import NO_KEYS, Keys, KVPool
+
+PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels")
+PIXELS = "pixel_"  # what the vision tower reads begins with it
+PREFIX_LM = ("paligemma",)  # every position of their prompts attends to all others, those behind it too
+VISUAL = np.uint64(1 << 63)  # no token id has this bit
+
+
+def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
+    """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
+
+    All images of a prompt are hashed together, with their shapes and grids, so that a visual key stands for all that
+    the image's other tokens tell it, too (Gemma 3 attends among them in both directions). A prompt whose text is read
+    in both directions has no keys [0]: nothing of it can be shared.
+    """
+    if config.model_type in PREFIX_LM:
+        return NO_KEYS
+    ids = inputs["input_ids"]
+    keys = ids[0].cpu().numpy().astype(np.uint64)
+    visual = visual_positions(config, ids).cpu().numpy()
+    keys[visual] = _mix(np.arange(len(visual), dtype=np.uint64) + _content(inputs)) | VISUAL
+    return keys
+
+
+def _content(inputs: Mapping[str, Any]) -> np.uint64:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(inputs.items()):
+        if name not in PER_TOKEN and isinstance(tensor, Tensor):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return np.frombuffer(digest.digest(), np.uint64)[0]
+
+
+def _mix(x: Keys) -> Keys:
+    """The finalizer of splitmix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def begin(
+    pool: KVPool, config: Any, inputs: Mapping[str, Any], keys: Keys, reserve: int = 0
+) -> tuple[PoolCache, dict[str, Any]]:
+    """A cache that begins with what the pool knows of a prompt, and the inputs left to pass beside it to generate().
+
+    Where all images are known their pixels are not among the inputs: the vision tower is spared. A shorter prefix is
+    not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt has
+    run, `cache.commit(keys)` makes it known in turn.
+    """
+    cache = PoolCache(pool, keys, reserve)
+    if cache.get_seq_length() > int(visual_positions(config, inputs["input_ids"])[-1]):
+        return cache, {name: value for name, value in inputs.items() if not name.startswith(PIXELS)}
+    cache.reset()
+    return cache, dict(inputs)
+
+
+class Pooled(Start):
+    """A prompt over a pool: begins with what is known of it, makes the rest known."""
+
+    def __init__(self, pool: KVPool, config: Any, inputs: Mapping[str, Any], reserve: int) -> None:
+        self._pool = pool
+        self._config = config
+        self._keys = position_keys(config, inputs)
+        self._reserve = reserve
+        self._begun: list[PoolCache] = []
+
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
+        cache, left = begin(self._pool, self._config, inputs, self._keys, self._reserve)
+        self._begun.append(cache)
+        return cache, left
+
+    def ran(self, cache: PoolCache) -> None:
+        cache.commit(self._keys)
+
+    def __exit__(self, *_: Any) -> None:
+        for cache in self._begun:
+            cache.reset()

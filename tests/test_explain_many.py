@@ -1,0 +1,189 @@
+"""What questions about one image share is run once, and explanations do not depend on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import small_llava
+import torch
+import zoo
+from PIL import Image
+
+from dexar_fast import Explainer, Explanation, InputError, NumericalError
+from dexar_fast._C import BudgetExhausted
+from dexar_fast.pool import KVPool
+
+FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
+PREFIX_LM = ("paligemma", "paligemma2")
+TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
+PROMPTS = ("what is on the left", "what is on the right", "is there a red circle")
+
+
+def assert_same(found: Explanation, expected: Explanation) -> None:
+    """To 1e-5 of the largest number that went into each: products of fewer rows round differently."""
+    assert found.token_ids.tolist() == expected.token_ids.tolist()
+    largest = {"token_maps": "unfiltered_token_maps", "token_weights": "text_scores"}
+    for name in ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps", "token_weights"):
+        scale = float(getattr(expected, largest.get(name, name)).abs().max())
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-5 * scale)
+
+
+@contextmanager
+def counted(module: Any) -> Iterator[list[int]]:
+    """The number of positions, or of images, of each call of a module."""
+    seen: list[int] = []
+
+    def hook(_: Any, args: Any, kwargs: Any) -> None:
+        first = args[0] if args else next(iter(kwargs.values()))
+        seen.append(first.shape[1])
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def another_question(inputs: zoo.Inputs) -> zoo.Inputs:
+    ids = inputs["input_ids"].clone()
+    ids[0, -2:] = torch.tensor([33, 44])
+    return inputs | {"input_ids": ids}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reused_prefix_gives_the_explanation_from_scratch(family: str) -> None:
+    model, inputs = zoo.build(family, torch.float32)
+    pool = KVPool(512, 4)
+    pooled, alone = Explainer(model, pool=pool, chunk_size=4), Explainer(model, chunk_size=4)
+    other = another_question(inputs)
+    for asked in (inputs, other, inputs):
+        assert_same(pooled.explain_inputs(asked, target_ids=TARGETS), alone.explain_inputs(asked, target_ids=TARGETS))
+    generated = pooled.explain_inputs(other, max_new_tokens=6, do_sample=False)
+    assert_same(generated, alone.explain_inputs(other, max_new_tokens=6, do_sample=False))
+    stats = pool.books.stats()
+    assert stats["held"] == stats["sequences"] == 0
+    assert (stats["reused_slots"] > 0) == (family not in PREFIX_LM)
+
+
+@pytest.mark.parametrize("tail", [1, 2, 3, 4, 5])
+def test_the_prompt_may_end_anywhere_in_a_block(tail: int) -> None:
+    model, inputs = zoo.build("qwen2_5_vl", torch.float32)
+    inputs = {k: v[..., : v.shape[-1] - tail] if v.shape == inputs["input_ids"].shape else v for k, v in inputs.items()}
+    pooled, alone = Explainer(model, pool=KVPool(256, 4)), Explainer(model)
+    for _ in range(2):
+        found = pooled.explain_inputs(inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert_same(found, alone.explain_inputs(inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False))
+
+
+@pytest.fixture
+def llava() -> Explainer:
+    processor = small_llava.processor()
+    return Explainer(small_llava.model(processor.tokenizer), processor)
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    return Image.effect_noise((64, 64), 80).convert("RGB")
+
+
+def test_many_questions_run_the_vision_tower_once(llava: Explainer, image: Image.Image) -> None:
+    expected = [llava.explain(image, prompt, "a red circle") for prompt in PROMPTS]
+    model = llava.model.model
+    with counted(model.vision_tower) as looks, counted(model.language_model.layers[0]) as positions:
+        found = llava.explain_many(image, PROMPTS, ["a red circle"] * 3)
+    assert len(looks) == 1
+    alone = sum(explanation.metadata["prompt_tokens"] + len(explanation) for explanation in expected)
+    assert sum(positions) < alone - 2 * len(expected[0].visual_positions)
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one, other)
+
+
+def test_answers_of_one_question_run_the_prompt_once(llava: Explainer, image: Image.Image) -> None:
+    answers = ["a red circle", "two blue squares", "a"]
+    with counted(llava.model.model.vision_tower) as looks:
+        found = llava.explain_many(image, PROMPTS[0], answers)
+    assert len(looks) == 1
+    for explanation, answer in zip(found, answers, strict=True):
+        assert_same(explanation, llava.explain(image, PROMPTS[0], answer))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_generated_answers_are_those_of_separate_calls(
+    llava: Explainer, image: Image.Image, options: dict[str, Any]
+) -> None:
+    found = llava.explain_many(image, PROMPTS, max_new_tokens=5, do_sample=False, **options)
+    for explanation, prompt in zip(found, PROMPTS, strict=True):
+        assert_same(explanation, llava.explain(image, prompt, max_new_tokens=5, do_sample=False, **options))
+
+
+def test_a_pool_of_the_explainer_remembers_between_calls(image: Image.Image) -> None:
+    processor, pool = small_llava.processor(), KVPool(512)
+    explainer = Explainer(small_llava.model(processor.tokenizer), processor, pool=pool)
+    explainer.explain(image, PROMPTS[0], "a red circle")
+    with counted(explainer.model.model.vision_tower) as looks:
+        explainer.explain(image, PROMPTS[1], "a red circle")
+        assert not looks
+        explainer.explain(image.transpose(Image.Transpose.ROTATE_90), PROMPTS[1], "a red circle")
+    assert len(looks) == 1
+    assert pool.books.stats()["held"] == 0
+
+
+@pytest.mark.parametrize("fault", ["budget", "streamer", "weights"])
+def test_after_a_fault_the_pool_is_empty_and_the_next_call_right(image: Image.Image, fault: str) -> None:
+    processor = small_llava.processor()
+    model = small_llava.model(processor.tokenizer)
+    expected = Explainer(model, processor).explain(image, PROMPTS[0], "a red circle")
+    pool = KVPool(expected.metadata["prompt_tokens"] + 8, 4)
+    explainer = Explainer(model, processor, pool=pool)
+
+    class Interrupted:
+        def put(self, _: torch.Tensor) -> None:
+            raise KeyboardInterrupt
+
+    head = model.lm_head.weight
+    if fault == "budget":
+        with pytest.raises(BudgetExhausted):
+            explainer.explain(image, PROMPTS[0], max_new_tokens=40)
+    elif fault == "streamer":
+        with pytest.raises(KeyboardInterrupt):
+            explainer.explain(image, PROMPTS[0], max_new_tokens=4, streamer=Interrupted())
+    else:
+        right = head.data.clone()
+        head.data.fill_(torch.nan)
+        with pytest.raises(NumericalError):
+            explainer.explain(image, PROMPTS[0], "a red circle")
+        head.data.copy_(right)
+    assert pool.books.stats()["held"] == 0
+    pool.books.audit()
+    assert_same(explainer.explain(image, PROMPTS[0], "a red circle"), expected)
+
+
+def test_no_questions_have_no_explanations(llava: Explainer, image: Image.Image) -> None:
+    assert llava.explain_many(image, []) == []
+
+
+@pytest.mark.parametrize("extension", ["without_extension", "broken_extension"])
+def test_without_the_extension_questions_are_explained_one_by_one(
+    llava: Explainer,
+    image: Image.Image,
+    extension: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("dexar_fast.pool", "dexar_fast.cache", "dexar_fast.reuse"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    request.getfixturevalue(extension)
+    (found,) = llava.explain_many(image, PROMPTS[0], ["a red circle"])
+    assert_same(found, llava.explain(image, PROMPTS[0], "a red circle"))
+
+
+@pytest.mark.parametrize("responses", [["a"], "a b c", ["a"] * 4])
+def test_responses_that_do_not_match_the_prompts_are_refused(
+    llava: Explainer, image: Image.Image, responses: Any
+) -> None:
+    with pytest.raises(InputError, match="one answer to each of the 3 prompts"):
+        llava.explain_many(image, PROMPTS, responses)
