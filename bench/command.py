@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -45,13 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.gpu and device == "cpu" and not given.quick:
         print("no GPU here: torch sees none (--gpu --quick runs the suite's code on tiny models on the CPU)")
         return REFUSED
+    folder = given.out / machine.slug(machine.gpu() if given.gpu else None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryDirectory(dir=folder).cleanup()
+    except OSError as error:
+        print(f"cannot write results: {error}")
+        return REFUSED
     load = wait_for_quiet(0 if given.force or given.quick else given.patience)
     if load.too_high and not (given.force or given.quick):
         print(f"the load is {load.before:.2f}, above {LIMIT}: figures would not hold. Try later, or --force")
         return REFUSED
     options = Options(quick=given.quick, rounds=given.rounds, device=device)
     known = GPU if given.gpu else CPU
-    folder = given.out / machine.slug(machine.gpu() if given.gpu else None)
     try:
         for name in given.names or known:
             run(known[name], options, load, folder)
@@ -99,6 +106,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no benchmark {', '.join(unknown)}: choose from {', '.join(GPU if given.gpu else CPU)}")
     if given.rounds is not None and given.rounds < 1:
         parser.error("--rounds: at least 1")
+    if not given.patience >= 0:
+        parser.error("--patience: seconds, at least 0")
     return given
 
 

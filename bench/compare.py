@@ -39,14 +39,15 @@ class Change:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
-    """Every job and ratio that both results hold."""
+    """Every job and ratio that both results hold; where one is not positive (memory, at times) there is no ratio."""
     groups = {group["name"]: group for group in after["groups"]}
     kinds = ("jobs", "ratios") if same_machine(before, after) else ("ratios",)
     for old in before["groups"]:
         new = groups.get(old["name"])
         for kind in kinds if new else ():
             for name in old[kind].keys() & new[kind].keys():
-                yield _change(f"{old['name']}: {name}", old[kind][name], new[kind][name])
+                if min(old[kind][name]["min"], new[kind][name]["min"]) > 0:
+                    yield _change(f"{old['name']}: {name}", old[kind][name], new[kind][name])
 
 
 def _change(name: str, old: dict[str, float], new: dict[str, float]) -> Change:
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("after", type=Path)
     given = parser.parse_args(arguments)
     try:
-        before, after = results.read(given.before), results.read(given.after)
+        before = results.read(given.before)
+        after = results.read(given.after, before["benchmark"])
     except (OSError, ValueError) as error:
         print(error)
         return 2

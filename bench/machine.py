@@ -39,12 +39,17 @@ def versions() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """The commit of the checkout, with -dirty where files differ from it; "unknown" outside one."""
+    """The commit of the checkout, with -dirty where files other than results differ from it; "unknown" outside one."""
     try:
         found = _git("rev-parse", "HEAD").strip()
-        return f"{found}-dirty" if _git("status", "--porcelain").strip() else found
+        return f"{found}-dirty" if _git("status", "--porcelain", "--", ".", ":!bench/results").strip() else found
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def short(commit: str) -> str:
+    """Twelve digits of a commit, and whether the files differed from it."""
+    return f"{commit[:12]} with uncommitted changes" if commit.endswith("-dirty") else commit[:12]
 
 
 def slug(gpu_name: str | None = None) -> str:

@@ -25,7 +25,9 @@ def scaling(found: dict[str, Any]) -> Figure:
         for row, unit in enumerate(LABELS):
             _panel(grid[row][column], found, axis, unit)
     grid[0][0].legend()
-    figure.suptitle(f"{found['machine']['cpu']}, {found['machine']['cores']} cores; commit {found['commit'][:12]}")
+    figure.suptitle(
+        f"{found['machine']['cpu']}, {found['machine']['cores']} cores; commit {machine.short(found['commit'])}"
+    )
     return figure
 
 
@@ -50,11 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=PICTURE)
     given = parser.parse_args(arguments)
     try:
-        figure = scaling(results.read(given.results))
+        figure = scaling(results.read(given.results, "scaling"))
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(given.out, dpi=110)
     except (OSError, ValueError) as error:
         print(error)
         return 2
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(given.out, dpi=110)
     print(given.out)
     return 0

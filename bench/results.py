@@ -21,6 +21,7 @@ KEYS = (
     "schema", "benchmark", "about", "quick", "loaded", "load", "machine", "versions", "commit", "date", "command",
     "seconds", "gates", "groups", "conclusions",
 )  # fmt: skip
+KINDS = {"benchmark": str, "machine": dict, "versions": dict, "commit": str, "groups": list, "conclusions": dict}
 
 
 def record(
@@ -77,16 +78,24 @@ def write_text(text: str, path: Path) -> None:
         raise
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A file that `write` wrote.
+def read(path: Path, benchmark: str | None = None) -> dict[str, Any]:
+    """A file that `write` wrote, of this benchmark where one is named.
 
     Raises:
-        ValueError: no JSON, another schema, or keys missing. OSError: no such file.
+        ValueError: no JSON, another schema or benchmark, or keys missing. OSError: no such file.
     """
-    found = json.loads(path.read_text())
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError(f"{path} holds no results of schema {SCHEMA}: run the benchmark again")
     missing = [key for key in KEYS if key not in found]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
+    wrong = [key for key, kind in KINDS.items() if not isinstance(found[key], kind)]
+    if wrong:
+        raise ValueError(f"{path} is damaged at {', '.join(wrong)}: run the benchmark again")
+    if benchmark not in (None, found["benchmark"]):
+        raise ValueError(f"{path} holds results of {found['benchmark']}, not of {benchmark}")
     return found

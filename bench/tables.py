@@ -97,8 +97,8 @@ def section(name: str, found: Results) -> str:
     versions = found["versions"]
     warning = " **The machine was not quiet.**" if found["loaded"] else ""
     source = (
-        f"{place}, torch {versions['torch']}, transformers {versions['transformers']}; commit {found['commit'][:12]}, "
-        f"{found['date']}; `{found['command']}`.{warning}"
+        f"{place}, torch {versions['torch']}, transformers {versions['transformers']}; "
+        f"commit {machine.short(found['commit'])}, {found['date']}; `{found['command']}`.{warning}"
     )
     return f"{TABLES[name](found)}\n\n{source}"
 
@@ -110,7 +110,7 @@ def filled(readme: str, folder: Path) -> tuple[str, list[str]]:
     def replaced(match: re.Match[str]) -> str:
         name = match[1]
         try:
-            body = section(name, results.read(_file(name, folder)))
+            body = section(name, results.read(_file(name, folder), name))
         except (OSError, ValueError):
             missing.append(name)
             return match[0]

@@ -30,7 +30,7 @@ def load(name: Any, device: Any, dtype: Any, **options: Any) -> tuple[Any, Any]:
     if name is None:
         with as_file(EMBEDDED) as folder:
             return load(str(folder), device, dtype or torch.float32, **options)
-    dtype = _checked_dtype(dtype)
+    dtype = checked_dtype(dtype)
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
@@ -70,7 +70,7 @@ def _answers(name: Any, options: Mapping[str, Any]) -> bool:
     return True
 
 
-def _checked_dtype(dtype: Any) -> Any:
+def checked_dtype(dtype: Any) -> Any:
     known = {"float16", "bfloat16", "float32", "float64"}
     if dtype is None or dtype == "auto":
         return "auto"

@@ -234,6 +234,38 @@ def test_compare_says_which_file_it_cannot_read(tmp_path: Path, capsys: pytest.C
     assert "none.json" in capsys.readouterr().out
 
 
+def test_results_of_another_benchmark_or_damaged_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = record(group(forward=[1.0], explain=[1.25]))
+    path, other, damaged, broken = (tmp_path / f"{name}.json" for name in ("a", "other", "damaged", "broken"))
+    results.write(found, path)
+    results.write(found | {"benchmark": "memory"}, other)
+    results.write(found | {"machine": None}, damaged)
+    broken.write_text("[1")
+    for file, message in (
+        (other, "not of explain"),
+        (damaged, "damaged at machine"),
+        (broken, "broken.json is no JSON"),
+    ):
+        assert command.main(["compare", str(path), str(file)]) == 2
+        assert message in capsys.readouterr().out
+    assert command.main(["plot", "--results", str(path), "--out", str(tmp_path / "a.png")]) == 2
+    assert "not of scaling" in capsys.readouterr().out
+
+
+def test_compare_has_no_ratio_to_nothing() -> None:
+    found = record(group(forward=[1.0], explain=[1.25]))
+    jobs = {"beyond": dict.fromkeys(("min", "median", "p20", "p80"), 0.0)}
+    found = found | {"groups": [{"name": "T=4", "jobs": jobs, "ratios": {}}]}
+    assert list(compare.changes(found, found)) == []
+
+
+def test_a_commit_with_changes_says_so() -> None:
+    assert machine.short("0123456789abcdef") == "0123456789ab"
+    assert machine.short("0123456789abcdef-dirty") == "0123456789ab with uncommitted changes"
+
+
 # Gates and rivals
 
 
@@ -450,12 +482,19 @@ def test_a_busy_machine_is_refused_unless_forced(one: None, tmp_path: Path, monk
     assert found["load"] == found["load"] | {"before": 1.5, "waited_s": 0}
 
 
-@pytest.mark.parametrize("arguments", [["nonesuch"], ["--rounds", "0"], ["explain", "--gpu", "--quick"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonesuch"], ["--rounds", "0"], ["--patience", "nan"], ["explain", "--gpu", "--quick"]]
+)
 def test_arguments_that_make_no_sense_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         command.main(arguments)
     assert refused.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_measuring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--quick", "explain", "--out", "/proc/no"]) == 2
+    assert "cannot write results" in capsys.readouterr().out
 
 
 def test_the_gpu_suite_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,7 +296,14 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
     [
         (["--plot", "picture.jpg"], "name it *.png"),
         (["--json", "no/such/folder/a.json"], "there is no folder"),
+        (["--json", "."], "is a folder"),
+        (["--json", "/proc/a.json"], "cannot write /proc/a.json"),
+        (["--json", "a.png", "--plot", "a.png"], "have one path"),
         (["llava-512", "--image-size", "20"], "leave the image size out"),
+        (["--image-size", "0"], "give at least 1"),
+        (["--image-size", "-5"], "give at least 1"),
+        (["llava-512", "--dtype", "foo"], "is none of"),
+        (["llava-512", "--device", "nope"], "cannot build llava-512"),
     ],
 )
 def test_what_profile_cannot_do_is_one_line(arguments: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -32,9 +33,18 @@ class Files:
 
     def check(self) -> None:
         """Raises FileError for what cannot be written, before any work is done."""
-        for path in (self.report, self.trace, self.picture):
-            if path is not None and not path.parent.is_dir():
+        paths = [path for path in (self.report, self.trace, self.picture) if path is not None]
+        for path in paths:
+            if not path.parent.is_dir():
                 raise FileError(f"cannot write {path}: there is no folder {path.parent}")
+            if path.is_dir():
+                raise FileError(f"cannot write {path}: it is a folder")
+            try:
+                TemporaryDirectory(dir=path.parent).cleanup()
+            except OSError as error:
+                raise FileError(f"cannot write {path}: {error}") from error
+        if len({path.resolve() for path in paths}) < len(paths):
+            raise FileError("two of the files have one path: give each its own")
         if self.picture is not None and self.picture.suffix not in PICTURES:
             raise FileError(f"cannot draw {self.picture}: name it {', '.join('*' + kind for kind in PICTURES)}")
 

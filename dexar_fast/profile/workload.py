@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dexar_fast import loading, prompting
-from dexar_fast.errors import InputError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import visual_positions
@@ -59,6 +59,8 @@ def workload(
     Raises:
         InputError: a size the model does not take. ModelError: no such model.
     """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"an image of {image_size} pixels a side: give at least 1")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     length: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
     if name in DIMENSIONS:
@@ -91,7 +93,13 @@ def _of_shape(
     knobs: dict[str, Any],
 ) -> Workload:
     default = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    built = build(name, device, getattr(torch, dtype) if dtype else default)
+    loading.checked_dtype(dtype)
+    try:
+        built = build(
+            name, device, getattr(torch, dtype.removeprefix("torch.")) if dtype not in (None, "auto") else default
+        )
+    except (RuntimeError, AssertionError) as error:  # out of memory, or what torch says of a device that is not there
+        raise ModelError(f"cannot build {name} on device {device!r}: {loading.reason(error)}") from error
     inputs = built.inputs_for(prompt_tokens, image_size)
     explainer = Explainer(built.model, **knobs)
     return Workload(
