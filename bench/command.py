@@ -46,16 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.gpu and device == "cpu" and not given.quick:
         print("no GPU here: torch sees none (--gpu --quick runs the suite's code on tiny models on the CPU)")
         return REFUSED
+    load = wait_for_quiet(0 if given.force or given.quick else given.patience)
+    if load.too_high and not (given.force or given.quick):
+        print(f"the load is {load.before:.2f}, above {LIMIT}: figures would not hold. Try later, or --force")
+        return REFUSED
     folder = given.out / machine.slug(machine.gpu() if given.gpu else None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         TemporaryDirectory(dir=folder).cleanup()
     except OSError as error:
         print(f"cannot write results: {error}")
-        return REFUSED
-    load = wait_for_quiet(0 if given.force or given.quick else given.patience)
-    if load.too_high and not (given.force or given.quick):
-        print(f"the load is {load.before:.2f}, above {LIMIT}: figures would not hold. Try later, or --force")
         return REFUSED
     options = Options(quick=given.quick, rounds=given.rounds, device=device)
     known = GPU if given.gpu else CPU
