@@ -110,7 +110,7 @@ def filled(readme: str, folder: Path) -> tuple[str, list[str]]:
     def replaced(match: re.Match[str]) -> str:
         name = match[1]
         try:
-            body = section(name, results.read(_file(name, folder), name))
+            body = section(name, results.read(_file(name, folder)))
         except (OSError, ValueError):
             missing.append(name)
             return match[0]
