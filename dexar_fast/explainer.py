@@ -267,7 +267,7 @@ class Explainer:
             clock.lap("generate" if question.targets is None else "prefill")
             job = self._job(question, placed, prompt, len(answer), clock, out)
             with job.record:
-                targets = answer.cpu()
+                targets = answer.long().cpu()
                 job.explain(
                     prompt,
                     [*question.ids[-1:], *targets.tolist()],
