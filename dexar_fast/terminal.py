@@ -1,4 +1,4 @@
-"""An answer on the terminal while it is written: tokens in the colour of their weight, and a progress line under them."""
+"""An answer on the terminal while it is written: tokens in the colour of their weight, a progress line under them."""
 
 from __future__ import annotations
 
