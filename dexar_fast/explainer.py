@@ -26,7 +26,7 @@ from dexar_fast.record import Record
 from dexar_fast.result import Frame
 from dexar_fast.session import borrowed
 from dexar_fast.settings import positive, settings
-from dexar_fast.shards import free_folder
+from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stream import Channel, Follower, Job, Piece, Stream
 from dexar_fast.textset import text_mask
 
@@ -111,7 +111,7 @@ class Explainer:
         prompt: str,
         response: str | None = None,
         *,
-        out: Any = None,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Explanation:
@@ -137,7 +137,7 @@ class Explainer:
         prompt: str,
         *,
         chunk_size: int = STREAMED,
-        out: Any = None,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Stream:
@@ -210,7 +210,7 @@ class Explainer:
         target_ids: Any = None,
         *,
         images: Any = None,
-        out: Any = None,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Explanation:
@@ -235,7 +235,7 @@ class Explainer:
         *,
         chunk_size: int = STREAMED,
         images: Any = None,
-        out: Any = None,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Stream:
@@ -257,7 +257,11 @@ class Explainer:
         return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
 
     def _explain(
-        self, question: _Question, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Any = None
+        self,
+        question: _Question,
+        generate_kwargs: dict[str, Any],
+        pool: KVPool | None,
+        out: Folder | None = None,
     ) -> Explanation:
         question, placed = self._placed(question, generate_kwargs, out)
         clock = _Clock(question.seconds)
@@ -276,7 +280,9 @@ class Explainer:
                 clock.lap("explain")
             return job.record.explanation()
 
-    def _stream(self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Any) -> Stream:
+    def _stream(
+        self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Folder | None
+    ) -> Stream:
         question, placed = self._placed(question, generate_kwargs, out)
         size = positive("chunk_size", chunk_size)
         generation.check_arguments(question.inputs, generate_kwargs)
@@ -307,7 +313,9 @@ class Explainer:
 
         return Stream(work)
 
-    def _placed(self, question: _Question, generate_kwargs: dict[str, Any], out: Any) -> tuple[_Question, Layout]:
+    def _placed(
+        self, question: _Question, generate_kwargs: dict[str, Any], out: Folder | None
+    ) -> tuple[_Question, Layout]:
         """The question on the model's device, checked, and where its visual tokens are."""
         question = replace(question, inputs=loading.on_device(self.model, question.inputs))
         new_tokens = generate_kwargs.get("max_new_tokens")
@@ -348,7 +356,13 @@ class Explainer:
             raise
 
     def _job(
-        self, question: _Question, placed: Layout, prompt: generation.Prompt, new: int, clock: _Clock, out: Any
+        self,
+        question: _Question,
+        placed: Layout,
+        prompt: generation.Prompt,
+        new: int,
+        clock: _Clock,
+        out: Folder | None,
     ) -> Job:
         """Explaining up to `new` tokens behind a prompt that has run."""
         self._decoder = prompt.decoder

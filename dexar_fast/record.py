@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.ops import total_range
 from dexar_fast.result import Chunk, Frame
-from dexar_fast.shards import Shards
+from dexar_fast.shards import Folder, Shards
 from dexar_fast.sums import Attribution, counted
 
 NONE = torch.zeros(0, dtype=torch.long)
@@ -28,7 +27,7 @@ class Record:
     As a context manager it writes what is left at the end, and marks the answer as complete if all went well.
     """
 
-    def __init__(self, frame: Frame, tokenizer: Any, prompt_ids: Sequence[int], folder: Path | None = None) -> None:
+    def __init__(self, frame: Frame, tokenizer: Any, prompt_ids: Sequence[int], folder: Folder | None = None) -> None:
         self._frame = frame
         self._tokenizer = tokenizer
         self._ids = list(prompt_ids)  # and those of the answer

@@ -10,6 +10,7 @@ replaced as a whole after each shard, so that whoever reads, at any time and aft
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +27,15 @@ from dexar_fast.sums import Attribution
 
 FORMAT_VERSION = storage.FORMAT_VERSION
 INDEX, START = "index.json", "start.safetensors"
+Folder = str | os.PathLike[str]
+
 SHARD_BYTES = 4 * 2**20
 SHARD_SECONDS = 1.0  # what a killed run may lose, beyond the tokens in hand
 _SUMS = ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps")
 
 
-def free_folder(path: Any) -> Path:
-    """The folder, made if it does not exist.
+def free_folder(path: Folder) -> None:
+    """Makes the folder if it does not exist.
 
     Raises:
         FileError: it holds an explanation, is a file, or cannot be made.
@@ -44,15 +47,14 @@ def free_folder(path: Any) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot make the folder {folder}: {error}; choose another") from error
-    return folder
 
 
 class Shards:
-    """The folder of an answer that is being explained."""
+    """The folder of an answer that is being explained; `free_folder` made it."""
 
-    def __init__(self, folder: Path, frame: Frame) -> None:
+    def __init__(self, folder: Folder, frame: Frame) -> None:
         storage.check_pixels(str(folder), [image.size for image in frame.images])
-        self.folder = folder
+        self.folder = storage.path_of(folder)
         self.finished = 0, 0  # shards, tokens
         self._frame = frame
         self._last = time.monotonic()
@@ -96,7 +98,7 @@ class Shards:
         storage.write_atomically(self.folder / name, data)
 
 
-def read(path: Any) -> dict[str, Any]:
+def read(path: Folder) -> dict[str, Any]:
     """The fields of the explanation of what is finished in a folder, decoded but not yet checked against each other.
 
     Raises:

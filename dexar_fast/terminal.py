@@ -40,8 +40,8 @@ class Writing:
         weights = piece.token_weights.tolist()
         self._tokens += len(weights)
         self._weighty += sum(weight > 0 for weight in weights)
+        self._greatest = max(self._greatest, *weights)
         for token, weight in zip(piece.tokens, weights, strict=True):
-            self._greatest = max(self._greatest, weight)
             self._line.append(_visible(token), self._style(weight))
         *full, self._line = self._line.wrap(self._console, self._console.width)
         for line in full:

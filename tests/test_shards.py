@@ -24,7 +24,7 @@ from dexar_fast.result import Frame
 from dexar_fast.sums import Attribution
 
 PROMPT = "what is on the left"
-OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "do_sample": False}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
 LONG = 300
 
 
@@ -50,7 +50,7 @@ def assert_identical(found: Explanation, expected: Explanation) -> None:
         assert torch.equal(getattr(found, name), getattr(expected, name)), name
     for name in ("tokens", "grids", "diagnostics"):
         assert getattr(found, name) == getattr(expected, name)
-    assert [list(image.getdata()) for image in found.images] == [list(image.getdata()) for image in expected.images]
+    assert [image.tobytes() for image in found.images] == [image.tobytes() for image in expected.images]
 
 
 @pytest.mark.parametrize("knobs", [{}, {"mode": "official"}, {"sequence_norm": "token"}])
@@ -93,7 +93,7 @@ def test_a_folder_is_read_while_it_grows(llava: Explainer, image: Image.Image, t
 def test_some_hundred_tokens_lie_in_few_shards(
     llava: Explainer, image: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"max_new_tokens": LONG, "do_sample": False}
+    options = {"max_new_tokens": LONG, "min_new_tokens": LONG, "do_sample": False}
     token = 4 * (2 * 16 + 2 * 2 * 4)  # bytes: two maps of 16, two scores of 2 layers x 4 heads
     monkeypatch.setattr(shards, "SHARD_SECONDS", 1e9)
     monkeypatch.setattr(shards, "SHARD_BYTES", 100 * token)
@@ -154,8 +154,9 @@ shards.SHARD_SECONDS = 0
 processor = small_llava.processor()
 explainer = Explainer(small_llava.model(processor.tokenizer, context=512), processor, chunk_size=4)
 image = Image.open({image!r})
+options = dict(max_new_tokens=300, min_new_tokens=300, do_sample=False)
 if {streamed}:
-    for piece in explainer.stream(image, {prompt!r}, chunk_size=4, out={out!r}, max_new_tokens=400, do_sample=False):
+    for piece in explainer.stream(image, {prompt!r}, chunk_size=4, out={out!r}, **options):
         print(piece.first + len(piece), flush=True)
         time.sleep(0.02)
 else:
@@ -165,7 +166,7 @@ else:
         print(self.finished[1] - 4, flush=True)  # the index counts those of the last shard a moment later
         time.sleep(0.02)
     shards.Shards.add = slow
-    explainer.explain(image, {prompt!r}, out={out!r}, max_new_tokens=300, do_sample=False)
+    explainer.explain(image, {prompt!r}, out={out!r}, **options)
 """
 
 
