@@ -35,6 +35,8 @@ class Writing:
 
     def __exit__(self, *_: Any) -> None:
         self._live.__exit__(None, None, None)
+        if not self._console.is_terminal and self._tokens:  # elsewhere Live ends the line itself
+            self._console.line()
 
     def add(self, piece: Piece) -> None:
         weights = piece.token_weights.tolist()
