@@ -108,17 +108,17 @@ def _explain(
     from dexar_fast import Explainer
 
     explainer, console = Explainer.from_pretrained(model, **options), Console()
+    interrupt = None
     if stream:
         size = options.get("chunk_size") or STREAMED_TOKENS
         pieces = explainer.stream(picture, prompt, chunk_size=size, max_new_tokens=max_new_tokens)
         interrupt = _show(pieces, console)
         explanation = pieces.explanation()
-        output.summarize(explanation, console)
     else:
-        interrupt = None
         explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
-        output.show(explanation, console)
-    for path in output.write(explanation, out):
+    written = output.write(explanation, out)
+    (output.summarize if stream else output.show)(explanation, console)
+    for path in written:
         console.print(path, soft_wrap=True, highlight=False)
     if interrupt is not None:
         raise interrupt
