@@ -76,7 +76,7 @@ def stream(tokens: int, chunk: int, out: str) -> None:
     torch.manual_seed(1)
     begin = time.perf_counter()
     for piece in explainer.stream_inputs(
-        prompt(), chunk_size=chunk, out=out, max_new_tokens=tokens, do_sample=True, top_k=0
+        prompt(), chunk_size=chunk, out=out, max_new_tokens=tokens, do_sample=True, top_k=0, suppress_tokens=[IMAGE]
     ):
         print(piece.first + len(piece), time.perf_counter() - begin, resident(), flush=True)
 
@@ -127,7 +127,7 @@ def whole(tokens: int, chunk: int, out: Path) -> list[tuple[int, float, int]]:
 def table(rows: list[tuple[int, float, int]]) -> list[dict[str, float]]:
     """Time per token over each stretch of the answer; memory beyond its beginning and the KV cache since."""
     first = rows[0]
-    lines, last = [], first
+    lines, last = [], (0, 0.0, 0)
     for mark in (rows[-1][0] * i // REPORTS for i in range(1, REPORTS + 1)):
         row = next(row for row in rows if row[0] >= mark)
         cache = 2 * 4 * LAYERS * WIDTH * (row[0] - first[0])
