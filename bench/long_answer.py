@@ -1,68 +1,51 @@
 """A long answer, explained into a folder while it is written: time per token, memory, and what a killed run leaves.
 
-    python bench/long_answer.py               # some minutes on 2 cores; prints a table and one JSON object
+A LLaVA of random weights (text width 128, 2 layers, 12 x 12 visual tokens, float32) writes 8,192 tokens over a KV pool:
 
-A LLaVA with random weights (text width 128, 2 layers, 12 x 12 visual tokens) writes 8,192 tokens over a KV pool, in
-pieces of 64. One run is killed with SIGKILL in the middle, and what it left is read; another goes to the end. Then the
-same answer is given to explain(), and the two explanations are compared. Each run is a process of its own.
+- generate: generate() alone, over the same pool.
+- stream: `Explainer.stream_inputs(out=...)` of the same tokens, in pieces of 64.
+
+The time of a token is that of 64 of them, by stretches of the answer: what grows along it is attention. One more stream
+is killed with SIGKILL half-way, and what it left is read. Then the whole answer is given to explain_inputs(), and the
+two explanations are compared. Each run is a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import transformers
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from torch import Tensor
 
+from bench import machine
+from bench.gates import BOUND, COMPARED, Gate, agreement, difference
+from bench.groups import Benchmark, Group
+from bench.options import Options
+from bench.subjects import subject
 from dexar_fast import Explainer, Explanation
+from dexar_fast.cache import PoolCache
 from dexar_fast.pool import KVPool
+from dexar_fast.profile.shapes import Built, build
+from dexar_fast.stream import Piece
 
-GRID, IMAGE, PROMPT = 12, 999, 2 * 22 + 12 * 12
-LAYERS, WIDTH = 2, 128
-MIB = 2**20
-REPORTS = 8  # lines of the table
-
-
-def random_llava() -> LlavaForConditionalGeneration:
-    torch.manual_seed(0)
-    text = LlamaConfig(
-        hidden_size=WIDTH,
-        intermediate_size=344,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        vocab_size=1000,
-        max_position_embeddings=2**15,
-        eos_token_id=None,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=GRID * 8,
-        patch_size=8,
-    )
-    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE, image_seq_length=GRID**2)
-    model = LlavaForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = None
-    return model
+TOKENS, QUICK_TOKENS, CHUNK, STRETCHES = 8192, 1024, 64, 8
+LAYERS, WIDTH, GRID = 2, 128, 12
+SPARE = 2 * CHUNK
+Row = tuple[int, float, int]  # tokens so far, seconds so far, bytes resident now
 
 
-def prompt() -> dict[str, torch.Tensor]:
-    ids = torch.cat([torch.arange(1, 23), torch.full((GRID**2,), IMAGE), torch.arange(30, 52)])
-    pixels = torch.randn(1, 3, GRID * 8, GRID * 8, generator=torch.Generator().manual_seed(0))
-    return {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], "pixel_values": pixels}
+def model() -> Built:
+    return build("llava-512", layers=LAYERS, width=WIDTH, grid=GRID)
 
 
 def resident() -> int:
@@ -70,131 +53,175 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def stream(tokens: int, chunk: int, out: str) -> None:
-    """The process that writes: prints its tokens, seconds and resident bytes after every piece."""
-    explainer = Explainer(random_llava(), pool=KVPool(PROMPT + tokens + 16))
+def sampling(tokens: int) -> dict[str, Any]:
     torch.manual_seed(1)
-    begin = time.perf_counter()
-    for piece in explainer.stream_inputs(
-        prompt(), chunk_size=chunk, out=out, max_new_tokens=tokens, do_sample=True, top_k=0, suppress_tokens=[IMAGE]
-    ):
-        print(piece.first + len(piece), time.perf_counter() - begin, resident(), flush=True)
+    return {"max_new_tokens": tokens, "do_sample": True, "top_k": 0, "suppress_tokens": [999]}
+
+
+class Marks:
+    """Prints a row after every piece of an answer."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+
+    def __call__(self, tokens: int) -> None:
+        print(tokens, time.perf_counter() - self._begin, resident(), flush=True)
+
+
+class EveryChunk:
+    """A streamer that marks every 64 tokens."""
+
+    def __init__(self, mark: Callable[[int], None]) -> None:
+        self._mark = mark
+        self._tokens = -1  # the prompt comes first
+
+    def put(self, ids: Tensor) -> None:
+        self._tokens += 1
+        if self._tokens and self._tokens % CHUNK == 0:
+            self._mark(self._tokens)
+
+    def end(self) -> None:
+        pass
+
+
+def generate(tokens: int) -> None:
+    """The process that only writes."""
+    built = model()
+    inputs = built.inputs_for()
+    cache = PoolCache(KVPool(inputs["input_ids"].shape[1] + tokens + SPARE))
+    built.model.generate(**inputs, past_key_values=cache, streamer=EveryChunk(Marks()), **sampling(tokens))
+
+
+def stream(tokens: int, out: str) -> None:
+    """The process that writes and explains."""
+    built = model()
+    inputs = built.inputs_for()
+    explainer = Explainer(built.model, pool=KVPool(inputs["input_ids"].shape[1] + tokens + SPARE))
+    mark = Marks()
+    for piece in explainer.stream_inputs(inputs, chunk_size=CHUNK, out=out, **sampling(tokens)):
+        mark(piece.first + len(piece))
 
 
 def given(folder: str, out: str) -> None:
-    """The process that explains the answer of a folder: prints seconds, resident bytes, and the largest differences."""
-    answer = Explanation.load(folder)
+    """The process that explains the answer of a folder; prints seconds, resident bytes, and the largest difference."""
+    built, answer = model(), Explanation.load(folder)
     begin = time.perf_counter()
-    found = Explainer(random_llava()).explain_inputs(prompt(), target_ids=answer.token_ids, out=out)
-    print(time.perf_counter() - begin, resident(), *(difference(answer, found, name) for name in COMPARED))
-
-
-COMPARED = {"token_maps": "unfiltered_token_maps", "unfiltered_token_maps": "unfiltered_token_maps"}
-COMPARED |= {"visual_scores": "visual_scores", "text_scores": "text_scores", "token_weights": "text_scores"}
-
-
-def difference(one: Explanation, other: Explanation, name: str) -> float:
-    """Relative to the largest number that went into the array."""
-    scale = getattr(other, COMPARED[name]).abs().max()
-    return float((getattr(one, name) - getattr(other, name)).abs().max() / scale)
+    found = Explainer(built.model).explain_inputs(built.inputs_for(), target_ids=answer.token_ids, out=out)
+    seconds = time.perf_counter() - begin
+    print(seconds, resident(), max(difference(getattr(answer, name), getattr(found, name)) for name in COMPARED))
 
 
 def child(*arguments: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "bench.long_answer", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=machine.ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def killed(tokens: int, chunk: int, out: Path) -> dict[str, Any]:
-    """A run that is killed once half of the answer was handed over, and what it left."""
-    with child("stream", tokens, chunk, out) as process:
+def rows(*arguments: Any) -> Iterator[Row]:
+    """Those of a process, as they come."""
+    with child(*arguments) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            tokens, seconds, held = line.split()
+            yield int(tokens), float(seconds), int(held)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} failed: see above")
+
+
+def stretches(generated: Sequence[Row], streamed: Sequence[Row]) -> Iterator[Group]:
+    """Seconds of a token in each piece of each stretch; memory since the first piece."""
+    about = {"generate": "generate() alone", "stream": "written, explained and put on disk"}
+    width = len(streamed) // STRETCHES
+    for i in range(STRETCHES):
+        part = slice(i * width, (i + 1) * width + 1)
+        times = {"generate": _per_token(generated[part]), "stream": _per_token(streamed[part])}
+        first, last = streamed[part][0][0], streamed[part][-1][0]
+        notes = _memory(streamed[0], streamed[part][-1])
+        yield Group(f"tokens {first:,} to {last:,}", {"from": first, "to": last}, about, times, "generate", notes=notes)
+
+
+def _per_token(found: Sequence[Row]) -> list[float]:
+    return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(found)]
+
+
+def _memory(first: Row, last: Row) -> dict[str, int]:
+    cache = 2 * 4 * LAYERS * WIDTH * (last[0] - first[0])
+    return {"resident": last[2], "kv_cache_since": cache, "beyond_since": last[2] - first[2] - cache}
+
+
+def killed(tokens: int, out: Path) -> tuple[Group, Tensor]:
+    """A run that is killed once half of the answer was handed over, what it left, and its ids."""
+    with child("stream", tokens, out) as process:
         assert process.stdout is not None
         handed = next(int(line.split()[0]) for line in process.stdout if int(line.split()[0]) >= tokens // 2)
         process.send_signal(signal.SIGKILL)
     begin = time.perf_counter()
     found = Explanation.load(out)
     seconds = time.perf_counter() - begin
-    assert not found.metadata["complete"]
-    return {"handed_over": handed, "read_again": len(found), "seconds_to_read": seconds, "ids": found.token_ids}
+    notes = {"handed_over": handed, "read_again": len(found), "complete": found.metadata["complete"]}
+    about = {"read": "Explanation.load of what a killed run left"}
+    return Group("killed half-way", {"tokens": tokens}, about, {"read": [seconds]}, notes=notes), found.token_ids
 
 
-def whole(tokens: int, chunk: int, out: Path) -> list[tuple[int, float, int]]:
-    with child("stream", tokens, chunk, out) as process:
-        assert process.stdout is not None
-        rows = [line.split() for line in process.stdout]
-    return [(int(count), float(seconds), int(held)) for count, seconds, held in rows]
+def explained_again(folder: Path, out: Path, tokens: int) -> Group:
+    with child("given", folder, out) as process:
+        seconds, held, difference = process.communicate()[0].split()
+    about = {"explain": "explain_inputs of the whole answer, a token"}
+    notes = {"resident": int(held), "difference_to_stream": float(difference)}
+    return Group("given again", {"tokens": tokens}, about, {"explain": [float(seconds) / tokens]}, notes=notes)
 
 
-def table(rows: list[tuple[int, float, int]]) -> list[dict[str, float]]:
-    """Time per token over each stretch of the answer; memory beyond its beginning and the KV cache since."""
-    first = rows[0]
-    lines, last = [], (0, 0.0, 0)
-    for mark in (rows[-1][0] * i // REPORTS for i in range(1, REPORTS + 1)):
-        row = next(row for row in rows if row[0] >= mark)
-        cache = 2 * 4 * LAYERS * WIDTH * (row[0] - first[0])
-        lines.append(
-            {
-                "tokens": row[0],
-                "ms_per_token": 1e3 * (row[1] - last[1]) / (row[0] - last[0]),
-                "resident_mib": row[2] / MIB,
-                "kv_cache_mib": cache / MIB,
-                "beyond_mib": (row[2] - first[2] - cache) / MIB,
-            }
-        )
-        last = row
-    return lines
-
-
-def main(tokens: int, chunk: int) -> None:
+def groups(options: Options) -> Iterator[Group]:
+    tokens = QUICK_TOKENS if options.quick else TOKENS
     with TemporaryDirectory() as name:
-        left = killed(tokens, chunk, Path(name, "killed"))
-        rows = whole(tokens, chunk, Path(name, "whole"))
-        finished = Explanation.load(Path(name, "whole"))
-        ids = left.pop("ids")
-        left["same_tokens_as_the_whole_run"] = bool(torch.equal(ids, finished.token_ids[: len(ids)]))
-        on_disk = sum(path.stat().st_size for path in Path(name, "whole").iterdir())
-        with child("given", Path(name, "whole"), Path(name, "given")) as process:
-            assert process.stdout is not None
-            seconds, held, *differences = map(float, process.stdout.read().split())
-    lines = table(rows)
-    for line in lines:
-        print("  ".join(f"{name} {value:,.2f}" for name, value in line.items()))
-    print(
-        json.dumps(
-            {
-                "machine": machine(),
-                "tokens": len(finished),
-                "complete": finished.metadata["complete"],
-                "chunk_size": chunk,
-                "stream": lines,
-                "shards_mib": on_disk / MIB,
-                "killed": left,
-                "given": {"ms_per_token": 1e3 * seconds / tokens, "resident_mib": held / MIB},
-                "difference": dict(zip(COMPARED, differences, strict=True)),
-            },
-            indent=1,
-        )
+        left, ids = killed(tokens, Path(name, "killed"))
+        whole = Path(name, "whole")
+        yield from stretches(list(rows("generate", tokens)), list(rows("stream", tokens, whole)))
+        finished = Explanation.load(whole)
+        left.notes["same_tokens_as_the_whole_run"] = torch.equal(ids, finished.token_ids[: len(ids)])
+        yield left
+        again = explained_again(whole, Path(name, "given"), tokens)
+        again.notes["complete"] = finished.metadata["complete"]
+        again.notes["shards"] = sum(path.stat().st_size for path in whole.iterdir())
+        yield again
+
+
+def conclude(found: Sequence[Group]) -> dict[str, Any]:
+    """How the last stretch of the answer differs from the second: the first begins with the prompt and warm-ups."""
+    parts = found[:STRETCHES]
+    second, last = (
+        {job: statistics.median(group.rounds[job]) for job in group.rounds} for group in (parts[1], parts[-1])
     )
-
-
-def machine() -> dict[str, Any]:
     return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "load_at_end": os.getloadavg()[0],
+        "ms_per_token_grows_by": {job: 1e3 * (last[job] - second[job]) for job in last},
+        "stream_over_generate": sum(map(sum, (g.rounds["stream"] for g in parts)))
+        / sum(map(sum, (g.rounds["generate"] for g in parts))),
+        "beyond_kv_cache": parts[-1].notes["beyond_since"],
     }
 
 
+def same_as_given(options: Options) -> list[Gate]:
+    """A streamed answer over a pool against the same tokens given, in float64."""
+    found = subject(build("llava-1.5-7b", dtype=torch.float64, tiny=True), tokens=20)
+    pool = KVPool(found.prompt + 64)
+    with Explainer(found.model, pool=pool).stream_inputs(found.inputs, chunk_size=8, max_new_tokens=20) as pieces:
+        pieces_found: list[Piece] = list(pieces)
+        streamed = pieces.explanation()
+    expected = Explainer(found.model).explain_inputs(found.inputs, target_ids=streamed.token_ids)
+    joined = {name: torch.cat([getattr(piece, name) for piece in pieces_found]) for name in COMPARED}
+    whole = {name: getattr(streamed, name) for name in COMPARED}
+    return [
+        agreement("streamed pieces = given answer", joined, expected, BOUND),
+        agreement("streamed answer = given answer", whole, expected, BOUND),
+    ]
+
+
+BENCHMARK = Benchmark("long", f"{TOKENS:,} tokens explained while they are written", same_as_given, groups, conclude)
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["stream"]:
-        stream(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
-    elif sys.argv[1:2] == ["given"]:
-        given(sys.argv[2], sys.argv[3])
+    run, *arguments = sys.argv[1:]
+    if run == "given":
+        given(*arguments)
+    elif run == "stream":
+        stream(int(arguments[0]), arguments[1])
     else:
-        parser = argparse.ArgumentParser(description=__doc__)
-        parser.add_argument("--tokens", type=int, default=8192)
-        parser.add_argument("--chunk", type=int, default=64)
-        main(**vars(parser.parse_args()))
+        generate(int(arguments[0]))
