@@ -57,7 +57,7 @@ def fields(frame: Frame, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[st
         "visual_positions": frame.visual,
         **found,
         "grids": frame.grids,
-        "diagnostics": _kept(found) | {"text_winners": winners, "warnings": frame.warnings},
+        "diagnostics": kept(found) | {"text_winners": winners, "warnings": frame.warnings},
         "metadata": copy.deepcopy(frame.metadata),
         "images": frame.images,
     }
@@ -116,7 +116,7 @@ def check_finite(sums: Attribution, layers: list[int]) -> None:
         raise NumericalError("the maps overflow: load the model in float32 or float64")
 
 
-def _kept(found: dict[str, Tensor]) -> dict[str, int]:
+def kept(found: dict[str, Tensor]) -> dict[str, Any]:
     """How many heads and tokens survive the filters (method.md section 5)."""
     kept, weights = found["head_weights"] > 0, found["token_weights"]
     return {
