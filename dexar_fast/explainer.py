@@ -182,7 +182,7 @@ class Explainer:
         self,
         image: Any,
         prompts: str | Sequence[str],
-        responses: Sequence[str] | None = None,
+        responses: Sequence[str | Sequence[str]] | None = None,
         *,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
@@ -191,22 +191,18 @@ class Explainer:
 
         Args:
             image: as in `explain`.
-            prompts: the questions; a single string is asked for every response.
-            responses: an answer to each prompt; None generates them.
+            prompts: the questions, or one.
+            responses: to each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
-            One explanation a question, equal to those of separate calls to rounding. A model that reads its prompt in
-            both directions (PaliGemma) shares nothing.
+            One explanation an answer, in order, equal to those of separate calls to rounding. A model that reads its
+            prompt in both directions (PaliGemma) shares nothing.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        if isinstance(prompts, str):
-            prompts = [prompts] * len(responses or [None])
-        answers: Sequence[str | None] = [None] * len(prompts) if responses is None else responses
-        if isinstance(answers, str) or len(answers) != len(prompts):
-            raise InputError(f"responses must hold one answer to each of the {len(prompts)} prompts")
+        asked = _asked(prompts, responses)
         images, generate_kwargs = load_images(image), _new_tokens(max_new_tokens, generate_kwargs)
-        questions = [self._question(images, *pair) for pair in zip(prompts, answers, strict=True)]
+        questions = [self._question(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or self._pool_for(questions, generate_kwargs)
         return [self._explain(question, generate_kwargs, pool) for question in questions]
 
@@ -446,6 +442,17 @@ class _Question:
     def ids(self) -> list[int]:
         """[P]"""
         return self.inputs["input_ids"][0].tolist()
+
+
+def _asked(prompts: Any, responses: Any) -> list[tuple[str, str | None]]:
+    """Each prompt with each of its answers; None for one that is to be generated."""
+    if isinstance(prompts, str):
+        prompts, responses = [prompts], None if responses is None else [responses]
+    answers = [None] * len(prompts) if responses is None else responses
+    if isinstance(answers, str) or len(answers) != len(prompts):
+        raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
+    every = [[answer] if answer is None or isinstance(answer, str) else answer for answer in answers]
+    return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
 
 
 def _given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> _Question:
