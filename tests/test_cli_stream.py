@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import small_llava
 import torch
-from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -25,7 +25,7 @@ FILES = {"answer.png", "explanation.safetensors", "report.html", "tokens.png"}
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    Image.effect_noise((32, 32), 80).convert("RGB").save(tmp_path / "image.png")
+    small_llava.noise(32).save(tmp_path / "image.png")
     return str(tmp_path / "image.png")
 
 

@@ -87,7 +87,7 @@ def llava() -> Explainer:
 
 @pytest.fixture
 def image() -> Image.Image:
-    return Image.effect_noise((64, 64), 80).convert("RGB")
+    return small_llava.noise()
 
 
 def test_many_questions_run_the_vision_tower_once(llava: Explainer, image: Image.Image) -> None:

@@ -36,7 +36,7 @@ def llava() -> Explainer:
 
 @pytest.fixture
 def image() -> Image.Image:
-    return Image.effect_noise((64, 64), 80).convert("RGB")
+    return small_llava.noise()
 
 
 @pytest.fixture

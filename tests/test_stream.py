@@ -96,7 +96,7 @@ def llava() -> Explainer:
 
 @pytest.fixture
 def image() -> Image.Image:
-    return Image.effect_noise((64, 64), 80).convert("RGB")
+    return small_llava.noise()
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +116,11 @@ def state(model: Any) -> list[Any]:
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     offsets = [module.rope_deltas for module in model.modules() if "rope_deltas" in vars(module)]
     return [hooks, model.config.get_text_config()._attn_implementation, model.training, offsets]
+
+
+def counts(explanation: Explanation) -> dict[str, Any]:
+    """The diagnostics but which key wins: at layer 0 a token that comes twice has the same value twice, a tie."""
+    return {name: value for name, value in explanation.diagnostics.items() if name != "text_winners"}
 
 
 def is_free(model: Any) -> bool:
@@ -156,8 +161,7 @@ def test_a_stream_gives_the_explanation_of_explain_and_the_same_logits(
     whole = stream.explanation()
     assert_same(whole, expected)
     assert whole.tokens == expected.tokens
-    counts = [{k: v for k, v in e.diagnostics.items() if k != "text_winners"} for e in (whole, expected)]
-    assert counts[0] == counts[1]  # which key wins is a near-tie in some heads
+    assert counts(whole) == counts(expected)
     assert whole.metadata["complete"]
     for name in ("token_ids", "token_maps", "unfiltered_token_maps", "token_weights", "head_weights", "text_scores"):
         assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces]), getattr(whole, name))
@@ -184,7 +188,7 @@ def test_text_comes_with_its_maps(llava: Explainer, image: Image.Image, chunk_si
     whole = stream.explanation()
     assert_same(whole, expected)
     assert whole.tokens == expected.tokens
-    assert whole.diagnostics == expected.diagnostics
+    assert counts(whole) == counts(expected)
     assert whole.metadata["prompt"] == expected.metadata["prompt"]
 
 
