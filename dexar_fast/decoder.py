@@ -37,7 +37,8 @@ class PromptWatcher(Watcher):
 
     A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
     sliding window), and the last prompt token is run again as the first query. M-RoPE counts on from the position of
-    the last prompt token, which a later pass cannot tell from the number of keys.
+    the last prompt token, which a later pass cannot tell from the number of keys. Beams have the same prompt: the first
+    is watched.
     """
 
     def __init__(self, model: nn.Module, length: int) -> None:
@@ -48,7 +49,7 @@ class PromptWatcher(Watcher):
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         if mask is not None and mask.shape[-2] == self._length and id(module) not in self.last_rows:
-            self.last_rows[id(module)] = mask[:, :, -1:].clone()
+            self.last_rows[id(module)] = mask[:1, :, -1:].clone()
         return mask
 
     @contextmanager
@@ -69,7 +70,7 @@ class PromptWatcher(Watcher):
         if module in self.last_positions or watcher.get() is not self:
             return
         if positions is not None and positions.shape[-1] == self._length:
-            self.last_positions[module] = positions[..., -1:].clone()
+            self.last_positions[module] = positions[..., :1, -1:].clone()
 
 
 class DecoderTracer(PromptWatcher):

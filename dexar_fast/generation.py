@@ -104,9 +104,11 @@ def generate(
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = _prompt(cache, watching, decoder)
-    if cache.get_seq_length() < length or cache.layers[0].keys.shape[0] > 1:  # beams, or a cache of generate's own
+    if cache.get_seq_length() < length:  # generate() went on in a cache of its own
         cache.reset()
         return answer, prefill(model, inputs, prompt.decoder, start)
+    if cache.layers[0].keys.shape[0] > 1:  # any beam will do: the pass reads the prompt, which is the same in all
+        cache.batch_select_indices(torch.tensor([0]))
     start.ran(cache)
     return answer, prompt
 
