@@ -24,7 +24,7 @@ from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.record import Record
 from dexar_fast.result import Frame
-from dexar_fast.session import borrowed
+from dexar_fast.session import borrowed, is_borrowed_here
 from dexar_fast.settings import positive, settings
 from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import stage
@@ -317,7 +317,7 @@ class Explainer:
                     answer, prompt = self._answer(question, start, generate_kwargs, follower)
                 follower.finish(answer.tolist(), prompt)
 
-        return Stream(work)
+        return Stream(work, lambda: is_borrowed_here(self.model))
 
     def _placed(
         self, question: _Question, generate_kwargs: dict[str, Any], out: Folder | None

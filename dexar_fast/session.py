@@ -29,6 +29,11 @@ def model_lock(model: nn.Module) -> threading.RLock:
         return _locks.setdefault(model, threading.RLock())
 
 
+def is_borrowed_here(model: nn.Module) -> bool:
+    """Whether this thread holds the model's lock: it must not wait for another that wants it, then."""
+    return model_lock(model)._is_owned()  # type: ignore[attr-defined]
+
+
 class Loan:
     """The model's lock, and the attributes that differ while it is held.
 

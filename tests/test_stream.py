@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -467,6 +467,42 @@ def test_a_stream_taken_by_another_waits_and_can_be_given_up(llava: Explainer, i
         stream.close()
         reader.join(timeout=10)
         assert not reader.is_alive()
+
+
+class Calling(Streamer):
+    """Calls a function at the third token."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def put(self, ids: torch.Tensor) -> None:
+        super().put(ids)
+        if len(self.ids) == 3:
+            self._call()
+
+
+def test_a_callback_of_its_own_may_close_it(llava: Explainer, image: Image.Image) -> None:
+    stream = llava.stream(image, PROMPT, chunk_size=2, streamer=Calling(lambda: stream.close()), **GREEDY)
+    assert len(list(stream)) < 3
+    stream.close()
+    assert not running()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stream_in_a_callback_is_refused_not_waited_for(llava: Explainer, image: Image.Image, begun: bool) -> None:
+    expected = llava.explain(image, PROMPT, **GREEDY)
+    stream = llava.stream(image, PROMPT, chunk_size=2, **GREEDY)
+    if begun:
+        next(stream)
+
+    def read() -> None:
+        with pytest.raises(InputError, match="in the middle of another explanation"):
+            next(stream)
+
+    assert_same(llava.explain(image, PROMPT, streamer=Calling(read), **GREEDY), expected)
+    list(stream)
+    assert_same(stream.explanation(), expected)
 
 
 def test_a_program_may_end_in_the_middle(model_folder: Any) -> None:
