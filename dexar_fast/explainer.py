@@ -355,6 +355,8 @@ class Explainer:
         inputs = question.inputs
         if question.targets is not None:
             return question.targets, generation.prefill(self.model, inputs, self._decoder, start)
+        if "stop_strings" in generate_kwargs:  # for which generate() wants the tokenizer, too
+            generate_kwargs = {"tokenizer": getattr(self.processor, "tokenizer", None)} | generate_kwargs
         try:
             return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs, follow)
         except NumericalError:

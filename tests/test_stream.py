@@ -40,6 +40,7 @@ PROMPT = "what is on the left"
 TOKENS = 11
 GREEDY = {"do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
 THREAD = "dexar_fast.stream"
+TWO_ANSWERS = GenerationConfig(num_return_sequences=2, do_sample=True)
 
 
 class Seen(LogitsProcessor):
@@ -287,6 +288,23 @@ def test_a_stopping_criterion_and_a_streamer_of_the_users_work(llava: Explainer,
     assert other.ids == streamer.ids
     assert other.ended
     assert_same(stream.explanation(), expected)
+
+
+def test_stop_strings_need_no_tokenizer_beside_them(llava: Explainer, image: Image.Image) -> None:
+    ids = llava.processor.tokenizer("the cat is on the mat", add_special_tokens=False).input_ids
+    found = []
+    for ask in (llava.explain, llava.stream):
+        options = {"logits_processor": LogitsProcessorList([Forced(ids)]), "max_new_tokens": len(ids)}
+        answer = ask(image, PROMPT, stop_strings=["is"], **options)
+        found.append("".join(answer.tokens if isinstance(answer, Explanation) else [x.text for x in answer]))
+    assert found == ["the cat is", "the cat is"]
+
+
+@pytest.mark.parametrize("config", [{"num_return_sequences": 2}, {"generation_config": TWO_ANSWERS}])
+def test_of_several_answers_none_is_picked(llava: Explainer, image: Image.Image, config: dict[str, Any]) -> None:
+    for ask in (llava.explain, llava.stream):
+        with pytest.raises(InputError, match="one answer is explained at a time"):
+            ask(image, PROMPT, do_sample=True, max_new_tokens=3, **config)
 
 
 @pytest.mark.parametrize(
