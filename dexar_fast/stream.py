@@ -147,6 +147,9 @@ def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None
             work(channel)
     except Abandoned:
         pass
+    except StopIteration as error:  # of a callback: out of the iteration it would look like the end of the answer
+        end = RuntimeError("a callback raised StopIteration")
+        end.__cause__ = error
     except BaseException as error:
         end = error
     channel.end(end)

@@ -404,6 +404,14 @@ def test_what_a_callback_raises_comes_out_of_the_iteration(
         next(stream)
 
 
+def test_a_callback_that_stops_iterating_does_not_look_like_the_end(llava: Explainer, image: Image.Image) -> None:
+    forced = LogitsProcessorList([Forced([70, 71, 72])])
+    stream = llava.stream(image, PROMPT, chunk_size=2, logits_processor=forced, max_new_tokens=9)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(stream)
+    assert not stream.explanation().metadata["complete"]
+
+
 def test_broken_weights_are_named(llava: Explainer, image: Image.Image) -> None:
     llava.model.model.language_model.layers[1].mlp.down_proj.weight.data.fill_(torch.nan)
     for options in ({"do_sample": False}, {"do_sample": True}):
