@@ -19,7 +19,7 @@ from PIL import Image
 from test_explain_many import assert_same
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
-from dexar_fast import Explainer, Explanation, InputError, NumericalError
+from dexar_fast import Explainer, Explanation, InputError, NumericalError, session
 from dexar_fast.pool import KVPool
 from dexar_fast.session import model_lock
 from dexar_fast.stream import Piece
@@ -436,6 +436,36 @@ def test_ctrl_c_while_the_reader_waits(llava: Explainer, image: Image.Image) -> 
     assert not running()
     assert state(llava.model) == before
     assert len(stream.explanation()) >= 2
+
+
+class Interrupted:
+    """Ctrl-C comes when its attribute is set for the first time."""
+
+    x = 0
+    times = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        Interrupted.times += 1
+        if Interrupted.times == 1:
+            raise KeyboardInterrupt
+        object.__setattr__(self, name, value)
+
+
+def test_ctrl_c_while_the_model_is_taken_leaves_it_as_it_was(
+    llava: Explainer, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = session._ours
+    llava.model.train()
+    before = state(llava.model)
+    owner = Interrupted()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_ours", lambda model: [*ours(model)[:3], (owner, "x", 1), *ours(model)[3:]])
+        with pytest.raises(KeyboardInterrupt):
+            llava.explain(image, PROMPT, "a red circle")
+    assert owner.x == 0
+    assert all(module.training for module in llava.model.modules())
+    assert state(llava.model) == before
+    assert is_free(llava.model)
 
 
 def test_a_slow_reader_holds_generation_back(llava: Explainer, image: Image.Image) -> None:
