@@ -152,8 +152,10 @@ class Explainer:
                 costs most: every piece runs its tokens once more.
         Returns:
             An iterator over `dexar_fast.stream.Piece`: the text, weights and maps of the next tokens. The answer is the
-            same as without streaming. A streamer, a stopping criterion or a logits processor of your own runs in the
-            stream's thread. `explanation()` is that of the whole answer, or of what came before an end.
+            same as without streaming, unless you draw from torch's global generator between the pieces of a sampled
+            one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a logits
+            processor of your own runs in the stream's thread. `explanation()` is that of the whole answer, or of what
+            came before an end.
         Raises:
             As in `explain`, here or by the iteration.
         """
