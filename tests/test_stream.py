@@ -20,6 +20,7 @@ from test_explain_many import assert_same
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
 from dexar_fast import Explainer, Explanation, InputError, NumericalError, session
+from dexar_fast._C import BudgetExhausted
 from dexar_fast.pool import KVPool
 from dexar_fast.session import model_lock
 from dexar_fast.stream import Piece
@@ -417,6 +418,20 @@ def test_broken_weights_are_named(llava: Explainer, image: Image.Image) -> None:
     for options in ({"do_sample": False}, {"do_sample": True}):
         with pytest.raises(NumericalError, match="layer 1"):
             list(llava.stream(image, PROMPT, chunk_size=1, max_new_tokens=9, **options))
+
+
+def test_a_pool_that_is_full_in_the_middle_ends_the_stream(image: Image.Image) -> None:
+    processor, pool = small_llava.processor(), KVPool(64, 4)
+    explainer = Explainer(small_llava.model(processor.tokenizer), processor, pool=pool)
+    stream = explainer.stream(image, PROMPT, chunk_size=2, max_new_tokens=100, min_new_tokens=100)
+    found = 0
+    with pytest.raises(BudgetExhausted):
+        for piece in stream:
+            found += len(piece)
+    assert 0 < found == len(stream.explanation())
+    assert pool.books.stats()["held"] == 0
+    pool.books.audit()
+    assert len(explainer.explain(image, PROMPT, "a")) == 1
 
 
 def test_ctrl_c_while_the_reader_waits(llava: Explainer, image: Image.Image) -> None:
