@@ -271,7 +271,9 @@ class Explainer:
         pool: KVPool | None,
         out: Folder | None = None,
     ) -> Explanation:
-        question, placed = self._placed(question, generate_kwargs, out)
+        question, placed = self._placed(question, generate_kwargs)
+        if out is not None:
+            free_folder(out)
         clock = _Clock(question.seconds)
         with borrowed(self.model), self._start(question, pool) as start:
             with fitting("running the prompt"):
@@ -291,11 +293,13 @@ class Explainer:
     def _stream(
         self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Folder | None
     ) -> Stream:
-        question, placed = self._placed(question, generate_kwargs, out)
+        question, placed = self._placed(question, generate_kwargs)
         size = positive("chunk_size", chunk_size)
         generation.check_arguments(question.inputs, generate_kwargs)
         generation.check_single(self.model, generate_kwargs)
         most = generation.new_tokens(self.model, len(question.ids), generate_kwargs)
+        if out is not None:
+            free_folder(out)
 
         def work(channel: Channel) -> None:
             clock = _Clock(question.seconds)
@@ -321,9 +325,7 @@ class Explainer:
 
         return Stream(work, lambda: is_borrowed_here(self.model))
 
-    def _placed(
-        self, question: _Question, generate_kwargs: dict[str, Any], out: Folder | None
-    ) -> tuple[_Question, Layout]:
+    def _placed(self, question: _Question, generate_kwargs: dict[str, Any]) -> tuple[_Question, Layout]:
         """The question on the model's device, checked, and where its visual tokens are."""
         with stage("transfer"):
             question = replace(question, inputs=loading.on_device(self.model, question.inputs))
@@ -333,8 +335,6 @@ class Explainer:
             placed = layout(self.model.config, self.processor, question.inputs, sizes or None)
         if self.settings.map_filter is not None and not placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
-        if out is not None:
-            free_folder(out)
         return question, placed
 
     def _start(self, question: _Question, pool: KVPool | None) -> generation.Start:

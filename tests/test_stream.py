@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,9 +323,12 @@ def test_several_answers_at_once_are_refused(llava: Explainer, image: Image.Imag
 
 
 @pytest.mark.parametrize("options", [{"chunk_size": 0}, {"max_new_tokens": 10**6}, {"generation_config": {}}])
-def test_bad_arguments_are_refused_at_once(llava: Explainer, image: Image.Image, options: dict[str, Any]) -> None:
+def test_bad_arguments_are_refused_at_once(
+    llava: Explainer, image: Image.Image, tmp_path: Path, options: dict[str, Any]
+) -> None:
     with pytest.raises(InputError):
-        llava.stream(image, PROMPT, **options)
+        llava.stream(image, PROMPT, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("end", ["close", "with", "exception", "garbage", "cycle", "exhausted"])
