@@ -24,7 +24,7 @@ from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.record import Record
 from dexar_fast.result import Frame
-from dexar_fast.session import borrowed
+from dexar_fast.session import borrowed, is_borrowed_here
 from dexar_fast.settings import positive, settings
 from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import stage
@@ -152,8 +152,10 @@ class Explainer:
                 costs most: every piece runs its tokens once more.
         Returns:
             An iterator over `dexar_fast.stream.Piece`: the text, weights and maps of the next tokens. The answer is the
-            same as without streaming. A streamer, a stopping criterion or a logits processor of your own runs in the
-            stream's thread. `explanation()` is that of the whole answer, or of what came before an end.
+            same as without streaming, unless you draw from torch's global generator between the pieces of a sampled
+            one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a logits
+            processor of your own runs in the stream's thread. `explanation()` is that of the whole answer, or of what
+            came before an end.
         Raises:
             As in `explain`, here or by the iteration.
         """
@@ -265,7 +267,9 @@ class Explainer:
         pool: KVPool | None,
         out: Folder | None = None,
     ) -> Explanation:
-        question, placed = self._placed(question, generate_kwargs, out)
+        question, placed = self._placed(question, generate_kwargs)
+        if out is not None:
+            free_folder(out)
         clock = _Clock(question.seconds)
         with borrowed(self.model), self._start(question, pool) as start:
             with fitting("running the prompt"):
@@ -285,11 +289,13 @@ class Explainer:
     def _stream(
         self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Folder | None
     ) -> Stream:
-        question, placed = self._placed(question, generate_kwargs, out)
+        question, placed = self._placed(question, generate_kwargs)
         size = positive("chunk_size", chunk_size)
         generation.check_arguments(question.inputs, generate_kwargs)
         generation.check_single(self.model, generate_kwargs)
         most = generation.new_tokens(self.model, len(question.ids), generate_kwargs)
+        if out is not None:
+            free_folder(out)
 
         def work(channel: Channel) -> None:
             clock = _Clock(question.seconds)
@@ -313,11 +319,9 @@ class Explainer:
                     answer, prompt = self._answer(question, start, generate_kwargs, follower)
                 follower.finish(answer.tolist(), prompt)
 
-        return Stream(work)
+        return Stream(work, lambda: is_borrowed_here(self.model))
 
-    def _placed(
-        self, question: _Question, generate_kwargs: dict[str, Any], out: Folder | None
-    ) -> tuple[_Question, Layout]:
+    def _placed(self, question: _Question, generate_kwargs: dict[str, Any]) -> tuple[_Question, Layout]:
         """The question on the model's device, checked, and where its visual tokens are."""
         with stage("transfer"):
             question = replace(question, inputs=loading.on_device(self.model, question.inputs))
@@ -327,8 +331,6 @@ class Explainer:
             placed = layout(self.model.config, self.processor, question.inputs, sizes or None)
         if self.settings.map_filter is not None and not placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
-        if out is not None:
-            free_folder(out)
         return question, placed
 
     def _start(self, question: _Question, pool: KVPool | None) -> generation.Start:
@@ -351,6 +353,8 @@ class Explainer:
         inputs = question.inputs
         if question.targets is not None:
             return question.targets, generation.prefill(self.model, inputs, self._decoder, start)
+        if "stop_strings" in generate_kwargs:  # for which generate() wants the tokenizer, too
+            generate_kwargs = {"tokenizer": getattr(self.processor, "tokenizer", None)} | generate_kwargs
         try:
             return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs, follow)
         except NumericalError:

@@ -139,14 +139,14 @@ class Tap:
 
 def check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
     """Raises InputError for arguments of generate() that cannot be explained."""
-    if generate_kwargs.get("num_return_sequences", 1) != 1:
-        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
     twice = [name for name in generate_kwargs if name in inputs]
     if twice:
         raise InputError(f"{', '.join(twice)} cannot be given twice: the inputs hold it, leave it out")
     config = generate_kwargs.get("generation_config")
     if config is not None and not isinstance(config, GenerationConfig):
         raise InputError(f"generation_config must be a transformers.GenerationConfig, not a {type(config).__name__}")
+    if (generate_kwargs.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1) != 1:
+        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
 
 
 def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from dexar_fast import attention
 
+Attribute = tuple[Any, str, Any]  # owner, name, value
 POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -29,6 +30,11 @@ def model_lock(model: nn.Module) -> threading.RLock:
         return _locks.setdefault(model, threading.RLock())
 
 
+def is_borrowed_here(model: nn.Module) -> bool:
+    """Whether this thread holds the model's lock: it must not wait for another that wants it, then."""
+    return model_lock(model)._is_owned()  # type: ignore[attr-defined]
+
+
 class Loan:
     """The model's lock, and the attributes that differ while it is held.
 
@@ -41,7 +47,8 @@ class Loan:
         self._lock = model_lock(model)
         self._abandoned = abandoned
         self._held = False
-        self._aside: list[tuple[Any, str, Any]] = []  # owner, attribute, and its value that is not in place
+        self._ours: list[Attribute] = []  # as they were when the model was given
+        self._found: list[Attribute] = []  # as they were when it was taken; none while it is not
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -55,19 +62,17 @@ class Loan:
             if self._abandoned and self._abandoned():
                 raise Abandoned
         self._held = True
-        self._aside = self._aside or _ours(self._model)
-        self._exchange()
+        ours = self._ours or _ours(self._model)
+        self._found = _values(ours)  # all of them before any changes: Ctrl-C may come in between
+        _put(ours)
 
     def give(self) -> None:
         if self._held:
-            self._exchange()
+            self._ours = _values(self._found)
+            _put(self._found)
+            self._found = []
             self._held = False
             self._lock.release()
-
-    def _exchange(self) -> None:
-        for i, (owner, name, value) in enumerate(self._aside):
-            self._aside[i] = owner, name, getattr(owner, name)
-            setattr(owner, name, value)
 
 
 @contextmanager
@@ -89,7 +94,16 @@ def borrowed(model: Any, abandoned: Callable[[], bool] | None = None) -> Iterato
             loan.give()
 
 
-def _ours(model: Any) -> list[tuple[Any, str, Any]]:
+def _values(attributes: list[Attribute]) -> list[Attribute]:
+    return [(owner, name, getattr(owner, name)) for owner, name, _ in attributes]
+
+
+def _put(attributes: list[Attribute]) -> None:
+    for owner, name, value in attributes:
+        setattr(owner, name, value)
+
+
+def _ours(model: Any) -> list[Attribute]:
     """The attributes that are others while the model is ours, and their values then."""
     modules = list(model.modules())
     # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).

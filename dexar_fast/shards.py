@@ -37,21 +37,28 @@ def free_folder(path: Folder) -> None:
     """Makes the folder if it does not exist.
 
     Raises:
-        FileError: it holds an explanation, is a file, or cannot be made.
+        FileError: it holds an explanation or part of one, is a file, or cannot be made.
     """
     folder = storage.path_of(path)
-    if (folder / INDEX).exists():
+    if not os.fspath(path):  # what Path takes for the folder we are in
+        raise FileError("the path is empty: pass the name of a folder")
+    if any((folder / name).exists() for name in (INDEX, START, _name(0))):
         raise FileError(f"{folder} holds an explanation: choose another folder, or delete this one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FileError(f"cannot make the folder {folder}: {error}; choose another") from error
 
 
 class Shards:
-    """The folder of an answer that is being explained; `free_folder` made it."""
+    """The folder of an answer that is being explained.
+
+    Raises:
+        FileError: as in `free_folder`, or it cannot be written.
+    """
 
     def __init__(self, folder: Folder, frame: Frame) -> None:
+        free_folder(folder)  # another explanation may have begun there since it was first looked at
         storage.check_pixels(str(folder), [image.size for image in frame.images])
         self.folder = storage.path_of(folder)
         self.finished = 0, 0  # shards, tokens

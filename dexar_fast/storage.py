@@ -125,7 +125,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """A safetensors file, to read. Raises FileError for a header beyond `MOST_HEADER`."""
+    """A safetensors file, to read. Raises FileError for a header beyond `MOST_HEADER`, or what is no file."""
+    if not os.path.isfile(path):  # to open a named pipe would wait for somebody who writes to it
+        raise FileError(f"{path} is not a file: it is missing, or the folder is damaged; explain again")
     with open(path, "rb") as file:
         _check_header(path, file.read(LENGTH_BYTES))
     with safe_open(path, framework="pt") as tensors:

@@ -50,8 +50,9 @@ class Stream(Iterator[Piece]):
     stays. An exception in the generation or the pass is raised by the iteration.
     """
 
-    def __init__(self, work: Callable[[Channel], None]) -> None:
+    def __init__(self, work: Callable[[Channel], None], blocks: Callable[[], bool]) -> None:
         self._work = work
+        self._blocks = blocks
         self._channel = Channel()
         self._thread: threading.Thread | None = None
 
@@ -64,6 +65,11 @@ class Stream(Iterator[Piece]):
     def __next__(self) -> Piece:
         if self._channel.closed:
             raise StopIteration
+        if self._blocks():
+            raise InputError(
+                "this thread is in the middle of another explanation by the same model, for which the stream would "
+                "wait: read it after that, or in another thread"
+            )
         try:
             self._start()
             item = self._channel.next()
@@ -76,10 +82,8 @@ class Stream(Iterator[Piece]):
         raise StopIteration if item is None else item
 
     def close(self) -> None:
-        """Ends the generation, and waits until the model is free and as it was."""
-        self._channel.close()
-        if self._thread is not None:
-            self._thread.join()
+        """Ends the generation, and waits until the model is free and as it was (its own callbacks do not wait)."""
+        _end(self._channel, self._thread)
 
     def explanation(self) -> Explanation:
         """All that is explained so far; after the last piece it is that of the whole answer.
@@ -97,7 +101,7 @@ class Stream(Iterator[Piece]):
             self._thread = threading.Thread(
                 target=_run, args=(self._work, self._channel, stream), name="dexar_fast.stream", daemon=True
             )
-            weakref.finalize(self, _abandon, self._channel, self._thread)
+            weakref.finalize(self, _end, self._channel, self._thread)
             self._thread.start()
 
 
@@ -143,14 +147,17 @@ def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None
             work(channel)
     except Abandoned:
         pass
+    except StopIteration as error:  # of a callback: out of the iteration it would look like the end of the answer
+        end = RuntimeError("a callback raised StopIteration")
+        end.__cause__ = error
     except BaseException as error:
         end = error
     channel.end(end)
 
 
-def _abandon(channel: Channel, thread: threading.Thread) -> None:
+def _end(channel: Channel, thread: threading.Thread | None) -> None:
     channel.close()
-    if thread is not threading.current_thread():  # which collects garbage, too
+    if thread not in (None, threading.current_thread()):  # which collects garbage and runs the user's callbacks, too
         thread.join()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -200,8 +201,37 @@ def test_a_folder_in_use_is_refused_before_anything_runs(llava: Explainer, image
         with pytest.raises(FileError, match="choose another folder"):
             ask(image, PROMPT, out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    with pytest.raises(FileError, match="cannot make the folder"):
-        llava.explain(image, PROMPT, out=tmp_path / "index.json")
+    for name, message in ((tmp_path / "index.json", "cannot make"), ("a\0", "cannot make"), ("", "path is empty")):
+        with pytest.raises(FileError, match=message):
+            llava.explain(image, PROMPT, out=name)
+
+
+def test_files_that_a_shard_would_replace_are_kept(llava: Explainer, image: Image.Image, tmp_path: Path) -> None:
+    (tmp_path / "00000.safetensors").write_text("mine")
+    with pytest.raises(FileError, match="choose another folder"):
+        llava.explain(image, PROMPT, "a red circle", out=tmp_path)
+    assert (tmp_path / "00000.safetensors").read_text() == "mine"
+
+
+def test_of_two_streams_into_one_folder_the_second_is_refused(
+    llava: Explainer, image: Image.Image, tmp_path: Path
+) -> None:
+    first, second = (llava.stream(image, PROMPT, chunk_size=4, out=tmp_path, **OPTIONS) for _ in range(2))
+    next(first)
+    with pytest.raises(FileError, match="holds an explanation"):
+        next(second)
+    list(first)
+    assert_identical(Explanation.load(tmp_path), first.explanation())
+    assert len(first.explanation()) == 20
+
+
+@pytest.mark.parametrize("name", ["index.json", "start.safetensors", "00000.safetensors"])
+def test_a_pipe_in_a_folder_is_not_waited_for(llava: Explainer, image: Image.Image, tmp_path: Path, name: str) -> None:
+    llava.explain(image, PROMPT, "a red circle", out=tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileError, match=name):
+        Explanation.load(tmp_path)
 
 
 def test_a_disk_that_fails_ends_the_stream(

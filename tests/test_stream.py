@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from PIL import Image
 from test_explain_many import assert_same
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
-from dexar_fast import Explainer, Explanation, InputError, NumericalError
+from dexar_fast import Explainer, Explanation, InputError, NumericalError, session
+from dexar_fast._C import BudgetExhausted
 from dexar_fast.pool import KVPool
 from dexar_fast.session import model_lock
 from dexar_fast.stream import Piece
@@ -40,6 +42,7 @@ PROMPT = "what is on the left"
 TOKENS = 11
 GREEDY = {"do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
 THREAD = "dexar_fast.stream"
+TWO_ANSWERS = GenerationConfig(num_return_sequences=2, do_sample=True)
 
 
 class Seen(LogitsProcessor):
@@ -293,6 +296,23 @@ def test_a_stopping_criterion_and_a_streamer_of_the_users_work(llava: Explainer,
     assert_same(stream.explanation(), expected)
 
 
+def test_stop_strings_need_no_tokenizer_beside_them(llava: Explainer, image: Image.Image) -> None:
+    ids = llava.processor.tokenizer("the cat is on the mat", add_special_tokens=False).input_ids
+    found = []
+    for ask in (llava.explain, llava.stream):
+        options = {"logits_processor": LogitsProcessorList([Forced(ids)]), "max_new_tokens": len(ids)}
+        answer = ask(image, PROMPT, stop_strings=["is"], **options)
+        found.append("".join(answer.tokens if isinstance(answer, Explanation) else [x.text for x in answer]))
+    assert found == ["the cat is", "the cat is"]
+
+
+@pytest.mark.parametrize("config", [{"num_return_sequences": 2}, {"generation_config": TWO_ANSWERS}])
+def test_of_several_answers_none_is_picked(llava: Explainer, image: Image.Image, config: dict[str, Any]) -> None:
+    for ask in (llava.explain, llava.stream):
+        with pytest.raises(InputError, match="one answer is explained at a time"):
+            ask(image, PROMPT, do_sample=True, max_new_tokens=3, **config)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -307,9 +327,12 @@ def test_several_answers_at_once_are_refused(llava: Explainer, image: Image.Imag
 
 
 @pytest.mark.parametrize("options", [{"chunk_size": 0}, {"max_new_tokens": 10**6}, {"generation_config": {}}])
-def test_bad_arguments_are_refused_at_once(llava: Explainer, image: Image.Image, options: dict[str, Any]) -> None:
+def test_bad_arguments_are_refused_at_once(
+    llava: Explainer, image: Image.Image, tmp_path: Path, options: dict[str, Any]
+) -> None:
     with pytest.raises(InputError):
-        llava.stream(image, PROMPT, **options)
+        llava.stream(image, PROMPT, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("end", ["close", "with", "exception", "garbage", "cycle", "exhausted"])
@@ -390,11 +413,33 @@ def test_what_a_callback_raises_comes_out_of_the_iteration(
         next(stream)
 
 
+def test_a_callback_that_stops_iterating_does_not_look_like_the_end(llava: Explainer, image: Image.Image) -> None:
+    forced = LogitsProcessorList([Forced([70, 71, 72])])
+    stream = llava.stream(image, PROMPT, chunk_size=2, logits_processor=forced, max_new_tokens=9)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(stream)
+    assert not stream.explanation().metadata["complete"]
+
+
 def test_broken_weights_are_named(llava: Explainer, image: Image.Image) -> None:
     llava.model.model.language_model.layers[1].mlp.down_proj.weight.data.fill_(torch.nan)
     for options in ({"do_sample": False}, {"do_sample": True}):
         with pytest.raises(NumericalError, match="layer 1"):
             list(llava.stream(image, PROMPT, chunk_size=1, max_new_tokens=9, **options))
+
+
+def test_a_pool_that_is_full_in_the_middle_ends_the_stream(image: Image.Image) -> None:
+    processor, pool = small_llava.processor(), KVPool(64, 4)
+    explainer = Explainer(small_llava.model(processor.tokenizer), processor, pool=pool)
+    stream = explainer.stream(image, PROMPT, chunk_size=2, max_new_tokens=100, min_new_tokens=100)
+    found = 0
+    with pytest.raises(BudgetExhausted):
+        for piece in stream:
+            found += len(piece)
+    assert 0 < found == len(stream.explanation())
+    assert pool.books.stats()["held"] == 0
+    pool.books.audit()
+    assert len(explainer.explain(image, PROMPT, "a")) == 1
 
 
 def test_ctrl_c_while_the_reader_waits(llava: Explainer, image: Image.Image) -> None:
@@ -414,6 +459,36 @@ def test_ctrl_c_while_the_reader_waits(llava: Explainer, image: Image.Image) -> 
     assert not running()
     assert state(llava.model) == before
     assert len(stream.explanation()) >= 2
+
+
+class Interrupted:
+    """Ctrl-C comes when its attribute is set for the first time."""
+
+    x = 0
+    times = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        Interrupted.times += 1
+        if Interrupted.times == 1:
+            raise KeyboardInterrupt
+        object.__setattr__(self, name, value)
+
+
+def test_ctrl_c_while_the_model_is_taken_leaves_it_as_it_was(
+    llava: Explainer, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = session._ours
+    llava.model.train()
+    before = state(llava.model)
+    owner = Interrupted()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_ours", lambda model: [*ours(model)[:3], (owner, "x", 1), *ours(model)[3:]])
+        with pytest.raises(KeyboardInterrupt):
+            llava.explain(image, PROMPT, "a red circle")
+    assert owner.x == 0
+    assert all(module.training for module in llava.model.modules())
+    assert state(llava.model) == before
+    assert is_free(llava.model)
 
 
 def test_a_slow_reader_holds_generation_back(llava: Explainer, image: Image.Image) -> None:
@@ -471,6 +546,42 @@ def test_a_stream_taken_by_another_waits_and_can_be_given_up(llava: Explainer, i
         stream.close()
         reader.join(timeout=10)
         assert not reader.is_alive()
+
+
+class Calling(Streamer):
+    """Calls a function at the third token."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__()
+        self._call = call
+
+    def put(self, ids: torch.Tensor) -> None:
+        super().put(ids)
+        if len(self.ids) == 3:
+            self._call()
+
+
+def test_a_callback_of_its_own_may_close_it(llava: Explainer, image: Image.Image) -> None:
+    stream = llava.stream(image, PROMPT, chunk_size=2, streamer=Calling(lambda: stream.close()), **GREEDY)
+    assert len(list(stream)) < 3
+    stream.close()
+    assert not running()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stream_in_a_callback_is_refused_not_waited_for(llava: Explainer, image: Image.Image, begun: bool) -> None:
+    expected = llava.explain(image, PROMPT, **GREEDY)
+    stream = llava.stream(image, PROMPT, chunk_size=2, **GREEDY)
+    if begun:
+        next(stream)
+
+    def read() -> None:
+        with pytest.raises(InputError, match="in the middle of another explanation"):
+            next(stream)
+
+    assert_same(llava.explain(image, PROMPT, streamer=Calling(read), **GREEDY), expected)
+    list(stream)
+    assert_same(stream.explanation(), expected)
 
 
 def test_a_program_may_end_in_the_middle(model_folder: Any) -> None:
