@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-import transformers
 from PIL import Image
-from torch import Tensor
 
-from dexar_fast import __version__, engine, generation, loading, ops, prompting
+from dexar_fast import generation, loading, ops, question
 from dexar_fast.decoder import Decoder
-from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import Layout, layout
 from dexar_fast.images import load_images
-from dexar_fast.memory import default_chunk, fitting
-from dexar_fast.record import Record
-from dexar_fast.result import Frame
-from dexar_fast.session import borrowed, is_borrowed_here
+from dexar_fast.question import Question
 from dexar_fast.settings import positive, settings
-from dexar_fast.shards import Folder, free_folder
+from dexar_fast.shards import Folder
 from dexar_fast.stages import stage
-from dexar_fast.stream import Channel, Follower, Job, Piece, Stream
-from dexar_fast.textset import text_mask
+from dexar_fast.stream import Stream
+from dexar_fast.task import PIECE, Task
 
 if TYPE_CHECKING:
     from dexar_fast.pool import KVPool
-
-STREAMED = 64  # tokens of a piece
 
 
 class Explainer:
@@ -85,7 +71,7 @@ class Explainer:
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = ops.plan(backend)[0].backend
         self.pool = pool
-        self._decoder: Decoder | None = None
+        self.decoder: Decoder | None = None  # of the model, once a prompt has run
 
     @classmethod
     def from_pretrained(cls, name: Any = None, *, device: Any = None, dtype: Any = None, **options: Any) -> Self:
@@ -131,15 +117,15 @@ class Explainer:
         """
         with stage("processor"):
             images = load_images(image)
-        question = self._question(images, prompt, response)
-        return self._explain(question, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out)
+        asked = self._read(images, prompt, response)
+        return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     def stream(
         self,
         image: Any,
         prompt: str,
         *,
-        chunk_size: int = STREAMED,
+        chunk_size: int = PIECE,
         out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
@@ -161,24 +147,7 @@ class Explainer:
         """
         with stage("processor"):
             images = load_images(image)
-        question = self._question(images, prompt, None)
-        return self._stream(question, _new_tokens(max_new_tokens, generate_kwargs), chunk_size, out)
-
-    def _question(self, images: list[Image.Image], prompt: str, response: str | None) -> _Question:
-        if getattr(self.processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
-            raise InputError(
-                "explain() needs a processor, for images and text: pass Explainer(model, processor) what "
-                "AutoProcessor.from_pretrained() gives, or use explain_inputs()"
-            )
-        start = time.perf_counter()
-        with stage("processor"):
-            asked = prompting.render(self.processor, prompt, len(images))
-            targets = None if response is None else prompting.answer_ids(self.processor, asked, response)
-            inputs = prompting.process(self.processor, asked, images)
-            content = None
-            if self.settings.text_set == "content":
-                content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
-        return _Question(inputs, targets, images, asked.text, content, time.perf_counter() - start)
+        return self._stream(self._read(images, prompt, None), chunk_size, max_new_tokens, generate_kwargs, out)
 
     def explain_many(
         self,
@@ -202,11 +171,11 @@ class Explainer:
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        asked = _asked(prompts, responses)
+        asked = question.each(prompts, responses)
         images, generate_kwargs = load_images(image), _new_tokens(max_new_tokens, generate_kwargs)
-        questions = [self._question(images, prompt, answer) for prompt, answer in asked]
+        questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or self._pool_for(questions, generate_kwargs)
-        return [self._explain(question, generate_kwargs, pool) for question in questions]
+        return [Task(self, each, generate_kwargs, pool).explain() for each in questions]
 
     def explain_inputs(
         self,
@@ -230,253 +199,48 @@ class Explainer:
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        question = _given(inputs, images, None if target_ids is None else loading.as_ids(target_ids))
-        return self._explain(question, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out)
+        asked = question.given(inputs, images, None if target_ids is None else loading.as_ids(target_ids))
+        return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     def stream_inputs(
         self,
         inputs: Mapping[str, Any],
         *,
-        chunk_size: int = STREAMED,
+        chunk_size: int = PIECE,
         images: Any = None,
         out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
-        question = _given(inputs, images)
-        return self._stream(question, _new_tokens(max_new_tokens, generate_kwargs), chunk_size, out)
+        return self._stream(question.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
 
-    def _pool_for(self, questions: list[_Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
+    def _read(self, images: list[Image.Image], prompt: str, response: str | None) -> Question:
+        return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
+
+    def _stream(
+        self,
+        asked: Question,
+        chunk_size: int,
+        max_new_tokens: int | None,
+        generate_kwargs: dict[str, Any],
+        out: Folder | None,
+    ) -> Stream:
+        generate_kwargs = _new_tokens(max_new_tokens, generate_kwargs)
+        return Task(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))
+
+    def _pool_for(self, questions: list[Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
         """Room for what the questions share and for the longest of them twice: it may have to be moved."""
         try:
             from dexar_fast.pool import KVPool
         except ImportError:  # the extension was not built, or does not load: one by one, then
             return None
         longest = 0
-        for question in questions:
-            length, targets = question.inputs["input_ids"].shape[1], question.targets
+        for each in questions:
+            length, targets = len(each.ids), each.targets
             new = generation.new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
             longest = max(longest, length + new)
         return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
-
-    def _explain(
-        self,
-        question: _Question,
-        generate_kwargs: dict[str, Any],
-        pool: KVPool | None,
-        out: Folder | None = None,
-    ) -> Explanation:
-        question, placed = self._placed(question, generate_kwargs)
-        if out is not None:
-            free_folder(out)
-        clock = _Clock(question.seconds)
-        with borrowed(self.model), self._start(question, pool) as start:
-            with fitting("running the prompt"):
-                answer, prompt = self._answer(question, start, generate_kwargs)
-            clock.lap("generate" if question.targets is None else "prefill")
-            job = self._job(question, placed, prompt, len(answer), clock, out)
-            with job.record:
-                targets = answer.long().cpu()
-                job.explain(
-                    prompt,
-                    [*question.ids[-1:], *targets.tolist()],
-                    lambda sums: job.record.add(targets[len(job.record) :][: len(sums.token_maps)], sums),
-                )
-                clock.lap("explain")
-            return job.record.explanation()
-
-    def _stream(
-        self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Folder | None
-    ) -> Stream:
-        question, placed = self._placed(question, generate_kwargs)
-        size = positive("chunk_size", chunk_size)
-        generation.check_arguments(question.inputs, generate_kwargs)
-        generation.check_single(self.model, generate_kwargs)
-        most = generation.new_tokens(self.model, len(question.ids), generate_kwargs)
-        if out is not None:
-            free_folder(out)
-
-        def work(channel: Channel) -> None:
-            clock = _Clock(question.seconds)
-            with borrowed(self.model, lambda: channel.closed) as loan, ExitStack() as stack:
-                start = stack.enter_context(self._start(question, self.pool))
-
-                def begin(prompt: generation.Prompt) -> Job:
-                    job = self._job(question, placed, prompt, most, clock, out)
-                    job.chunk = min(job.chunk, size)
-                    channel.record = stack.enter_context(job.record)
-                    return job
-
-                def hand(piece: Piece) -> None:
-                    clock.lap("stream")
-                    with loan.paused():
-                        channel.hand(piece)
-                    clock.lap("waiting")
-
-                follower = Follower(begin, question.ids[-1], size, hand, channel.check)
-                with fitting("running the prompt"):
-                    answer, prompt = self._answer(question, start, generate_kwargs, follower)
-                follower.finish(answer.tolist(), prompt)
-
-        return Stream(work, lambda: is_borrowed_here(self.model))
-
-    def _placed(self, question: _Question, generate_kwargs: dict[str, Any]) -> tuple[_Question, Layout]:
-        """The question on the model's device, checked, and where its visual tokens are."""
-        with stage("transfer"):
-            question = replace(question, inputs=loading.on_device(self.model, question.inputs))
-        with stage("layout"):
-            loading.check_inputs(self.model, question.inputs, question.targets, generate_kwargs.get("max_new_tokens"))
-            sizes = [image.size for image in question.images]
-            placed = layout(self.model.config, self.processor, question.inputs, sizes or None)
-        if self.settings.map_filter is not None and not placed.grids:
-            raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
-        return question, placed
-
-    def _start(self, question: _Question, pool: KVPool | None) -> generation.Start:
-        if pool is None:
-            return generation.Start()
-        from dexar_fast.reuse import Pooled
-
-        reserve = 0 if question.targets is None else len(question.ids) + len(question.targets)
-        return Pooled(pool, self.model.config, question.inputs, reserve)
-
-    def _answer(
-        self,
-        question: _Question,
-        start: generation.Start,
-        generate_kwargs: dict[str, Any],
-        follow: generation.Follow | None = None,
-    ) -> tuple[Tensor, generation.Prompt]:
-        if self._decoder is not None and not self._decoder.is_of(self.model):
-            self._decoder = None
-        inputs = question.inputs
-        if question.targets is not None:
-            return question.targets, generation.prefill(self.model, inputs, self._decoder, start)
-        if "stop_strings" in generate_kwargs:  # for which generate() wants the tokenizer, too
-            generate_kwargs = {"tokenizer": getattr(self.processor, "tokenizer", None)} | generate_kwargs
-        try:
-            return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs, follow)
-        except NumericalError:
-            with suppress(InputError):
-                self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
-            raise
-
-    def _job(
-        self,
-        question: _Question,
-        placed: Layout,
-        prompt: generation.Prompt,
-        new: int,
-        clock: _Clock,
-        out: Folder | None,
-    ) -> Job:
-        """Explaining up to `new` tokens behind a prompt that has run."""
-        self._decoder = prompt.decoder
-        length = len(question.ids) + new
-        plan = self._plan(prompt.decoder, question, length, placed)
-        chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, length)
-        frame = Frame(
-            visual=plan.visual,
-            grids=placed.grids,
-            images=tuple(question.images),
-            warnings=[placed.warning] if placed.warning else [],
-            metadata=self._metadata(plan, question, clock.seconds, chunk),
-        )
-        record = Record(frame, getattr(self.processor, "tokenizer", None), question.ids, out)
-        return Job(self.model, plan, chunk, question.inputs["input_ids"].device, record)
-
-    def _plan(self, decoder: Decoder, question: _Question, length: int, placed: Layout) -> engine.Plan:
-        chosen, prompt, visual = self.settings, len(question.ids), placed.positions
-        score = partial(
-            ops.attribute_layer,
-            head_score=chosen.head_score,
-            map_filter=chosen.map_filter,
-            grids=tuple(torch.from_numpy(grid.cells) for grid in placed.grids),
-            with_range=chosen.mode == "official",
-        )
-        return engine.Plan(
-            prompt=prompt,
-            layers=chosen.layers_of(len(decoder.layers)),
-            visual=visual,
-            text=text_mask(chosen, prompt, length, visual, question.content),
-            score=score,
-            double_final_norm=chosen.mode == "official",
-            ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
-        )
-
-    def _fitting_chunk(self, decoder: Decoder, keys: int) -> int:
-        heads = self.model.config.get_text_config(decoder=True).num_attention_heads
-        return default_chunk(decoder.layers, heads, keys)
-
-    def _metadata(
-        self, plan: engine.Plan, question: _Question, seconds: dict[str, float], chunk: int
-    ) -> dict[str, Any]:
-        return {
-            "model": self.model.config.name_or_path,
-            "model_class": type(self.model).__name__,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "device": str(self.model.device),
-            "settings": asdict(self.settings) | {"layers": plan.layers},
-            "prompt_tokens": plan.prompt,
-            "chunk_size": chunk,
-            "backend": self.backend,
-            "versions": {
-                "dexar_fast": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-            "seconds": seconds,
-            "complete": False,
-        } | ({} if question.text is None else {"prompt": question.text})
-
-
-@dataclass(frozen=True)
-class _Question:
-    """A prompt about images as the processor made it, and the given answer if there is one."""
-
-    inputs: Mapping[str, Any]
-    targets: Tensor | None
-    images: list[Image.Image]
-    text: str | None = None  # the rendered prompt, where it is known
-    content: Tensor | None = None  # positions of the user's own text
-    seconds: float | None = None  # that the processor took
-
-    @cached_property
-    def ids(self) -> list[int]:
-        """[P]"""
-        return self.inputs["input_ids"][0].tolist()
-
-
-def _asked(prompts: Any, responses: Any) -> list[tuple[str, str | None]]:
-    """Each prompt with each of its answers; None for one that is to be generated."""
-    if isinstance(prompts, str):
-        prompts, responses = [prompts], None if responses is None else [responses]
-    answers = [None] * len(prompts) if responses is None else responses
-    if isinstance(answers, str) or len(answers) != len(prompts):
-        raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
-    every = [[answer] if answer is None or isinstance(answer, str) else answer for answer in answers]
-    return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
-
-
-def _given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> _Question:
-    return _Question(inputs, targets, [] if images is None else load_images(images))
-
-
-class _Clock:
-    """Seconds of each stage, all of its work on the GPU included."""
-
-    def __init__(self, processor: float | None) -> None:
-        self.seconds: dict[str, float] = {} if processor is None else {"processor": processor}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """The time since the last lap is the stage's."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0) + now - self._last
-        self._last = now
 
 
 def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

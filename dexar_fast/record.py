@@ -49,9 +49,7 @@ class Record:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         self._frame.metadata["complete"] = kind is None
-        if self._shards is not None:
-            with self._lock:
-                self._save(self._shards)
+        self.save()
 
     def add(self, ids: Tensor, sums: Attribution) -> Chunk:
         """Takes the next tokens [C]; returns them with their texts, and with the range of the answer so far.
@@ -71,6 +69,12 @@ class Record:
             if self._shards is not None and self._shards.is_due(self._chunks[-1]):
                 self._save(self._shards)
             return Chunk(ids.cpu(), tokens, replace(sums, range=self._range))
+
+    def save(self) -> None:
+        """Puts everything on disk that is to be there. Raises FileError."""
+        if self._shards is not None:
+            with self._lock:
+                self._save(self._shards)
 
     def fields(self, chunk: Chunk) -> dict[str, Any]:
         """The fields of an Explanation of these tokens alone; `chunk` is what `add` returned."""

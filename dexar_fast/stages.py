@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+
+import torch
 
 Annotate = Callable[[str], AbstractContextManager[object]]
 
@@ -59,3 +62,23 @@ class Recorder:
 
     def _mark(self) -> None:
         self.marks.append((self.open[-1] if self.open else "", self.mark()))
+
+
+class Laps:
+    """Seconds of each part of an explanation, all of its work on the GPU included.
+
+    Args:
+        processor: seconds that the processor took before.
+    """
+
+    def __init__(self, processor: float | None) -> None:
+        self.seconds: dict[str, float] = {} if processor is None else {"processor": processor}
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """The time since the last lap is the part's."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0) + now - self._last
+        self._last = now

@@ -1,7 +1,7 @@
-"""An answer explained while it is written.
+"""The pieces of an answer, handed from the thread that writes it to the one that reads.
 
 generate() runs in a thread of its own and hands each token to a streamer. Every C tokens that streamer, still in the
-middle of generate(), runs the pass for them over the live cache (dexar_fast.rewind), and waits until the piece is
+middle of generate(), runs the pass for them over the live cache (dexar_fast.follow), and waits until the piece is
 wanted. While it waits the model is as it was found, and free for others.
 """
 
@@ -10,20 +10,18 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from dexar_fast import engine
+from dexar_fast import result
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation import Prompt
 from dexar_fast.record import Record
-from dexar_fast.rewind import RewoundCache
+from dexar_fast.result import Chunk
 from dexar_fast.session import Abandoned
-from dexar_fast.sums import Attribution, joined
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,6 +33,12 @@ class Piece(Explanation):
     """
 
     first: int = 0
+
+    @classmethod
+    def of(cls, record: Record, chunks: list[Chunk]) -> Self:
+        """The last chunks that a record took."""
+        chunk = result.whole(chunks, "")
+        return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
 
     @property
     def text(self) -> str:
@@ -131,6 +135,8 @@ class Channel:
 
     def hand(self, piece: Piece) -> None:
         """Waits until the piece is asked for. Raises Abandoned."""
+        if self.record is not None and self._tickets.empty():  # who reads has time, or dies
+            self.record.save()
         self._tickets.get()
         self.check()
         self._items.put(piece)
@@ -159,80 +165,3 @@ def _end(channel: Channel, thread: threading.Thread | None) -> None:
     channel.close()
     if thread not in (None, threading.current_thread()):  # which collects garbage and runs the user's callbacks, too
         thread.join()
-
-
-@dataclass
-class Job:
-    """Explaining the tokens of one answer, of which `record` holds the first ones."""
-
-    model: Any
-    plan: engine.Plan
-    chunk: int  # tokens at once
-    device: torch.device  # of the ids
-    record: Record
-
-    def explain(self, prompt: Prompt, ids: list[int], take: Callable[[Attribution], Any]) -> None:
-        """ids: [1 + C] the last token that is not to be explained, and those behind it that are."""
-        first = self.plan.prompt - 1 + len(self.record)
-        tensor = torch.tensor(ids, device=self.device)
-        self.chunk = engine.explain(self.model, prompt, self.plan, first, tensor, self.chunk, take)
-
-
-class Follower:
-    """Explains an answer while generate() writes it, in pieces of `size` tokens.
-
-    Args:
-        start: makes the job once the prompt has run. last: the id of the prompt's last token.
-        hand: takes each piece. check: called at each token, to stop by an exception.
-    """
-
-    def __init__(
-        self,
-        start: Callable[[Prompt], Job],
-        last: int,
-        size: int,
-        hand: Callable[[Piece], None],
-        check: Callable[[], None],
-    ) -> None:
-        self._start = start
-        self._size = size
-        self._hand = hand
-        self._check = check
-        self._job: Job | None = None
-        self._waiting = [last]  # the last token explained, and those to come
-
-    def __call__(self, token: int, prompt: Prompt) -> None:
-        """The next token, which has not run yet; those before it stand in the cache."""
-        self._check()
-        self._waiting.append(token)
-        if len(self._waiting) <= self._size:
-            return
-        job = self._started(prompt)
-        if prompt.cache.get_seq_length() < job.plan.prompt + len(job.record) + len(self._waiting) - 2:
-            return  # generate() keeps its keys elsewhere: they are made once more at the end
-        with RewoundCache(prompt.cache) as cache:
-            piece = self._explain(job, replace(prompt, cache=cache), self._waiting)
-        self._hand(piece)
-
-    def finish(self, answer: list[int], prompt: Prompt) -> Record:
-        """Explains what is left of the answer when generate() is done with the cache."""
-        job = self._started(prompt)
-        left = self._waiting[:1] + answer[len(job.record) :]
-        while len(left) > 1:
-            self._check()
-            piece = self._explain(job, prompt, left[: self._size + 1])
-            left = left[self._size :]
-            self._hand(piece)
-        return job.record
-
-    def _started(self, prompt: Prompt) -> Job:
-        self._job = self._job or self._start(prompt)
-        return self._job
-
-    def _explain(self, job: Job, prompt: Prompt, ids: list[int]) -> Piece:
-        sums: list[Attribution] = []
-        first = len(job.record)
-        job.explain(prompt, ids, sums.append)
-        self._waiting = ids[-1:]
-        chunk = job.record.add(torch.tensor(ids[1:]), joined(sums))
-        return Piece(**job.record.fields(chunk), first=first)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +18,11 @@ import small_llava
 import torch
 from PIL import Image
 from test_explain_many import assert_same
+from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, Explanation, FileError, shards
 from dexar_fast.fields import ARRAYS
+from dexar_fast.pool import KVPool
 from dexar_fast.record import Record
 from dexar_fast.result import Frame
 from dexar_fast.sums import Attribution
@@ -192,6 +195,52 @@ def test_a_killed_run_leaves_what_was_finished(
     assert_same(found, given)
     with pytest.raises(FileError, match="holds an explanation"):
         llava.stream(image, PROMPT, out=out)
+
+
+class StopAfter(BaseStreamer):
+    """Ctrl-C at a token of the answer."""
+
+    def __init__(self, tokens: int) -> None:
+        self._left = tokens + 1  # the prompt comes first
+
+    def put(self, _: torch.Tensor) -> None:
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        raise AssertionError("it was to end before")
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("tokens", [3, 70])
+def test_an_interrupt_leaves_what_was_written(image: Image.Image, tmp_path: Path, pooled: bool, tokens: int) -> None:
+    processor = small_llava.processor()
+    model = small_llava.model(processor.tokenizer, context=512)
+    pool = KVPool(512) if pooled else None
+    options = {"max_new_tokens": 100, "min_new_tokens": 100, "do_sample": False}
+    with pytest.raises(KeyboardInterrupt):
+        Explainer(model, processor, pool=pool).explain(
+            image, PROMPT, out=tmp_path / "out", streamer=StopAfter(tokens), **options
+        )
+    found = Explanation.load(tmp_path / "out")
+    assert len(found) == tokens - 1  # the streamer did not let the last one pass
+    assert not found.metadata["complete"]
+    inputs = processor(images=image, text=found.metadata["prompt"], return_tensors="pt")
+    assert_same(found, Explainer(model, processor).explain_inputs(inputs, found.token_ids))
+    if pool:
+        assert pool.books.stats()["held"] == 0
+
+
+def test_what_a_slow_reader_has_seen_is_on_disk(llava: Explainer, image: Image.Image, tmp_path: Path) -> None:
+    options = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False}
+    with llava.stream(image, PROMPT, chunk_size=4, out=tmp_path, **options) as pieces:
+        first = next(pieces)
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("0*"))) == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found = Explanation.load(tmp_path)
+    assert torch.equal(found.token_ids[:4], first.token_ids)
 
 
 def test_a_folder_in_use_is_refused_before_anything_runs(llava: Explainer, image: Image.Image, tmp_path: Path) -> None:

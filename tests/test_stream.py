@@ -18,13 +18,19 @@ import torch
 import zoo
 from PIL import Image
 from test_explain_many import assert_same
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+)
+from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, Explanation, InputError, NumericalError, session
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.pool import KVPool
 from dexar_fast.session import model_lock
-from dexar_fast.stream import Piece
+from dexar_fast.stream import Piece, Stream
 
 # Causal, M-RoPE, mixed windows, a prompt read in both directions, soft caps, experts, tiles, a video.
 FAMILIES = (
@@ -372,6 +378,36 @@ def test_however_it_ends_the_model_is_free_and_as_it_was(image: Image.Image, end
     assert pool.books.stats()["held"] == 0
     pool.books.audit()
     assert_same(explainer.explain(image, PROMPT, "a red circle"), expected)
+
+
+class CloseAt(BaseStreamer):
+    """Closes a stream at a token of the answer."""
+
+    def __init__(self, tokens: int) -> None:
+        self.left = tokens + 1  # the prompt comes first
+        self.stream: Stream
+
+    def put(self, _: torch.Tensor) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.stream.close()
+
+    def end(self) -> None:
+        raise AssertionError("it was to end before")
+
+
+@pytest.mark.parametrize("chunk_size", [4, 64])
+def test_an_early_end_explains_what_was_written(llava: Explainer, image: Image.Image, chunk_size: int) -> None:
+    """Ten tokens: no piece of 64 is full then, and the third of 4 is not."""
+    options = {"do_sample": False, "min_new_tokens": 10}
+    expected = llava.explain(image, PROMPT, max_new_tokens=10, **options)
+    closing = CloseAt(10)
+    closing.stream = llava.stream(image, PROMPT, chunk_size=chunk_size, streamer=closing, max_new_tokens=60, **options)
+    list(closing.stream)
+    found = closing.stream.explanation()
+    assert torch.equal(found.token_ids, expected.token_ids)
+    assert not found.metadata["complete"]
+    assert_same(found, expected)
 
 
 def test_a_stream_that_is_not_read_runs_nothing(llava: Explainer, image: Image.Image) -> None:

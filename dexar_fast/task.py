@@ -1,0 +1,216 @@
+"""One question put to an explainer's model: its answer, and the explanation of that."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from dexar_fast import __version__, engine, generation, loading, ops
+from dexar_fast.errors import InputError, NumericalError
+from dexar_fast.explanation import Explanation
+from dexar_fast.follow import Follower, Job
+from dexar_fast.geometry import layout
+from dexar_fast.memory import default_chunk, fitting
+from dexar_fast.question import Question
+from dexar_fast.record import Record
+from dexar_fast.result import Chunk, Frame
+from dexar_fast.session import Abandoned, borrowed, is_borrowed_here
+from dexar_fast.shards import Folder, free_folder
+from dexar_fast.stages import Laps, stage
+from dexar_fast.stream import Channel, Piece, Stream
+from dexar_fast.textset import text_mask
+
+if TYPE_CHECKING:
+    from dexar_fast.explainer import Explainer
+    from dexar_fast.pool import KVPool
+
+PIECE = 64  # tokens
+
+
+class Task:
+    """A question, checked, on the model's device, and where its visual tokens are.
+
+    Args:
+        pool: what prompts share is kept in. out: the folder that the explanation is to lie in.
+    Raises:
+        InputError: what does not fit the model.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        question: Question,
+        generate_kwargs: dict[str, Any],
+        pool: KVPool | None,
+        out: Folder | None = None,
+    ) -> None:
+        self._explainer = explainer
+        self._model = explainer.model
+        self._generate_kwargs = generate_kwargs
+        self._pool = pool
+        self._out = out
+        with stage("transfer"):
+            self._question = replace(question, inputs=loading.on_device(self._model, question.inputs))
+        with stage("layout"):
+            loading.check_inputs(
+                self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
+            )
+            sizes = [image.size for image in question.images]
+            self._placed = layout(self._model.config, explainer.processor, self._question.inputs, sizes or None)
+        if explainer.settings.map_filter is not None and not self._placed.grids:
+            raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
+
+    def explain(self) -> Explanation:
+        """The whole answer's. With `out` a generated one is explained while it is written, so that a kill leaves it."""
+        generated = self._question.targets is None
+        along = generated and self._out is not None and generation.beams(self._model, self._generate_kwargs) == 1
+        laps = Laps(self._question.seconds)
+        if self._out is not None:
+            free_folder(self._out)
+        with borrowed(self._model), ExitStack() as stack:
+            follower = Follower(partial(self._job, stack, laps), self._question.ids[-1], PIECE)
+            answer, prompt = self._answer(stack, follower if along else None)
+            laps.lap("stream" if along else "generate" if generated else "prefill")
+            follower.finish(answer.tolist(), prompt)
+            laps.lap("explain")
+        return follower.record.explanation()
+
+    def stream(self, size: int) -> Stream:
+        """The answer in pieces of `size` tokens, as it is written."""
+        generation.check_arguments(self._question.inputs, self._generate_kwargs)
+        generation.check_single(self._model, self._generate_kwargs)
+        self._longest()
+        if self._out is not None:
+            free_folder(self._out)
+        return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
+
+    def _write(self, size: int, channel: Channel) -> None:
+        """The work of a stream's thread."""
+        laps = Laps(self._question.seconds)
+        with borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
+
+            def begin(prompt: generation.Prompt) -> Job:
+                job = self._job(stack, laps, prompt)
+                job.chunk = min(job.chunk, size)
+                channel.record = job.record
+                return job
+
+            def hand(chunks: list[Chunk]) -> None:
+                assert channel.record is not None
+                piece = Piece.of(channel.record, chunks)
+                laps.lap("stream")
+                with loan.paused():
+                    channel.hand(piece)
+                laps.lap("waiting")
+
+            follower = Follower(begin, self._question.ids[-1], size, hand, channel.check)
+            answer, prompt = self._answer(stack, follower)
+            follower.finish(answer.tolist(), prompt)
+
+    def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generation.Prompt]:
+        """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
+        model, inputs, explainer = self._model, self._question.inputs, self._explainer
+        if explainer.decoder is not None and not explainer.decoder.is_of(model):
+            explainer.decoder = None
+        start = stack.enter_context(self._start())
+        with fitting("running the prompt"):
+            if self._question.targets is not None:
+                return self._question.targets, generation.prefill(model, inputs, explainer.decoder, start)
+            try:
+                return generation.generate(model, inputs, explainer.decoder, start, self._arguments(), follower)
+            except NumericalError:
+                with suppress(InputError):
+                    explainer.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
+                raise
+            except (Abandoned, KeyboardInterrupt):
+                if follower is not None:
+                    follower.interrupted()
+                raise
+
+    def _arguments(self) -> dict[str, Any]:
+        """generate()'s. For stop strings it wants the tokenizer, too."""
+        if "stop_strings" not in self._generate_kwargs:
+            return self._generate_kwargs
+        return {"tokenizer": getattr(self._explainer.processor, "tokenizer", None)} | self._generate_kwargs
+
+    def _start(self) -> generation.Start:
+        if self._pool is None:
+            return generation.Start()
+        from dexar_fast.reuse import Pooled
+
+        targets = self._question.targets
+        reserve = 0 if targets is None else len(self._question.ids) + len(targets)
+        return Pooled(self._pool, self._model.config, self._question.inputs, reserve)
+
+    def _job(self, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
+        """Explaining the answer behind a prompt that has run; the stack closes its record."""
+        explainer, question = self._explainer, self._question
+        explainer.decoder = prompt.decoder
+        length = len(question.ids) + self._longest()
+        plan = self._plan(length)
+        heads = self._model.config.get_text_config(decoder=True).num_attention_heads
+        chunk = explainer.chunk_size or default_chunk(prompt.decoder.layers, heads, length)
+        frame = Frame(
+            visual=plan.visual,
+            grids=self._placed.grids,
+            images=tuple(question.images),
+            warnings=[self._placed.warning] if self._placed.warning else [],
+            metadata=self._metadata(plan, laps.seconds, chunk),
+        )
+        tokenizer = getattr(explainer.processor, "tokenizer", None)
+        record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
+        return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
+
+    def _longest(self) -> int:
+        """The most tokens that the answer can have. Raises InputError."""
+        if self._question.targets is not None:
+            return len(self._question.targets)
+        return generation.new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
+
+    def _plan(self, length: int) -> engine.Plan:
+        """What to compute over a sequence of P + T tokens."""
+        chosen, question, decoder = self._explainer.settings, self._question, self._explainer.decoder
+        assert decoder is not None  # the prompt has run
+        prompt, visual = len(question.ids), self._placed.positions
+        score = partial(
+            ops.attribute_layer,
+            head_score=chosen.head_score,
+            map_filter=chosen.map_filter,
+            grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
+            with_range=chosen.mode == "official",
+        )
+        return engine.Plan(
+            prompt=prompt,
+            layers=chosen.layers_of(len(decoder.layers)),
+            visual=visual,
+            text=text_mask(chosen, prompt, length, visual, question.content),
+            score=score,
+            double_final_norm=chosen.mode == "official",
+            ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
+        )
+
+    def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
+        prompt = {} if self._question.text is None else {"prompt": self._question.text}
+        return {
+            "model": self._model.config.name_or_path,
+            "model_class": type(self._model).__name__,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": str(self._model.device),
+            "settings": asdict(self._explainer.settings) | {"layers": plan.layers},
+            "prompt_tokens": plan.prompt,
+            "chunk_size": chunk,
+            "backend": self._explainer.backend,
+            "versions": {
+                "dexar_fast": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "seconds": seconds,
+            "complete": False,
+        } | prompt
