@@ -10,14 +10,17 @@ import threading
 import weakref
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import DynamicCache
 
 from dexar_fast._C import KvCache
 from dexar_fast.errors import CacheError, InputError
+from dexar_fast.session import borrowed
 
 BLOCK_SIZE = 16
 Keys = NDArray[np.uint64]  # one name a position
@@ -31,7 +34,8 @@ class KVPool:
     be used from several threads, on one stream of each device.
 
     Args:
-        slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks.
+        slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
+            see `for_model`.
         block_size: tokens that are shared or evicted together.
     """
 
@@ -41,6 +45,18 @@ class KVPool:
         self.slots = blocks * block_size
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys [H_kv, slots, D] and values [H_kv, slots, D_v]
         self._allocating = threading.Lock()
+
+    @classmethod
+    def for_model(cls, model: Any, budget: int, block_size: int = BLOCK_SIZE) -> Self:
+        """A pool of as many whole blocks as fit in `budget` bytes; never more is allocated.
+
+        Raises:
+            InputError: not even one block fits.
+        """
+        block = block_size * bytes_per_token(model)
+        if budget < block:
+            raise InputError(f"a pool for this model takes at least {block:,} bytes, one block: not {budget:,}")
+        return cls(budget // block * block_size, block_size)
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's tensors, for states [B, H_kv, Q, D].
@@ -67,6 +83,19 @@ class KVPool:
             for layer in self.layers.values():
                 for tensor in layer:
                     tensor[:, target : target + count] = tensor[:, source : source + count]
+
+
+@torch.no_grad()
+def bytes_per_token(model: Any) -> int:
+    """What a model caches of one token: found by running one, for no config tells it of every family.
+
+    Widths of heads differ between layers in some, others share the keys of one layer among several.
+    """
+    cache = DynamicCache()
+    token = torch.zeros(1, 1, dtype=torch.long, device=None if model.device.type == "meta" else model.device)
+    with borrowed(model):
+        model.get_decoder()(input_ids=token, past_key_values=cache, use_cache=True)
+    return sum(states.nbytes for layer in cache.layers if layer.is_initialized for states in (layer.keys, layer.values))
 
 
 def _kind(states: Tensor) -> tuple[int, int, torch.dtype, torch.device]:
