@@ -277,6 +277,24 @@ def test_a_full_pool_refuses_and_stays_as_it_was() -> None:
     cache.extend(sequence, 6)
 
 
+def test_a_prefix_that_is_in_the_way_is_given_up() -> None:
+    cache = KvCache(5, BLOCK)
+    held = filled(cache, range(50, 54))
+    cache.close(filled(cache, range(12)))
+    cache.close(held)
+    assert cache.open(keys(*range(20)))[1:] == (0, 0, [])
+    cache.audit()
+
+
+def test_a_refusal_says_how_much_is_free_and_how_much_of_it_in_a_row() -> None:
+    cache = KvCache(4, BLOCK)
+    sequences = [filled(cache, range(first, first + 4)) for first in (0, 10, 20, 30)]
+    for index in (0, 2, 3):
+        cache.close(sequences[index])
+    with pytest.raises(BudgetExhausted, match=r"run of 3 blocks .* 4, 3 have no holder, 2 of them in a row"):
+        cache.open(keys(*range(50, 62)))
+
+
 def test_room_kept_for_growth_is_given_back_before_anyone_is_refused() -> None:
     cache = KvCache(8, BLOCK)
     sequence = cache.open(keys())[0]
