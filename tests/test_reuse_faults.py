@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from test_explain_many import PROMPTS, assert_same
 from transformers import DynamicCache
 
-from dexar_fast import Explainer, Explanation, engine, pool
+from dexar_fast import Explainer, Explanation, InputError, engine, pool
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.cache import PoolCache
 from dexar_fast.pool import KVPool
@@ -180,14 +181,26 @@ class Interrupt:
 def use(shared: KVPool) -> None:
     """Opening with a copy of a prefix, growth with a move, a fork that is moved, beams, a truncation."""
     states = torch.full((1, 2, 3, 8), 7.0)
-    with PoolCache(shared, keys=held_keys(10)) as cache:
-        other = cache.fork()
-        for grown in (cache, other):
-            grown.update(states, states, 0)
-        other.batch_repeat_interleave(3)
-        other.reorder_cache(torch.tensor([2, 2, 0]))
-        other.update(states.expand(3, -1, -1, -1), states.expand(3, -1, -1, -1), 0)
-        other.truncate(5)
+    with PoolCache(shared, keys=held_keys(10)) as cache, cache.fork() as other:
+        try:
+            for grown in (cache, other):
+                grown.update(states, states, 0)
+            other.batch_repeat_interleave(3)
+            other.reorder_cache(torch.tensor([2, 2, 0]))
+            other.update(states.expand(3, -1, -1, -1), states.expand(3, -1, -1, -1), 0)
+            other.truncate(5)
+        except KeyboardInterrupt:
+            for interrupted in (cache, other):
+                go_on(interrupted, states)
+            raise
+
+
+def go_on(cache: PoolCache, states: torch.Tensor) -> None:
+    """With what was there before, or not at all."""
+    cache.truncate(5)
+    with suppress(InputError):
+        keys, _ = cache.update(states, states, 0)
+        assert keys[0, 0, :, 0].tolist() == [0, 1, 2, 3, 4, 7, 7, 7]
 
 
 def held_keys(count: int) -> pool.Keys:
@@ -202,6 +215,8 @@ def test_an_interrupt_between_any_two_instructions_leaks_nothing() -> None:
         held, states = PoolCache(shared), torch.arange(10.0)[None, None, :, None].expand(1, 2, 10, 8)
         held.update(states, states, 0)
         held.commit(held_keys(10))
+        for tensor in shared.layers[0]:
+            tensor[:, :, 10:] = torch.nan  # not what the last round left in this memory
         tracing = sys.gettrace()
         try:
             sys.settrace(Interrupt(at))
