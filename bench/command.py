@@ -20,13 +20,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench import compare, explain, gpu, machine, memory, micro, plots, results, rivals, scaling, tables
+from bench import cache, compare, explain, gpu, machine, memory, micro, plots, results, rivals, scaling, tables
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
 CPU = {found.name: found for found in (explain.BENCHMARK, memory.BENCHMARK, rivals.BENCHMARK, scaling.BENCHMARK)}
 CPU[micro.BENCHMARK.name] = micro.BENCHMARK
+CPU[cache.BENCHMARK.name] = cache.BENCHMARK
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
