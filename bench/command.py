@@ -1,6 +1,6 @@
 """The command line of the benchmarks.
 
-python -m bench                      every CPU benchmark: about 12 minutes on 2 quiet cores
+python -m bench                      every CPU benchmark: about 16 minutes on 2 quiet cores
 python -m bench explain memory       some of them
 python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures
@@ -20,14 +20,27 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench import cache, compare, explain, gpu, machine, memory, micro, plots, results, rivals, scaling, tables
+from bench import (
+    cache,
+    compare,
+    explain,
+    gpu,
+    long_answer,
+    machine,
+    memory,
+    micro,
+    plots,
+    results,
+    rivals,
+    scaling,
+    tables,
+)
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-CPU = {found.name: found for found in (explain.BENCHMARK, memory.BENCHMARK, rivals.BENCHMARK, scaling.BENCHMARK)}
-CPU[micro.BENCHMARK.name] = micro.BENCHMARK
-CPU[cache.BENCHMARK.name] = cache.BENCHMARK
+MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer)
+CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,

@@ -83,6 +83,27 @@ def cache(found: Results) -> str:
     )
 
 
+def long(found: Results) -> str:
+    """Time and memory along a long answer, and what a killed run left of it."""
+    *parts, killed, again = found["groups"]
+    lines = [
+        "| | generate | stream | ratio | memory beyond the KV cache since the first piece |",
+        "|---|---|---|---|---|",
+    ]
+    for part in parts:
+        times = [f"{1e3 * part['jobs'][job]['median']:.2f} ms" for job in ("generate", "stream")]
+        beyond = f"{part['notes']['beyond_since'] / MIB:.0f} MiB"
+        lines.append(f"| {part['name']} | {' | '.join(times)} | {_ratio(part, 'stream')} | {beyond} |")
+    left, seconds = killed["notes"], killed["jobs"]["read"]["median"]
+    left_over = (
+        f"Killed with SIGKILL after {left['handed_over']:,} tokens had been handed over, a run left "
+        f"{left['read_again']:,} to read, in {seconds:.2g} s. Explaining the whole answer again as a given one took "
+        f"{1e3 * again['jobs']['explain']['median']:.2f} ms a token and differed by "
+        f"{again['notes']['difference_to_stream']:.0e} of the largest value."
+    )
+    return "\n".join([*lines, "", left_over])
+
+
 def ratios(found: Results) -> str:
     """Every job over its floor."""
     lines = ["| | job | over | ratio |", "|---|---|---|---|"]
@@ -105,6 +126,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "memory": memory,
     "cache": cache,
     "scaling": scaling,
+    "long": long,
     "micro": ratios,
     "gpu-scoring": ratios,
     "gpu-explain": ratios,

@@ -14,16 +14,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from dexar_fast import output
-from dexar_fast.errors import DexarError
+from dexar_fast.errors import DexarError, InputError
+
+if TYPE_CHECKING:
+    from dexar_fast.stream import Stream
 
 SAMPLE_IMAGE = Path(__file__).parent / "assets" / "sample.png"
 SAMPLE_PROMPT = "Describe the image."
+STREAMED_TOKENS = 8  # shown at a time; each token is run twice, so fewer cost more
 FAILED = 2
 INTERRUPTED = 128 + signal.SIGINT
 # Of the classes that Typer raises for a wrong command line it gives out this one only; what it stands on differs
@@ -69,13 +73,16 @@ def explain(
     text_set: Annotated[str, typer.Option(help="Keys that count as text: all, content, prompt or generated.")] = "all",
     backend: Annotated[str, typer.Option(help="auto, or the one all operations shall take.")] = "auto",
     by: Annotated[str, typer.Option(help="What the report shows as one: token or word.")] = "token",
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the answer while it is written, coloured by the tokens' weights.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
     options |= {"text_set": text_set, "backend": backend}
     with errors_in_one_line(debug):
-        _explain(image, prompt, out, response, max_new_tokens, model, by, **options)
+        _explain(image, prompt, out, response, max_new_tokens, model, by, stream, **options)
 
 
 @app.command()
@@ -137,24 +144,52 @@ def _explain(
     max_new_tokens: int | None = None,
     model: str | None = None,
     by: Any = "token",
+    stream: bool = False,
     **options: Any,
 ) -> None:
     """What is cheap to check is checked before the model is loaded."""
     from dexar_fast.images import load_images
     from dexar_fast.report import words
 
+    if stream and response is not None:
+        raise InputError("--stream shows an answer while it is written: leave out --response")
     picture = load_images(image)
     output.check_writable(out)
     words.check(by)
     from dexar_fast import Explainer
 
-    explainer = Explainer.from_pretrained(model, **options)
-    explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
+    explainer, console = Explainer.from_pretrained(model, **options), Console()
+    interrupt = None
+    if stream:
+        size = options.get("chunk_size") or STREAMED_TOKENS
+        pieces = explainer.stream(picture, prompt, chunk_size=size, max_new_tokens=max_new_tokens)
+        interrupt = _show(pieces, console)
+        explanation = pieces.explanation()
+    else:
+        explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
     written = output.write(explanation, out, by)
-    console = Console()
-    output.show(explanation, console)
+    (output.summarize if stream else output.show)(explanation, console)
     for path in written:
         console.print(path, soft_wrap=True, highlight=False)
+    if interrupt is not None:
+        raise interrupt
+
+
+def _show(pieces: Stream, console: Console) -> KeyboardInterrupt | None:
+    """Shows an answer as it comes; returns the interrupt that ended it when some of it was there."""
+    from dexar_fast.terminal import Writing
+
+    shown = 0
+    try:
+        with Writing(console) as page, pieces:
+            for piece in pieces:
+                page.add(piece)
+                shown += 1
+    except KeyboardInterrupt as interrupt:
+        if not shown:
+            raise
+        return interrupt
+    return None
 
 
 def main() -> None:

@@ -37,18 +37,18 @@ class PromptWatcher(Watcher):
 
     A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
     sliding window), and the last prompt token is run again as the first query. M-RoPE counts on from the position of
-    the last prompt token, which a later pass cannot tell from the number of keys.
+    the last prompt token, which a later pass cannot tell from the number of keys. Of a batch (beams) it is the first.
     """
 
     def __init__(self, model: nn.Module, length: int) -> None:
         self.model = model
         self._length = length  # of the P tokens those that run: the first forward of so many is the prompt's
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
-        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1]
+        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1, 1]
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         if mask is not None and mask.shape[-2] == self._length and id(module) not in self.last_rows:
-            self.last_rows[id(module)] = mask[:, :, -1:].clone()
+            self.last_rows[id(module)] = mask[:1, :, -1:].clone()
         return mask
 
     @contextmanager
@@ -69,7 +69,7 @@ class PromptWatcher(Watcher):
         if module in self.last_positions or watcher.get() is not self:
             return
         if positions is not None and positions.shape[-1] == self._length:
-            self.last_positions[module] = positions[..., -1:].clone()
+            self.last_positions[module] = positions[..., :1, -1:].clone()
 
 
 class DecoderTracer(PromptWatcher):

@@ -27,7 +27,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, truncate, without_logits
 from dexar_fast.memory import halving
 from dexar_fast.stages import stage
-from dexar_fast.sums import Attribution, LayerSums, joined
+from dexar_fast.sums import Attribution, LayerSums
 
 NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 
@@ -39,30 +39,35 @@ class Plan:
     prompt: int  # P
     layers: list[int]  # which of the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
-    text: Tensor  # [P + T] bool, on the CPU: True where a position counts as text
+    text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
     score: Callable[..., ops.LayerAttribution]  # ops.attribute_layer with its knobs filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
 
 
-def explain(model: Any, prompt: Prompt, sequence: Tensor, plan: Plan, chunk: int) -> Attribution:
-    """Explains the tokens of `sequence` [P + T] behind the prompt, in chunks of at most `chunk`.
+def explain(
+    model: Any, prompt: Prompt, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Attribution], Any]
+) -> int:
+    """Explains C tokens of the answer in chunks of at most `chunk`, and hands each chunk's sums to `take`.
 
+    Args:
+        first: the position of the query that predicts the first of them.
+        ids: [1 + C] the token at `first` and, behind it, those to explain.
+    Returns:
+        The size of chunk that fitted.
     Raises:
         OutOfMemoryError: not even one token at a time fits.
     """
-    done: list[Attribution] = []
-    start, end = plan.prompt - 1, len(sequence) - 1
-    with Pass(model, prompt, plan, sequence).hooked() as running:
-        if plan.ends_with_image is not None:
-            done.append(running.prompt(plan.ends_with_image))
-            start += 1
-        while start < end:
-            sums, chunk = halving(partial(running.chunk, start), chunk, end - start)
-            done.append(sums)
-            start += len(sums.token_maps)
-    with stage("aggregation"):
-        return joined(done)
+    with Pass(model, prompt, plan).hooked() as running:
+        if plan.ends_with_image is not None and first == plan.prompt - 1:
+            take(running.prompt(plan.ends_with_image, ids[1:2]))
+            first, ids = first + 1, ids[1:]
+        while len(ids) > 1:
+            sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
+            take(sums)
+            done = len(sums.token_maps)
+            first, ids = first + done, ids[done:]
+    return chunk
 
 
 class Pass(Watcher):
@@ -70,11 +75,10 @@ class Pass(Watcher):
 
     explicit_masks = True
 
-    def __init__(self, model: Any, prompt: Prompt, plan: Plan, sequence: Tensor) -> None:
+    def __init__(self, model: Any, prompt: Prompt, plan: Plan) -> None:
         self._model = model
         self._prompt = prompt
         self._plan = plan
-        self._sequence = sequence  # [P + T]
         self._wanted = {id(prompt.decoder.attentions[i]) for i in plan.layers}
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
@@ -107,19 +111,19 @@ class Pass(Watcher):
         finally:
             watcher.reset(token)
 
-    def chunk(self, start: int, size: int) -> Attribution:
-        """One forward of `size` queries from position `start` on; each predicts the token one further."""
-        truncate(self._prompt.cache, start)
-        return self._run(start, size, {"input_ids": self._sequence[None, start : start + size]})
+    def chunk(self, first: int, ids: Tensor, size: int) -> Attribution:
+        """One forward of ids[:size], which stand at position `first` and behind; each predicts the next id."""
+        truncate(self._prompt.cache, first)
+        return self._run(first, ids[1 : size + 1], {"input_ids": ids[None, :size]})
 
-    def prompt(self, inputs: Mapping[str, Any]) -> Attribution:
-        """The prompt run again whole, for the first target: an image token cannot be run again by its id alone."""
+    def prompt(self, inputs: Mapping[str, Any], target: Tensor) -> Attribution:
+        """The prompt run again whole, for the first target [1]: an image token cannot be run again by its id alone."""
         truncate(self._prompt.cache, 0)
-        return self._run(self._plan.prompt - 1, 1, inputs)
+        return self._run(self._plan.prompt - 1, target, inputs)
 
     @torch.no_grad()
-    def _run(self, start: int, size: int, inputs: Mapping[str, Any]) -> Attribution:
-        self._first, self._targets = start, self._sequence[start + 1 : start + size + 1]
+    def _run(self, first: int, targets: Tensor, inputs: Mapping[str, Any]) -> Attribution:
+        self._first, self._targets = first, targets
         self._runs_whole_prompt = inputs is self._plan.ends_with_image
         self._sums = LayerSums()
         self._known_masks.clear()
@@ -130,7 +134,7 @@ class Pass(Watcher):
         self._checks.close()
         self._prompt.decoder.differentiable.update(self._unchecked)
         with stage("transfer"):
-            return self._sums.attribution(len(self._sequence))
+            return self._sums.attribution(first + len(targets))
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Positions go on from that of the last prompt token, as in generate()."""

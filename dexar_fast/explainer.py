@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -15,21 +15,26 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import __version__, engine, generation, loading, ops, prompting, result
+from dexar_fast import __version__, engine, generation, loading, ops, prompting
 from dexar_fast.decoder import Decoder
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import Layout, layout
 from dexar_fast.images import load_images
 from dexar_fast.memory import default_chunk, fitting
+from dexar_fast.record import Record
+from dexar_fast.result import Frame
 from dexar_fast.session import borrowed
 from dexar_fast.settings import positive, settings
+from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import stage
-from dexar_fast.sums import Attribution
+from dexar_fast.stream import Channel, Follower, Job, Piece, Stream
 from dexar_fast.textset import text_mask
 
 if TYPE_CHECKING:
     from dexar_fast.pool import KVPool
+
+STREAMED = 64  # tokens of a piece
 
 
 class Explainer:
@@ -107,6 +112,7 @@ class Explainer:
         prompt: str,
         response: str | None = None,
         *,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Explanation:
@@ -117,14 +123,44 @@ class Explainer:
             prompt: plain text goes through the processor's chat template; text that holds the model's image token is
                 used as it stands.
             response: the answer to explain; None generates it.
+            out: a new folder to keep what is explained in, as it is found: `Explanation.load(out)` reads what is
+                finished at any time, also after the process was killed.
             max_new_tokens, generate_kwargs: for transformers' generate(); 128 tokens at most unless said otherwise.
         Raises:
-            ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
+            ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
         with stage("processor"):
             images = load_images(image)
         question = self._question(images, prompt, response)
-        return self._explain_question(question, self.pool, _new_tokens(max_new_tokens, generate_kwargs))
+        return self._explain(question, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out)
+
+    def stream(
+        self,
+        image: Any,
+        prompt: str,
+        *,
+        chunk_size: int = STREAMED,
+        out: Folder | None = None,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Stream:
+        """Generates an answer and explains it meanwhile: `for piece in ex.stream(image, prompt): ...`.
+
+        Args:
+            image, prompt, out, max_new_tokens, generate_kwargs: as in `explain`; one answer, so no beams.
+            chunk_size: the tokens of a piece; the last has what is left. 1 gives each token's map with the token, and
+                costs most: every piece runs its tokens once more.
+        Returns:
+            An iterator over `dexar_fast.stream.Piece`: the text, weights and maps of the next tokens. The answer is the
+            same as without streaming. A streamer, a stopping criterion or a logits processor of your own runs in the
+            stream's thread. `explanation()` is that of the whole answer, or of what came before an end.
+        Raises:
+            As in `explain`, here or by the iteration.
+        """
+        with stage("processor"):
+            images = load_images(image)
+        question = self._question(images, prompt, None)
+        return self._stream(question, _new_tokens(max_new_tokens, generate_kwargs), chunk_size, out)
 
     def _question(self, images: list[Image.Image], prompt: str, response: str | None) -> _Question:
         if getattr(self.processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
@@ -140,13 +176,13 @@ class Explainer:
             content = None
             if self.settings.text_set == "content":
                 content = prompting.own_positions(self.processor, asked, inputs["input_ids"])
-        return _Question(images, asked.text, inputs, targets, content, time.perf_counter() - start)
+        return _Question(inputs, targets, images, asked.text, content, time.perf_counter() - start)
 
     def explain_many(
         self,
         image: Any,
         prompts: str | Sequence[str],
-        responses: Sequence[str] | None = None,
+        responses: Sequence[str | Sequence[str]] | None = None,
         *,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
@@ -155,24 +191,20 @@ class Explainer:
 
         Args:
             image: as in `explain`.
-            prompts: the questions; a single string is asked for every response.
-            responses: an answer to each prompt; None generates them.
+            prompts: the questions, or one.
+            responses: to each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
-            One explanation a question, equal to those of separate calls to rounding. A model that reads its prompt in
-            both directions (PaliGemma) shares nothing.
+            One explanation an answer, in order, equal to those of separate calls to rounding. A model that reads its
+            prompt in both directions (PaliGemma) shares nothing.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        if isinstance(prompts, str):
-            prompts = [prompts] * len(responses or [None])
-        answers: Sequence[str | None] = [None] * len(prompts) if responses is None else responses
-        if isinstance(answers, str) or len(answers) != len(prompts):
-            raise InputError(f"responses must hold one answer to each of the {len(prompts)} prompts")
+        asked = _asked(prompts, responses)
         images, generate_kwargs = load_images(image), _new_tokens(max_new_tokens, generate_kwargs)
-        questions = [self._question(images, *pair) for pair in zip(prompts, answers, strict=True)]
+        questions = [self._question(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or self._pool_for(questions, generate_kwargs)
-        return [self._explain_question(question, pool, generate_kwargs) for question in questions]
+        return [self._explain(question, generate_kwargs, pool) for question in questions]
 
     def explain_inputs(
         self,
@@ -180,6 +212,7 @@ class Explainer:
         target_ids: Any = None,
         *,
         images: Any = None,
+        out: Folder | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> Explanation:
@@ -191,14 +224,26 @@ class Explainer:
             images: the original image or images behind the inputs, then the sampled frames of the videos: what maps are
                 drawn over. Without them a map is laid over whatever picture it is drawn on as a whole, and images that
                 the model cuts into tiles have no maps.
-            max_new_tokens, generate_kwargs: as in `explain`.
+            out, max_new_tokens, generate_kwargs: as in `explain`.
         Raises:
-            InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
+            InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        targets = None if target_ids is None else loading.as_ids(target_ids)
-        pictures = [] if images is None else load_images(images)
-        generate_kwargs = _new_tokens(max_new_tokens, generate_kwargs)
-        return self._explain(inputs, targets, None, pictures, generate_kwargs, self.pool)
+        question = _given(inputs, images, None if target_ids is None else loading.as_ids(target_ids))
+        return self._explain(question, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out)
+
+    def stream_inputs(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        chunk_size: int = STREAMED,
+        images: Any = None,
+        out: Folder | None = None,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Stream:
+        """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
+        question = _given(inputs, images)
+        return self._stream(question, _new_tokens(max_new_tokens, generate_kwargs), chunk_size, out)
 
     def _pool_for(self, questions: list[_Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
         """Room for what the questions share and for the longest of them twice: it may have to be moved."""
@@ -213,101 +258,132 @@ class Explainer:
             longest = max(longest, length + new)
         return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
 
-    def _explain_question(
-        self, question: _Question, pool: KVPool | None, generate_kwargs: dict[str, Any]
-    ) -> Explanation:
-        explanation = self._explain(
-            question.inputs, question.targets, question.content, question.images, generate_kwargs, pool
-        )
-        explanation.metadata["prompt"] = question.text
-        explanation.metadata["seconds"]["processor"] = question.seconds
-        return explanation
-
     def _explain(
         self,
-        inputs: Mapping[str, Any],
-        targets: Tensor | None,
-        content: Tensor | None,
-        images: list[Image.Image],
+        question: _Question,
         generate_kwargs: dict[str, Any],
         pool: KVPool | None,
+        out: Folder | None = None,
     ) -> Explanation:
+        question, placed = self._placed(question, generate_kwargs, out)
+        clock = _Clock(question.seconds)
+        with borrowed(self.model), self._start(question, pool) as start:
+            with fitting("running the prompt"):
+                answer, prompt = self._answer(question, start, generate_kwargs)
+            clock.lap("generate" if question.targets is None else "prefill")
+            job = self._job(question, placed, prompt, len(answer), clock, out)
+            with job.record:
+                targets = answer.long().cpu()
+                job.explain(
+                    prompt,
+                    [*question.ids[-1:], *targets.tolist()],
+                    lambda sums: job.record.add(targets[len(job.record) :][: len(sums.token_maps)], sums),
+                )
+                clock.lap("explain")
+            return job.record.explanation()
+
+    def _stream(
+        self, question: _Question, generate_kwargs: dict[str, Any], chunk_size: int, out: Folder | None
+    ) -> Stream:
+        question, placed = self._placed(question, generate_kwargs, out)
+        size = positive("chunk_size", chunk_size)
+        generation.check_arguments(question.inputs, generate_kwargs)
+        generation.check_single(self.model, generate_kwargs)
+        most = generation.new_tokens(self.model, len(question.ids), generate_kwargs)
+
+        def work(channel: Channel) -> None:
+            clock = _Clock(question.seconds)
+            with borrowed(self.model, lambda: channel.closed) as loan, ExitStack() as stack:
+                start = stack.enter_context(self._start(question, self.pool))
+
+                def begin(prompt: generation.Prompt) -> Job:
+                    job = self._job(question, placed, prompt, most, clock, out)
+                    job.chunk = min(job.chunk, size)
+                    channel.record = stack.enter_context(job.record)
+                    return job
+
+                def hand(piece: Piece) -> None:
+                    clock.lap("stream")
+                    with loan.paused():
+                        channel.hand(piece)
+                    clock.lap("waiting")
+
+                follower = Follower(begin, question.ids[-1], size, hand, channel.check)
+                with fitting("running the prompt"):
+                    answer, prompt = self._answer(question, start, generate_kwargs, follower)
+                follower.finish(answer.tolist(), prompt)
+
+        return Stream(work)
+
+    def _placed(
+        self, question: _Question, generate_kwargs: dict[str, Any], out: Folder | None
+    ) -> tuple[_Question, Layout]:
+        """The question on the model's device, checked, and where its visual tokens are."""
         with stage("transfer"):
-            inputs = loading.on_device(self.model, inputs)
+            question = replace(question, inputs=loading.on_device(self.model, question.inputs))
         with stage("layout"):
-            loading.check_inputs(self.model, inputs, targets, generate_kwargs.get("max_new_tokens"))
-            placed = layout(self.model.config, self.processor, inputs, [image.size for image in images] or None)
+            loading.check_inputs(self.model, question.inputs, question.targets, generate_kwargs.get("max_new_tokens"))
+            sizes = [image.size for image in question.images]
+            placed = layout(self.model.config, self.processor, question.inputs, sizes or None)
         if self.settings.map_filter is not None and not placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
-        clock = _Clock()
-        with borrowed(self.model), self._start(inputs, targets, pool) as start:
-            if self._decoder is not None and not self._decoder.is_of(self.model):
-                self._decoder = None
-            with fitting("running the prompt"):
-                answer, prompt = self._answer(inputs, targets, start, generate_kwargs)
-            clock.lap("generate" if targets is None else "prefill")
-            self._decoder = prompt.decoder
-            sequence = torch.cat([inputs["input_ids"][0], answer.to(inputs["input_ids"])])
-            plan = self._plan(prompt.decoder, inputs, len(sequence), placed, content)
-            chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, len(sequence))
-            sums = engine.explain(self.model, prompt, sequence, plan, chunk)
-            with stage("aggregation"):
-                found = result.arrays(sums, self.settings, plan.layers)
-            clock.lap("explain")
-        with stage("description"):
-            tokens, diagnostics = self._words(sequence.tolist(), found, sums, plan.prompt)
-            return Explanation(
-                token_ids=sequence[plan.prompt :].cpu(),
-                tokens=tokens,
-                visual_positions=plan.visual,
-                **found,
-                grids=placed.grids,
-                diagnostics=diagnostics | {"warnings": [placed.warning] if placed.warning else []},
-                metadata=self._metadata(plan, clock.seconds, chunk),
-                images=tuple(images),
-            )
+        if out is not None:
+            free_folder(out)
+        return question, placed
 
-    def _words(
-        self, ids: list[int], found: dict[str, Tensor], sums: Attribution, prompt: int
-    ) -> tuple[list[str], dict[str, Any]]:
-        """The answer's tokens as text, and the diagnostics, which name tokens of the whole sequence `ids` [P + T]."""
-        tokenizer = getattr(self.processor, "tokenizer", None)
-        diagnostics = result.diagnose(found, sums.text_winners, lambda i: prompting.pieces(tokenizer, [ids[i]])[0])
-        return prompting.pieces(tokenizer, ids[prompt:]), diagnostics
-
-    def _start(self, inputs: Mapping[str, Any], targets: Tensor | None, pool: KVPool | None) -> generation.Start:
+    def _start(self, question: _Question, pool: KVPool | None) -> generation.Start:
         if pool is None:
             return generation.Start()
         from dexar_fast.reuse import Pooled
 
-        reserve = 0 if targets is None else inputs["input_ids"].shape[1] + len(targets)
-        return Pooled(pool, self.model.config, inputs, reserve)
+        reserve = 0 if question.targets is None else len(question.ids) + len(question.targets)
+        return Pooled(pool, self.model.config, question.inputs, reserve)
 
     def _answer(
         self,
-        inputs: Mapping[str, Any],
-        targets: Tensor | None,
+        question: _Question,
         start: generation.Start,
         generate_kwargs: dict[str, Any],
+        follow: generation.Follow | None = None,
     ) -> tuple[Tensor, generation.Prompt]:
-        if targets is not None:
-            return targets, generation.prefill(self.model, inputs, self._decoder, start)
+        if self._decoder is not None and not self._decoder.is_of(self.model):
+            self._decoder = None
+        inputs = question.inputs
+        if question.targets is not None:
+            return question.targets, generation.prefill(self.model, inputs, self._decoder, start)
         try:
-            return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs)
+            return generation.generate(self.model, inputs, self._decoder, start, generate_kwargs, follow)
         except NumericalError:
             with suppress(InputError):
                 self.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
             raise
 
-    def _plan(
+    def _job(
         self,
-        decoder: Decoder,
-        inputs: Mapping[str, Any],
-        length: int,
+        question: _Question,
         placed: Layout,
-        content: Tensor | None,
-    ) -> engine.Plan:
-        chosen, prompt, visual = self.settings, inputs["input_ids"].shape[1], placed.positions
+        prompt: generation.Prompt,
+        new: int,
+        clock: _Clock,
+        out: Folder | None,
+    ) -> Job:
+        """Explaining up to `new` tokens behind a prompt that has run."""
+        self._decoder = prompt.decoder
+        length = len(question.ids) + new
+        plan = self._plan(prompt.decoder, question, length, placed)
+        chunk = self.chunk_size or self._fitting_chunk(prompt.decoder, length)
+        frame = Frame(
+            visual=plan.visual,
+            grids=placed.grids,
+            images=tuple(question.images),
+            warnings=[placed.warning] if placed.warning else [],
+            metadata=self._metadata(plan, question, clock.seconds, chunk),
+        )
+        record = Record(frame, getattr(self.processor, "tokenizer", None), question.ids, out)
+        return Job(self.model, plan, chunk, question.inputs["input_ids"].device, record)
+
+    def _plan(self, decoder: Decoder, question: _Question, length: int, placed: Layout) -> engine.Plan:
+        chosen, prompt, visual = self.settings, len(question.ids), placed.positions
         score = partial(
             ops.attribute_layer,
             head_score=chosen.head_score,
@@ -319,17 +395,19 @@ class Explainer:
             prompt=prompt,
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
-            text=text_mask(chosen, prompt, length, visual, content),
+            text=text_mask(chosen, prompt, length, visual, question.content),
             score=score,
             double_final_norm=chosen.mode == "official",
-            ends_with_image=inputs if int(visual[-1]) == prompt - 1 else None,
+            ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
         )
 
     def _fitting_chunk(self, decoder: Decoder, keys: int) -> int:
         heads = self.model.config.get_text_config(decoder=True).num_attention_heads
         return default_chunk(decoder.layers, heads, keys)
 
-    def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
+    def _metadata(
+        self, plan: engine.Plan, question: _Question, seconds: dict[str, float], chunk: int
+    ) -> dict[str, Any]:
         return {
             "model": self.model.config.name_or_path,
             "model_class": type(self.model).__name__,
@@ -345,33 +423,56 @@ class Explainer:
                 "transformers": transformers.__version__,
             },
             "seconds": seconds,
-        }
+            "complete": False,
+        } | ({} if question.text is None else {"prompt": question.text})
 
 
 @dataclass(frozen=True)
 class _Question:
     """A prompt about images as the processor made it, and the given answer if there is one."""
 
-    images: list[Image.Image]
-    text: str
     inputs: Mapping[str, Any]
     targets: Tensor | None
-    content: Tensor | None
-    seconds: float
+    images: list[Image.Image]
+    text: str | None = None  # the rendered prompt, where it is known
+    content: Tensor | None = None  # positions of the user's own text
+    seconds: float | None = None  # that the processor took
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """[P]"""
+        return self.inputs["input_ids"][0].tolist()
+
+
+def _asked(prompts: Any, responses: Any) -> list[tuple[str, str | None]]:
+    """Each prompt with each of its answers; None for one that is to be generated."""
+    if isinstance(prompts, str):
+        prompts, responses = [prompts], None if responses is None else [responses]
+    answers = [None] * len(prompts) if responses is None else responses
+    if isinstance(answers, str) or len(answers) != len(prompts):
+        raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
+    every = [[answer] if answer is None or isinstance(answer, str) else answer for answer in answers]
+    return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
+
+
+def _given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> _Question:
+    return _Question(inputs, targets, [] if images is None else load_images(images))
 
 
 class _Clock:
     """Seconds of each stage, all of its work on the GPU included."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, processor: float | None) -> None:
+        self.seconds: dict[str, float] = {} if processor is None else {"processor": processor}
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        """The time since the last lap is the stage's."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        self.seconds[stage], self._last = now - self._last, now
+        self.seconds[stage] = self.seconds.get(stage, 0) + now - self._last
+        self._last = now
 
 
 def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import fields, storage
+from dexar_fast import fields, shards, storage
 from dexar_fast.errors import DexarError, FileError, InputError
 from dexar_fast.grid import Grid
 from dexar_fast.images import load_image
@@ -86,7 +86,7 @@ class Explanation:
         layers, heads = self.head_weights.shape[1:]
         visual = len(self.visual_positions)
         sizes = f"{len(self)} tokens, {visual} visual tokens, {layers} layers x {heads} heads"
-        return f"<Explanation: {sizes}; token weights: {', '.join(listed + more)}>"
+        return f"<{type(self).__name__}: {sizes}; token weights: {', '.join(listed + more)}>"
 
     def heatmap(
         self,
@@ -255,12 +255,15 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or from a folder what `out=` has written of an answer so far.
+
+        `metadata["complete"]` says of a folder whether that is the whole answer.
 
         Raises:
-            FileError: no such file, not an explanation, damaged, or written by a newer version of dexar_fast.
+            FileError: no such file, not an explanation, damaged, or written by a newer version of dexar_fast; a folder
+                in which nothing is finished yet.
         """
-        content = storage.read(path)
+        content = shards.read(path) if storage.is_folder(path) else storage.read(path)
         try:
             return cls(**content)
         except (DexarError, TypeError) as error:

@@ -32,6 +32,9 @@ class Prompt:
     seen: PromptWatcher
 
 
+Follow = Callable[[int, Prompt], None]
+
+
 class Start:
     """How a prompt begins: here each by itself, in a cache that keeps every key."""
 
@@ -65,15 +68,23 @@ def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, star
 
 @torch.no_grad()
 def generate(
-    model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start, generate_kwargs: Mapping[str, Any]
+    model: Any,
+    inputs: Mapping[str, Any],
+    decoder: Decoder | None,
+    start: Start,
+    generate_kwargs: Mapping[str, Any],
+    follow: Follow | None = None,
 ) -> tuple[Tensor, Prompt]:
     """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
 
+    Args:
+        follow: called with each id of the answer as it is chosen, before it runs, and with the prompt: its cache is
+            generate()'s own and must be left as it is.
     Raises:
         InputError: the answer is empty, or an argument is none of generate()'s.
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
-    _check_arguments(inputs, generate_kwargs)
+    check_arguments(inputs, generate_kwargs)
     cache, left = start.begin(inputs)
     known = cache.get_seq_length()
     if known > 0:
@@ -83,20 +94,51 @@ def generate(
     limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
     arguments = left | dict(generate_kwargs) | limit
     arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
+    ends = _end_ids(model, generate_kwargs)
+    if follow is not None:
+        own = generate_kwargs.get("streamer")
+        arguments["streamer"] = Tap(own, ends, lambda token: follow(token, _prompt(cache, watching, decoder)))
     with watching.watching(), _refusals(lambda: cache.get_seq_length() > known, generate_kwargs), stage("generation"):
         output = model.generate(**arguments)
-    answer = _without_end(output.sequences[0, length:], _end_ids(model, generate_kwargs))
+    answer = _without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = _prompt(cache, watching, decoder)
-    if cache.get_seq_length() < length or cache.layers[0].keys.shape[0] > 1:  # beams, or a cache of generate's own
+    if cache.get_seq_length() < length:  # generate() kept its keys elsewhere
         cache.reset()
         return answer, prefill(model, inputs, prompt.decoder, start)
+    if cache.layers[0].keys.shape[0] > 1:  # beams: the prompt is in each
+        cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=model.device))
     start.ran(cache)
     return answer, prompt
 
 
-def _check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
+class Tap:
+    """What generate() streams to: hands on to the user's own streamer, and shows each id before the end."""
+
+    def __init__(self, own: Any, ends: set[int], show: Callable[[int], None]) -> None:
+        self._own = own
+        self._ends = ends
+        self._show = show
+        self._begun = self._ended = False
+
+    def put(self, ids: Tensor) -> None:
+        """The prompt's ids first, then those chosen since."""
+        if self._own is not None:
+            self._own.put(ids)
+        for token in ids.flatten().tolist() if self._begun else []:
+            self._ended = self._ended or token in self._ends
+            if not self._ended:
+                self._show(token)
+        self._begun = True
+
+    def end(self) -> None:
+        if self._own is not None:
+            self._own.end()
+
+
+def check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
+    """Raises InputError for arguments of generate() that cannot be explained."""
     if generate_kwargs.get("num_return_sequences", 1) != 1:
         raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
     twice = [name for name in generate_kwargs if name in inputs]
@@ -105,6 +147,17 @@ def _check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, An
     config = generate_kwargs.get("generation_config")
     if config is not None and not isinstance(config, GenerationConfig):
         raise InputError(f"generation_config must be a transformers.GenerationConfig, not a {type(config).__name__}")
+
+
+def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
+    """Raises InputError for arguments that follow more than one answer at once."""
+    config = generate_kwargs.get("generation_config") or model.generation_config
+    answers = generate_kwargs.get("num_return_sequences") or config.num_return_sequences or 1
+    if answers != 1 or beams(model, generate_kwargs) != 1:
+        raise InputError(
+            "one answer is streamed, as it is written: leave out num_beams and num_return_sequences, or call "
+            "explain(), which takes beams"
+        )
 
 
 @contextmanager
@@ -181,11 +234,17 @@ def truncate(cache: Any, length: int) -> None:
     """Drops every key from position `length` on; raises ModelError for layers that keep a state instead of keys."""
     if hasattr(cache, "truncate"):
         return cache.truncate(length)
+    check_rolls_back(cache)
+    for layer in cache.layers:
+        if layer.is_initialized:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+
+
+def check_rolls_back(cache: Any) -> None:
+    """Raises ModelError for layers that keep a state instead of keys."""
     for layer in cache.layers:
         if not hasattr(layer, "keys"):
             raise ModelError(f"the cache holds a {type(layer).__name__}: recurrent layers cannot be rolled back")
-        if layer.is_initialized:
-            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
 
 def without_logits(model: Any, but_last: bool = False) -> dict[str, Any]:

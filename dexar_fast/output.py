@@ -75,8 +75,6 @@ def _writing(out: Path) -> Iterator[None]:
 
 def show(explanation: Explanation, console: Console) -> None:
     """Prints each token with its weight, and in a sentence or two what the filters left over."""
-    from dexar_fast.report.plain_words import diagnose  # not needed before something is explained
-
     weights = explanation.token_weights.tolist()
     longest = max(weights, default=0)
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -87,6 +85,13 @@ def show(explanation: Explanation, console: Console) -> None:
         bar = "█" * round(BAR_WIDTH * weight / longest) if longest else ""
         table.add_row(Text(_printable(token)), f"{weight:.3g}", Text(bar))
     console.print(table)
+    summarize(explanation, console)
+
+
+def summarize(explanation: Explanation, console: Console) -> None:
+    """Prints in a sentence or two what the filters left over."""
+    from dexar_fast.report.plain_words import diagnose  # not needed before something is explained
+
     console.print(Text(" ".join(map(str, diagnose(explanation)))))
     if not explanation.grids:
         console.print("There are no pictures: where this model's visual tokens lie in the image is not known.")

@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import NumericalError
-from dexar_fast.settings import Settings
-from dexar_fast.sums import Attribution
+from dexar_fast.grid import Grid
+from dexar_fast.stages import stage
+from dexar_fast.sums import Attribution, joined
 
 FREQUENT_WINNERS = 3
 
 
-def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str, Tensor]:
-    """The arrays of an Explanation, under their names (method.md sections 3 and 4).
+@dataclass(frozen=True)
+class Frame:
+    """What an Explanation holds that does not grow with the answer."""
 
-    Raises:
-        NumericalError: NaN or infinity; the message names the first layer that has it.
-    """
-    _check_finite(sums, layers)
+    visual: Tensor  # [N]
+    grids: tuple[Grid, ...]
+    images: tuple[Image.Image, ...]
+    warnings: list[str]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """C tokens of an answer and what the pass found about them."""
+
+    ids: Tensor  # [C]
+    tokens: list[str]
+    sums: Attribution
+
+
+def whole(chunks: Sequence[Chunk], unfinished: str) -> Chunk:
+    """The chunks one after the other; unfinished: the text of a last character that lacks bytes."""
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    tokens[-1] += unfinished
+    with stage("aggregation"):
+        return Chunk(torch.cat([chunk.ids for chunk in chunks]), tokens, joined([chunk.sums for chunk in chunks]))
+
+
+def fields(frame: Frame, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of an Explanation of the chunk's tokens; winners: what `frequent` returned."""
+    with stage("aggregation"):
+        found = arrays(chunk.sums, frame.metadata["settings"]["sequence_norm"])
+    return {
+        "token_ids": chunk.ids,
+        "tokens": chunk.tokens,
+        "visual_positions": frame.visual,
+        **found,
+        "grids": frame.grids,
+        "diagnostics": kept(found) | {"text_winners": winners, "warnings": frame.warnings},
+        "metadata": copy.deepcopy(frame.metadata),
+        "images": frame.images,
+    }
+
+
+@torch.autocast("cpu", enabled=False)
+def arrays(sums: Attribution, sequence_norm: str) -> dict[str, Tensor]:
+    """The arrays of an Explanation, under their names (method.md sections 3 and 4)."""
     visual, text = sums.visual_scores, sums.text_scores
     head_weights = (visual - text).relu()
     token_weights = (visual.amax((1, 2)) - text.amax((1, 2))).relu()
@@ -30,7 +74,7 @@ def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str
         heads = visual.shape[1] * visual.shape[2]
         maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)
         unfiltered = _rescaled(unfiltered, torch.full_like(token_weights, heads), sums.range)
-    shown, unfiltered_shown = (_each_scaled(x) if settings.sequence_norm == "token" else x for x in (maps, unfiltered))
+    shown, unfiltered_shown = (_each_scaled(x) if sequence_norm == "token" else x for x in (maps, unfiltered))
     return {
         "visual_scores": visual,
         "text_scores": text,
@@ -43,30 +87,23 @@ def arrays(sums: Attribution, settings: Settings, layers: list[int]) -> dict[str
     }
 
 
-def diagnose(found: dict[str, Tensor], winners: Tensor, text_of: Callable[[int], str]) -> dict[str, Any]:
-    """Which heads and tokens survive the filters, and which keys keep the others out (method.md section 5).
+def frequent(winners: Tensor, text_of: Callable[[int], str]) -> list[dict[str, Any]]:
+    """The keys that keep most heads from the image: position, text and share of the heads.
 
     Args:
-        found: what `arrays` returned. winners: [S] how often each key took S_txt. text_of: the text of a position.
+        winners: [S] how often each key took S_txt. text_of: the text of a position.
     """
-    kept, weights = found["head_weights"] > 0, found["token_weights"]
     total = max(1, int(winners.sum()))
-    frequent = winners.topk(min(FREQUENT_WINNERS, len(winners)))
-    return {
-        "tokens": len(weights),
-        "tokens_with_weight": int((weights > 0).sum()),
-        "tokens_with_map": int(kept.any(2).any(1).sum()),
-        "heads": kept.numel(),
-        "heads_kept": int(kept.sum()),
-        "text_winners": [
-            {"position": int(position), "token": text_of(int(position)), "share": int(count) / total}
-            for count, position in zip(frequent.values, frequent.indices, strict=True)
-            if count > 0
-        ],
-    }
+    most = winners.topk(min(FREQUENT_WINNERS, len(winners)))
+    return [
+        {"position": int(position), "token": text_of(int(position)), "share": int(count) / total}
+        for count, position in zip(most.values, most.indices, strict=True)
+        if count > 0
+    ]
 
 
-def _check_finite(sums: Attribution, layers: list[int]) -> None:
+def check_finite(sums: Attribution, layers: list[int]) -> None:
+    """Raises NumericalError for NaN or infinity; the message names the first layer that has it."""
     scores = sums.visual_scores + sums.text_scores
     bad = (~scores.isfinite()).any(2).any(0).nonzero()
     if len(bad):
@@ -77,6 +114,18 @@ def _check_finite(sums: Attribution, layers: list[int]) -> None:
         )
     if not (sums.token_maps.isfinite().all() and sums.unfiltered_token_maps.isfinite().all()):
         raise NumericalError("the maps overflow: load the model in float32 or float64")
+
+
+def kept(found: dict[str, Tensor]) -> dict[str, Any]:
+    """How many heads and tokens survive the filters (method.md section 5)."""
+    kept, weights = found["head_weights"] > 0, found["token_weights"]
+    return {
+        "tokens": len(weights),
+        "tokens_with_weight": int((weights > 0).sum()),
+        "tokens_with_map": int(kept.any(2).any(1).sum()),
+        "heads": kept.numel(),
+        "heads_kept": int(kept.sum()),
+    }
 
 
 def _rescaled(sums: Tensor, weights: Tensor, extremes: Tensor) -> Tensor:

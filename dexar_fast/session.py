@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,8 +13,14 @@ from torch import nn
 
 from dexar_fast import attention
 
+POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
+
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
+
+
+class Abandoned(BaseException):
+    """Nobody waits for the answer any more. No Exception: no handler of errors shall take it for one."""
 
 
 def model_lock(model: nn.Module) -> threading.RLock:
@@ -23,43 +29,80 @@ def model_lock(model: nn.Module) -> threading.RLock:
         return _locks.setdefault(model, threading.RLock())
 
 
+class Loan:
+    """The model's lock, and the attributes that differ while it is held.
+
+    Args:
+        abandoned: asked while another borrower has the model; once it is true waiting ends with `Abandoned`.
+    """
+
+    def __init__(self, model: Any, abandoned: Callable[[], bool] | None = None) -> None:
+        self._model = model
+        self._lock = model_lock(model)
+        self._abandoned = abandoned
+        self._held = False
+        self._aside: list[tuple[Any, str, Any]] = []  # owner, attribute, and its value that is not in place
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The model is as it was found inside the block, and anyone's. The block's exceptions end the loan."""
+        self.give()
+        yield
+        self.take()
+
+    def take(self) -> None:
+        while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
+            if self._abandoned and self._abandoned():
+                raise Abandoned
+        self._held = True
+        self._aside = self._aside or _ours(self._model)
+        self._exchange()
+
+    def give(self) -> None:
+        if self._held:
+            self._exchange()
+            self._held = False
+            self._lock.release()
+
+    def _exchange(self) -> None:
+        for i, (owner, name, value) in enumerate(self._aside):
+            self._aside[i] = owner, name, getattr(owner, name)
+            setattr(owner, name, value)
+
+
 @contextmanager
-def borrowed(model: Any) -> Iterator[None]:
+def borrowed(model: Any, abandoned: Callable[[], bool] | None = None) -> Iterator[Loan]:
     """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens.
 
     Autocast is off inside: sums are taken in float32 or better, and the lens is held to the model's own logits. What
     torch.compile made of its modules is set aside: the pass hooks their own code, and tracing hooks takes minutes.
     """
+    loan = Loan(model, abandoned)
     with (
-        model_lock(model),
         torch.inference_mode(False),
         torch.autocast(model.device.type if model.device.type != "meta" else "cpu", enabled=False),
-        ExitStack() as stack,
     ):
-        modules = list(model.modules())
-        training = [module for module in modules if module.training]
-        # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
-        positioned = [module for module in modules if "rope_deltas" in vars(module)]
-        compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
-        wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)
-        _set_later(stack, training, "training")
-        _set_later(stack, compiled, "_compiled_call_impl")
-        _set_later(stack, wrappers, "forward")
-        _set_later(stack, positioned, "rope_deltas")
-        _set_later(stack, [model.config.get_text_config(decoder=True)], "_attn_implementation")
-        for module in training:
-            module.training = False
-        for module in positioned:
-            module.rope_deltas = None
-        for module in compiled:
-            module._compiled_call_impl = None
-        for module in wrappers:
-            module.forward = module._orig_mod.__call__
-        model.config.get_text_config(decoder=True)._attn_implementation = attention.NAME
-        yield
+        try:
+            loan.take()
+            yield loan
+        finally:
+            loan.give()
 
 
-def _set_later(stack: ExitStack, owners: list[Any], name: str) -> None:
-    """Has the stack set an attribute of each owner back to what it is now."""
-    for owner in owners:
-        stack.callback(setattr, owner, name, getattr(owner, name))
+def _ours(model: Any) -> list[tuple[Any, str, Any]]:
+    """The attributes that are others while the model is ours, and their values then."""
+    modules = list(model.modules())
+    # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
+    positioned = [module for module in modules if "rope_deltas" in vars(module)]
+    compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
+    wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)
+    configs = {id(module.config): module.config for module in modules if hasattr(module, "config")}.values()
+    experts = "_experts_implementation_internal"  # generate() has another one while it decodes, and sets it back
+    return [
+        *((config, experts, getattr(config, experts)) for config in configs if experts in vars(config)),
+        *((module, "training", False) for module in modules if module.training),
+        *((module, "_compiled_call_impl", None) for module in compiled),
+        *((module, "forward", module._orig_mod.__call__) for module in wrappers),
+        *((module, "rope_deltas", None) for module in positioned),
+        (model.config.get_text_config(decoder=True), "_attn_implementation", attention.NAME),
+    ]

@@ -9,8 +9,8 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MOST_PIXELS = 2**29  # of all images of a file together: what decoding them may take of memory is known beforehand
-_LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
+LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 MOST_HEADER = 2**24  # bytes: what the header may take of memory once it is read is known beforehand
-_KEY = "dexar_fast"
+KEY = "dexar_fast"
 # What the decoders of JSON, PNG and safetensors raise on bytes that somebody damaged or made up.
-_DECODING_ERRORS = (
+DECODING_ERRORS = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
     OverflowError, SyntaxError, Image.DecompressionBombError, RuntimeError, MemoryError,
 )  # fmt: skip
@@ -47,7 +47,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         FileError: no path, the folder does not exist or cannot be written, or the disk is full.
     """
-    target = _path(path)
+    target = path_of(path)
     if not os.fspath(path):  # what Path takes for the folder we are in
         raise FileError("the path is empty: pass the name of a file")
     if not os.path.isdir(target.parent):
@@ -63,7 +63,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             temporary.unlink()
 
 
-def _path(path: Any) -> Path:
+def is_folder(path: Any) -> bool:
+    """Whether it names one. Raises FileError for what is no path."""
+    return os.path.isdir(path_of(path))
+
+
+def path_of(path: Any) -> Path:
+    """Raises FileError for what is no path."""
     try:
         return Path(path)
     except TypeError:
@@ -76,9 +82,9 @@ def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
     Raises:
         FileError: as in `write_atomically`, images of more than `MOST_PIXELS` together, or words beyond `MOST_HEADER`.
     """
-    _check_pixels(str(path), [image.size for image in explanation.images])
-    tensors = {name: _standalone(getattr(explanation, name)) for name in ARRAYS}
-    tensors |= {f"image_{i}": _to_png(image) for i, image in enumerate(explanation.images)}
+    check_pixels(str(path), [image.size for image in explanation.images])
+    tensors = {name: standalone(getattr(explanation, name)) for name in ARRAYS}
+    tensors |= {f"image_{i}": to_png(image) for i, image in enumerate(explanation.images)}
     document = {
         "format_version": FORMAT_VERSION,
         "tokens": explanation.tokens,
@@ -87,8 +93,8 @@ def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
         "metadata": explanation.metadata,
         "images": len(explanation.images),
     }
-    data = to_safetensors(tensors, {_KEY: json.dumps(document, allow_nan=False)})
-    _check_header(str(path), data[:_LENGTH_BYTES])
+    data = to_safetensors(tensors, {KEY: json.dumps(document, allow_nan=False)})
+    _check_header(str(path), data[:LENGTH_BYTES])
     write_atomically(path, data)
 
 
@@ -98,30 +104,38 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         FileError: no such file, not an explanation, damaged, or written by a newer version.
     """
-    path = str(_path(path))
+    path = str(path_of(path))
     if not os.path.isfile(path):
         raise FileError(f"{path} is not a file: give the path that Explanation.save wrote")
     try:
-        with open(path, "rb") as file:
-            _check_header(path, file.read(_LENGTH_BYTES))
-        with safe_open(path, framework="pt") as file:
-            document = _document(path, file.metadata() or {})
-            pictures = [f"image_{i}" for i in range(_count(document["images"], most=len(file.keys())))]
+        with opened(path) as file:
+            document = document_of(path, (file.metadata() or {})[KEY])
+            pictures = [f"image_{i}" for i in range(count(document["images"], most=len(file.keys())))]
             if set(file.keys()) != {*ARRAYS, *pictures}:
                 raise FileError(f"{path} holds tensors that no explanation has, or lacks some: explain and save again")
             fields: dict[str, Any] = {name: file.get_tensor(name).clone() for name in ARRAYS}
-            images = _from_pngs(path, [file.get_tensor(name) for name in pictures])
+            images = from_pngs(path, [file.get_tensor(name) for name in pictures])
         fields |= {name: document[name] for name in ("tokens", "diagnostics", "metadata")}
-        return fields | {"grids": _grids(document["grids"]), "images": tuple(images)}
+        return fields | {"grids": grids_of(document["grids"]), "images": tuple(images)}
     except FileError:
         raise
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise FileError(f"{path} is no explanation, or damaged ({error}): explain and save again") from error
 
 
-def _document(path: str, metadata: Mapping[str, str]) -> dict[str, Any]:
-    document = json.loads(metadata[_KEY], parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
-    version = _count(document["format_version"], most=None)
+@contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """A safetensors file, to read. Raises FileError for a header beyond `MOST_HEADER`."""
+    with open(path, "rb") as file:
+        _check_header(path, file.read(LENGTH_BYTES))
+    with safe_open(path, framework="pt") as tensors:
+        yield tensors
+
+
+def document_of(path: str, text: str) -> dict[str, Any]:
+    """The JSON document of a file; strict. Raises FileError for a version to come, ValueError for what is not JSON."""
+    document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
+    version = count(document["format_version"], most=None)
     if version > FORMAT_VERSION:
         raise FileError(
             f"{path} was written by dexar_fast format {version}, this version reads up to {FORMAT_VERSION}: "
@@ -141,13 +155,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _count(value: Any, most: int | None) -> int:
+def count(value: Any, most: int | None) -> int:
     if type(value) is not int or value < 0 or (most is not None and value > most):
         raise ValueError(f"{value!r} is no count")
     return value
 
 
-def _check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
+def check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
     pixels = sum(width * height for width, height in sizes)
     if pixels > MOST_PIXELS:
         raise FileError(
@@ -160,23 +174,23 @@ def _check_header(path: str, length: bytes) -> None:
         raise FileError(f"{path}: tokens, diagnostics and metadata may hold {MOST_HEADER} bytes, these hold more")
 
 
-def _grids(rows: list[dict[str, Any]]) -> tuple[Grid, ...]:
+def grids_of(rows: list[dict[str, Any]]) -> tuple[Grid, ...]:
     return tuple(Grid(**row | {"box": tuple(row["box"]) if row["box"] is not None else None}) for row in rows)
 
 
-def _standalone(tensor: Tensor) -> Tensor:
+def standalone(tensor: Tensor) -> Tensor:
     """A contiguous copy: safetensors refuses tensors that share memory."""
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _to_png(image: Image.Image) -> Tensor:
+def to_png(image: Image.Image) -> Tensor:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return torch.from_numpy(np.frombuffer(bytearray(buffer.getbuffer()), np.uint8))
 
 
-def _from_pngs(path: str, files: list[Tensor]) -> list[Image.Image]:
+def from_pngs(path: str, files: list[Tensor]) -> list[Image.Image]:
     """The images; their sizes are read first, since a small file may unfold to any size."""
     opened = [Image.open(io.BytesIO(data.numpy().tobytes()), formats=["PNG"]) for data in files]
-    _check_pixels(path, [image.size for image in opened])
+    check_pixels(path, [image.size for image in opened])
     return [image.copy() for image in opened]

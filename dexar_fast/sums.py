@@ -17,7 +17,7 @@ class Attribution:
 
     visual_scores: Tensor  # [T, L, H]
     text_scores: Tensor  # [T, L, H]
-    text_winners: Tensor  # [P + T] how many heads, over all tokens and layers, each key won S_txt in
+    text_winners: Tensor  # [S] how many heads, over all tokens and layers, each key so far won S_txt in
     token_maps: Tensor  # [T, N]
     unfiltered_token_maps: Tensor  # [T, N]
     range: Tensor | None  # [2] smallest and largest G over the visual keys
@@ -39,7 +39,7 @@ class LayerSums:
             self._ranges.append(layer.range)
 
     def attribution(self, length: int) -> Attribution:
-        """All layers together, for a sequence of `length` positions."""
+        """All layers together, for queries that could read `length` keys."""
         assert self._maps is not None  # a plan names at least one layer
         visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
         token_maps, unfiltered = self._maps.cpu()
@@ -63,11 +63,19 @@ def joined(chunks: list[Attribution]) -> Attribution:
     return Attribution(
         visual_scores=over_tokens("visual_scores"),
         text_scores=over_tokens("text_scores"),
-        text_winners=torch.stack([chunk.text_winners for chunk in chunks]).sum(0),
+        text_winners=counted([chunk.text_winners for chunk in chunks]),
         token_maps=over_tokens("token_maps"),
         unfiltered_token_maps=over_tokens("unfiltered_token_maps"),
         range=total_range(ranges) if ranges else None,
     )
+
+
+def counted(winners: list[Tensor]) -> Tensor:
+    """The sum of counts of keys [S], of which later chunks have more."""
+    total = torch.zeros(max(map(len, winners)), dtype=torch.long)
+    for count in winners:
+        total[: len(count)] += count
+    return total
 
 
 def _stacked(layers: list[Tensor]) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -26,6 +28,11 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 TEMPLATE_WITH_BOS = "<s>" + TEMPLATE.replace("part['text'] + ' '", "part['text'] | trim + '\n'")
+
+
+def noise(side: int = 64) -> Image.Image:
+    """A picture, the same one each time."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
 def byte_level() -> PreTrainedTokenizerFast:

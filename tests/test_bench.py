@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench import (
     compare,
     gates,
     gpu,
+    long_answer,
     machine,
     memory,
     micro,
@@ -427,6 +429,24 @@ def test_every_table_is_made_of_its_own_results() -> None:
     short, long = (group(floor=None, peak=[x * 2**20], kept=[x * 2**18]) for x in (100.0, 180.0))
     conclusions = {"conclusions": memory.conclude([short, long])}
     assert "20 MiB of KV cache and results, and by 60 MiB" in tables.memory(record(short, long) | conclusions)
+
+
+def test_a_long_answer_is_told_by_stretches() -> None:
+    """One token of 1 ms alone and 3 ms streamed; 64 tokens hold 128 KiB of keys and values."""
+    rows = {ms: [(64 * i, ms * 64e-3 * i, i * 2**18) for i in range(1, 17)] for ms in (1, 3)}
+    parts = list(long_answer.stretches(rows[1], rows[3]))
+    killed, again = group(floor=None, read=[0.5]), group(floor=None, explain=[2e-3])
+    notes = {"handed_over": 512, "read_again": 448}, {"difference_to_stream": 3e-7}
+    killed, again = (replace(each, notes=note) for each, note in zip((killed, again), notes, strict=True))
+    assert [len(part.rounds["stream"]) for part in parts] == [2] * 7 + [1]
+    conclusions = long_answer.conclude([*parts, killed, again])
+    assert conclusions["stream_over_generate"] == pytest.approx(3)
+    assert conclusions["ms_per_token_grows_by"] == pytest.approx({"generate": 0, "stream": 0}, abs=1e-9)
+    assert conclusions["beyond_kv_cache"] == 15 * 2**17
+    text = tables.long(record(*parts, killed, again))
+    assert "| tokens 64 to 192 | 1.00 ms | 3.00 ms | 3.00 [3.00, 3.00] | 0 MiB |" in text
+    assert "after 512 tokens had been handed over, a run left 448 to read, in 0.5 s" in text
+    assert "2.00 ms a token and differed by 3e-07" in text
 
 
 def test_the_readme_has_a_place_for_every_table_and_no_other() -> None:

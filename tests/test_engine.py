@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dexar_fast import Explainer, InputError, ModelError, NumericalError, OutOfMemoryError, ops
+from dexar_fast.pool import KVPool
 
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
 Built = tuple[Any, zoo.Inputs]
@@ -70,11 +71,18 @@ def test_a_generated_answer_is_explained_like_the_same_answer_given(llava: Built
     torch.testing.assert_close(generated.token_maps, given.token_maps, rtol=1e-4, atol=1e-4)
 
 
-def test_beam_search_is_explained(llava: Built) -> None:
-    model, inputs = llava
-    found = Explainer(model).explain_inputs(inputs, max_new_tokens=5, num_beams=3, do_sample=False)
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3", "paligemma2"])
+def test_beams_are_explained_without_a_second_prefill(family: str, pooled: bool) -> None:
+    model, inputs = zoo.build(family)
+    prompt = inputs["input_ids"].shape[1]
+    explainer = Explainer(model, pool=KVPool(12 * (prompt + 5)) if pooled else None)
+    with counted_positions(model) as seen:
+        found = explainer.explain_inputs(inputs, max_new_tokens=5, num_beams=3, do_sample=False)
+    assert sum(length >= prompt for length in seen) == 1
     given = Explainer(model).explain_inputs(inputs, target_ids=found.token_ids)
-    torch.testing.assert_close(found.token_maps, given.token_maps, rtol=1e-4, atol=1e-4)
+    for name in ("token_maps", "visual_scores", "text_scores"):
+        torch.testing.assert_close(getattr(found, name), getattr(given, name), rtol=1e-9, atol=1e-9)
 
 
 class SquareTensors(TorchDispatchMode):

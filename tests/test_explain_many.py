@@ -103,7 +103,7 @@ def llava() -> Explainer:
 
 @pytest.fixture
 def image() -> Image.Image:
-    return Image.effect_noise((64, 64), 80).convert("RGB")
+    return small_llava.noise()
 
 
 def test_many_questions_run_the_vision_tower_once(llava: Explainer, image: Image.Image) -> None:
@@ -125,6 +125,13 @@ def test_answers_of_one_question_run_the_prompt_once(llava: Explainer, image: Im
     assert len(looks) == 1
     for explanation, answer in zip(found, answers, strict=True):
         assert_same(explanation, llava.explain(image, PROMPTS[0], answer))
+
+
+def test_each_question_may_have_several_answers(llava: Explainer, image: Image.Image) -> None:
+    found = llava.explain_many(image, PROMPTS[:2], [["a red circle", "two"], "blue"])
+    asked = [(PROMPTS[0], "a red circle"), (PROMPTS[0], "two"), (PROMPTS[1], "blue")]
+    for explanation, (prompt, answer) in zip(found, asked, strict=True):
+        assert_same(explanation, llava.explain(image, prompt, answer))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
@@ -201,5 +208,5 @@ def test_without_the_extension_questions_are_explained_one_by_one(
 def test_responses_that_do_not_match_the_prompts_are_refused(
     llava: Explainer, image: Image.Image, responses: Any
 ) -> None:
-    with pytest.raises(InputError, match="one answer to each of the 3 prompts"):
+    with pytest.raises(InputError, match="an answer, or a list of them, to each of the 3 prompts"):
         llava.explain_many(image, PROMPTS, responses)

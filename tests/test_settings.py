@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast import InputError, NumericalError
-from dexar_fast.result import arrays, diagnose
+from dexar_fast.result import arrays, check_finite, frequent, kept
 from dexar_fast.settings import Settings, positive, settings
 from dexar_fast.sums import Attribution
 from dexar_fast.textset import text_mask
@@ -174,7 +174,7 @@ def sums(tokens: int = 3, layers: int = 2, heads: int = 4, visual: int = 5, **ch
 
 def test_weights_are_what_is_left_of_the_scores() -> None:
     given = sums()
-    found = arrays(given, chosen(), [0, 1])
+    found = arrays(given, "none")
     difference = given.visual_scores - given.text_scores
     assert torch.equal(found["head_weights"], difference.clamp(min=0))
     assert (difference < 0).any() and (difference > 0).any()
@@ -188,7 +188,7 @@ def test_weights_are_what_is_left_of_the_scores() -> None:
 def test_a_token_the_text_outweighs_has_no_weight() -> None:
     given = sums()
     given.text_scores[1, 0, 3] = 7
-    found = arrays(given, chosen(), [0, 1])
+    found = arrays(given, "none")
     assert found["token_weights"][1] == 0
     assert found["token_weights"][0] > 0
     rest = found["token_weights"][[0, 2]] @ given.token_maps[[0, 2]]
@@ -197,7 +197,7 @@ def test_a_token_the_text_outweighs_has_no_weight() -> None:
 
 def test_the_sequence_map_sums_token_maps_by_their_weights() -> None:
     given = sums()
-    found = arrays(given, chosen(), [0, 1])
+    found = arrays(given, "none")
     wanted = sum(found["token_weights"][t] * given.token_maps[t] for t in range(3))
     torch.testing.assert_close(found["sequence_map"], wanted)
     torch.testing.assert_close(found["unfiltered_sequence_map"], given.unfiltered_token_maps.sum(0))  # no weights
@@ -206,7 +206,7 @@ def test_the_sequence_map_sums_token_maps_by_their_weights() -> None:
 def test_token_norm_scales_each_map_before_the_sum() -> None:
     given = sums()
     given.token_maps[1] = 4.0  # constant: nothing to show
-    found = arrays(given, chosen(sequence_norm="token"), [0, 1])
+    found = arrays(given, "token")
     wanted = torch.zeros(5, dtype=torch.float64)
     for t in (0, 2):
         row = given.token_maps[t]
@@ -226,14 +226,14 @@ def test_the_authors_range_rescales_the_maps_from_their_sums() -> None:
         unfiltered_token_maps=gradients.sum((1, 2)),
         range=torch.stack([low, high]),
     )
-    found = arrays(given, chosen(mode="official"), [0, 1])
+    found = arrays(given, "none")
     scaled = (gradients - low) / (high - low)
     torch.testing.assert_close(found["token_maps"], (weights[..., None] * scaled).sum((1, 2)))
     torch.testing.assert_close(found["unfiltered_token_maps"], scaled.sum((1, 2)))
 
 
 def test_a_range_of_nothing_leaves_blank_maps() -> None:
-    found = arrays(sums(range=torch.tensor([0.25, 0.25])), chosen(mode="official"), [0, 1])
+    found = arrays(sums(range=torch.tensor([0.25, 0.25])), "none")
     for name in ("token_maps", "unfiltered_token_maps", "sequence_map", "unfiltered_sequence_map"):
         assert found[name].isfinite().all() and not found[name].any()
 
@@ -244,7 +244,7 @@ def test_a_bad_score_names_the_first_layer_of_the_model(name: str, bad: float) -
     given = sums(layers=3)
     getattr(given, name)[1, 1:, 2] = bad
     with pytest.raises(NumericalError, match=r"decoder layer 7 .*check the model's weights"):
-        arrays(given, chosen(), [4, 7, 9])
+        check_finite(given, [4, 7, 9])
 
 
 @pytest.mark.parametrize("name", ["token_maps", "unfiltered_token_maps"])
@@ -252,7 +252,7 @@ def test_a_map_that_overflows_is_refused(name: str) -> None:
     given = sums()
     getattr(given, name)[2, 3] = float("inf")
     with pytest.raises(NumericalError, match="maps overflow: load the model in float32"):
-        arrays(given, chosen(), [0, 1])
+        check_finite(given, [0, 1])
 
 
 # Diagnostics
@@ -264,7 +264,8 @@ def diagnosed(weights: list[float], heads: Tensor, winners: dict[int, int]) -> d
     counts = torch.zeros(len(TEXTS), dtype=torch.long)
     for position, count in winners.items():
         counts[position] = count
-    found = diagnose({"head_weights": heads, "token_weights": torch.tensor(weights)}, counts, TEXTS.__getitem__)
+    found = kept({"head_weights": heads, "token_weights": torch.tensor(weights)})
+    found["text_winners"] = frequent(counts, TEXTS.__getitem__)
     assert json.loads(json.dumps(found)) == found
     return found
 
