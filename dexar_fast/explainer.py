@@ -195,8 +195,8 @@ class Explainer:
             responses: to each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
-            One explanation an answer, in order, equal to those of separate calls to rounding. A model that reads its
-            prompt in both directions (PaliGemma) shares nothing.
+            One explanation an answer, in order, equal to those of separate calls to rounding. Of a model that reads its
+            prompt in both directions (PaliGemma) different questions share the vision tower's work alone.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
@@ -337,7 +337,7 @@ class Explainer:
         from dexar_fast.reuse import Pooled
 
         reserve = 0 if question.targets is None else len(question.ids) + len(question.targets)
-        return Pooled(pool, self.model.config, question.inputs, reserve)
+        return Pooled(pool, self.model, question.inputs, reserve)
 
     def _answer(
         self,

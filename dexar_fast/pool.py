@@ -30,7 +30,8 @@ class KVPool:
     """Room for the keys and values of `slots` tokens of one model, and the books of who holds them.
 
     Layers are allocated at their first use, with the dtype and on the device of the states they are given. A pool may
-    be used from several threads, on one stream of each device.
+    be used from several threads, on one stream of each device. The features of the last images are kept, too: some
+    megabytes beyond the budget.
 
     Args:
         slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
@@ -43,6 +44,7 @@ class KVPool:
         self.books = KvCache(blocks, block_size)
         self.slots = blocks * block_size
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys [1, H_kv, slots, D], values [.., D_v]
+        self.features: tuple[Any, Any] = (None, None)  # a name of the images last looked at, and what was seen
         self._allocating = threading.Lock()
 
     @classmethod

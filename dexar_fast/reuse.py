@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dexar_fast.pool import NO_KEYS, Keys, KVPool
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
 PIXELS = "pixel_"  # what the vision tower reads begins with it
 PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
+LOOK = "get_image_features"  # the method behind which transformers' models have their vision tower
 VISUAL = np.uint64(1 << 63)  # no token id has this bit
 
 
@@ -87,21 +89,44 @@ def begin(
 class Pooled(Start):
     """A prompt over a pool: begins with what is known of it, makes the rest known."""
 
-    def __init__(self, pool: KVPool, config: Any, inputs: Mapping[str, Any], reserve: int) -> None:
+    def __init__(self, pool: KVPool, model: Any, inputs: Mapping[str, Any], reserve: int) -> None:
         self._pool = pool
-        self._config = config
-        self._keys = position_keys(config, inputs)
+        self._model = model
+        self._keys = position_keys(model.config, inputs)
         self._reserve = reserve
         self._begun: list[PoolCache] = []
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
-        cache, left = begin(self._pool, self._config, inputs, self._keys, self._reserve)
+        cache, left = begin(self._pool, self._model.config, inputs, self._keys, self._reserve)
         self._begun.append(cache)
+        if cache.get_seq_length() == 0 and hasattr(self._model.base_model, LOOK):
+            self._look_into_the_pool(_content(inputs, PER_TOKEN))
         return cache, left
 
     def ran(self, cache: PoolCache) -> None:
         cache.commit(self._keys)
 
     def __exit__(self, *_: Any) -> None:
+        self._look_again()
         for cache in self._begun:
             cache.reset()
+
+    def _look_into_the_pool(self, images: np.uint64) -> None:
+        """The next look at the images finds the features of the last, if it was at the same ones.
+
+        Serves prompts that part before their image, or share nothing else (PaliGemma). One look only: a stream gives
+        the model to others while it is written.
+        """
+        look = getattr(self._model.base_model, LOOK)
+
+        @wraps(look)  # generate() goes by its signature
+        def features(*args: Any, **kwargs: Any) -> Any:
+            self._look_again()
+            if self._pool.features[0] != images:
+                self._pool.features = images, look(*args, **kwargs)
+            return self._pool.features[1]
+
+        setattr(self._model.base_model, LOOK, features)
+
+    def _look_again(self) -> None:
+        vars(self._model.base_model).pop(LOOK, None)

@@ -85,6 +85,22 @@ def test_an_identical_prompt_of_a_prefix_lm_is_not_run_again(family: str, option
     assert not looks
 
 
+@pytest.mark.parametrize("options", [{"target_ids": TARGETS}, {"max_new_tokens": 3, "do_sample": False}])
+@pytest.mark.parametrize("family", sorted(zoo.FAMILIES))
+def test_prompts_that_part_before_their_image_share_the_look_at_it(family: str, options: dict[str, Any]) -> None:
+    model, inputs = zoo.build(family, torch.float32)
+    ids = inputs["input_ids"].clone()
+    ids[0, 1] = 33
+    other_image = inputs | {"pixel_values": inputs["pixel_values"] + 1}
+    pooled, alone = Explainer(model, pool=KVPool(512, 4)), Explainer(model)
+    for asked, looks in [(inputs, 1), (inputs | {"input_ids": ids}, 0), (other_image, 1)]:
+        expected = alone.explain_inputs(asked, **options)
+        with counted(next(model.model.children())) as seen:
+            assert_same(pooled.explain_inputs(asked, **options), expected)
+        assert len(seen) == looks
+        assert "get_image_features" not in vars(model.model)
+
+
 @pytest.mark.parametrize("tail", [1, 2, 3, 4, 5])
 def test_the_prompt_may_end_anywhere_in_a_block(tail: int) -> None:
     model, inputs = zoo.build("qwen2_5_vl", torch.float32)
