@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,17 @@ def test_a_sequence_that_is_hemmed_in_moves_once() -> None:
         cache.extend(first, 1)
     stats = cache.stats()
     assert (stats["moves"], stats["moved_slots"]) == (1, 8)
+
+
+def test_growth_without_a_reserve_copies_a_token_twice_at_most() -> None:
+    """Three sequences in each other's way, a token at a time: every move doubles the room."""
+    cache, tokens = KvCache(8192, BLOCK), 2000
+    sequences = [cache.open(keys())[0] for _ in range(3)]
+    places = [[cache.extend(sequence, 1)[1] for sequence in sequences] for _ in range(tokens)]
+    stats = cache.stats()
+    moves = sum(before != after for one in zip(*places, strict=True) for before, after in pairwise(one))
+    assert 0 < stats["moves"] == moves <= len(sequences) * np.log2(tokens)
+    assert 0 < stats["moved_slots"] <= 2 * len(sequences) * tokens
 
 
 def test_after_a_move_the_whole_sequence_is_found_in_place() -> None:
