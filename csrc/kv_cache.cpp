@@ -193,7 +193,8 @@ void KvCache::refuse(int64_t blocks) const {
   }
   throw BudgetExhausted("no run of " + std::to_string(blocks) + " blocks is to be had: of the pool's " +
                         std::to_string(table_.size()) + ", " + std::to_string(unheld) + " have no holder, " +
-                        std::to_string(longest) + " of them in a row. Close sequences or make the pool larger");
+                        std::to_string(longest) +
+                        " of them in a row. Close sequences or make the pool larger");
 }
 
 }  // namespace dexar

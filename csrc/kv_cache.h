@@ -19,7 +19,7 @@ namespace dexar {
 ///   chained over all keys before them, then the block behind them that begins alike, to the token. A hit is
 ///   verified key by key: a collision costs a look, never a wrong byte. The last prompt token is never
 ///   reused, for its logits are wanted.
-/// - A prefix that is found is attended in place if what lies right behind it is free: the first comer extends
+/// - A prefix found is attended in place if what lies right behind it is free: the first comer extends
 ///   it. Else, or if it lies in pieces, it is copied to a free run: far cheaper than computing it. Only where
 ///   no run is free are cached blocks behind it evicted instead; where it is itself in the way, it is.
 /// - A call that needs slots copied says so in `copies`. Make them before anything is written to the sequence

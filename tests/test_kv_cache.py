@@ -386,6 +386,21 @@ def test_a_closed_or_unknown_sequence_cannot_be_used(use: Callable[[KvCache, int
     cache.audit()
 
 
+def test_a_row_is_closed_when_it_is_dropped_and_keeps_its_pool() -> None:
+    cache = KvCache(8, BLOCK)
+    row, start, length, copies = cache.row(keys(1, 2))
+    assert (start, length, copies) == (0, 0, [])
+    assert row.extend(2) == (0, 2, [])
+    row.commit(keys(1, 2))
+    fork = row.fork()
+    row.truncate(1)
+    assert (row.committed(), fork.committed()) == (1, 2)
+    del row
+    assert cache.stats()["sequences"] == 1
+    del cache
+    assert fork.extend(1) == (0, 3, [])
+
+
 def test_ranges_that_cannot_be_are_refused() -> None:
     cache = KvCache(8, BLOCK)
     sequence = filled(cache, range(6))
