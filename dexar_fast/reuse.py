@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from functools import wraps
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dexar_fast.cache import PoolCache
 from dexar_fast.generation import Start
@@ -122,9 +124,10 @@ class Pooled(Start):
         @wraps(look)  # generate() goes by its signature
         def features(*args: Any, **kwargs: Any) -> Any:
             self._look_again()
-            if self._pool.features[0] != images:
-                self._pool.features = images, look(*args, **kwargs)
-            return self._pool.features[1]
+            shapes = [x.shape for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]  # beams repeat the pixels
+            if self._pool.features[0] != (images, shapes):
+                self._pool.features = (images, shapes), look(*args, **kwargs)
+            return copy(self._pool.features[1])  # generate() puts the features of beams into what it is given
 
         setattr(self._model.base_model, LOOK, features)
 

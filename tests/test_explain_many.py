@@ -101,6 +101,17 @@ def test_prompts_that_part_before_their_image_share_the_look_at_it(family: str, 
         assert "get_image_features" not in vars(model.model)
 
 
+def test_what_beams_looked_at_is_not_taken_for_one_look() -> None:
+    """transformers 5.17 has the vision tower look once for every beam."""
+    model, inputs = zoo.build("paligemma", torch.float32)
+    ids = inputs["input_ids"].clone()
+    ids[0, -2] = 33
+    pooled, alone = Explainer(model, pool=KVPool(512, 4)), Explainer(model)
+    for asked, beams in [(inputs, 3), (inputs | {"input_ids": ids}, 1)]:
+        options = {"max_new_tokens": 3, "num_beams": beams, "do_sample": False}
+        assert_same(pooled.explain_inputs(asked, **options), alone.explain_inputs(asked, **options))
+
+
 @pytest.mark.parametrize("tail", [1, 2, 3, 4, 5])
 def test_the_prompt_may_end_anywhere_in_a_block(tail: int) -> None:
     model, inputs = zoo.build("qwen2_5_vl", torch.float32)
