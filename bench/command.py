@@ -20,12 +20,26 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from bench import compare, explain, gpu, long_answer, machine, memory, micro, plots, results, rivals, scaling, tables
+from bench import (
+    cache,
+    compare,
+    explain,
+    gpu,
+    long_answer,
+    machine,
+    memory,
+    micro,
+    plots,
+    results,
+    rivals,
+    scaling,
+    tables,
+)
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (explain, memory, rivals, scaling, micro, long_answer)
+MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -25,7 +25,7 @@ def explain(found: Results) -> str:
         given = group["parameters"]
         row = rows.setdefault(f"{given['kind']} answer, {given['layers']} layers", {})
         row[given["tokens"]] = _ratio(group, "explain")
-    return _by_tokens(rows)
+    return _by_size(rows)
 
 
 def rivals(found: Results) -> str:
@@ -37,7 +37,7 @@ def rivals(found: Results) -> str:
             name = f"{job}, over {group['floor']}" if job != group["floor"] else f"{job} (seconds)"
             cell = f"{group['jobs'][job]['median']:.3g} s" if job == group["floor"] else _ratio(group, job)
             rows.setdefault(name, {})[given["tokens"]] = cell
-    return _by_tokens(rows)
+    return _by_size(rows)
 
 
 def memory(found: Results) -> str:
@@ -58,6 +58,29 @@ def scaling(found: Results) -> str:
         sizes = growths["time"]
         lines.append(f"| {axis}, {sizes['first']:,.0f} to {sizes['last']:,.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cache(found: Results) -> str:
+    """Steps and appends against the cached tokens; what a second question saves; the manager's calls."""
+    rows: dict[str, dict[int, str]] = {}
+    for group in found["groups"]:
+        given = group["parameters"]
+        if given["kind"] == "decode step":
+            for job in ("pool", "dynamic"):
+                rows.setdefault(f"decode step, {job} over static", {})[given["cached"]] = _ratio(group, job)
+        if given["kind"] == "append":
+            for job in ("pool", "static", "dynamic"):
+                rows.setdefault(f"append alone, {job}", {})[given["cached"]] = _microseconds(group, job)
+    (calls,) = (group for group in found["groups"] if group["parameters"]["kind"] == "manager")
+    saved, low, high = (f"{100 * found['conclusions']['saved'][key]:.0f}" for key in ("median", "p20", "p80"))
+    return "\n".join(
+        [
+            _by_size(rows, "cached tokens: {:,}"),
+            "",
+            f"A second question saves {saved} % [{low}, {high}] of the time of a plain forward of what it shares.",
+            f"One call of the manager: {', '.join(f'{job} {_microseconds(calls, job)}' for job in calls['jobs'])}.",
+        ]
+    )
 
 
 def long(found: Results) -> str:
@@ -101,6 +124,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "explain": explain,
     "rivals": rivals,
     "memory": memory,
+    "cache": cache,
     "scaling": scaling,
     "long": long,
     "micro": ratios,
@@ -161,11 +185,15 @@ def main(arguments: Sequence[str]) -> int:
     return 2 if missing else 0
 
 
-def _by_tokens(rows: dict[str, dict[int, str]]) -> str:
-    tokens = sorted({count for cells in rows.values() for count in cells})
-    lines = [f"| | {' | '.join(f'T = {count}' for count in tokens)} |", "|---" * (len(tokens) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(cells.get(count, '') for count in tokens)} |" for name, cells in rows.items()]
+def _by_size(rows: dict[str, dict[int, str]], heading: str = "T = {}") -> str:
+    sizes = sorted({size for cells in rows.values() for size in cells})
+    lines = [f"| | {' | '.join(heading.format(size) for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(cells.get(size, '') for size in sizes)} |" for name, cells in rows.items()]
     return "\n".join(lines)
+
+
+def _microseconds(group: dict[str, Any], job: str) -> str:
+    return f"{1e6 * group['jobs'][job]['median']:.3g} µs"
 
 
 def _ratio(group: dict[str, Any], job: str) -> str:

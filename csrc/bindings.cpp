@@ -1,6 +1,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <memory>
+#include <utility>
+
 #include "cpu/features.h"
 #include "kv_cache.h"
 
@@ -30,6 +33,32 @@ py::tuple as_tuple(const dexar::KvCache::Placement& p) {
   return py::make_tuple(p.id, p.start, p.length, as_tuples(p.copies));
 }
 
+// A sequence that is closed when Python drops it: an interrupt may come between any two steps of Python.
+class Row {
+ public:
+  Row(std::shared_ptr<dexar::KvCache> books, dexar::SequenceId id) : books_(std::move(books)), id_(id) {}
+  Row(const Row&) = delete;
+  ~Row() { books_->close(id_); }
+
+  static py::tuple open(std::shared_ptr<dexar::KvCache> books, const Keys& keys, int64_t reserve) {
+    const auto placed = books->open(keys.data(), keys.size(), reserve);
+    auto row = std::make_unique<Row>(std::move(books), placed.id);
+    return py::make_tuple(std::move(row), placed.start, placed.length, as_tuples(placed.copies));
+  }
+  py::tuple extend(int64_t count) {
+    const auto placed = books_->extend(id_, count);
+    return py::make_tuple(placed.start, placed.length, as_tuples(placed.copies));
+  }
+  void commit(const Keys& keys) { books_->commit(id_, keys.data(), keys.size()); }
+  void truncate(int64_t length) { books_->truncate(id_, length); }
+  int64_t committed() const { return books_->span(id_).committed; }
+  std::unique_ptr<Row> fork() const { return std::make_unique<Row>(books_, books_->fork(id_)); }
+
+ private:
+  const std::shared_ptr<dexar::KvCache> books_;
+  const dexar::SequenceId id_;
+};
+
 py::dict as_dict(const dexar::KvCache::Stats& s) {
   using py::literals::operator""_a;
   return py::dict("held"_a = s.held, "cached"_a = s.cached, "free"_a = s.free, "sequences"_a = s.sequences,
@@ -48,7 +77,7 @@ void bind_kv_cache(py::module_& m) {
   py::register_exception<dexar::InvalidRange>(m, "InvalidRange", base);
   py::register_exception<dexar::KeyMismatch>(m, "KeyMismatch", base);
 
-  py::class_<KvCache>(m, "KvCache", "csrc/kv_cache.h")
+  py::class_<KvCache, std::shared_ptr<KvCache>>(m, "KvCache", "csrc/kv_cache.h")
       .def(py::init<int64_t, int64_t, uint64_t>(), "blocks"_a, "block_size"_a, "hash_mask"_a = ~uint64_t{0})
       .def(
           "open",
@@ -64,6 +93,7 @@ void bind_kv_cache(py::module_& m) {
           "commit",
           [](KvCache& cache, SequenceId id, const Keys& keys) { cache.commit(id, keys.data(), keys.size()); },
           "id"_a, py::arg("keys").noconvert())
+      .def("row", &Row::open, py::arg("keys").noconvert(), "reserve"_a = 0)
       .def("fork", &KvCache::fork, "id"_a)
       .def("truncate", &KvCache::truncate, "id"_a, "length"_a)
       .def("close", &KvCache::close, "id"_a)
@@ -77,6 +107,13 @@ void bind_kv_cache(py::module_& m) {
           "id"_a)
       .def("stats", [](const KvCache& cache) { return as_dict(cache.stats()); })
       .def("audit", &KvCache::audit);
+
+  py::class_<Row>(m, "Row", "A sequence of a KvCache; closed when it is garbage")
+      .def("extend", &Row::extend, "count"_a)
+      .def("commit", &Row::commit, py::arg("keys").noconvert())
+      .def("truncate", &Row::truncate, "length"_a)
+      .def("committed", &Row::committed)
+      .def("fork", &Row::fork);
 }
 
 }  // namespace

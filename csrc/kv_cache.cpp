@@ -43,7 +43,11 @@ KvCache::Placement KvCache::open(const Key* keys, int64_t count, int64_t reserve
   const Lock lock(mutex_);
   const int64_t size = table_.block_size(), blocks = table_.blocks_of(std::max(count, reserve));
   Match prefix = table_.match(keys, std::max<int64_t>(count - 1, 0));
-  const Run run = place(prefix, blocks);
+  Run run = place(prefix, blocks);
+  if (run.first < 0 && prefix.tokens > 0) {  // the prefix itself is in the way
+    prefix = {{}, 0};
+    run = place(prefix, blocks);
+  }
   if (run.first < 0) refuse(blocks);
   const bool in_place = prefix.tokens > 0 && run.first == prefix.blocks.front();
   std::vector<Copy> copies;
@@ -180,11 +184,17 @@ Run KvCache::find_run(int64_t wanted, int64_t needed) {
 }
 
 void KvCache::refuse(int64_t blocks) const {
-  int64_t unheld = 0;
-  for (int64_t block = 0; block < table_.size(); ++block) unheld += table_[block].holders == 0;
+  int64_t unheld = 0, row = 0, longest = 0;
+  for (int64_t block = 0; block < table_.size(); ++block) {
+    const bool free = table_[block].holders == 0;
+    unheld += free;
+    row = free ? row + 1 : 0;
+    longest = std::max(longest, row);
+  }
   throw BudgetExhausted("no run of " + std::to_string(blocks) + " blocks is to be had: of the pool's " +
-                        std::to_string(table_.size()) + ", " + std::to_string(unheld) +
-                        " have no holder. Close sequences or make the pool larger");
+                        std::to_string(table_.size()) + ", " + std::to_string(unheld) + " have no holder, " +
+                        std::to_string(longest) +
+                        " of them in a row. Close sequences or make the pool larger");
 }
 
 }  // namespace dexar

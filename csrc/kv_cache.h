@@ -19,15 +19,16 @@ namespace dexar {
 ///   chained over all keys before them, then the block behind them that begins alike, to the token. A hit is
 ///   verified key by key: a collision costs a look, never a wrong byte. The last prompt token is never
 ///   reused, for its logits are wanted.
-/// - A prefix that is found is attended in place if what lies right behind it is free: the first comer
-/// extends
+/// - A prefix found is attended in place if what lies right behind it is free: the first comer extends
 ///   it. Else, or if it lies in pieces, it is copied to a free run: far cheaper than computing it. Only where
-///   no run is free are cached blocks behind it evicted instead.
+///   no run is free are cached blocks behind it evicted instead; where it is itself in the way, it is.
 /// - A call that needs slots copied says so in `copies`. Make them before anything is written to the sequence
 ///   and before the next call on it: until then their sources stay held.
 /// - Blocks that no one holds stay findable until they are needed. The run is evicted whose latest use is
 ///   oldest; the end of a sequence goes before its start, which is where a search for it begins.
-/// - The budget is the pool. Room kept for growth is taken back before anyone is refused.
+/// - The budget is the pool. Room kept for growth is taken back before anyone is refused. Only sequences that
+///   are held part the pool, for nothing moves under a reader: a call may be refused while enough blocks have
+///   no holder, but not in a row. The exception says how many are.
 /// - Any thread may call; each sequence has one writer. A call that throws (kv_errors.h) has changed nothing.
 class KvCache {
  public:

@@ -166,8 +166,8 @@ class Explainer:
             responses: to each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
-            One explanation an answer, in order, equal to those of separate calls to rounding. A model that reads its
-            prompt in both directions (PaliGemma) shares nothing.
+            One explanation an answer, in order, equal to those of separate calls to rounding. Of a model that reads its
+            prompt in both directions (PaliGemma) different questions share the vision tower's work alone.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """

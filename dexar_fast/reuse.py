@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from copy import copy
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -18,34 +20,48 @@ from dexar_fast.generation import Start
 from dexar_fast.geometry import visual_positions
 from dexar_fast.pool import NO_KEYS, Keys, KVPool
 
-PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels")
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
 PIXELS = "pixel_"  # what the vision tower reads begins with it
-PREFIX_LM = ("paligemma",)  # every position of their prompts attends to all others, those behind it too
+PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
+LOOK = "get_image_features"  # the method behind which transformers' models have their vision tower
 VISUAL = np.uint64(1 << 63)  # no token id has this bit
 
 
 def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
     """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
 
-    All images of a prompt are hashed together, with their shapes and grids, so that a visual key stands for all that
-    the image's other tokens tell it, too (Gemma 3 attends among them in both directions). A prompt whose text is read
-    in both directions has no keys [0]: nothing of it can be shared.
+    All images of a prompt are hashed together, in their order, with their shapes and grids, so that a visual key stands
+    for all that the image's other tokens tell it, too (Gemma 3 attends among them in both directions). Hashed one by
+    one they would serve no more prompts: an image is reused together with all the others of its prompt (`begin`).
+
+    Where all of the prompt is read in both directions (PaliGemma) every key mixes the whole of it, text included: equal
+    prompts have equal keys, different ones share none. Longer than the model's window (PaliGemma 2) it has no keys [0]:
+    its last token, run by itself, would be given the window of a token of the answer.
     """
-    if config.model_type in PREFIX_LM:
-        return NO_KEYS
     ids = inputs["input_ids"]
+    if config.model_type in PREFIX_LM:
+        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        fits = window is None or ids.shape[1] <= window
+        return _numbered(_content(inputs), ids.shape[1]) if fits else NO_KEYS
     keys = ids[0].cpu().numpy().astype(np.uint64)
     visual = visual_positions(config, ids).cpu().numpy()
-    keys[visual] = _mix(np.arange(len(visual), dtype=np.uint64) + _content(inputs)) | VISUAL
+    keys[visual] = _numbered(_content(inputs, PER_TOKEN), len(visual))
     return keys
 
 
-def _content(inputs: Mapping[str, Any]) -> np.uint64:
+def _numbered(content: np.uint64, count: int) -> Keys:
+    return _mix(np.arange(count, dtype=np.uint64) + content) | VISUAL
+
+
+def _content(inputs: Mapping[str, Any], without: frozenset[str] = frozenset()) -> np.uint64:
+    """A hash of the inputs, but for some."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(inputs.items()):
-        if name not in PER_TOKEN and isinstance(tensor, Tensor):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, value in sorted(inputs.items()):
+        if name in without:
+            continue
+        tensor = torch.as_tensor(value)
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return np.frombuffer(digest.digest(), np.uint64)[0]
 
 
@@ -75,21 +91,45 @@ def begin(
 class Pooled(Start):
     """A prompt over a pool: begins with what is known of it, makes the rest known."""
 
-    def __init__(self, pool: KVPool, config: Any, inputs: Mapping[str, Any], reserve: int) -> None:
+    def __init__(self, pool: KVPool, model: Any, inputs: Mapping[str, Any], reserve: int) -> None:
         self._pool = pool
-        self._config = config
-        self._keys = position_keys(config, inputs)
+        self._model = model
+        self._keys = position_keys(model.config, inputs)
         self._reserve = reserve
         self._begun: list[PoolCache] = []
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
-        cache, left = begin(self._pool, self._config, inputs, self._keys, self._reserve)
+        cache, left = begin(self._pool, self._model.config, inputs, self._keys, self._reserve)
         self._begun.append(cache)
+        if cache.get_seq_length() == 0 and hasattr(self._model.base_model, LOOK):
+            self._look_into_the_pool(_content(inputs, PER_TOKEN))
         return cache, left
 
     def ran(self, cache: PoolCache) -> None:
         cache.commit(self._keys)
 
     def __exit__(self, *_: Any) -> None:
+        self._look_again()
         for cache in self._begun:
             cache.reset()
+
+    def _look_into_the_pool(self, images: np.uint64) -> None:
+        """The next look at the images finds the features of the last, if it was at the same ones.
+
+        Serves prompts that part before their image, or share nothing else (PaliGemma). One look only: a stream gives
+        the model to others while it is written.
+        """
+        look = getattr(self._model.base_model, LOOK)
+
+        @wraps(look)  # generate() goes by its signature
+        def features(*args: Any, **kwargs: Any) -> Any:
+            self._look_again()
+            shapes = [x.shape for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]  # beams repeat the pixels
+            if self._pool.features[0] != (images, shapes):
+                self._pool.features = (images, shapes), look(*args, **kwargs)
+            return copy(self._pool.features[1])  # generate() puts the features of beams into what it is given
+
+        setattr(self._model.base_model, LOOK, features)
+
+    def _look_again(self) -> None:
+        vars(self._model.base_model).pop(LOOK, None)

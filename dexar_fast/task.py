@@ -146,7 +146,7 @@ class Task:
 
         targets = self._question.targets
         reserve = 0 if targets is None else len(self._question.ids) + len(targets)
-        return Pooled(self._pool, self._model.config, self._question.inputs, reserve)
+        return Pooled(self._pool, self._model, self._question.inputs, reserve)
 
     def _job(self, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""

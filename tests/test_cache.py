@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from collections.abc import Callable
 from functools import cache as cached
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import Cache, DynamicCache
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.cache import PoolCache
 from dexar_fast.errors import CacheError, InputError
+from dexar_fast.geometry import visual_positions
 from dexar_fast.pool import KVPool
 from dexar_fast.reuse import begin, position_keys
 
@@ -117,10 +119,37 @@ def test_a_second_question_runs_neither_the_vision_tower_nor_the_shared_prefix(f
 
 
 @pytest.mark.parametrize("family", PREFIX_LM)
-def test_a_prefix_lm_shares_nothing(family: str, pool: KVPool) -> None:
-    model, inputs = built(family)
+def test_a_prefix_lm_shares_identical_prompts_and_nothing_else(family: str, pool: KVPool) -> None:
+    model, inputs = windowed(family, window=27)
+    with started(pool, model, inputs)[0] as cache:
+        expected = generate(model, inputs, cache)
+        cache.commit(position_keys(model.config, inputs))
+    others = [
+        another_question(inputs),
+        inputs | {"pixel_values": inputs["pixel_values"] + 1},
+        inputs | {"token_type_ids": 1 - inputs["token_type_ids"]},
+        {name: x[:, :-1] if x.shape == inputs["input_ids"].shape else x for name, x in inputs.items()},
+    ]
+    for other in others:
+        assert started(pool, model, other)[0].get_seq_length() == 0
+    again, left = started(pool, model, inputs)
+    assert again.get_seq_length() == inputs["input_ids"].shape[1] - 1
+    assert "pixel_values" not in left
+    assert_rounded(generate(model, left, again), expected)
+
+
+def test_a_prefix_lm_shares_no_prompt_beyond_its_window() -> None:
+    model, inputs = windowed("paligemma2", window=26)
     assert len(position_keys(model.config, inputs)) == 0
-    assert started(pool, model, inputs)[0].get_seq_length() == 0
+
+
+def windowed(family: str, window: int) -> tuple[Any, zoo.Inputs]:
+    """Of the 27 tokens of the prompt, its last one sees `window` behind it; PaliGemma has no window."""
+    model, inputs = zoo.build(family, torch.float32)
+    inputs.pop("labels")
+    if family == "paligemma2":
+        model.config.text_config.sliding_window = window
+    return model, inputs
 
 
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen2_5_vl"])
@@ -153,11 +182,39 @@ def test_keys_tell_images_questions_and_positions_apart() -> None:
         assert changed[~visual].tolist() == keys[~visual].tolist()
 
 
-def test_keys_tell_geometries_apart() -> None:
-    model, inputs = built("qwen2_5_vl")
-    turned = inputs | {"image_grid_thw": inputs["image_grid_thw"][:, [0, 2, 1]]}
-    visual = inputs["input_ids"][0] == zoo.IMAGE
-    assert not set(position_keys(model.config, turned)[visual]) & set(position_keys(model.config, inputs)[visual])
+def in_another_order(inputs: zoo.Inputs) -> zoo.Inputs:
+    return inputs | {"pixel_values": inputs["pixel_values"].flip(0)}
+
+
+def of_another_size(inputs: zoo.Inputs) -> zoo.Inputs:
+    return inputs | {"image_sizes": inputs["image_sizes"] - 1}
+
+
+def of_another_grid(inputs: zoo.Inputs) -> zoo.Inputs:
+    return inputs | {"image_grid_thw": inputs["image_grid_thw"][:, [0, 2, 1]]}
+
+
+def of_another_pace(inputs: zoo.Inputs) -> dict[str, Any]:
+    return inputs | {"second_per_grid_ts": [0.5]}  # as a list, which some processors return
+
+
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("llava_two_images", in_another_order),
+        ("llava_next", of_another_size),
+        ("qwen2_5_vl", of_another_grid),
+        ("qwen2_5_vl_two_images", of_another_grid),
+        ("qwen2_5_vl_video", of_another_pace),
+    ],
+)
+def test_images_that_differ_in_one_thing_share_no_key(
+    family: str, changed: Callable[[zoo.Inputs], dict[str, Any]]
+) -> None:
+    model, inputs = built(family)
+    keys, other = position_keys(model.config, inputs), position_keys(model.config, changed(inputs))
+    visual = visual_positions(model.config, inputs["input_ids"])
+    assert len(set(keys[visual]) | set(other[visual])) == 2 * len(visual)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3", "idefics3"])
@@ -221,6 +278,21 @@ def test_unwritten_slots_are_never_read(pool: KVPool) -> None:
             tensor.fill_(torch.nan)
     results = [generate(model, inputs, cache, num_beams=4) for cache in (DynamicCache(), PoolCache(pool))]
     assert_equal(results[1], results[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_budget_in_bytes_is_kept_and_used(family: str) -> None:
+    model, inputs = built(family)
+    budget = 100_001
+    pool = KVPool.for_model(model, budget, BLOCK)
+    generate(model, inputs, PoolCache(pool))
+    allocated = sum(tensor.nbytes for layer in pool.layers.values() for tensor in layer)
+    assert budget - BLOCK * allocated // pool.slots < allocated <= budget
+
+
+def test_a_budget_below_one_block_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 3,072 bytes, one block: not 3,071"):  # 3 layers x 2 x 2 heads x 16
+        KVPool.for_model(built("llava")[0], 3071, BLOCK)
 
 
 def test_a_full_pool_stops_generation_and_leaves_nothing_behind() -> None:

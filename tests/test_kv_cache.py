@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,17 @@ def test_a_sequence_that_is_hemmed_in_moves_once() -> None:
     assert (stats["moves"], stats["moved_slots"]) == (1, 8)
 
 
+def test_growth_without_a_reserve_copies_a_token_twice_at_most() -> None:
+    """Three sequences in each other's way, a token at a time: every move doubles the room."""
+    cache, tokens = KvCache(8192, BLOCK), 2000
+    sequences = [cache.open(keys())[0] for _ in range(3)]
+    places = [[cache.extend(sequence, 1)[1] for sequence in sequences] for _ in range(tokens)]
+    stats = cache.stats()
+    moves = sum(before != after for one in zip(*places, strict=True) for before, after in pairwise(one))
+    assert 0 < stats["moves"] == moves <= len(sequences) * np.log2(tokens)
+    assert 0 < stats["moved_slots"] <= 2 * len(sequences) * tokens
+
+
 def test_after_a_move_the_whole_sequence_is_found_in_place() -> None:
     cache = KvCache(64, BLOCK)
     first = filled(cache, range(8))
@@ -275,6 +287,24 @@ def test_a_full_pool_refuses_and_stays_as_it_was() -> None:
     assert (cache.stats(), cache.span(sequence)) == before
     cache.audit()
     cache.extend(sequence, 6)
+
+
+def test_a_prefix_that_is_in_the_way_is_given_up() -> None:
+    cache = KvCache(5, BLOCK)
+    held = filled(cache, range(50, 54))
+    cache.close(filled(cache, range(12)))
+    cache.close(held)
+    assert cache.open(keys(*range(20)))[1:] == (0, 0, [])
+    cache.audit()
+
+
+def test_a_refusal_says_how_much_is_free_and_how_much_of_it_in_a_row() -> None:
+    cache = KvCache(4, BLOCK)
+    sequences = [filled(cache, range(first, first + 4)) for first in (0, 10, 20, 30)]
+    for index in (0, 2, 3):
+        cache.close(sequences[index])
+    with pytest.raises(BudgetExhausted, match=r"run of 3 blocks .* 4, 3 have no holder, 2 of them in a row"):
+        cache.open(keys(*range(50, 62)))
 
 
 def test_room_kept_for_growth_is_given_back_before_anyone_is_refused() -> None:
@@ -354,6 +384,21 @@ def test_a_closed_or_unknown_sequence_cannot_be_used(use: Callable[[KvCache, int
     with pytest.raises(UnknownSequence):
         use(cache, sequence + 1)
     cache.audit()
+
+
+def test_a_row_is_closed_when_it_is_dropped_and_keeps_its_pool() -> None:
+    cache = KvCache(8, BLOCK)
+    row, start, length, copies = cache.row(keys(1, 2))
+    assert (start, length, copies) == (0, 0, [])
+    assert row.extend(2) == (0, 2, [])
+    row.commit(keys(1, 2))
+    fork = row.fork()
+    row.truncate(1)
+    assert (row.committed(), fork.committed()) == (1, 2)
+    del row
+    assert cache.stats()["sequences"] == 1
+    del cache
+    assert fork.extend(1) == (0, 3, [])
 
 
 def test_ranges_that_cannot_be_are_refused() -> None:
