@@ -83,8 +83,9 @@ class Explainer:
             sequence_norm=sequence_norm,
         )
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
-        self.backend = ops.plan(backend)[0].backend
+        self.backend = backend
         self.pool = pool
+        self._backends()
         self._decoder: Decoder | None = None
 
     @classmethod
@@ -390,6 +391,7 @@ class Explainer:
             map_filter=chosen.map_filter,
             grids=tuple(torch.from_numpy(grid.cells) for grid in placed.grids),
             with_range=chosen.mode == "official",
+            backend=self.backend,
         )
         return engine.Plan(
             prompt=prompt,
@@ -405,6 +407,12 @@ class Explainer:
         heads = self.model.config.get_text_config(decoder=True).num_attention_heads
         return default_chunk(decoder.layers, heads, keys)
 
+    def _backends(self) -> dict[str, str]:
+        """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
+        knobs, device = self.settings, torch.device(self.model.device).type
+        plan = ops.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
+        return {choice.op: choice.backend for choice in plan}
+
     def _metadata(
         self, plan: engine.Plan, question: _Question, seconds: dict[str, float], chunk: int
     ) -> dict[str, Any]:
@@ -416,7 +424,7 @@ class Explainer:
             "settings": asdict(self.settings) | {"layers": plan.layers},
             "prompt_tokens": plan.prompt,
             "chunk_size": chunk,
-            "backend": self.backend,
+            "backend": self._backends()["head_score"],
             "versions": {
                 "dexar_fast": __version__,
                 "torch": torch.__version__,
