@@ -57,7 +57,7 @@ def head_score(
     from dexar_fast import _C
 
     _check(u, value, (visual, text), (first, last), mask)
-    attention = _attention(u, value, query, key, log_sum_exp)
+    query, key, log_sum_exp = _attention(u, value, query, key, log_sum_exp)
     queries, heads, dim = u.shape
     outputs = empty_outputs(u, len(visual))
     mask = None if mask is None else mask.contiguous()
@@ -71,7 +71,7 @@ def head_score(
         (text.data_ptr(), len(text)),
         (first.data_ptr(), last.data_ptr()),
         (_address(mask), value.shape[1]),
-        (*(_strided(x) for x in attention[:2]), _address(attention[2]), scale),
+        (_strided(query), _strided(key), _address(log_sum_exp), scale),
         [output.data_ptr() for output in outputs],
         instructions or best_instruction_set(),
         torch.get_num_threads(),

@@ -213,8 +213,7 @@ class Pass(Watcher):
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, self._targets, norm_twice).view(self._leaf.shape)
         u = self._recorded_vjp(hidden, norm_twice)
-        self._tails.judge(index, hidden, self._targets, norm_twice, u)
-        return u
+        return self._tails.judged(index, hidden, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
         """By autograd, through the graph that the layer recorded."""

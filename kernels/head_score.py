@@ -42,15 +42,15 @@ def _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, H
     seen = (positions[None, :] >= first[:, None]) & (positions[None, :] <= last[:, None]) & mask_k[None, :]
     if HAS_MASK:
         cells = mask_ptr + offs_t[:, None] * stride_mt + positions[None, :]
-        seen = seen & (tl.load(cells, mask=seen & mask_t[:, None], other=0) != 0)
+        seen = seen & (tl.load(cells, mask=mask_t[:, None], other=0) != 0)
     return seen
 
 
 @triton.jit
-def _product(rows, keys_ptr, positions, mask_k, offs_d, mask_d, stride_s, stride_d, WIDEN: tl.constexpr):
-    """Rows times the keys at some positions: [BLOCK_R, BLOCK_N]."""
+def _product(rows, keys_ptr, positions, offs_d, mask_d, stride_s, stride_d, WIDEN: tl.constexpr):
+    """Rows times the keys at some positions, all of which exist: [BLOCK_R, BLOCK_N]."""
     cells = keys_ptr + positions[None, :].to(tl.int64) * stride_s + offs_d[:, None] * stride_d
-    keys = tl.load(cells, mask=mask_d[:, None] & mask_k[None, :], other=0)  # [BLOCK_D, BLOCK_N]
+    keys = tl.load(cells, mask=mask_d[:, None], other=0)  # [BLOCK_D, BLOCK_N]
     if WIDEN:
         rows, keys = rows.to(tl.float32), keys.to(tl.float32)
     return tl.dot(rows, keys, input_precision="ieee")
@@ -59,13 +59,13 @@ def _product(rows, keys_ptr, positions, mask_k, offs_d, mask_d, stride_s, stride
 @triton.jit
 def _gradient(
     u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
-    positions, mask_k, offs_d, mask_d, seen, ATTENDED: tl.constexpr, WIDEN: tl.constexpr,
+    positions, offs_d, mask_d, seen, ATTENDED: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """relu(<u, V>) [BLOCK_R, BLOCK_N] of the keys at some positions, times A if ATTENDED; 0 where unseen, NaN stays."""
-    product = _product(u, value_ptr, positions, mask_k, offs_d, mask_d, stride_vs, stride_vd, WIDEN)
+    product = _product(u, value_ptr, positions, offs_d, mask_d, stride_vs, stride_vd, WIDEN)
     g = tl.where(product <= 0, 0.0, product)
     if ATTENDED:
-        logits = _product(query, key_ptr, positions, mask_k, offs_d, mask_d, stride_ks, stride_kd, WIDEN)
+        logits = _product(query, key_ptr, positions, offs_d, mask_d, stride_ks, stride_kd, WIDEN)
         g *= tl.exp(logits * scale - log_sum_exp[:, None])
     return tl.where(seen, g, 0.0)
 
@@ -149,7 +149,7 @@ def score_kernel(
         seen = _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
         g = _gradient(
             u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
-            positions, mask_k, offs_d, mask_d, seen, ATTENDED, WIDEN,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
         )  # fmt: skip
         largest = tl.where((g > largest) | (g != g), g, largest)
         smallest = tl.where(seen & (g < smallest), g, smallest)
@@ -165,7 +165,7 @@ def score_kernel(
         seen = _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
         g = _gradient(
             u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
-            positions, mask_k, offs_d, mask_d, seen, ATTENDED, WIDEN,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
         )  # fmt: skip
         better = (g > largest) | (g != g)
         largest = tl.where(better, g, largest)
@@ -249,7 +249,7 @@ def map_kernel(
         value, key = value_ptr + head // GROUP * stride_vh, key_ptr + head // GROUP * stride_kh
         g = _gradient(
             u, value, stride_vs, stride_vd, query, key, stride_ks, stride_kd, log_sum_exp, scale,
-            positions, mask_k, offs_d, mask_d, seen, ATTENDED, WIDEN,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
         )  # fmt: skip
         difference = tl.load(visual_score_ptr + scores, mask=mask_t, other=0)
         difference -= tl.load(text_score_ptr + scores, mask=mask_t, other=0)
