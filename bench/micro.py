@@ -4,7 +4,11 @@ Scoring one layer (`ops.attribute_layer`: gradients, head scores, winners, the t
 N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
 
 - product: the bare matrix product <u, V> into memory that is there already: the floor.
-- score: the operation; it makes its results' memory itself, and takes the maxima and sums of the product as well.
+- torch, and cpp or triton: the operation on that backend; it makes its results' memory itself, and takes the maxima and
+  sums of the product as well.
+
+The VJP of a layer's tail (`tail.Block`, `tail.Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head) for
+as many tokens at d = 1,024, over its four matrix products alone.
 
 The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
 same jobs under pytest-benchmark.
@@ -12,18 +16,21 @@ same jobs under pytest-benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast import ops
+from dexar_fast import ops, tail
 from dexar_fast.attention import causal
 
+WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
 TOKENS, HEADS, HEAD_DIM, VISUAL, SIDE = 64, 32, 128, 576, 24
 FIRST_VISUAL = 22
 KEYS = (1100, 8192)
@@ -50,10 +57,49 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
     heads_first, out = u.transpose(0, 1).contiguous(), u.new_empty(HEADS, TOKENS, keys)
     jobs = [
         Job("product", "<u, V> into preallocated memory", lambda: torch.bmm(heads_first, value.mT, out=out)),
-        Job("score", "ops.attribute_layer", lambda: ops.attribute_layer(u, value, chosen)),
+        *(
+            Job(name, f"ops.attribute_layer on {name}", partial(ops.attribute_layer, u, value, chosen, backend=name))
+            for name in backends(device)
+        ),
     ]
     short = str(dtype).removeprefix("torch.")
     return Case(f"scoring, S={keys}, {short}", {"op": "scoring", "keys": keys, "dtype": short}, jobs)
+
+
+def backends(device: str) -> Iterable[str]:
+    """torch, and the one that has kernels for the device; on the CPU, where its extension is built."""
+    fused = ops.plan("auto" if device == "cpu" else "triton", device=device)[0].backend
+    return dict.fromkeys(["torch", fused])
+
+
+def layer_tail(dtype: torch.dtype, device: str = "cpu") -> Case:
+    """The VJP of one layer's tail and the head for a chunk of answer tokens."""
+    linear = partial(nn.Linear, bias=False, device=device, dtype=dtype)
+    norms = [tail.Norm(nn.RMSNorm(WIDTH, 1e-6, device=device, dtype=dtype), 1e-6) for _ in range(2)]
+    o_proj, gate, up = linear(WIDTH, WIDTH), linear(WIDTH, INTERMEDIATE), linear(WIDTH, INTERMEDIATE)
+    down, head = linear(INTERMEDIATE, WIDTH), linear(WIDTH, VOCABULARY)
+    block = tail.Block(o_proj, norms[0], gate, up, down, tail.ACTIVATIONS["SiLU"])
+    final = tail.Head(norms[1], head.weight)
+    narrow, wide = (torch.randn(TOKENS, size, device=device, dtype=dtype) for size in (WIDTH, INTERMEDIATE))
+    seen, targets = tail.Seen(narrow, wide, wide), torch.arange(TOKENS, device=device)
+    pairs = [(narrow, down), (wide, gate), (wide, up), (narrow, o_proj)]
+    jobs = [
+        Job("products", "the matrix products of the VJP alone", partial(_products, pairs)),
+        Job("tail", "tail.Head.vjp and tail.Block.vjp", partial(_vjp, block, final, seen, narrow, targets)),
+    ]
+    short = str(dtype).removeprefix("torch.")
+    return Case(f"layer tail, {short}", {"op": "layer_tail_vjp", "dtype": short}, jobs)
+
+
+@torch.no_grad()
+def _products(pairs: list[tuple[Tensor, nn.Linear]]) -> list[Tensor]:
+    return [rows @ linear.weight for rows, linear in pairs]
+
+
+@torch.no_grad()
+def _vjp(block: tail.Block, final: tail.Head, seen: tail.Seen, hidden: Tensor, targets: Tensor) -> Tensor:
+    """u of a layer that gave `hidden`, as tail.Tails computes it."""
+    return block.vjp(seen, final.vjp(hidden, targets, False))
 
 
 def map_filter(device: str = "cpu") -> Case:
@@ -71,6 +117,7 @@ def cases(keys: tuple[int, ...] = KEYS, device: str = "cpu") -> Iterator[Case]:
     for dtype in DTYPES:
         for count in keys:
             yield scoring(count, dtype, device)
+        yield layer_tail(dtype, device)
     yield map_filter(device)
 
 

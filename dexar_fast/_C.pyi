@@ -1,13 +1,31 @@
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.errors import CacheError
 
+_Strided = tuple[int, Sequence[int]]
 Copies = list[tuple[int, int, int]]  # from, to, count
 Placement = tuple[int, int, int, Copies]  # id, start, length
 
 def cpu_features() -> dict[str, bool]: ...
 def physical_cores() -> int: ...
+def best_instruction_set() -> str: ...
+def head_score(
+    type: str,
+    shape: Sequence[int],
+    u: _Strided,
+    value: _Strided,
+    visual: tuple[int, int],
+    text: tuple[int, int],
+    bounds: tuple[int, int],
+    mask: tuple[int, int],
+    attention: tuple[_Strided, _Strided, int, float],
+    outputs: Sequence[int],
+    instructions: str,
+    threads: int,
+) -> None: ...
 
 class UnknownSequence(CacheError): ...
 class ClosedSequence(CacheError): ...

@@ -25,6 +25,7 @@ class Decoder:
     attentions: list[nn.Module]
     lens: LogitLens
     differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
+    trusted_tails: dict[int, int] = field(default_factory=dict)  # by layer: see tail.Tails
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the model still holds every module of it: users may replace a head or a layer."""

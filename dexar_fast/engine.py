@@ -28,6 +28,7 @@ from dexar_fast.generation import Prompt, truncate, without_logits
 from dexar_fast.memory import halving
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
+from dexar_fast.tail import Tails
 
 NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 
@@ -79,7 +80,10 @@ class Pass(Watcher):
         self._model = model
         self._prompt = prompt
         self._plan = plan
-        self._wanted = {id(prompt.decoder.attentions[i]) for i in plan.layers}
+        self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
+        decoder = prompt.decoder
+        layers = [(i, decoder.layers[i], decoder.attentions[i]) for i in plan.layers]
+        self._tails = Tails(layers, decoder.lens, decoder.trusted_tails)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_whole_prompt = False
@@ -99,7 +103,7 @@ class Pass(Watcher):
         decoder = self._prompt.decoder
         token = watcher.set(self)
         try:
-            with ExitStack() as stack, self._checks:
+            with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 for index in self._plan.layers:
                     stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
                     self._unchecked += [m for m in decoder.layers[index].modules() if m not in decoder.differentiable]
@@ -166,8 +170,11 @@ class Pass(Watcher):
                 "cross-attention and caches that drop keys are not supported"
             )
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._value = queries.detach().requires_grad_(), value
+        self._leaf, self._value = queries.detach(), value
         self._keys = self._keys_under(mask, value)
+        if self._tails.trusts(self._wanted[id(module)]):
+            return output
+        self._leaf.requires_grad_()
         torch.set_grad_enabled(True)
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
 
@@ -187,7 +194,7 @@ class Pass(Watcher):
                 return output
             hidden = hidden_states(output)
             with stage("VJP"):
-                u = self._vjp(hidden, norm_twice)
+                u = self._vjp(index, hidden, norm_twice)
             with stage("scoring"):
                 scored = self._plan.score(u[0], self._value[0], self._keys)
             with stage("aggregation"):
@@ -201,8 +208,15 @@ class Pass(Watcher):
         if watcher.get() is self and isinstance(output, Tensor) and output.is_floating_point():
             check_gradient(module, [x for x in args if isinstance(x, Tensor) and x.requires_grad], output)
 
-    def _vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
+    def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
+        if self._tails.trusts(index):
+            return self._tails.vjp(index, hidden, self._targets, norm_twice).view(self._leaf.shape)
+        u = self._recorded_vjp(hidden, norm_twice)
+        return self._tails.judged(index, hidden, self._targets, norm_twice, u)
+
+    def _recorded_vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
+        """By autograd, through the graph that the layer recorded."""
         lens = self._prompt.decoder.lens
         normed = lens.norm(hidden[:, -len(self._targets) :])
         if norm_twice:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from PIL import Image
 
 from dexar_fast import generation, loading, ops, question
@@ -69,8 +70,9 @@ class Explainer:
             sequence_norm=sequence_norm,
         )
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
-        self.backend = ops.plan(backend)[0].backend
+        self.backend = backend
         self.pool = pool
+        self.backends()
         self.decoder: Decoder | None = None  # of the model, once a prompt has run
 
     @classmethod
@@ -214,6 +216,12 @@ class Explainer:
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
         return self._stream(question.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
+
+    def backends(self) -> dict[str, str]:
+        """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
+        knobs, device = self.settings, torch.device(self.model.device).type
+        plan = ops.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
+        return {choice.op: choice.backend for choice in plan}
 
     def _read(self, images: list[Image.Image], prompt: str, response: str | None) -> Question:
         return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")

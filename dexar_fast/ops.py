@@ -1,4 +1,4 @@
-"""The operations of the pass: what each backend can take, and the torch backend.
+"""The operations of the pass: which backend takes them, and the torch backend, which takes everything.
 
 One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
 Nothing here knows about transformers, nothing above it about backends.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dexar_fast import cpp, operators
 from dexar_fast.errors import BackendError, InputError
 from dexar_fast.reference import rank_filter
 
@@ -21,6 +24,7 @@ MapFilter = tuple[Literal["rank"], int] | None
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp")
 BACKENDS = ("torch", "cpp", "triton")
+DEVICES = {"cpp": "cpu", "triton": "cuda"}
 ENVIRONMENT = "DEXAR_FAST_BACKEND"
 SCORE_BYTES = 64 * 2**20  # of one set of gradients [H, queries, keys]: queries are scored in blocks of that size
 SCORE_BYTES_ON_CPU = 8 * 2**20  # stays near the cores' caches
@@ -36,19 +40,56 @@ class Choice:
     reason: str
 
 
-def plan(backend: str = "auto") -> list[Choice]:
+def plan(
+    backend: str = "auto", *, device: str = "cpu", head_score: HeadScore = "max", map_filter: MapFilter = None
+) -> list[Choice]:
     """The backend of every operation for `backend`, which the environment's DEXAR_FAST_BACKEND overrides if "auto".
 
     Raises:
-        InputError: an unknown name. BackendError: a backend asked for by name that cannot run.
+        InputError: an unknown name. BackendError: a backend asked for by name that cannot run, or not with these knobs.
     """
     asked = os.environ.get(ENVIRONMENT, backend) if backend == "auto" else backend
     if asked not in ("auto", *BACKENDS):
         raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
-    if asked in ("cpp", "triton"):
-        raise BackendError(f"backend {asked!r} has no kernels in this version of dexar_fast: use backend='torch'")
-    reason = "asked for" if asked == "torch" else "the only backend of this version; runs on every device"
-    return [Choice(op, "torch", reason) for op in OPERATIONS]
+    scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
+    tail = "torch", "without autograd where the block is known and has agreed with it, else autograd"
+    return [Choice("head_score", *scoring), Choice("aggregate", *scoring), Choice("layer_tail_vjp", *tail)]
+
+
+@cache
+def _scoring(asked: str, device: str, plain: bool) -> tuple[str, str]:
+    """Backend and reason for scores and maps; plain: head_score "max" without a map filter."""
+    if asked == "torch":
+        return "torch", "asked for"
+    kernels = "cpp" if asked == "auto" else asked
+    obstacle = _obstacle(kernels, device, plain)
+    if obstacle is None:
+        return kernels, f"fused, on {cpp.best_instruction_set() if kernels == 'cpp' else device}"
+    if asked == "auto":
+        return "torch", f"runs everything on every device; no {kernels}: {obstacle}"
+    raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
+
+
+def _obstacle(kernels: str, device: str, plain: bool) -> str | None:
+    """Why the kernels of a backend cannot score; None if they can."""
+    if device != DEVICES[kernels]:
+        return f"it works on {DEVICES[kernels]}, not on {device}"
+    if not plain:
+        return "it has head_score='max' without map_filter only"
+    if kernels == "triton":
+        return None if find_spec("triton") else "triton is not installed"
+    return cpp.obstacle()
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The keys of a chunk as the fused kernels take them (`operators.head_score`)."""
+
+    visual: Tensor  # [N] int32 positions
+    text: Tensor  # [M] int32 positions
+    first: Tensor  # [C] int32
+    last: Tensor  # [C] int32
+    mask: Tensor | None  # [C, S] bool; None where each query attends to all keys from first to last
 
 
 @dataclass(frozen=True)
@@ -59,13 +100,16 @@ class Keys:
     text: Tensor  # [M] positions
     visual_mask: Tensor | None  # [C, N] bool
     text_mask: Tensor | None  # [C, M] bool
+    attendable: Tensor  # [C, S] bool
 
     @classmethod
     def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
         """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
         run, text, positions = _run(visual), text.to(attendable.device), visual.to(attendable.device)
-        masks = (None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text]))
-        return cls(positions if run is None else run, text, *masks)
+        of_visual, of_text = (
+            None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text])
+        )
+        return cls(positions if run is None else run, text, of_visual, of_text, attendable)
 
     @property
     def widest(self) -> int:
@@ -75,8 +119,37 @@ class Keys:
 
     def of_queries(self, rows: slice) -> Keys:
         """The same keys for some of the queries."""
-        masks = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
-        return Keys(self.visual, self.text, *masks)
+        of_visual, of_text = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
+        return Keys(self.visual, self.text, of_visual, of_text, self.attendable[rows])
+
+    @cached_property
+    def sight(self) -> Sight:
+        """The same as lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
+        seen, keys = self.attendable, self.attendable.shape[1]
+        position = torch.arange(keys, dtype=torch.int32, device=seen.device)
+        first = torch.where(seen, position, keys).amin(1).int()
+        last = torch.where(seen, position, -1).amax(1).int()
+        runs = bool((last - first + 1 == seen.sum(1)).logical_or(last < 0).all())
+        return Sight(position[self.visual], self.text.int(), first, last, None if runs else seen)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention keeps of its probabilities A = exp(scale <q, k> - L) for C queries."""
+
+    query: Tensor  # [C, H, D]
+    key: Tensor  # [H_kv, S, D]
+    log_sum_exp: Tensor  # [C, H] L
+    scale: float
+
+    def of_queries(self, rows: slice) -> Attention:
+        """The same for some of the queries."""
+        return Attention(self.query[rows], self.key, self.log_sum_exp[rows], self.scale)
+
+    def probabilities(self, keys: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        """A of some keys: [H, C, K]."""
+        logits = _products(self.query.to(dtype), self.key[:, keys].to(dtype))
+        return logits.mul_(self.scale).sub_(self.log_sum_exp.to(dtype).T[:, :, None]).exp_()
 
 
 @dataclass(frozen=True)
@@ -100,6 +173,8 @@ def attribute_layer(
     map_filter: MapFilter = None,
     grids: tuple[Tensor, ...] = (),
     with_range: bool = False,
+    attention: Attention | None = None,
+    backend: str = "auto",
 ) -> LayerAttribution:
     """Scores one layer's heads and sums their maps.
 
@@ -112,7 +187,12 @@ def attribute_layer(
         head_score, map_filter: the knobs of method.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
+        attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
+        backend: as `plan` takes it.
     """
+    scoring, _, _ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
+    if scoring.backend != "torch":
+        return _fused(u, value, keys.sight, attention, with_range)
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
     visual_value, text_value = value[:, keys.visual], value[:, keys.text]
@@ -120,7 +200,29 @@ def attribute_layer(
     row = u.element_size() * u.shape[1] * keys.widest
     size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
-    return _joined([_attribute(u[rows], visual_value, text_value, keys.of_queries(rows), *knobs) for rows in blocks])
+    return _joined(
+        [
+            _attribute(
+                u[rows],
+                visual_value,
+                text_value,
+                keys.of_queries(rows),
+                None if attention is None else attention.of_queries(rows),
+                *knobs,
+            )
+            for rows in blocks
+        ]
+    )
+
+
+def _fused(u: Tensor, value: Tensor, keys: Sight, attention: Attention | None, with_range: bool) -> LayerAttribution:
+    """By the kernel of the device."""
+    weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
+    visual_score, text_score, winner, smallest, token_map, unfiltered = operators.head_score(
+        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *weights
+    )
+    extremes = torch.stack([smallest.amin(), visual_score.amax()]) if with_range else None
+    return LayerAttribution(visual_score, text_score, winner, token_map, unfiltered, extremes)
 
 
 def _attribute(
@@ -128,13 +230,17 @@ def _attribute(
     visual_value: Tensor,
     text_value: Tensor,
     keys: Keys,
+    attention: Attention | None,
     head_score: HeadScore,
     map_filter: MapFilter,
     grids: tuple[Tensor, ...],
     with_range: bool,
 ) -> LayerAttribution:
-    visual = gradients(u, visual_value, keys.visual_mask)  # [H, C, N]
-    text = gradients(u, text_value, keys.text_mask)  # [H, C, M]
+    of_visual, of_text = (
+        None if attention is None else attention.probabilities(some, u.dtype) for some in (keys.visual, keys.text)
+    )
+    visual = gradients(u, visual_value, keys.visual_mask, of_visual)  # [H, C, N]
+    text = gradients(u, text_value, keys.text_mask, of_text)  # [H, C, M]
     largest, winner = _largest(text, keys.text)
     text_score = largest if head_score == "max" else score_heads(text, keys.text_mask, head_score)
     if map_filter is None:
@@ -177,12 +283,22 @@ def _range(gradient: Tensor, mask: Tensor | None) -> Tensor:
     return torch.stack([lowest.amin(), gradient.amax()])
 
 
-def gradients(u: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """G = relu(<u, V>) as [H, C, K] from u [C, H, D] and value [H_kv, K, D]; 0 where the mask [C, K] is False."""
-    queries, heads, dim = u.shape
-    grouped = u.view(queries, value.shape[0], -1, dim).permute(1, 2, 0, 3).reshape(value.shape[0], -1, dim)
-    product = torch.bmm(grouped, value.transpose(1, 2)).relu_().view(heads, queries, -1)
+def gradients(u: Tensor, value: Tensor, mask: Tensor | None, attention: Tensor | None = None) -> Tensor:
+    """G = relu(<u, V>) as [H, C, K] from u [C, H, D] and value [H_kv, K, D], times attention [H, C, K] where given.
+
+    0 where the mask [C, K] is False.
+    """
+    product = _products(u, value).relu_()
+    if attention is not None:
+        product *= attention
     return product if mask is None else product.masked_fill_(~mask, 0)
+
+
+def _products(rows: Tensor, keys: Tensor) -> Tensor:
+    """<rows, keys> as [H, C, K] from [C, H, D] and [H_kv, K, D]."""
+    queries, heads, dim = rows.shape
+    grouped = rows.reshape(queries, keys.shape[0], -1, dim).permute(1, 2, 0, 3).reshape(keys.shape[0], -1, dim)
+    return torch.bmm(grouped, keys.transpose(1, 2)).view(heads, queries, -1)
 
 
 def sums_over_heads(weights: Tensor, maps: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +345,7 @@ def _filter_gain(gradient: Tensor, filtered: Tensor) -> Tensor:
 
 def _run(positions: Tensor) -> slice | None:
     """The slice of consecutive positions; None if they are not."""
-    first, last = int(positions[0]), int(positions[-1])
+    first, last = (int(positions[0]), int(positions[-1])) if len(positions) else (0, -1)
     return slice(first, last + 1) if last + 1 - first == len(positions) else None
 
 

@@ -19,6 +19,20 @@ def gradient(u: Tensor, value: Tensor) -> Tensor:
     return torch.stack([(u[:, h] @ value[h // heads].T).relu() for h in range(u.shape[1])], dim=1)
 
 
+def attention(query: Tensor, key: Tensor, log_sum_exp: Tensor, scale: float) -> Tensor:
+    """A[t, h, j] = exp(scale <q[t, h], k[k(h), j]> - L[t, h]): what the attention gave each key, from what it kept.
+
+    Args:
+        query: [T, H, D] and key: [H_kv, S, D], as the attention product takes them.
+        log_sum_exp: [T, H], L = log sum_j exp(scale <q, k>) over the keys that query t attends to.
+    Returns:
+        [T, H, S]; without meaning for the keys that a query does not attend to.
+    """
+    heads = query.shape[1] // key.shape[0]
+    logits = torch.stack([query[:, h] @ key[h // heads].T for h in range(query.shape[1])], dim=1)
+    return (scale * logits - log_sum_exp[:, :, None]).exp()
+
+
 def head_score(gradients: Tensor, keys: Tensor, score: str | tuple[str, int] = "max") -> Tensor:
     """S[t, h]: the score of the keys marked in `keys` [T, S] bool, from gradients [T, H, S].
 

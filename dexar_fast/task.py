@@ -184,6 +184,7 @@ class Task:
             map_filter=chosen.map_filter,
             grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
             with_range=chosen.mode == "official",
+            backend=self._explainer.backend,
         )
         return engine.Plan(
             prompt=prompt,
@@ -205,7 +206,7 @@ class Task:
             "settings": asdict(self._explainer.settings) | {"layers": plan.layers},
             "prompt_tokens": plan.prompt,
             "chunk_size": chunk,
-            "backend": self._explainer.backend,
+            "backend": self._explainer.backends()["head_score"],
             "versions": {
                 "dexar_fast": __version__,
                 "torch": torch.__version__,

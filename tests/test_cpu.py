@@ -13,7 +13,7 @@ from dexar_fast import BackendError, cpu
 LINUX_X86 = platform.system() == "Linux" and platform.machine() == "x86_64"
 CPUINFO_NAMES = {"sse42": "sse4_2", "avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16"}
 REPORTED = (
-    "sse42", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512bf16",
+    "sse42", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16",
     "amx_tile", "amx_int8", "amx_bf16",
 )  # fmt: skip
 

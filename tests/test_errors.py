@@ -254,9 +254,9 @@ def test_unknown_values(knobs: dict[str, Any], words: str) -> None:
     refused(InputError, words, call=lambda: explainer(**knobs))
 
 
-@pytest.mark.parametrize("backend", ["cpp", "triton"])
-def test_a_backend_that_cannot_run(backend: str) -> None:
-    refused(BackendError, backend, "use backend='torch'", call=lambda: explainer(backend=backend))
+@pytest.mark.parametrize("knobs", [{"backend": "triton"}, {"backend": "cpp", "head_score": "mean"}])
+def test_a_backend_that_cannot_run(knobs: dict[str, Any]) -> None:
+    refused(BackendError, knobs["backend"], "use backend='torch'", call=lambda: explainer(**knobs))
 
 
 @pytest.mark.parametrize("knobs", [{"layers": [2]}, {"layers": [-3]}, {"layer_index": 2}])

@@ -1,16 +1,18 @@
 """What only a GPU can show: the same maps as on the CPU, times by its clock, its memory, the suite of benchmarks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from kernel_cases import CASES, check, name, problem
 
 from bench import command, gates, gpu, results
 from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
 from bench.timing import cuda_timer
-from dexar_fast import Explainer
+from dexar_fast import Explainer, operators
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.peak import peak
@@ -19,6 +21,29 @@ from dexar_fast.profile.timeline import STAGES
 from dexar_fast.profile.workload import workload
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case["dtype"] != torch.float64], ids=name)
+def test_triton_kernels_equal_the_reference(case: dict[str, Any]) -> None:
+    given = problem(case)
+    arguments = [x if x is None else moved(x) for x in given.arguments]
+    check(tuple(x.cpu() for x in operators.head_score(*arguments)), given)
+
+
+def moved(x: torch.Tensor) -> torch.Tensor:
+    """On the GPU, with the strides it had."""
+    there = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
+    return there.copy_(x)
+
+
+def test_explanations_are_the_same_on_triton() -> None:
+    model, inputs_for = build("llava-1.5-7b", "cuda", torch.float32, tiny=True)
+    found, wanted = (
+        Explainer(model, backend=backend).explain_inputs(inputs_for(), target_ids=[20, 30, 40])
+        for backend in ("triton", "torch")
+    )
+    for array in (*gates.COMPARED, "sequence_map"):
+        torch.testing.assert_close(getattr(found, array), getattr(wanted, array), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DIMENSIONS)

@@ -1,7 +1,8 @@
-"""The torch backend against the reference, operation by operation."""
+"""The operations against the reference, on torch and on the backend that is chosen (each kernel: test_kernels.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,13 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dexar_fast import BackendError, InputError, ops, reference
+from dexar_fast import ops, reference
 from dexar_fast.ops import Keys, LayerAttribution, attribute_layer
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DIM = 5
 SCORES: list[Any] = ["max", "mean", ("topk", 1), ("topk", 3), ("topk", 1000)]
 FIELDS = ("visual_score", "text_score", "token_map", "unfiltered_token_map")
+
+
+@pytest.fixture(autouse=True, scope="module", params=["torch", "auto"])
+def backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything on torch, and on what this machine takes by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ops.ENVIRONMENT, request.param)
+        yield
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -439,7 +448,7 @@ def test_the_filtered_weights_are_what_the_maps_were_summed_with(problem: Any) -
     assert (found.token_map <= weights.amax(1, keepdim=True) * found.unfiltered_token_map * (1 + 1e-12)).all()
 
 
-# Keys and backends
+# Keys
 
 
 def test_consecutive_positions_are_read_in_place() -> None:
@@ -455,30 +464,3 @@ def test_a_mask_is_kept_only_where_it_hides_something() -> None:
     rest = keys.of_queries(slice(1, 2))
     assert rest.visual_mask is None
     assert rest.text_mask is not None and rest.text_mask.tolist() == [[True] * 7]
-
-
-@pytest.mark.parametrize("name", ["auto", "torch"])
-def test_every_operation_has_a_backend_and_a_reason(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ops.ENVIRONMENT, raising=False)
-    choices = ops.plan(name)
-    assert tuple(choice.op for choice in choices) == ops.OPERATIONS
-    assert {choice.backend for choice in choices} == {"torch"}
-    assert all(choice.reason for choice in choices)
-
-
-@pytest.mark.parametrize("name", ["cpp", "triton"])
-def test_a_backend_that_cannot_run_is_refused(name: str) -> None:
-    with pytest.raises(BackendError, match=f"{name}.*use backend='torch'"):
-        ops.plan(name)
-
-
-def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'fast'.*auto, torch, cpp, triton"):
-        ops.plan("fast")
-
-
-def test_the_environment_decides_for_auto_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ops.ENVIRONMENT, "triton")
-    with pytest.raises(BackendError, match="triton"):
-        ops.plan("auto")
-    assert ops.plan("torch")[0].backend == "torch"

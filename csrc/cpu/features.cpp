@@ -87,6 +87,7 @@ CpuFeatures detect() {
   f.f16c = ymm && bit(one.ecx, 29);
   f.avx512f = zmm && bit(seven.ebx, 16);
   f.avx512bw = zmm && bit(seven.ebx, 30);
+  f.avx512dq = zmm && bit(seven.ebx, 17);
   f.avx512vl = zmm && bit(seven.ebx, 31);
   f.avx512vnni = zmm && bit(seven.ecx, 11);
   f.avx512bf16 = zmm && bit(seven_one.eax, 5);

@@ -1,0 +1,10 @@
+namespace {
+constexpr int kVectorBytes = 16;
+constexpr int kAccumulators = 12;
+}  // namespace
+
+#include "cpu/head_score_tile.h"
+
+namespace dexar {
+ScoreBlock portable_kernel(Type type) { return kernel_of(type); }
+}  // namespace dexar

@@ -1,0 +1,93 @@
+#include "head_score_binding.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "cpu/head_score.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using dexar::InstructionSet;
+using dexar::Type;
+using Address = std::uintptr_t;
+using Strided = std::pair<Address, std::array<int64_t, 3>>;  // data, strides in elements
+using List = std::pair<Address, int64_t>;                    // data, and its length or stride
+using Attention = std::tuple<Strided, Strided, Address, double>;  // query, key, log_sum_exp, scale
+
+constexpr std::array<std::pair<const char*, Type>, 4> kTypes{{{"float32", Type::kFloat32},
+                                                              {"float64", Type::kFloat64},
+                                                              {"bfloat16", Type::kBFloat16},
+                                                              {"float16", Type::kFloat16}}};
+constexpr std::array<std::pair<const char*, InstructionSet>, 3> kInstructionSets{
+    {{"portable", InstructionSet::kPortable},
+     {"avx2", InstructionSet::kAvx2},
+     {"avx512", InstructionSet::kAvx512}}};
+
+template <class Names>
+auto named(const Names& names, const std::string& name) {
+  for (const auto& [known, value] : names)
+    if (name == known) return value;
+  throw std::invalid_argument("head_score knows no " + name);
+}
+
+InstructionSet usable(const std::string& name) {
+  const InstructionSet asked = named(kInstructionSets, name), best = dexar::best_instruction_set();
+  if (asked > best) throw std::invalid_argument("this CPU, or this build, has no " + name);
+  return asked;
+}
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void head_score(const std::string& type, const std::array<int64_t, 5>& shape, const Strided& u,
+                const Strided& value, const List& visual, const List& text,
+                const std::pair<Address, Address>& bounds, const List& mask, const Attention& attention,
+                const std::array<Address, 6>& outputs, const std::string& instructions, int threads) {
+  dexar::HeadScore p{};
+  p.type = named(kTypes, type);
+  p.queries = shape[0], p.heads = shape[1], p.kv_heads = shape[2], p.keys = shape[3], p.dim = shape[4];
+  p.u = at<void>(u.first), p.value = at<void>(value.first);
+  for (int i = 0; i < 3; ++i) p.u_stride[i] = u.second[i], p.value_stride[i] = value.second[i];
+  p.visual = at<int32_t>(visual.first), p.visual_count = visual.second;
+  p.text = at<int32_t>(text.first), p.text_count = text.second;
+  p.first = at<int32_t>(bounds.first), p.last = at<int32_t>(bounds.second);
+  p.mask = at<uint8_t>(mask.first), p.mask_stride = mask.second;
+  const auto& [query, key, log_sum_exp, scale] = attention;
+  p.query = at<void>(query.first), p.key = at<void>(key.first);
+  for (int i = 0; i < 3; ++i) p.query_stride[i] = query.second[i], p.key_stride[i] = key.second[i];
+  p.log_sum_exp = at<void>(log_sum_exp), p.scale = scale;
+  p.visual_score = at<void>(outputs[0]), p.text_score = at<void>(outputs[1]),
+  p.text_winner = at<int64_t>(outputs[2]);
+  p.smallest = at<void>(outputs[3]), p.token_map = at<void>(outputs[4]),
+  p.unfiltered_map = at<void>(outputs[5]);
+  const InstructionSet chosen = usable(instructions);
+  py::gil_scoped_release release;
+  dexar::head_score(p, chosen, threads);
+}
+
+std::string best() {
+  for (const auto& [name, value] : kInstructionSets)
+    if (value == dexar::best_instruction_set()) return name;
+  return "";
+}
+
+}  // namespace
+
+void bind_head_score(py::module_& m) {
+  m.def("head_score", &head_score, py::arg("type"), py::arg("shape"), py::arg("u"), py::arg("value"),
+        py::arg("visual"), py::arg("text"), py::arg("bounds"), py::arg("mask"), py::arg("attention"),
+        py::arg("outputs"), py::arg("instructions"), py::arg("threads"),
+        "csrc/cpu/head_score.h: head_score, over the memory at the given addresses, which nothing here can "
+        "check");
+  m.def("best_instruction_set", &best, "csrc/cpu/head_score.h: best_instruction_set");
+}

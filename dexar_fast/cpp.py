@@ -1,0 +1,137 @@
+"""The C++ backend: csrc/cpu on torch tensors. All that must hold for their addresses to be read is checked here."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from dexar_fast import cpu
+from dexar_fast.errors import BackendError, InputError
+
+INSTRUCTION_SETS = ("portable", "avx2", "avx512")  # slowest first
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+Scored = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@cache
+def obstacle() -> str | None:
+    """Why nothing here can run on this machine; None if it can."""
+    try:
+        cpu.detect()
+    except BackendError as error:
+        return f"the C++ extension is {error}"
+    return None
+
+
+def best_instruction_set() -> str:
+    """The one of INSTRUCTION_SETS that this CPU runs fastest."""
+    from dexar_fast import _C
+
+    return _C.best_instruction_set()
+
+
+def head_score(
+    u: Tensor,
+    value: Tensor,
+    visual: Tensor,
+    text: Tensor,
+    first: Tensor,
+    last: Tensor,
+    mask: Tensor | None,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    log_sum_exp: Tensor | None = None,
+    scale: float = 1.0,
+    instructions: str | None = None,
+) -> Scored:
+    """`operators.head_score` on the CPU, by csrc/cpu/head_score.h, on torch's number of threads.
+
+    Args:
+        instructions: one of INSTRUCTION_SETS; None is the best this CPU has.
+    Raises:
+        InputError: arguments that do not fit each other.
+    """
+    from dexar_fast import _C
+
+    _check(u, value, (visual, text), (first, last), mask)
+    query, key, log_sum_exp = _attention(u, value, query, key, log_sum_exp)
+    queries, heads, dim = u.shape
+    outputs = empty_outputs(u, len(visual))
+    mask = None if mask is None else mask.contiguous()
+    visual, text, first, last = (x.to(torch.int32).contiguous() for x in (visual, text, first, last))
+    _C.head_score(
+        str(u.dtype).removeprefix("torch."),
+        (queries, heads, *value.shape[:2], dim),
+        _strided(u),
+        _strided(value),
+        (visual.data_ptr(), len(visual)),
+        (text.data_ptr(), len(text)),
+        (first.data_ptr(), last.data_ptr()),
+        (_address(mask), value.shape[1]),
+        (_strided(query), _strided(key), _address(log_sum_exp), scale),
+        [output.data_ptr() for output in outputs],
+        instructions or best_instruction_set(),
+        torch.get_num_threads(),
+    )
+    return outputs
+
+
+def empty_outputs(u: Tensor, visual: int) -> Scored:
+    """The uninitialised results of scoring u [T, H, D] with N visual keys."""
+    queries, heads, _ = u.shape
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    scores = [u.new_empty((queries, heads), dtype=dtype) for _ in range(3)]
+    maps = [u.new_empty((queries, visual), dtype=dtype) for _ in range(2)]
+    return scores[0], scores[1], u.new_empty((queries, heads), dtype=torch.int64), scores[2], maps[0], maps[1]
+
+
+def _strided(x: Tensor | None) -> tuple[int, tuple[int, ...]]:
+    """Address and strides."""
+    return (0, (0, 0, 0)) if x is None else (x.data_ptr(), x.stride())
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _attention(
+    u: Tensor, value: Tensor, query: Tensor | None, key: Tensor | None, log_sum_exp: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Query, key and a dense log_sum_exp of the sums' dtype; nothing if there is no query."""
+    if query is None and key is None and log_sum_exp is None:
+        return None, None, None
+    if query is None or key is None or log_sum_exp is None:
+        raise InputError("query, key and log_sum_exp are given together or not at all")
+    if any(x.device.type != "cpu" for x in (query, key, log_sum_exp)):
+        raise InputError("backend 'cpp' works on CPU tensors")
+    if (query.shape, key.shape, log_sum_exp.shape) != (u.shape, value.shape, u.shape[:2]):
+        raise InputError("query is shaped as u, key as value, and log_sum_exp [T, H]")
+    if query.dtype != u.dtype or key.dtype != u.dtype:
+        raise InputError(f"query and key must be {u.dtype} as u is, not {query.dtype} and {key.dtype}")
+    return query, key, log_sum_exp.to(torch.promote_types(u.dtype, torch.float32)).contiguous()
+
+
+def _check(u: Tensor, value: Tensor, keys: tuple[Tensor, ...], bounds: tuple[Tensor, ...], mask: Tensor | None) -> None:
+    given = [u, value, *keys, *bounds, *([] if mask is None else [mask])]
+    if any(x.device.type != "cpu" for x in given):
+        raise InputError("backend 'cpp' works on CPU tensors")
+    if u.dtype != value.dtype or u.dtype not in DTYPES:
+        raise InputError(f"u and value must be of one dtype among {DTYPES}, not {u.dtype} and {value.dtype}")
+    if u.ndim != 3 or value.ndim != 3 or u.shape[2] != value.shape[2] or not _divides(value.shape[0], u.shape[1]):
+        raise InputError(f"u [T, H, D] and value [H_kv, S, D] do not fit: {list(u.shape)} and {list(value.shape)}")
+    for positions in keys:
+        if positions.ndim != 1 or (
+            len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < value.shape[1]
+        ):
+            raise InputError(f"positions of keys must be one list from 0 to {value.shape[1] - 1}")
+    if any(bound.shape != u.shape[:1] for bound in bounds):
+        raise InputError(f"first and last must hold one position for each of {u.shape[0]} queries")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (u.shape[0], value.shape[1])):
+        raise InputError(f"the mask must be bool [{u.shape[0]}, {value.shape[1]}], not {mask.dtype} {list(mask.shape)}")
+
+
+def _divides(kv_heads: int, heads: int) -> bool:
+    return kv_heads > 0 and heads % kv_heads == 0

@@ -1,0 +1,163 @@
+"""What the Triton kernels take of a GPU, compiled for it without one: `python -m dexar_fast.kernels.compile`.
+
+A line a kernel, shape and architecture: registers a thread, bytes spilled, shared memory, and how many programs fit on
+a multiprocessor at once, with what limits their number. Ends with status 1 where a kernel spills, other than for the
+reason that head_score.Tiles gives.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+REGISTERS, THREADS, WARP = 65536, 2048, 32  # of a multiprocessor; of a warp
+SHARED = {80: 164, 90: 228, 100: 228}  # KiB of a multiprocessor (CUDA C++ Programming Guide, compute capabilities)
+RESERVED = 1024  # bytes of shared memory that the system takes of each program
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+POINTERS = {
+    "visual_ptr": "*i32",
+    "text_ptr": "*i32",
+    "first_ptr": "*i32",
+    "last_ptr": "*i32",
+    "mask_ptr": "*u8",
+    "winner_ptr": "*i64",
+}  # others: float32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Heads of a model, and its visual tokens in a usual image."""
+
+    name: str
+    heads: int
+    kv_heads: int
+    dim: int
+    visual: int
+
+
+SHAPES = (
+    Shape("LLaVA-1.5-7B", 32, 32, 128, 576),
+    Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024),
+    Shape("PaliGemma-3B", 8, 1, 256, 256),
+)
+QUERIES = 64
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one kernel on one architecture."""
+
+    registers: int  # a thread
+    spilled: int  # bytes a thread
+    shared: int  # bytes a program
+    programs: int  # on a multiprocessor at once
+    limit: str
+
+
+def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False) -> Usage:
+    """Compiles a kernel as its launcher would, for dense u, V, q and k without a mask."""
+    tiles = Tiles.of(dtype, QUERIES, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
+    constants = {
+        "GROUP": shape.heads // shape.kv_heads,
+        "DIM": shape.dim,
+        "HAS_MASK": False,
+        "ATTENDED": attended,
+        "WIDEN": False,
+        "BLOCK_R": tiles.rows,
+        "BLOCK_T": tiles.queries,
+        "BLOCK_N": tiles.keys,
+        "BLOCK_D": tiles.dim,
+        "stride_ud": 1,
+        "stride_vd": 1,
+        "stride_qd": 1,
+        "stride_kd": 1,
+        "stride_mt": 0,
+    }
+    names = kernel.arg_names
+    constants = {name: value for name, value in constants.items() if name in names}
+    signature = {name: "constexpr" if name in constants else _type(name, dtype) for name in names}
+    aligned = [
+        i for i, name in enumerate(names) if (name not in constants and name.startswith("stride")) or "_ptr" in name
+    ]
+    source = ASTSource(
+        kernel,
+        signature,
+        {(names.index(name),): value for name, value in constants.items()},
+        {(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
+    target = GPUTarget("cuda", capability, WARP)
+    built = triton.compile(source, target=target, options={"num_warps": tiles.warps, "num_stages": tiles.stages})
+    registers, spilled = _resources(built.asm["cubin"])
+    shared = built.metadata.shared
+    limits = {
+        "registers": REGISTERS // (_rounded(registers, 8) * WARP * tiles.warps),
+        "shared memory": SHARED[capability] * 1024 // (shared + RESERVED),
+        "threads": THREADS // (WARP * tiles.warps),
+    }
+    limit = min(limits, key=lambda name: limits[name])
+    return Usage(registers, spilled, shared, limits[limit], limit)
+
+
+def _type(name: str, dtype: torch.dtype) -> str:
+    if name in ("u_ptr", "value_ptr", "query_ptr", "key_ptr"):
+        return TYPES[dtype]
+    if name == "scale":
+        return "fp32"
+    return POINTERS.get(name, "*fp32") if name.endswith("_ptr") else "i32"
+
+
+def _rounded(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of local memory a thread. A kernel without arrays of its own spills all that it has there."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        shown = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (re.findall(rf"{name}:(\d+)", shown)[-1] for name in ("REG", "STACK", "LOCAL"))
+    return int(registers), int(stack) + int(local)
+
+
+def rows() -> Iterator[tuple[str, Usage, bool]]:
+    """Every kernel at every shape, in bfloat16 and float32, on every architecture.
+
+    And whether it may spill; x A: with attention.
+    """
+    for capability in SHARED:
+        for shape in SHAPES:
+            for dtype in (torch.bfloat16, torch.float32):
+                for kernel, attended in product((score_kernel, map_kernel), (False, True)):
+                    name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
+                    name += f" {kernel.__name__ + ' x A' * attended:17}"
+                    excused = attended and dtype == torch.float32 and shape.dim > 128
+                    yield name, usage(kernel, shape, dtype, capability, attended), excused
+
+
+def main() -> int:
+    """Prints the table; 1 where a kernel spills."""
+    print(f"{'':50} registers  spilled  shared memory  programs a multiprocessor")
+    spilled = False
+    for name, used, excused in rows():
+        print(f"{name} {used.registers:9} {used.spilled:6} B {used.shared:12} B  {used.programs:3}, by {used.limit}")
+        spilled |= used.spilled > 0 and not excused
+    return int(spilled)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The Triton kernels in Triton's interpreter, against the reference: run by test_triton.py under TRITON_INTERPRET=1.
+
+Triton reads the variable when it is first imported, so this needs a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from bounded import bound
+from dexar_fast.kernels import head_score as kernels
+from kernel_cases import CASES, NAMES, Guarded, check, name, problem
+
+from dexar_fast import InputError
+
+SMALL = {"dim": 20, "visual": "run", "dtype": torch.float32, "heads": (2, 2), "keys": 40, "queries": 5,
+         "sight": "causal", "layout": "contiguous", "values": "normal", "attended": False}  # fmt: skip
+INTERPRETED = [case for case in CASES if case["dtype"] != torch.float64]
+
+
+@pytest.fixture(autouse=True)
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Results are poison until they are written, and nothing is written or read beside an array."""
+    outputs = Guarded()
+    monkeypatch.setattr(kernels, "empty_outputs", outputs)
+    bound(monkeypatch, kernels.score_kernel, kernels.map_kernel)
+    yield
+    outputs.check()
+
+
+@pytest.mark.parametrize("case", INTERPRETED, ids=name)
+def test_equals_the_reference(case: dict[str, Any]) -> None:
+    given = problem(case)
+    check(kernels.head_score(*given.arguments), given)
+
+
+def test_the_first_of_equal_keys_wins() -> None:
+    given = problem(SMALL | {"keys": 300, "attended": True})
+    for x in (given.u, given.value, *vars(given.attention).values()):
+        if isinstance(x, torch.Tensor):
+            x.fill_(0.5)
+    assert torch.equal(kernels.head_score(*given.arguments)[2], torch.zeros(5, 4, dtype=torch.int64))
+
+
+def test_heads_summed_apart_are_all_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More groups of heads than divide their number, and a single one."""
+    given = problem(SMALL | {"heads": (7, 1)})
+    for programs in (1, 3, 128):
+        monkeypatch.setattr(kernels, "PROGRAMS", programs)
+        check(kernels.head_score(*given.arguments), given)
+
+
+@pytest.mark.parametrize("visual_key", [True, False])
+def test_bad_values_reach_all_that_they_enter_and_nothing_else(visual_key: bool) -> None:
+    given = problem(SMALL)
+    given.u.abs_()
+    key = int((given.visual if visual_key else given.text)[3])
+    given.attendable[0, key] = False
+    clean = dict(zip(NAMES, kernels.head_score(*given.arguments), strict=True))
+    given.value[1, key, 2] = torch.nan
+    found = dict(zip(NAMES, kernels.head_score(*given.arguments), strict=True))
+    for result in NAMES:
+        assert torch.equal(found[result][0], clean[result][0]), result
+    touched = found["visual_score" if visual_key else "text_score"]
+    assert touched[1:, 2:].isnan().all() and touched[:, :2].isfinite().all()
+    assert found["smallest"][1:, 2:].isnan().all() == visual_key and found["smallest"][:, :2].isfinite().all()
+    assert found["token_map"][1:].isnan().any(1).all()
+    assert (found["text_winner"][1:, 2:] == -1).all() != visual_key
+    others = given.visual != key
+    assert torch.equal(found["unfiltered_token_map"][:, others], clean["unfiltered_token_map"][:, others])
+
+
+def test_double_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="use backend='torch'"):
+        kernels.head_score(*problem(SMALL | {"dtype": torch.float64}).arguments)

@@ -1,0 +1,131 @@
+"""One change each to the source of a kernel that its tests must notice: `python tests/mutations.py` tries them all.
+
+Every mask, bound and tail is removed in turn, and so is what keeps NaN, zeros and ties as they are. C++ mutants are of
+the portable path, which is compiled from the same lines as the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TILE, THREADS, TRITON = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp", "kernels/head_score.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In a file, the one place that reads `old` reads `new`; nothing changes where that is empty."""
+
+    file: str
+    old: str
+    new: str
+    sanitized: bool = False  # it reads or writes past an array, which only the sanitizers can be sure to see
+
+    at: int | None = None  # where in the file, if not at the one place
+
+    def source(self) -> str:
+        text = (ROOT / self.file).read_text()
+        if not self.old:
+            return text
+        assert self.at is not None or text.count(self.old) == 1, f"{self.file} must hold {self.old!r} once"
+        at = text.index(self.old, self.at)
+        return text[:at] + self.new + text[at + len(self.old) :]
+
+
+def masks_of(file: str) -> Iterator[Mutation]:
+    """Each mask of a load or store of a Triton kernel made true; of one that is several joined, each of these."""
+    for match in re.finditer(r"mask=((?:\[[^]]*]|[^,()[\]])+)", (ROOT / file).read_text()):
+        at = match.start(1)
+        for part in match[1].split(" & "):
+            yield Mutation(file, part, f"({part} == {part})", at=at)
+            at += len(part) + len(" & ")
+
+
+CPP = [
+    # attendable keys
+    Mutation(TILE, "(first <= here) & (here <= last)", "(here <= last)"),
+    Mutation(TILE, "(first <= here) & (here <= last)", "(first <= here)"),
+    Mutation(TILE, "(first <= here)", "(first < here)"),
+    Mutation(TILE, "(here <= last)", "(here < last)"),
+    Mutation(TILE, "p_.mask || position < all_from_", "position < all_from_"),
+    Mutation(TILE, "|| position < all_from_ ||", "||"),
+    Mutation(TILE, " || position > all_to_;", ";"),
+    Mutation(TILE, "if (first_[i] > all_from_) all_from_ = first_[i];", ""),
+    Mutation(TILE, "if (last_[i] < all_to_) all_to_ = last_[i];", ""),
+    Mutation(TILE, " + position]) seen[i] = 0;", " + position]) seen[i] = -1;"),
+    Mutation(TILE, "take<kVisual>(seen ? g : Vec{}, seen", "take<kVisual>(g, seen"),
+    Mutation(TILE, "smallest = seen & (", "smallest = ("),
+    # NaN, zeros and ties
+    Mutation(TILE, "product[i][v] <= 0 ? Vec{} : product[i][v]", "product[i][v]"),
+    Mutation(TILE, "product[i][v] <= 0 ? Vec{} : product[i][v]", "product[i][v] > 0 ? product[i][v] : Vec{}"),
+    Mutation(TILE, "(g > largest) | (g != g)", "(g > largest)"),
+    Mutation(TILE, "(g > largest) | (g != g)", "(g >= largest) | (g != g)"),
+    Mutation(TILE, "((g < smallest) | (g != g))", "(g < smallest)"),
+    Mutation(TILE, "text_.largest[i] > 0 ? text_.winner[i] : -1", "text_.winner[i]"),
+    Mutation(TILE, "difference <= 0 ? Vec{} : difference", "difference"),
+    # tails of tiles, blocks and rows
+    Mutation(TILE, "tile.size - k < kKeys ? tile.size - k : kKeys", "kKeys", sanitized=True),
+    Mutation(TILE, "here = key + k < count ? key + k : count - 1", "here = key + k", sanitized=True),
+    Mutation(TILE, "i < b_.queries ? T(widen(row[", "true ? T(widen(row[", sanitized=True),
+    Mutation(TILE, "b_.first + (i < b_.queries ? i : 0)", "b_.first + i", sanitized=True),
+    Mutation(TILE, "i < kLanes && at + i < b_.queries", "i < kLanes", sanitized=True),
+    Mutation(TILE, "dim - line < kLine ? dim : line + kLine", "line + kLine"),
+    Mutation(TILE, "i < p_.visual_count * b_.width; ++i) filtered_", "i < 0; ++i) filtered_"),
+    # layouts, numbers, heads
+    Mutation(TILE, "head / (p_.heads / p_.kv_heads)", "head % p_.kv_heads"),
+    Mutation(TILE, "return step == 1 ? row : converted(row, step, copy);", "return row;"),
+    Mutation(TILE, "widen(row[d * step])", "widen(row[d])"),
+    Mutation(TILE, " | special | ", " | "),
+    Mutation(TILE, " | (x.bits & 0x8000u) << 16", ""),
+    Mutation(THREADS, "slot == 0 ? partial[k * block.width + i] : sum + partial", "slot == 0 ? partial[k * block.width + i] : partial"),  # noqa: E501
+    Mutation(THREADS, "(slot + 1) * p.heads / slots}", "(slot + 1) * (p.heads / slots)}"),
+    Mutation(THREADS, "std::min(kQueries, p.queries - first)", "kQueries", sanitized=True),
+    Mutation(THREADS, "std::min(kKeysAtOnce, p.visual_count - n)", "kKeysAtOnce", sanitized=True),
+    # attention probabilities
+    Mutation(TILE, "if (kAttended) g *= ", "if (false) g *= "),
+    Mutation(TILE, "if (kAttended) pack_attention(head);", "if (kAttended && !head) pack_attention(head);"),
+    Mutation(TILE, " * T(p_.scale) - ", " - "),
+    Mutation(TILE, " - vector(log_sum_exp_ + at)", ""),
+    Mutation(TILE, "rows_of(p_.key, p_.key_stride, kv_head,", "rows_of(p_.key, p_.key_stride, 0,"),
+    Mutation(TILE, "i < b_.queries ? rows[", "true ? rows[", sanitized=True),
+    Mutation(TILE, "x < S::kLowest ? Vec{} : ", ""),
+    Mutation(TILE, "x > S::kHighest ? Vec{} + T(__builtin_inf()) : power", "power"),
+    Mutation(TILE, "return x != x ? x : normal;", "return normal;"),
+    Mutation(TILE, " - n * S::kLn2Rest;", ";"),
+]  # fmt: skip
+
+IN_TRITON = [
+    # attendable keys
+    Mutation(TRITON, "(positions[None, :] >= first[:, None]) & ", ""),
+    Mutation(TRITON, " & (positions[None, :] <= last[:, None])", ""),
+    Mutation(TRITON, "positions[None, :] >= first", "positions[None, :] > first"),
+    Mutation(TRITON, "positions[None, :] <= last", "positions[None, :] < last"),
+    Mutation(TRITON, "<= last[:, None]) & mask_k[None, :]", "<= last[:, None])"),
+    Mutation(TRITON, "    if HAS_MASK:", "    if False:"),
+    Mutation(TRITON, "return tl.where(seen, g, 0.0)", "return g"),
+    # NaN, zeros and ties
+    Mutation(TRITON, "g = tl.where(product <= 0, 0.0, product)", "g = product"),
+    Mutation(TRITON, "g = tl.where(product <= 0, 0.0, product)", "g = tl.where(product > 0, product, 0.0)"),
+    Mutation(TRITON, "tl.where((g > largest) | (g != g), g, largest)", "tl.where(g > largest, g, largest)"),
+    Mutation(TRITON, "seen & (g < smallest)", "g < smallest"),
+    Mutation(TRITON, "better = (g > largest) | (g != g)", "better = g > largest"),
+    Mutation(TRITON, "better = (g > largest) | (g != g)", "better = (g >= largest) | (g != g)"),
+    Mutation(TRITON, 'tl.where(bad, float("nan"), tl.max(values, axis=1))', "tl.max(tl.where(values != values, 0.0, values), axis=1)"),  # noqa: E501
+    Mutation(TRITON, "tl.where(visual_score != visual_score, visual_score, tl.min(smallest, axis=1))", "tl.min(smallest, axis=1)"),  # noqa: E501
+    Mutation(TRITON, "tl.where(text_score > 0, won, -1)", "won"),
+    Mutation(TRITON, "tl.where(difference <= 0, 0.0, difference)", "difference"),
+    # tails, beside the masks of loads and stores
+    Mutation(TRITON, "tl.minimum((split + 1) * kv_heads_each, kv_heads)", "(split + 1) * kv_heads_each"),
+    Mutation(TRITON, "offs_r // GROUP, kv_head * GROUP + offs_r % GROUP", "offs_r // GROUP, offs_r % GROUP"),
+    Mutation(TRITON, "value, key = value_ptr + head // GROUP * stride_vh,", "value, key = value_ptr,"),
+    # attention probabilities
+    Mutation(TRITON, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
+    Mutation(TRITON, "logits * scale - log_sum_exp", "logits - log_sum_exp"),
+    Mutation(TRITON, " - log_sum_exp[:, None])", ")"),
+    Mutation(TRITON, "key_ptr += kv_head * stride_kh", "key_ptr += 0"),
+    Mutation(TRITON, "key_ptr + head // GROUP * stride_kh", "key_ptr"),
+    *masks_of(TRITON),
+]  # fmt: skip

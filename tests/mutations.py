@@ -1,0 +1,162 @@
+"""Removes each mask, bound and tail of the kernels in turn: `python tests/mutations.py [part of a file's name]`.
+
+Each mutant of mutants.py is put in place of the kernel in a run of the kernel's own tests. One that no test notices is
+printed, and the status is 1. Mutants run side by side, one a core, each in a fork of this process, which has imported
+already what their tests need.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+
+os.environ["TRITON_INTERPRET"] = os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pybind11
+import pytest
+import torch._dynamo  # noqa: F401  what the tests of both kinds import, before the forks
+from mutants import CPP, IN_TRITON, ROOT, THREADS, TILE, TRITON, Mutation
+
+UNITS = {TILE: "csrc/cpu/head_score_portable.cpp", THREADS: THREADS}  # what is compiled again
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+MODULE = '#include "head_score_binding.h"\nPYBIND11_MODULE(_C, m) { bind_head_score(m); }\n'
+CPP_TESTS = [
+    "tests/test_kernels.py",
+    "-k",
+    "not sanitizers and not registered and not torch and not compiled and not reaches",
+]
+TRITON_TESTS = ["tests/interpreted.py", "-k", "not 1025 and not 130"]  # the slowest cases show nothing more
+SURVIVED, KILLED, BROKEN = 0, 1, 3
+SECONDS = 120  # a mutant that runs longer is killed
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The objects that a mutant is linked with."""
+
+    folder: Path
+
+    @classmethod
+    def furnished(cls, folder: Path) -> Workshop:
+        shop = cls(folder)
+        (folder / "module.cpp").write_text(MODULE)
+        kernels = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
+        for path in (*kernels, ROOT / "csrc" / "head_score_binding.cpp", folder / "module.cpp"):
+            shop.compile(path, False, folder / f"{path.stem}.o")
+        shop.compile(ROOT / "tests" / "sanitized.cpp", True, folder / "sanitized.o")
+        return shop
+
+    def compile(self, source: Path, sanitized: bool, output: Path) -> None:
+        python = Path(sys.base_prefix) / "include" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        includes = [f"-I{pybind11.get_include()}", f"-I{python}"]
+        kind = SANITIZE if sanitized else []
+        subprocess.run(["g++", *FLAGS, *includes, *kind, "-c", str(source), "-o", str(output)], check=True)
+
+    def program(self, mutation: Mutation, folder: Path) -> Path:
+        """The mutant linked in `folder`, as the sanitizers' program or as an extension module."""
+        sanitized, unit = mutation.sanitized, Path(UNITS[mutation.file])
+        source = folder / unit.name
+        text = (ROOT / unit).read_text()
+        if mutation.file == str(unit):
+            text = mutation.source()
+        else:
+            (folder / "mutant.h").write_text(mutation.source())
+            text = text.replace(f'"cpu/{Path(mutation.file).name}"', f'"{folder / "mutant.h"}"')
+        source.write_text(text)
+        self.compile(source, sanitized, folder / "mutant.o")
+        bindings = ("module", "head_score_binding")
+        left_out = (unit.stem, *(bindings if sanitized else ["sanitized"]))
+        others = [str(path) for path in sorted(self.folder.glob("*.o")) if path.stem not in left_out]
+        program = folder / "_C.so"
+        kind = SANITIZE if sanitized else ["-shared"]
+        subprocess.run(["g++", *FLAGS, *kind, *others, str(folder / "mutant.o"), "-o", str(program)], check=True)
+        return program
+
+
+def survives(shop: Workshop, mutation: Mutation) -> bool:
+    """Whether the tests pass all the same."""
+    with tempfile.TemporaryDirectory(dir=shop.folder) as name:
+        folder = Path(name)
+        if mutation.file == TRITON:
+            mutant = folder / "mutant.py"
+            mutant.write_text(mutation.source())
+            return passes("dexar_fast.kernels.head_score", mutant, TRITON_TESTS)
+        program = shop.program(mutation, folder)
+        if mutation.sanitized:
+            return subprocess.run([program], capture_output=True, timeout=60).returncode == 0
+        return passes("dexar_fast._C", program, CPP_TESTS)
+
+
+def passes(name: str, mutant: Path, tests: Sequence[str]) -> bool:
+    """Whether tests pass with the mutant for the module of that name; in this process, which must end afterwards."""
+    parent, _, last = name.rpartition(".")
+    __import__(parent)
+    spec = spec_from_file_location(name, mutant)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    setattr(sys.modules[parent], last, module)
+    with redirect_stdout(StringIO()):
+        return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", *tests]) == pytest.ExitCode.OK
+
+
+def forked(shop: Workshop, mutation: Mutation) -> int:
+    """Tries a mutant in a process of its own, which memory written at random or a loop without end may cost."""
+    if process := os.fork():
+        return process
+    signal.alarm(SECONDS)
+    status = BROKEN
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        status = SURVIVED if survives(shop, mutation) else KILLED
+    finally:
+        os._exit(status)
+
+
+def tried(shop: Workshop, mutations: Iterable[Mutation]) -> Iterator[tuple[Mutation, bool]]:
+    """Each mutant, as it is done with, and whether it survives."""
+    running: dict[int, Mutation] = {}
+    left = iter(mutations)
+    while True:
+        for mutation in islice(left, (os.cpu_count() or 1) - len(running)):
+            running[forked(shop, mutation)] = mutation
+        if not running:
+            return
+        process, status = os.wait()
+        mutation = running.pop(process)
+        assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) != BROKEN, f"this mutant does not run: {mutation}"
+        yield mutation, status == SURVIVED
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    part = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [mutation for mutation in (*CPP, *IN_TRITON) if part in mutation.file]
+    whole = sorted({(mutation.file, mutation.sanitized) for mutation in chosen})
+    left = 0
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Workshop.furnished(Path(folder))
+        for mutation, passed in tried(shop, [Mutation(file, "", "", sanitized) for file, sanitized in whole]):
+            assert passed, f"{mutation.file}: the tests fail as it is"
+        for number, (mutation, survived) in enumerate(tried(shop, chosen), 1):
+            left += survived
+            said = "SURVIVES" if survived else "killed"
+            print(f"{number}/{len(chosen)} {said}: {mutation.old} -> {mutation.new}", flush=True)
+    print(f"{left} mutants survive")
+    return int(left > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

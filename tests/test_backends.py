@@ -1,0 +1,112 @@
+"""Which backend takes an operation, what is said where none can, and that the explanation is the same on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+import zoo
+
+from dexar_fast import BackendError, Explainer, InputError, cpp, ops
+
+SCORING = ("head_score", "aggregate")
+
+
+def scoring_backend(name: str, **knobs: Any) -> str:
+    """The one backend of both scoring operations."""
+    (backend,) = {choice.backend for choice in ops.plan(name, **knobs) if choice.op in SCORING}
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ops.ENVIRONMENT, raising=False)
+
+
+@pytest.mark.parametrize("name", ["auto", "torch", "cpp"])
+def test_every_operation_has_a_backend_and_a_reason(name: str) -> None:
+    choices = ops.plan(name)
+    assert tuple(choice.op for choice in choices) == ops.OPERATIONS
+    assert all(choice.backend in ops.BACKENDS and choice.reason for choice in choices)
+
+
+def test_auto_takes_cpp_for_what_it_covers() -> None:
+    assert scoring_backend("auto") == "cpp"
+    for knobs in ({"head_score": "mean"}, {"head_score": ("topk", 2)}, {"map_filter": ("rank", 5)}, {"device": "cuda"}):
+        assert scoring_backend("auto", **knobs) == "torch"
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+def test_triton_is_taken_on_a_gpu_by_name() -> None:
+    assert scoring_backend("triton", device="cuda") == "triton"
+
+
+def test_auto_takes_torch_where_the_extension_is_missing(without_extension: None) -> None:
+    with fresh():
+        assert scoring_backend("auto") == "torch"
+        assert "not built" in ops.plan()[0].reason
+        with pytest.raises(BackendError, match=r"'cpp' cannot run: .*not built.*use backend='torch'"):
+            ops.plan("cpp")
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """What was found out about the machine is forgotten before and after."""
+    known = ops._scoring, cpp.obstacle
+    for function in known:
+        function.cache_clear()
+    yield
+    for function in known:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "words"),
+    [
+        ("triton", {}, "on cuda, not on cpu"),
+        ("triton", {"device": "cuda", "map_filter": ("rank", 5)}, "head_score='max' without map_filter only"),
+        ("cpp", {"device": "cuda"}, "on cpu, not on cuda"),
+        ("cpp", {"head_score": "mean"}, "head_score='max' without map_filter only"),
+        ("cpp", {"map_filter": ("rank", 5)}, "head_score='max' without map_filter only"),
+    ],
+)
+def test_a_backend_that_cannot_run_is_refused(name: str, knobs: dict[str, Any], words: str) -> None:
+    with pytest.raises(BackendError, match=f"{name}.*{words}.*use backend='torch'"):
+        ops.plan(name, **knobs)
+
+
+def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
+    keys = ops.Keys.of(torch.arange(2), torch.arange(2, 5), torch.ones(3, 5, dtype=torch.bool))
+    with pytest.raises(BackendError, match="head_score='max'"):
+        ops.attribute_layer(torch.ones(3, 2, 4), torch.ones(2, 5, 4), keys, head_score="mean", backend="cpp")
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"'fast'.*auto, torch, cpp, triton"):
+        ops.plan("fast")
+
+
+def test_the_environment_decides_for_auto_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ops.ENVIRONMENT, "torch")
+    assert scoring_backend("auto") == "torch"
+    assert scoring_backend("cpp") == "cpp"
+
+
+@pytest.mark.parametrize("mode", ["paper", "official"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
+def test_explanations_are_the_same_on_every_backend(family: str, dtype: torch.dtype, mode: str) -> None:
+    """In bfloat16 too: both sum the same numbers in float32."""
+    model, inputs = zoo.build(family, dtype)
+    found, wanted = (
+        Explainer(model, mode=mode, backend=backend).explain_inputs(inputs, target_ids=[20, 30, 40])
+        for backend in ("cpp", "torch")
+    )
+    assert (found.metadata["backend"], wanted.metadata["backend"]) == ("cpp", "torch")
+    for array in ("visual_scores", "text_scores", "token_weights", "token_maps", "unfiltered_token_maps"):
+        expected = getattr(wanted, array)
+        assert (getattr(found, array) - expected).abs().max() <= 1e-5 * expected.abs().max(), array

@@ -1,0 +1,38 @@
+"""The Triton kernels, where there is no GPU: interpreted, and compiled for GPUs that are not here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["interpreted", "interpreted_explanation"])
+def test_interpreted_they_equal_the_reference(what: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{what}.py"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_compiled_they_fit_a_gpu_without_spilling(capability: int) -> None:
+    from dexar_fast.kernels import compile
+    from dexar_fast.kernels.head_score import map_kernel, score_kernel
+
+    for shape in compile.SHAPES:
+        for kernel in (score_kernel, map_kernel):
+            for attended in (False, True):
+                used = compile.usage(kernel, shape, torch.bfloat16, capability, attended)
+                assert used.spilled == 0, (shape.name, kernel.__name__, attended)
+                assert used.programs >= 1
