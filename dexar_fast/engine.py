@@ -5,7 +5,8 @@
         in every layer: attention output -> leaf -> layer tail -> lens -> VJP -> u -> scores and maps -> drop
 
 The last prompt token is run again as the first query, under the mask it had in the prefill; the keys before it were
-computed in its presence. So a bidirectional prefix (PaliGemma) stays exact.
+computed in its presence. So a bidirectional prefix (PaliGemma) stays exact. Where no layer needs autograd, a given
+answer runs in one forward with its prompt instead: few rows by themselves cost more than they do among many.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, truncate, without_logits
+from dexar_fast.generation import Prompt, truncate, with_answer, without_logits
 from dexar_fast.memory import halving
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
@@ -60,9 +61,11 @@ def explain(
         OutOfMemoryError: not even one token at a time fits.
     """
     with Pass(model, prompt, plan).hooked() as running:
-        if plan.ends_with_image is not None and first == plan.prompt - 1:
-            take(running.prompt(plan.ends_with_image, ids[1:2]))
-            first, ids = first + 1, ids[1:]
+        whole = prompt.inputs or plan.ends_with_image
+        if whole is not None and first == plan.prompt - 1:
+            count = 1 if prompt.inputs is None else len(ids) - 1
+            take(running.prompt(whole, ids[1 : 1 + count]))
+            first, ids = first + count, ids[count:]
         while len(ids) > 1:
             sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
             take(sums)
@@ -74,16 +77,12 @@ def explain(
 class Pass(Watcher):
     """The hooks that take each layer's VJP inside that layer's own forward."""
 
-    explicit_masks = True
-
     def __init__(self, model: Any, prompt: Prompt, plan: Plan) -> None:
         self._model = model
         self._prompt = prompt
         self._plan = plan
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        decoder = prompt.decoder
-        layers = [(i, decoder.layers[i], decoder.attentions[i]) for i in plan.layers]
-        self._tails = Tails(layers, decoder.lens, decoder.trusted_tails)
+        self._tails = Tails.of(prompt.decoder, plan.layers)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_whole_prompt = False
@@ -120,15 +119,19 @@ class Pass(Watcher):
         truncate(self._prompt.cache, first)
         return self._run(first, ids[1 : size + 1], {"input_ids": ids[None, :size]})
 
-    def prompt(self, inputs: Mapping[str, Any], target: Tensor) -> Attribution:
-        """The prompt run again whole, for the first target [1]: an image token cannot be run again by its id alone."""
+    def prompt(self, inputs: Mapping[str, Any], targets: Tensor) -> Attribution:
+        """The prompt and the first targets [C] in one forward, of which the last C positions are explained.
+
+        For a prompt that is still to run, and again for one that ends with an image, whose token is more than its id.
+        """
         truncate(self._prompt.cache, 0)
-        return self._run(self._plan.prompt - 1, target, inputs)
+        return self._run(self._plan.prompt - 1, targets, with_answer(inputs, targets[:-1]), whole=True)
 
     @torch.no_grad()
-    def _run(self, first: int, targets: Tensor, inputs: Mapping[str, Any]) -> Attribution:
+    def _run(self, first: int, targets: Tensor, inputs: Mapping[str, Any], whole: bool = False) -> Attribution:
         self._first, self._targets = first, targets
-        self._runs_whole_prompt = inputs is self._plan.ends_with_image
+        self._runs_whole_prompt = whole
+        self.explicit_masks = not whole
         self._sums = LayerSums()
         self._known_masks.clear()
         self._known_keys.clear()

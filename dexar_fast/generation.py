@@ -21,15 +21,20 @@ from dexar_fast.settings import positive
 from dexar_fast.stages import stage
 
 DEFAULT_NEW_TOKENS = 128
+TYPES = "mm_token_type_ids"  # 0 is text
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token."""
+    """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token.
+
+    Or one that is still to run, as `inputs`, together with its answer.
+    """
 
     cache: Any
     decoder: Decoder
     seen: PromptWatcher
+    inputs: Mapping[str, Any] | None = None
 
 
 Follow = Callable[[int, Prompt], None]
@@ -64,6 +69,24 @@ def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, star
             model.generate(**left, past_key_values=cache, max_new_tokens=1, do_sample=False, num_beams=1, **_over(None))
     start.ran(cache)
     return _prompt(cache, watching, decoder)
+
+
+def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder) -> Prompt:
+    """A prompt that runs in one forward with its answer."""
+    return Prompt(DynamicCache(), decoder, PromptWatcher(model, inputs["input_ids"].shape[1]), inputs)
+
+
+def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
+    """The inputs of one forward over a prompt and some ids [C] of its answer."""
+    added = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], TYPES: torch.zeros_like(ids)[None]}
+    return {
+        name: torch.cat([value, added[name].to(value)], 1) if name in added else value for name, value in inputs.items()
+    }
+
+
+def takes_answer(inputs: Mapping[str, Any]) -> bool:
+    """Whether `with_answer` knows all that the inputs say of single tokens."""
+    return not {"token_type_ids", "position_ids", "labels", "cache_position", "inputs_embeds"} & inputs.keys()
 
 
 @torch.no_grad()

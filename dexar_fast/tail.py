@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -145,6 +146,12 @@ class Tails:
             hook that a user adds may change what the layer computes.
     """
 
+    @classmethod
+    def of(cls, decoder: Decoder, layers: list[int]) -> Tails:
+        """Those of some of the decoder's layers."""
+        modules = [(i, decoder.layers[i], decoder.attentions[i]) for i in layers]
+        return cls(modules, decoder.lens, decoder.trusted_tails)
+
     def __init__(
         self, layers: list[tuple[int, nn.Module, nn.Module]], lens: LogitLens, trusted: dict[int, int]
     ) -> None:
@@ -162,6 +169,10 @@ class Tails:
     def trusts(self, index: int) -> bool:
         """Whether the layer needs no autograd."""
         return index in self._blocks and self._trusted.get(index) == self._hooks[index]
+
+    def trusts_all(self) -> bool:
+        """Whether no layer needs autograd."""
+        return all(map(self.trusts, self._hooks))
 
     @contextmanager
     def watching(self, watched: Callable[[], bool]) -> Iterator[None]:

@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from dexar_fast import __version__, engine, generation, loading, ops
+from dexar_fast.decoder import Decoder
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.follow import Follower, Job
@@ -24,6 +25,7 @@ from dexar_fast.session import Abandoned, borrowed, is_borrowed_here
 from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 from dexar_fast.stream import Channel, Piece, Stream
+from dexar_fast.tail import Tails
 from dexar_fast.textset import text_mask
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Task:
         start = stack.enter_context(self._start())
         with fitting("running the prompt"):
             if self._question.targets is not None:
-                return self._question.targets, generation.prefill(model, inputs, explainer.decoder, start)
+                return self._question.targets, self._prompt(self._question.targets, start)
             try:
                 return generation.generate(model, inputs, explainer.decoder, start, self._arguments(), follower)
             except NumericalError:
@@ -132,6 +134,21 @@ class Task:
                 if follower is not None:
                     follower.interrupted()
                 raise
+
+    def _prompt(self, targets: Tensor, start: generation.Start) -> generation.Prompt:
+        """That of a given answer: it runs by itself if it is shared, if a layer needs a graph, or to be known first."""
+        decoder, inputs = self._explainer.decoder, self._question.inputs
+        if self._pool is None and decoder is not None and generation.takes_answer(inputs):
+            layers = self._explainer.settings.layers_of(len(decoder.layers))
+            if len(targets) <= self._chunk(decoder) and Tails.of(decoder, layers).trusts_all():
+                return generation.postponed(self._model, inputs, decoder)
+        return generation.prefill(self._model, inputs, decoder, start)
+
+    def _chunk(self, decoder: Decoder) -> int:
+        """How many tokens to explain at once."""
+        heads = self._model.config.get_text_config(decoder=True).num_attention_heads
+        length = len(self._question.ids) + self._longest()
+        return self._explainer.chunk_size or default_chunk(decoder.layers, heads, length)
 
     def _arguments(self) -> dict[str, Any]:
         """generate()'s. For stop strings it wants the tokenizer, too."""
@@ -152,10 +169,7 @@ class Task:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
         explainer, question = self._explainer, self._question
         explainer.decoder = prompt.decoder
-        length = len(question.ids) + self._longest()
-        plan = self._plan(length)
-        heads = self._model.config.get_text_config(decoder=True).num_attention_heads
-        chunk = explainer.chunk_size or default_chunk(prompt.decoder.layers, heads, length)
+        plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk(prompt.decoder)
         frame = Frame(
             visual=plan.visual,
             grids=self._placed.grids,
