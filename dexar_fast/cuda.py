@@ -56,7 +56,8 @@ def kv_copy(tensors: Sequence[Tensor], copies: Copies) -> None:
     path, device = _built(), tensors[0].device
     if path is None:
         raise BackendError(f"csrc/cuda is {obstacle()}")
-    table, moves = (_Slots * len(tensors))(*map(_slots, tensors)), (_SlotCopy * len(copies))(*copies)
+    table = (_Slots * len(tensors))(*map(_slots, tensors))
+    moves = (_SlotCopy * len(copies))(*(_SlotCopy(*copy) for copy in copies))
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream().cuda_stream
         said = _library(path).dexar_kv_copy(table, len(table), moves, len(moves), device.index, stream)

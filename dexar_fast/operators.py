@@ -2,10 +2,10 @@
 
     dexar_fast::head_score    G = relu(<u, V>);  S_img, S_txt;  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G
                               with a query, G = A relu(<u, V>) with A = exp(scale <q, k> - L): attention times gradient
-    dexar_fast::kv_append     keys[0, :, start : start + Q] = key;  values[0, :, start : start + Q] = value
+    dexar_fast::kv_append     keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
 
-An operator has one kernel for each device: C++ on the CPU, Triton on a GPU; to append on the CPU, the reference will do.
-Copies of slots are none: they are made between the forwards, where nothing is compiled or captured.
+An operator has one kernel for each device: C++ on the CPU, Triton on a GPU; the reference appends on the CPU.
+Copies of slots are no operator: they are made between the forwards, where nothing is compiled or captured.
 """
 
 from __future__ import annotations

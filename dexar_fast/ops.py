@@ -1,7 +1,7 @@
 """The operations: which backend takes them, and the torch backend, which takes everything.
 
-One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3). The pool
-of keys and values has two more.
+One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
+The pool of keys and values has two more.
 Nothing here knows about transformers, nothing above it about backends.
 """
 
@@ -110,16 +110,15 @@ def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
-    """Writes one layer's states [H_kv, Q, D] into a pool's [1, H_kv, slots, D], from slot `start` on.
+    """Writes one layer's states [1, H_kv, Q, D] into a pool's [1, H_kv, slots, D], from slot `start` on.
 
     Args:
         backend: as `plan` takes it.
     """
-    append, _ = _moving(_asked(backend), keys.device.type)
-    if append.backend == "triton":
+    if keys.is_cuda and _moving(_asked(backend), "cuda")[0].backend == "triton":  # a layer's every step comes by here
         return operators.kv_append(keys, values, key, value, start)
-    for cache, states in ((keys, key), (values, value)):
-        cache[0].narrow(1, start, states.shape[1]).copy_(states)
+    keys.narrow(2, start, key.shape[2]).copy_(key)
+    values.narrow(2, start, value.shape[2]).copy_(value)
 
 
 def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend: str = "auto") -> None:

@@ -188,9 +188,12 @@ class Rows:
 
     def write(self, layer: tuple[Tensor, Tensor], begin: int, key: Tensor, value: Tensor) -> None:
         """Puts states [B, H_kv, Q, D] of a layer at position `begin` of the rows."""
-        states = zip(self.starts, key.detach(), value.detach(), strict=True)
-        for start, row_key, row_value in states:
-            ops.kv_append(*layer, row_key, row_value, start + begin, backend=self.pool.backend)
+        states = key.detach(), value.detach()
+        if len(self.starts) == 1:  # the common case, a layer's every step, without the loop's detours
+            ops.kv_append(*layer, *states, self.starts[0] + begin, backend=self.pool.backend)
+            return
+        for start, *row in zip(self.starts, *(x.split(1) for x in states), strict=True):
+            ops.kv_append(*layer, row[0], row[1], start + begin, backend=self.pool.backend)
 
     def read(self, tensor: Tensor, end: int) -> Tensor:
         """Tokens [0, end) of a layer's [1, H_kv, slots, D] as [B, H_kv, end, D]: a view of rows evenly spaced."""

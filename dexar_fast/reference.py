@@ -71,16 +71,16 @@ def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
-    """keys[0, h, start + q] = key[h, q] and values[0, h, start + q] = value[h, q].
+    """keys[:, h, start + q] = key[:, h, q] and values[:, h, start + q] = value[:, h, q].
 
     Args:
         keys, values: [1, H_kv, slots, D] and [1, H_kv, slots, D_v] of one layer, written in place.
-        key, value: [H_kv, Q, D], [H_kv, Q, D_v] of the same dtypes, any strides.
+        key, value: [1, H_kv, Q, D] and [1, H_kv, Q, D_v] of the same dtypes, any strides.
         start: the first slot.
     """
     for cache, states in ((keys, key), (values, value)):
-        for q in range(states.shape[1]):
-            cache[0, :, start + q] = states[:, q]
+        for q in range(states.shape[2]):
+            cache[:, :, start + q] = states[:, :, q]
 
 
 def kv_copy(tensors: Sequence[Tensor], copies: Sequence[tuple[int, int, int]]) -> None:

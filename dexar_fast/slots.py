@@ -13,12 +13,12 @@ Copies = Sequence[tuple[int, int, int]]  # slots from, to, count
 
 
 def check_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
-    """Whether states [H_kv, Q, D] fit in [1, H_kv, slots, D] from slot `start` on.
+    """Whether states [1, H_kv, Q, D] fit in [1, H_kv, slots, D] from slot `start` on.
 
     Raises:
         InputError: they do not.
     """
-    if key.shape[:2] != value.shape[:2]:
+    if key.shape[:3] != value.shape[:3]:
         raise InputError(f"keys {list(key.shape)} and values {list(value.shape)} are not of the same tokens")
     for cache, states in ((keys, key), (values, value)):
         _check_states(cache, states, start)
@@ -27,10 +27,10 @@ def check_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start
 def _check_states(cache: Tensor, states: Tensor, start: int) -> None:
     if (cache.dtype, cache.device) != (states.dtype, states.device):
         raise InputError(f"slots of {cache.dtype} on {cache.device} cannot hold {states.dtype} on {states.device}")
-    fits = cache.ndim == 4 and states.ndim == 3
-    if not fits or (cache.shape[0], cache.shape[1], cache.shape[3]) != (1, states.shape[0], states.shape[2]):
+    (*heads, slots, width), (*rows, count, size) = cache.shape, states.shape
+    if len(heads) != 2 or heads[0] != 1 or (heads, width) != (rows, size):
         raise InputError(f"states {list(states.shape)} do not fit in slots {list(cache.shape)}")
-    _check_run(start, states.shape[1], cache.shape[2])
+    _check_run(start, count, slots)
 
 
 def check_copies(tensors: Sequence[Tensor], copies: Copies) -> None:

@@ -1,6 +1,6 @@
 """Keys and values into the slots of a pool on a GPU, and from slots to others (`reference.kv_append`, `.kv_copy`).
 
-    kv_append:  keys[0, :, start : start + Q] = key;  values[0, :, start : start + Q] = value
+    kv_append:  keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
     kv_copy:    for each (from, to, n) and layer:  keys[:, :, to : to + n] = keys[:, :, from : from + n];  and values
 
 A copy is an append of what the tensors themselves hold: one kernel for both, and one launch for K and V of a layer. All
@@ -94,11 +94,11 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
         InputError: states that do not fit in the slots.
     """
     check_append(keys, values, key, value, start)
-    (heads, count, dim_k), dim_v = key.shape, value.shape[2]
+    (_, heads, count, dim_k), dim_v = key.shape, value.shape[3]
     constants = blocks(count, dim_k, dim_v)
     append_kernel[(cdiv(count, constants["BLOCK_Q"]), heads, 2)](
-        keys, values, key, value, start, count, *keys.stride()[1:], *values.stride()[1:], *key.stride(),
-        *value.stride(), **constants,
+        keys, values, key, value, start, count, *keys.stride()[1:], *values.stride()[1:], *key.stride()[1:],
+        *value.stride()[1:], **constants,
     )  # fmt: skip
 
 
@@ -111,4 +111,4 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies) -> None:
     check_copies([tensor for layer in layers for tensor in layer], copies)
     for keys, values in layers:
         for source, target, count in copies:
-            kv_append(keys, values, *(x[0].narrow(1, source, count) for x in (keys, values)), target)
+            kv_append(keys, values, *(x.narrow(2, source, count) for x in (keys, values)), target)
