@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TILE, THREADS, TRITON = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp", "kernels/head_score.py"
+TILE, THREADS = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp"
+TRITON, MOVES = "kernels/head_score.py", "kernels/kv_cache.py"
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,14 @@ IN_TRITON = [
     Mutation(TRITON, "key_ptr += kv_head * stride_kh", "key_ptr += 0"),
     Mutation(TRITON, "key_ptr + head // GROUP * stride_kh", "key_ptr"),
     *masks_of(TRITON),
+    # appends and copies of slots
+    Mutation(MOVES, "head = tl.program_id(1).to(tl.int64)", "head = tl.program_id(1)"),
+    Mutation(MOVES, "tl.program_id(0).to(tl.int64)", "tl.program_id(0)"),
+    Mutation(MOVES, "tl.arange(0, BLOCK_D).to(tl.int64)", "tl.arange(0, BLOCK_D)"),
+    Mutation(MOVES, " * BLOCK_Q + tl.arange", " + tl.arange"),
+    Mutation(MOVES, "(start + offs_q)[:, None]", "offs_q[:, None]"),
+    Mutation(MOVES, "DIM_V, BLOCK_Q, BLOCK_V", "DIM_K, BLOCK_Q, BLOCK_V"),
+    Mutation(MOVES, "offs_q < count", "offs_q <= count"),
+    Mutation(MOVES, "offs_d < DIM", "offs_d <= DIM"),
+    *masks_of(MOVES),
 ]  # fmt: skip
