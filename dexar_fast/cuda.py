@@ -56,11 +56,14 @@ def kv_copy(tensors: Sequence[Tensor], copies: Copies) -> None:
     path, device = _built(), tensors[0].device
     if path is None:
         raise BackendError(f"csrc/cuda is {obstacle()}")
+    with torch.cuda.device(device):
+        _launch(path, tensors, copies, device.index, torch.cuda.current_stream().cuda_stream)
+
+
+def _launch(path: str, tensors: Sequence[Tensor], copies: Copies, device: int, stream: int) -> None:
     table = (_Slots * len(tensors))(*map(_slots, tensors))
     moves = (_SlotCopy * len(copies))(*(_SlotCopy(*copy) for copy in copies))
-    with torch.cuda.device(device):
-        stream = torch.cuda.current_stream().cuda_stream
-        said = _library(path).dexar_kv_copy(table, len(table), moves, len(moves), device.index, stream)
+    said = _library(path).dexar_kv_copy(table, len(table), moves, len(moves), device, stream)
     if said is not None:
         raise BackendError(f"csrc/cuda/kv_copy.cu did not run: {said.decode()}; use backend='torch'")
 
