@@ -59,9 +59,7 @@ setup(
             extra_link_args=OPENMP,
             optional=True,
         ),
-        CudaLibrary(
-            "dexar_fast._cuda", sorted(glob("csrc/cuda/*.cu")), depends=glob("csrc/cuda/*.h"), optional=True
-        ),
+        CudaLibrary("dexar_fast._cuda", sorted(glob("csrc/cuda/*.cu")), depends=glob("csrc/cuda/*.h"), optional=True),
     ],
     cmdclass={"build_ext": BuildIfPossible},
 )

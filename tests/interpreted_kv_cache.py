@@ -1,4 +1,4 @@
-"""kernels/kv_cache.py in Triton's interpreter, against the reference: run by test_triton.py under TRITON_INTERPRET=1."""
+"""kernels/kv_cache.py in Triton's interpreter, against the reference: run by test_triton.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pairs(tensors: list[torch.Tensor]) -> Any:
 @pytest.mark.parametrize("axis", [1, 2, 3])
 @pytest.mark.parametrize("far", ["slots", "states"])
 def test_addresses_have_64_bits(far: str, axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two gigabytes apart, of which only the pages written are ever there: so the interpreter may not copy them back."""
+    """Gigabytes apart, of which only the pages written are ever there: so the interpreter may not copy them back."""
     monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)
     strides = [0, 9, 3, 1]
     strides[axis] = FAR

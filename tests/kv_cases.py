@@ -67,11 +67,15 @@ def check_append(append: Callable[..., None], case: dict[str, Any], device: str 
 
 
 def check_copies(
-    copy: Callable[..., None], copies: list[tuple[int, int, int]], dims: tuple[int, ...], device: str = "cpu"
+    copy: Callable[..., None],
+    copies: list[tuple[int, int, int]],
+    dims: tuple[int, ...],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """In keys and values of these widths, in pairs; `copy` takes the tensors in a list."""
+    """In tensors of these widths, which `copy` takes in a list."""
     generator = torch.Generator().manual_seed(0)
-    found = [Slots.of(3, dim, torch.bfloat16, device, generator) for dim in dims]
+    found = [Slots.of(3, dim, dtype, device, generator) for dim in dims]
     wanted = [slots.copy() for slots in found]
     reference.kv_copy([slots.tensor for slots in wanted], copies)
     copy([slots.tensor for slots in found], copies)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from kv_cases import COPIES, check_copies
 from dexar_fast import BackendError, InputError, cuda, ops
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = Path(os.environ.get("DEXAR_FAST_KV_COPY", ROOT / "csrc" / "cuda" / "kv_copy.cu"))  # or a mutant of it
+DIMS = (64, 60, 24, 6, 1)  # in bytes 128, 120, 48, 12 and 2: by 16, 8, 16, 4 and 2 at a time
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -72,34 +74,42 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> str:
     library = tmp_path_factory.mktemp("cuda") / "kv_copy.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
     includes = [f"-I{ROOT / 'tests' / 'cuda_on_cpu'}", f"-I{ROOT / 'csrc'}"]
-    source = ROOT / "csrc" / "cuda" / "kv_copy.cu"
-    subprocess.run(["g++", *flags, *includes, "-x", "c++", source, "-o", library], check=True)
+    subprocess.run(["g++", *flags, *includes, "-x", "c++", SOURCE, "-o", library], check=True)
     return str(library)
+
+
+@pytest.fixture(scope="module")
+def copy(on_cpu: str) -> Callable[..., None]:
+    return lambda tensors, copies: cuda._launch(on_cpu, tensors, copies, 0, 0)
 
 
 @needs_gxx
 @pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES.keys())
-def test_slots_are_copied_and_nothing_else_changes(on_cpu: str, copies: list[tuple[int, int, int]]) -> None:
-    """Slots of 128, 120, 48, 10 and 2 bytes: every size of step, and heads of several blocks."""
-    check_copies(lambda tensors, copies: cuda._launch(on_cpu, tensors, copies, 0, 0), copies, (64, 60, 24, 5, 1))
+def test_slots_are_copied_and_nothing_else_changes(
+    copy: Callable[..., None], copies: list[tuple[int, int, int]]
+) -> None:
+    check_copies(copy, copies, DIMS)
 
 
 @needs_gxx
-@pytest.mark.slow
-def test_more_layers_than_a_launch_takes_are_all_copied(on_cpu: str) -> None:
-    check_copies(lambda tensors, copies: cuda._launch(on_cpu, tensors, copies, 0, 0), [(0, 5, 3)], (8,) * 258)
+def test_slots_of_single_bytes_are_copied(copy: Callable[..., None]) -> None:
+    check_copies(copy, [(3, 8, 1), (20, 101, 50)], (5, 1), dtype=torch.int8)
 
 
 @needs_gxx
-@pytest.mark.slow
-def test_heads_of_several_blocks_are_copied_to_their_end(on_cpu: str) -> None:
-    check_copies(lambda tensors, copies: cuda._launch(on_cpu, tensors, copies, 0, 0), [(0, 101, 99)], (256, 68))
+def test_more_layers_than_a_launch_takes_are_all_copied(copy: Callable[..., None]) -> None:
+    check_copies(copy, [(0, 5, 3)], (8,) * 258)
 
 
 @needs_gxx
-def test_what_goes_wrong_is_said(on_cpu: str) -> None:
+def test_heads_of_several_blocks_are_copied_to_their_end(copy: Callable[..., None]) -> None:
+    check_copies(copy, [(0, 101, 99)], (256, 68))
+
+
+@needs_gxx
+def test_what_goes_wrong_is_said(copy: Callable[..., None]) -> None:
     with pytest.raises(BackendError, match="invalid configuration argument; use backend='torch'"):
-        cuda._launch(on_cpu, [torch.zeros(1, 1, 4, 1)], [(0, 1, 0)], 0, 0)
+        copy([torch.zeros(1, 1, 4, 1)], [(0, 1, 0)])
 
 
 def test_tensors_elsewhere_are_refused() -> None:

@@ -56,7 +56,7 @@ def test_slots_are_copied_as_by_the_reference(copies: list[tuple[int, int, int]]
 
     if backend == "cuda" and cuda.obstacle():
         pytest.skip(f"CUDA C++: {cuda.obstacle()}")
-    check_copies(copy, copies, (64, 60, 24, 5, 1, 128) * 50, "cuda")
+    check_copies(copy, copies, (64, 60, 24, 6, 1, 128) * 50, "cuda")
 
 
 @pytest.mark.parametrize("backend", ["auto", "triton", "torch"])
