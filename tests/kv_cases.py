@@ -73,9 +73,9 @@ def check_copies(
     device: str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """In tensors of these widths, which `copy` takes in a list."""
+    """In tensors of these widths, a pair with three heads, the next with two, which `copy` takes in a list."""
     generator = torch.Generator().manual_seed(0)
-    found = [Slots.of(3, dim, dtype, device, generator) for dim in dims]
+    found = [Slots.of(3 - i // 2 % 2, dim, dtype, device, generator) for i, dim in enumerate(dims)]
     wanted = [slots.copy() for slots in found]
     reference.kv_copy([slots.tensor for slots in wanted], copies)
     copy([slots.tensor for slots in found], copies)
