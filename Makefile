@@ -31,7 +31,7 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so dexar_fast/_cuda.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/torch:
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

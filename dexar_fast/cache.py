@@ -128,8 +128,7 @@ class PoolLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
         self._rows.grow(len(key_states), end)  # the first layer of a forward does it for all
-        self._rows.write(self._keys, self.length, key_states)
-        self._rows.write(self._values, self.length, value_states)
+        self._rows.write((self._keys, self._values), self.length, key_states, value_states)
         self.length = end
         return self._rows.read(self._keys, end), self._rows.read(self._values, end)
 

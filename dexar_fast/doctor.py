@@ -119,6 +119,7 @@ def _gpu(device: "torch.cuda._CudaDeviceProperties") -> Finding:
 
 def _operations() -> list[Finding]:
     try:
-        return [Finding(choice.op, choice.backend, choice.reason) for choice in ops.plan()]
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # what a model would be moved to
+        return [Finding(choice.op, choice.backend, choice.reason) for choice in ops.plan(device=device)]
     except DexarError as error:
         return [Finding("all", "none", str(error))]

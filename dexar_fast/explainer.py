@@ -248,7 +248,8 @@ class Explainer:
             length, targets = len(each.ids), each.targets
             new = generation.new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
             longest = max(longest, length + new)
-        return KVPool(1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest)
+        slots = 1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest
+        return KVPool(slots, backend=self.backend)
 
 
 def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

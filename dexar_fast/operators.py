@@ -2,8 +2,10 @@
 
     dexar_fast::head_score    G = relu(<u, V>);  S_img, S_txt;  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G
                               with a query, G = A relu(<u, V>) with A = exp(scale <q, k> - L): attention times gradient
+    dexar_fast::kv_append     keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
 
-An operator has one kernel for each device: C++ on the CPU, Triton on a GPU.
+An operator has one kernel for each device: C++ on the CPU, Triton on a GPU; the reference appends on the CPU.
+Copies of slots are no operator: they are made between the forwards, where nothing is compiled or captured.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from dexar_fast import cpp
+from dexar_fast import cpp, reference
 
 _SCHEMA = (
     "(Tensor u, Tensor value, Tensor visual, Tensor text, Tensor first, Tensor last, Tensor? mask,"
@@ -109,3 +111,25 @@ def flops(
 ) -> int:
     """Of the products alone, as torch's counter has it for its own operators."""
     return 2 * u.numel() * (visual.numel() + text.numel()) * (1 if query is None else 2)
+
+
+_APPEND = "(Tensor(a!) keys, Tensor(b!) values, Tensor key, Tensor value, SymInt start) -> ()"
+kv_append = torch.library.custom_op(
+    "dexar_fast::kv_append",
+    reference.kv_append,
+    mutates_args=("keys", "values"),
+    device_types="cpu",
+    schema=_APPEND,
+)
+
+
+@kv_append.register_kernel("cuda")
+def _(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
+    from dexar_fast.kernels import kv_cache
+
+    kv_cache.kv_append(keys, values, key, value, start)
+
+
+@kv_append.register_fake
+def _(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
+    """Writes, and returns nothing."""

@@ -1,12 +1,14 @@
-"""The operations of the pass: which backend takes them, and the torch backend, which takes everything.
+"""The operations: which backend takes them, and the torch backend, which takes everything.
 
 One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
+The pool of keys and values has two more.
 Nothing here knows about transformers, nothing above it about backends.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -15,14 +17,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dexar_fast import cpp, operators
+from dexar_fast import cpp, cuda, operators
 from dexar_fast.errors import BackendError, InputError
 from dexar_fast.reference import rank_filter
+from dexar_fast.slots import Copies
 
 HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
 MapFilter = tuple[Literal["rank"], int] | None
 
-OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp")
+OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 BACKENDS = ("torch", "cpp", "triton")
 DEVICES = {"cpp": "cpu", "triton": "cuda"}
 ENVIRONMENT = "DEXAR_FAST_BACKEND"
@@ -48,12 +51,18 @@ def plan(
     Raises:
         InputError: an unknown name. BackendError: a backend asked for by name that cannot run, or not with these knobs.
     """
+    asked = _asked(backend)
+    scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
+    tail = "torch", "without autograd where the block is known and has agreed with it, else autograd"
+    passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), Choice("layer_tail_vjp", *tail)
+    return [*passes, *_moving(asked, device)]
+
+
+def _asked(backend: str) -> str:
     asked = os.environ.get(ENVIRONMENT, backend) if backend == "auto" else backend
     if asked not in ("auto", *BACKENDS):
         raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
-    scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
-    tail = "torch", "without autograd where the block is known and has agreed with it, else autograd"
-    return [Choice("head_score", *scoring), Choice("aggregate", *scoring), Choice("layer_tail_vjp", *tail)]
+    return asked
 
 
 @cache
@@ -76,9 +85,59 @@ def _obstacle(kernels: str, device: str, plain: bool) -> str | None:
         return f"it works on {DEVICES[kernels]}, not on {device}"
     if not plain:
         return "it has head_score='max' without map_filter only"
-    if kernels == "triton":
-        return None if find_spec("triton") else "triton is not installed"
-    return cpp.obstacle()
+    return _no_triton() if kernels == "triton" else cpp.obstacle()
+
+
+def _no_triton() -> str | None:
+    return None if find_spec("triton") else "triton is not installed"
+
+
+@cache
+def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
+    """For kv_append and kv_copy; CUDA C++ is taken for what Triton cannot do, not asked for."""
+    if device != "cuda" or asked in ("torch", "cpp"):
+        reason = "asked for" if device == "cuda" else "a slice is copied: nothing to fuse off a GPU"
+        return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
+    missing, unbuilt = _no_triton(), cuda.obstacle()
+    if missing is not None and asked == "triton":
+        raise BackendError(f"backend 'triton' cannot run: {missing}; use backend='torch'")
+    plain = ("torch", f"a launch a tensor; no triton: {missing}") if missing else None
+    append = plain or ("triton", "keys and values in one launch")
+    copy = plain or ("triton", "a launch a layer" if asked == "triton" else f"a launch a layer; no CUDA C++: {unbuilt}")
+    if asked == "auto" and unbuilt is None:
+        copy = "cuda", "all layers in one launch"
+    return Choice("kv_append", *append), Choice("kv_copy", *copy)
+
+
+def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
+    """Writes one layer's states [1, H_kv, Q, D] into a pool's [1, H_kv, slots, D], from slot `start` on.
+
+    Args:
+        backend: as `plan` takes it.
+    """
+    if keys.is_cuda and _moving(_asked(backend), "cuda")[0].backend == "triton":  # a layer's every step comes by here
+        return operators.kv_append(keys, values, key, value, start)
+    keys.narrow(2, start, key.shape[2]).copy_(key)
+    values.narrow(2, start, value.shape[2]).copy_(value)
+
+
+def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend: str = "auto") -> None:
+    """Copies slots (from, to, count) in the keys and values of layers of one device.
+
+    Args:
+        backend: as `plan` takes it.
+    """
+    _, copy = _moving(_asked(backend), layers[0][0].device.type)
+    tensors = [tensor for layer in layers for tensor in layer]
+    if copy.backend == "cuda":
+        return cuda.kv_copy(tensors, copies)
+    if copy.backend == "triton":
+        from dexar_fast.kernels import kv_cache  # where triton is missing, _moving has said so
+
+        return kv_cache.kv_copy(layers, copies)
+    for source, target, count in copies:
+        for tensor in tensors:
+            tensor[:, :, target : target + count] = tensor[:, :, source : source + count]
 
 
 @dataclass(frozen=True)
@@ -190,7 +249,7 @@ def attribute_layer(
         attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
         backend: as `plan` takes it.
     """
-    scoring, _, _ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
+    scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch":
         return _fused(u, value, keys.sight, attention, with_range)
     dtype = torch.promote_types(u.dtype, torch.float32)

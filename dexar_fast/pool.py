@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from dexar_fast import ops
 from dexar_fast._C import KvCache, Row
 from dexar_fast.errors import CacheError, InputError
 from dexar_fast.session import borrowed
@@ -37,9 +38,11 @@ class KVPool:
         slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
             see `for_model`.
         block_size: tokens that are shared or evicted together.
+        backend: of the writes and copies, as `ops.plan` takes it.
     """
 
-    def __init__(self, slots: int, block_size: int = BLOCK_SIZE) -> None:
+    def __init__(self, slots: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> None:
+        self.backend = backend
         blocks = -(-slots // block_size)
         self.books = KvCache(blocks, block_size)
         self.slots = blocks * block_size
@@ -48,7 +51,7 @@ class KVPool:
         self._allocating = threading.Lock()
 
     @classmethod
-    def for_model(cls, model: Any, budget: int, block_size: int = BLOCK_SIZE) -> Self:
+    def for_model(cls, model: Any, budget: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> Self:
         """A pool of as many whole blocks as fit in `budget` bytes; never more is allocated.
 
         Raises:
@@ -57,7 +60,7 @@ class KVPool:
         block = block_size * bytes_per_token(model)
         if budget < block:
             raise InputError(f"a pool for this model takes at least {block:,} bytes, one block: not {budget:,}")
-        return cls(budget // block * block_size, block_size)
+        return cls(budget // block * block_size, block_size, backend=backend)
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's tensors, for states [B, H_kv, Q, D].
@@ -79,11 +82,14 @@ class KVPool:
 
     @torch.no_grad()
     def copy(self, copies: list[tuple[int, int, int]]) -> None:
-        """Copies slots (from, to, count) in every layer."""
-        for source, target, count in copies:
-            for layer in self.layers.values():
-                for tensor in layer:
-                    tensor[:, :, target : target + count] = tensor[:, :, source : source + count]
+        """Copies slots (from, to, count) in every layer: those of one call to the books, which never overlap."""
+        if not copies:
+            return
+        devices: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
+        for layer in self.layers.values():
+            devices.setdefault(layer[0].device, []).append(layer)
+        for layers in devices.values():
+            ops.kv_copy(layers, copies, backend=self.backend)
 
 
 @torch.no_grad()
@@ -180,14 +186,14 @@ class Rows:
     def _drop(self) -> None:
         self._rows, self.starts = [], []
 
-    def write(self, tensor: Tensor, begin: int, states: Tensor) -> None:
-        """Puts states [B, H_kv, Q, D] at position `begin` of the rows."""
-        count, states = states.shape[2], states.detach()
+    def write(self, layer: tuple[Tensor, Tensor], begin: int, key: Tensor, value: Tensor) -> None:
+        """Puts states [B, H_kv, Q, D] of a layer at position `begin` of the rows."""
+        states = key.detach(), value.detach()
         if len(self.starts) == 1:  # the common case, a layer's every step, without the loop's detours
-            tensor.narrow(2, self.starts[0] + begin, count).copy_(states)
+            ops.kv_append(*layer, *states, self.starts[0] + begin, backend=self.pool.backend)
             return
-        for start, state in zip(self.starts, states, strict=True):
-            tensor[0, :, start + begin : start + begin + count] = state
+        for start, *row in zip(self.starts, *(x.split(1) for x in states), strict=True):
+            ops.kv_append(*layer, row[0], row[1], start + begin, backend=self.pool.backend)
 
     def read(self, tensor: Tensor, end: int) -> Tensor:
         """Tokens [0, end) of a layer's [1, H_kv, slots, D] as [B, H_kv, end, D]: a view of rows evenly spaced."""

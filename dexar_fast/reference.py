@@ -1,6 +1,8 @@
-"""Every operation in plain PyTorch, one query and one head at a time: the oracle the fast backends must match."""
+"""Every operation in plain PyTorch, one query, head or slot at a time: the oracle the fast backends must match."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -66,3 +68,27 @@ def rank_filter(maps: Tensor, rank: int) -> Tensor:
 def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """E[t, n] = sum_h w[t, h] G[t, h, n] and U[t, n] = sum_h G[t, h, n] (Eq. 5): [T, H, N], [T, H] to two [T, N]."""
     return (weights[:, :, None] * gradients).sum(1), gradients.sum(1)
+
+
+def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
+    """keys[:, h, start + q] = key[:, h, q] and values[:, h, start + q] = value[:, h, q].
+
+    Args:
+        keys, values: [1, H_kv, slots, D] and [1, H_kv, slots, D_v] of one layer, written in place.
+        key, value: [1, H_kv, Q, D] and [1, H_kv, Q, D_v] of the same dtypes, any strides.
+        start: the first slot.
+    """
+    for cache, states in ((keys, key), (values, value)):
+        for q in range(states.shape[2]):
+            cache[:, :, start + q] = states[:, :, q]
+
+
+def kv_copy(tensors: Sequence[Tensor], copies: Sequence[tuple[int, int, int]]) -> None:
+    """tensor[:, :, to + i] = tensor[:, :, from + i] for each i < n, each (from, to, n) and each [1, H_kv, slots, D].
+
+    No slot may be both read and written, or written twice: the order of copies is free.
+    """
+    for tensor in tensors:
+        for source, target, count in copies:
+            for i in range(count):
+                tensor[:, :, target + i] = tensor[:, :, source + i]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import triton
 from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
+from dexar_fast.kernels.kv_cache import append_kernel, blocks
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -55,6 +56,7 @@ SHAPES = (
     Shape("PaliGemma-3B", 8, 1, 256, 256),
 )
 QUERIES = 64
+DEFAULT_WARPS = 4  # of a launch that names none
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,21 @@ def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attend
         "stride_kd": 1,
         "stride_mt": 0,
     }
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    return _compiled(kernel, constants, dtype, capability, tiles.warps, tiles.stages)
+
+
+def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) -> Usage:
+    """The same of `count` new keys and values, dense in a pool's slots."""
+    dense = dict.fromkeys(("stride_kcd", "stride_vcd", "stride_kd", "stride_vd"), 1)
+    constants = {**blocks(count, shape.dim, shape.dim), **dense}
+    return _compiled(append_kernel, constants, dtype, capability, DEFAULT_WARPS, stages=1)
+
+
+def _compiled(
+    kernel: Any, constants: dict[str, Any], dtype: torch.dtype, capability: int, warps: int, stages: int
+) -> Usage:
     names = kernel.arg_names
-    constants = {name: value for name, value in constants.items() if name in names}
     signature = {name: "constexpr" if name in constants else _type(name, dtype) for name in names}
     aligned = [
         i for i, name in enumerate(names) if (name not in constants and name.startswith("stride")) or "_ptr" in name
@@ -100,20 +115,20 @@ def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attend
         {(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     target = GPUTarget("cuda", capability, WARP)
-    built = triton.compile(source, target=target, options={"num_warps": tiles.warps, "num_stages": tiles.stages})
+    built = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     registers, spilled = _resources(built.asm["cubin"])
     shared = built.metadata.shared
     limits = {
-        "registers": REGISTERS // (_rounded(registers, 8) * WARP * tiles.warps),
+        "registers": REGISTERS // (_rounded(registers, 8) * WARP * warps),
         "shared memory": SHARED[capability] * 1024 // (shared + RESERVED),
-        "threads": THREADS // (WARP * tiles.warps),
+        "threads": THREADS // (WARP * warps),
     }
     limit = min(limits, key=lambda name: limits[name])
     return Usage(registers, spilled, shared, limits[limit], limit)
 
 
 def _type(name: str, dtype: torch.dtype) -> str:
-    if name in ("u_ptr", "value_ptr", "query_ptr", "key_ptr"):
+    if name in ("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"):
         return TYPES[dtype]
     if name == "scale":
         return "fp32"
@@ -147,6 +162,10 @@ def rows() -> Iterator[tuple[str, Usage, bool]]:
                     name += f" {kernel.__name__ + ' x A' * attended:17}"
                     excused = attended and dtype == torch.float32 and shape.dim > 128
                     yield name, usage(kernel, shape, dtype, capability, attended), excused
+                for count in (1, QUERIES):
+                    name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
+                    name += f" {f'{append_kernel.__name__} of {count}':17}"
+                    yield name, append_usage(shape, dtype, capability, count), False
 
 
 def main() -> int:

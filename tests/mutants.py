@@ -1,7 +1,7 @@
 """One change each to the source of a kernel that its tests must notice: `python tests/mutations.py` tries them all.
 
 Every mask, bound and tail is removed in turn, and so is what keeps NaN, zeros and ties as they are. C++ mutants are of
-the portable path, which is compiled from the same lines as the others.
+the portable path, which is compiled from the same lines as the others; CUDA ones run on the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TILE, THREADS, TRITON = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp", "kernels/head_score.py"
+TILE, THREADS = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp"
+TRITON, MOVES, CUDA = "kernels/head_score.py", "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
 
 
 @dataclass(frozen=True)
@@ -128,4 +129,32 @@ IN_TRITON = [
     Mutation(TRITON, "key_ptr += kv_head * stride_kh", "key_ptr += 0"),
     Mutation(TRITON, "key_ptr + head // GROUP * stride_kh", "key_ptr"),
     *masks_of(TRITON),
+    # appends and copies of slots
+    Mutation(MOVES, "head = tl.program_id(1).to(tl.int64)", "head = tl.program_id(1)"),
+    Mutation(MOVES, "tl.program_id(0).to(tl.int64)", "tl.program_id(0)"),
+    Mutation(MOVES, "tl.arange(0, BLOCK_D).to(tl.int64)", "tl.arange(0, BLOCK_D)"),
+    Mutation(MOVES, " * BLOCK_Q + tl.arange", " + tl.arange"),
+    Mutation(MOVES, "(start + offs_q)[:, None]", "offs_q[:, None]"),
+    Mutation(MOVES, "DIM_V, BLOCK_Q, BLOCK_V", "DIM_K, BLOCK_Q, BLOCK_V"),
+    Mutation(MOVES, "offs_q < count", "offs_q <= count"),
+    Mutation(MOVES, "offs_d < DIM", "offs_d <= DIM"),
+    *masks_of(MOVES),
+]  # fmt: skip
+
+IN_CUDA = [
+    Mutation(CUDA, "return unit < 16 ? unit : 16;", "return 16;"),
+    Mutation(CUDA, "case 4: return move<uint32_t>", "case 4: return move<uint2>"),
+    Mutation(CUDA, "if (first + i * kThreads < units) target", "target"),
+    Mutation(CUDA, "chunk * kThreads * kUnits + threadIdx.x", "chunk * kThreads + threadIdx.x"),
+    Mutation(CUDA, "if (head >= tensor.heads) return;", ""),
+    Mutation(CUDA, "tensor.data + head * tensor.slots * tensor.slot_bytes", "tensor.data"),
+    Mutation(CUDA, "slots + copy.from * tensor.slot_bytes", "slots"),
+    Mutation(CUDA, "slots + copy.to * tensor.slot_bytes", "slots"),
+    Mutation(CUDA, "slots = std::max(slots, copies[i].count)", "slots = copies[i].count"),
+    Mutation(CUDA, "units = std::max(units, slots * ", "units = (slots * "),
+    Mutation(CUDA, "(units + kThreads * kUnits - 1) / ", "units / "),
+    Mutation(CUDA, "t < tensor_count; t += kTensors", "t < 1; t += kTensors"),
+    Mutation(CUDA, "c < copy_count && error", "c < 1 && error"),
+    Mutation(CUDA, "tensors + t, std::min", "tensors, std::min"),
+    Mutation(CUDA, "copies + c,", "copies,"),
 ]  # fmt: skip

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pybind11
 import pytest
 import torch._dynamo  # noqa: F401  what the tests of both kinds import, before the forks
-from mutants import CPP, IN_TRITON, ROOT, THREADS, TILE, TRITON, Mutation
+from mutants import CPP, CUDA, IN_CUDA, IN_TRITON, MOVES, ROOT, THREADS, TILE, TRITON, Mutation
 
 UNITS = {TILE: "csrc/cpu/head_score_portable.cpp", THREADS: THREADS}  # what is compiled again
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
@@ -37,7 +37,11 @@ CPP_TESTS = [
     "-k",
     "not sanitizers and not registered and not torch and not compiled and not reaches",
 ]
-TRITON_TESTS = ["tests/interpreted.py", "-k", "not 1025 and not 130"]  # the slowest cases show nothing more
+TRITON_TESTS = {  # without the slowest cases, which show nothing more
+    TRITON: ["tests/interpreted.py", "-k", "not 1025 and not 130"],
+    MOVES: ["tests/interpreted_kv_cache.py", "-k", "not many"],
+}
+CUDA_TESTS = ["tests/test_cuda.py", "-k", "copied"]
 SURVIVED, KILLED, BROKEN = 0, 1, 3
 SECONDS = 120  # a mutant that runs longer is killed
 
@@ -89,10 +93,14 @@ def survives(shop: Workshop, mutation: Mutation) -> bool:
     """Whether the tests pass all the same."""
     with tempfile.TemporaryDirectory(dir=shop.folder) as name:
         folder = Path(name)
-        if mutation.file == TRITON:
+        if mutation.file in TRITON_TESTS:
             mutant = folder / "mutant.py"
             mutant.write_text(mutation.source())
-            return passes("dexar_fast.kernels.head_score", mutant, TRITON_TESTS)
+            return passes(f"dexar_fast.kernels.{Path(mutation.file).stem}", mutant, TRITON_TESTS[mutation.file])
+        if mutation.file == CUDA:
+            os.environ["DEXAR_FAST_KV_COPY"] = str(folder / "mutant.cu")
+            (folder / "mutant.cu").write_text(mutation.source())
+            return run(CUDA_TESTS)
         program = shop.program(mutation, folder)
         if mutation.sanitized:
             return subprocess.run([program], capture_output=True, timeout=60).returncode == 0
@@ -108,6 +116,11 @@ def passes(name: str, mutant: Path, tests: Sequence[str]) -> bool:
     module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     setattr(sys.modules[parent], last, module)
+    return run(tests)
+
+
+def run(tests: Sequence[str]) -> bool:
+    """Whether tests pass, in this process."""
     with redirect_stdout(StringIO()):
         return pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", *tests]) == pytest.ExitCode.OK
 
@@ -143,7 +156,7 @@ def tried(shop: Workshop, mutations: Iterable[Mutation]) -> Iterator[tuple[Mutat
 def main() -> int:
     os.chdir(ROOT)
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutation for mutation in (*CPP, *IN_TRITON) if part in mutation.file]
+    chosen = [mutation for mutation in (*CPP, *IN_TRITON, *IN_CUDA) if part in mutation.file]
     whole = sorted({(mutation.file, mutation.sanitized) for mutation in chosen})
     left = 0
     with tempfile.TemporaryDirectory() as folder:

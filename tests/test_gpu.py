@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 import torch
 from kernel_cases import CASES, check, name, problem
+from kv_cases import CASES as KV_CASES
+from kv_cases import COPIES, check_append, check_copies
+from kv_cases import name as kv_name
 
 from bench import command, gates, gpu, results
 from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
 from bench.timing import cuda_timer
-from dexar_fast import Explainer, operators
+from dexar_fast import Explainer, cuda, operators, ops
+from dexar_fast.cache import PoolCache
+from dexar_fast.pool import KVPool
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.peak import peak
@@ -34,6 +39,38 @@ def moved(x: torch.Tensor) -> torch.Tensor:
     """On the GPU, with the strides it had."""
     there = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
     return there.copy_(x)
+
+
+@pytest.mark.parametrize("case", KV_CASES, ids=kv_name)
+def test_triton_appends_as_the_reference(case: dict[str, Any]) -> None:
+    check_append(operators.kv_append, case, "cuda")
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton", "torch"])
+@pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES.keys())
+def test_slots_are_copied_as_by_the_reference(copies: list[tuple[int, int, int]], backend: str) -> None:
+    def copy(tensors: list[torch.Tensor], copies: list[tuple[int, int, int]]) -> None:
+        if backend == "cuda":
+            return cuda.kv_copy(tensors, copies)
+        ops.kv_copy(list(zip(tensors[::2], tensors[1::2], strict=True)), copies, backend=backend)
+
+    if backend == "cuda" and cuda.obstacle():
+        pytest.skip(f"CUDA C++: {cuda.obstacle()}")
+    check_copies(copy, copies, (64, 60, 24, 6, 1, 128) * 50, "cuda")
+
+
+@pytest.mark.parametrize("backend", ["auto", "triton", "torch"])
+def test_a_pool_holds_what_it_is_given_and_moves_it(backend: str) -> None:
+    """Two forks that grow: the second is copied, by the backend, and both go on."""
+    pool = KVPool(64, 4, backend=backend)
+    states = torch.randn(2, 1, 3, 6, 60, device="cuda", dtype=torch.bfloat16)
+    with PoolCache(pool) as cache:
+        cache.update(*states[..., :5, :], 0)
+        fork = cache.fork()
+        found = cache.update(*states[..., 5:, :], 0), fork.update(*-states[..., 5:, :], 0)
+        torch.testing.assert_close(torch.stack(found[0]), states, rtol=0, atol=0)
+        torch.testing.assert_close(torch.stack(found[1])[..., :5, :], states[..., :5, :], rtol=0, atol=0)
+        torch.testing.assert_close(torch.stack(found[1])[..., 5:, :], -states[..., 5:, :], rtol=0, atol=0)
 
 
 def test_explanations_are_the_same_on_triton() -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["interpreted", "interpreted_explanation"])
+@pytest.mark.parametrize("what", ["interpreted", "interpreted_explanation", "interpreted_kv_cache"])
 def test_interpreted_they_equal_the_reference(what: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{what}.py"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -36,3 +36,6 @@ def test_compiled_they_fit_a_gpu_without_spilling(capability: int) -> None:
                 used = compile.usage(kernel, shape, torch.bfloat16, capability, attended)
                 assert used.spilled == 0, (shape.name, kernel.__name__, attended)
                 assert used.programs >= 1
+        for count in (1, compile.QUERIES):
+            used = compile.append_usage(shape, torch.bfloat16, capability, count)
+            assert used.spilled == 0, (shape.name, count)
