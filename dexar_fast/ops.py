@@ -94,19 +94,16 @@ def _no_triton() -> str | None:
 
 @cache
 def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
-    """For kv_append and kv_copy; CUDA C++ is taken for what Triton cannot do, not asked for."""
-    if device != "cuda" or asked in ("torch", "cpp"):
-        reason = "asked for" if device == "cuda" else "a slice is copied: nothing to fuse off a GPU"
+    """For kv_append and kv_copy; of the GPU's kernels, copies take CUDA C++ where it is built, for fewer launches."""
+    if device != "cuda" or asked != "triton":
+        off = "a slice is copied: nothing to fuse off a GPU"
+        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"
         return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
-    missing, unbuilt = _no_triton(), cuda.obstacle()
-    if missing is not None and asked == "triton":
+    if missing := _no_triton():
         raise BackendError(f"backend 'triton' cannot run: {missing}; use backend='torch'")
-    plain = ("torch", f"a launch a tensor; no triton: {missing}") if missing else None
-    append = plain or ("triton", "keys and values in one launch")
-    copy = plain or ("triton", "a launch a layer" if asked == "triton" else f"a launch a layer; no CUDA C++: {unbuilt}")
-    if asked == "auto" and unbuilt is None:
-        copy = "cuda", "all layers in one launch"
-    return Choice("kv_append", *append), Choice("kv_copy", *copy)
+    unbuilt = cuda.obstacle()
+    copy = ("triton", f"a launch a layer; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
+    return Choice("kv_append", "triton", "keys and values in one launch"), Choice("kv_copy", *copy)
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:

@@ -121,9 +121,9 @@ def test_tensors_elsewhere_are_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "obstacle", "backends"),
     [
-        ("auto", None, ("triton", "cuda")),
-        ("auto", "not built", ("triton", "triton")),
-        ("triton", None, ("triton", "triton")),
+        ("auto", None, ("torch", "torch")),
+        ("triton", None, ("triton", "cuda")),
+        ("triton", "not built", ("triton", "triton")),
         ("torch", None, ("torch", "torch")),
     ],
 )

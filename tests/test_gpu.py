@@ -50,9 +50,14 @@ def test_triton_appends_as_the_reference(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES.keys())
 def test_slots_are_copied_as_by_the_reference(copies: list[tuple[int, int, int]], backend: str) -> None:
     def copy(tensors: list[torch.Tensor], copies: list[tuple[int, int, int]]) -> None:
+        layers = list(zip(tensors[::2], tensors[1::2], strict=True))
         if backend == "cuda":
             return cuda.kv_copy(tensors, copies)
-        ops.kv_copy(list(zip(tensors[::2], tensors[1::2], strict=True)), copies, backend=backend)
+        if backend == "triton":
+            from dexar_fast.kernels import kv_cache
+
+            return kv_cache.kv_copy(layers, copies)
+        ops.kv_copy(layers, copies, backend=backend)
 
     if backend == "cuda" and cuda.obstacle():
         pytest.skip(f"CUDA C++: {cuda.obstacle()}")
