@@ -61,9 +61,9 @@ def explain(
         OutOfMemoryError: not even one token at a time fits.
     """
     if prompt.inputs is not None:
-        sums = _at_once(model, prompt, plan, prompt.inputs, ids[1:])
-        if sums is not None:
-            take(sums)
+        whole = _at_once(model, prompt, plan, prompt.inputs, ids[1:])
+        if whole is not None:
+            take(whole)
             return chunk
         with fitting("running the prompt"):
             prompt = prefill(model, prompt.inputs, prompt.decoder, Start())

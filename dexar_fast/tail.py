@@ -203,7 +203,7 @@ class Tails:
     def judged(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor) -> Tensor:
         """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
 
-        Where they agree the tail's own u is returned: no bit of a result depends on what was explained before.
+        Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
         """
         if index not in self._blocks:
             return expected
