@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <stdexcept>
@@ -53,9 +54,14 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
                 const Strided& value, const List& visual, const List& text,
                 const std::pair<Address, Address>& bounds, const List& mask, const Attention& attention,
                 const std::array<Address, 6>& outputs, const std::string& instructions, int threads) {
+  if (threads < 1) throw std::invalid_argument("head_score needs a thread");
+  const auto [queries, heads, kv_heads, keys, dim] = shape;
+  const int64_t smallest = std::min({queries, heads, keys, dim, visual.second, text.second});
+  if (smallest < 0 || kv_heads < 1 || heads % kv_heads != 0)
+    throw std::invalid_argument("head_score takes sizes of 0 and more, and a multiple of kv_heads as heads");
   dexar::HeadScore p{};
   p.type = named(kTypes, type);
-  p.queries = shape[0], p.heads = shape[1], p.kv_heads = shape[2], p.keys = shape[3], p.dim = shape[4];
+  p.queries = queries, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.dim = dim;
   p.u = at<void>(u.first), p.value = at<void>(value.first);
   for (int i = 0; i < 3; ++i) p.u_stride[i] = u.second[i], p.value_stride[i] = value.second[i];
   p.visual = at<int32_t>(visual.first), p.visual_count = visual.second;

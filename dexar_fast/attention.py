@@ -99,6 +99,14 @@ def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.devic
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
+def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
+    """Whether no query of a mask [1, 1, Q, S] reads a key behind it; the last query stands at the last key."""
+    if mask is None:
+        return bool(getattr(module, "is_causal", True))  # SDPA's own rule: without a mask, False is all keys for all
+    queries = mask.shape[-2]
+    return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
+
+
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """SDPA's mask; the watched pass needs it spelt out where SDPA would leave a causal one implicit."""
     watching = watcher.get()

@@ -12,6 +12,7 @@ from dexar_fast.errors import BackendError, InputError
 
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")  # slowest first
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int32, torch.int64)
 
 Scored = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -59,8 +60,10 @@ def head_score(
     _check(u, value, (visual, text), (first, last), mask)
     query, key, log_sum_exp = _attention(u, value, query, key, log_sum_exp)
     queries, heads, dim = u.shape
+    u, value = u.resolve_neg(), value.resolve_neg()
     outputs = empty_outputs(u, len(visual))
     mask = None if mask is None else mask.contiguous()
+    first, last = (x.clamp(-1, value.shape[1]) for x in (first, last))  # before they are cut to 32 bits
     visual, text, first, last = (x.to(torch.int32).contiguous() for x in (visual, text, first, last))
     _C.head_score(
         str(u.dtype).removeprefix("torch."),
@@ -111,7 +114,8 @@ def _attention(
         raise InputError("query is shaped as u, key as value, and log_sum_exp [T, H]")
     if query.dtype != u.dtype or key.dtype != u.dtype:
         raise InputError(f"query and key must be {u.dtype} as u is, not {query.dtype} and {key.dtype}")
-    return query, key, log_sum_exp.to(torch.promote_types(u.dtype, torch.float32)).contiguous()
+    log_sum_exp = log_sum_exp.resolve_neg().to(torch.promote_types(u.dtype, torch.float32)).contiguous()
+    return query.resolve_neg(), key.resolve_neg(), log_sum_exp
 
 
 def _check(u: Tensor, value: Tensor, keys: tuple[Tensor, ...], bounds: tuple[Tensor, ...], mask: Tensor | None) -> None:
@@ -122,6 +126,8 @@ def _check(u: Tensor, value: Tensor, keys: tuple[Tensor, ...], bounds: tuple[Ten
         raise InputError(f"u and value must be of one dtype among {DTYPES}, not {u.dtype} and {value.dtype}")
     if u.ndim != 3 or value.ndim != 3 or u.shape[2] != value.shape[2] or not _divides(value.shape[0], u.shape[1]):
         raise InputError(f"u [T, H, D] and value [H_kv, S, D] do not fit: {list(u.shape)} and {list(value.shape)}")
+    if any(x.dtype not in INTEGERS for x in (*keys, *bounds)):
+        raise InputError("visual, text, first and last are positions: int32 or int64, no masks")
     for positions in keys:
         if positions.ndim != 1 or (
             len(positions) and not 0 <= int(positions.min()) <= int(positions.max()) < value.shape[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dexar_fast.attention import Watcher, watcher
+from dexar_fast.attention import Watcher, is_causal, watcher
 from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
 
@@ -24,8 +24,9 @@ class Decoder:
     layers: list[nn.Module]
     attentions: list[nn.Module]
     lens: LogitLens
+    causal: bool  # no token of the prompt that was traced could read one behind it
     differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
-    trusted_tails: dict[int, int] = field(default_factory=dict)  # by layer: see tail.Tails
+    trusted_tails: dict[int, list[Any]] = field(default_factory=dict)  # by layer: see tail.Tails
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the model still holds every module of it: users may replace a head or a layer."""
@@ -81,10 +82,12 @@ class DecoderTracer(PromptWatcher):
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
+        self._causal = True
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
             self._attended.append(module)
+            self._causal = self._causal and is_causal(module, mask, value.shape[2])
         return output
 
     @contextmanager
@@ -130,7 +133,8 @@ class DecoderTracer(PromptWatcher):
                 "dexar_fast needs a causal language model whose attention modules call "
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
-        self.decoder = Decoder(_layers_of(model, self._attended), self._attended, self._lens.finish(output.logits))
+        lens = self._lens.finish(output.logits)
+        self.decoder = Decoder(_layers_of(model, self._attended), self._attended, lens, self._causal)
 
 
 def hidden_states(output: Any) -> Any:

@@ -25,8 +25,8 @@ from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, truncate, with_answer, without_logits
-from dexar_fast.memory import halving
+from dexar_fast.generation import Prompt, Start, prefill, refusals, truncate, with_answer, without_logits
+from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
 from dexar_fast.tail import Tails
@@ -60,18 +60,35 @@ def explain(
     Raises:
         OutOfMemoryError: not even one token at a time fits.
     """
+    if prompt.inputs is not None:
+        whole = _at_once(model, prompt, plan, prompt.inputs, ids[1:])
+        if whole is not None:
+            take(whole)
+            return chunk
+        with fitting("running the prompt"):
+            prompt = prefill(model, prompt.inputs, prompt.decoder, Start())
     with Pass(model, prompt, plan).hooked() as running:
-        whole = prompt.inputs or plan.ends_with_image
-        if whole is not None and first == plan.prompt - 1:
-            count = 1 if prompt.inputs is None else len(ids) - 1
-            take(running.prompt(whole, ids[1 : 1 + count]))
-            first, ids = first + count, ids[count:]
+        if plan.ends_with_image is not None and first == plan.prompt - 1:
+            take(running.prompt(plan.ends_with_image, ids[1:2]))
+            first, ids = first + 1, ids[1:]
         while len(ids) > 1:
             sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
             take(sums)
             done = len(sums.token_maps)
             first, ids = first + done, ids[done:]
     return chunk
+
+
+def _at_once(model: Any, prompt: Prompt, plan: Plan, inputs: Mapping[str, Any], targets: Tensor) -> Attribution | None:
+    """The sums of a whole answer [T], in one forward with its prompt; None where that does not fit."""
+    try:
+        with Pass(model, prompt, plan).hooked() as running, refusals(lambda: prompt.cache.get_seq_length() > 0):
+            return running.prompt(inputs, targets)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    prompt.cache.layers.clear()  # of what did run
+    return None
 
 
 class Pass(Watcher):

@@ -62,7 +62,7 @@ def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, star
     """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
     cache, left = start.begin(inputs)
     watching = _watcher(model, inputs, cache, decoder)
-    with watching.watching(), _refusals(), stage("prefill"):
+    with watching.watching(), refusals(), stage("prefill"):
         if cache.get_seq_length() == 0:
             model(**left, past_key_values=cache, use_cache=True, **without_logits(model, decoder is None))
         else:  # generate() knows which of the inputs and positions go with the rest of a prompt
@@ -84,9 +84,16 @@ def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
     }
 
 
-def takes_answer(inputs: Mapping[str, Any]) -> bool:
-    """Whether `with_answer` knows all that the inputs say of single tokens."""
-    return not {"token_type_ids", "position_ids", "labels", "cache_position", "inputs_embeds"} & inputs.keys()
+def takes_answer(inputs: Mapping[str, Any], decoder: Decoder, visual: Tensor) -> bool:
+    """Whether a prompt may run in one forward with its answer: each token reads none behind it, and goes on in steps.
+
+    And whether `with_answer` knows all that the inputs say of single tokens. Positions of an image at the end have
+    several axes in M-RoPE, from which generate() goes on one by one, and a forward from the largest.
+    """
+    shape = inputs["input_ids"].shape
+    single = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape[:2] == shape}
+    known = single <= {"input_ids", "attention_mask", TYPES} and "position_ids" not in inputs
+    return known and decoder.causal and int(visual[-1]) < shape[1] - 1
 
 
 @torch.no_grad()
@@ -121,7 +128,7 @@ def generate(
     if follow is not None:
         own = generate_kwargs.get("streamer")
         arguments["streamer"] = Tap(own, ends, lambda token: follow(token, _prompt(cache, watching, decoder)))
-    with watching.watching(), _refusals(lambda: cache.get_seq_length() > known, generate_kwargs), stage("generation"):
+    with watching.watching(), refusals(lambda: cache.get_seq_length() > known, generate_kwargs), stage("generation"):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
@@ -184,7 +191,7 @@ def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _refusals(
+def refusals(
     ran: Callable[[], bool] = lambda: False, generate_kwargs: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
     """Turns what transformers and torch raise for inputs that do not fit the model into an InputError.

@@ -13,7 +13,7 @@ follow these equations, is left to autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 NORM_EPS = ("variance_epsilon", "eps")
 
 Derivative = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (dz, g) to act(g), act'(g) dz
@@ -81,7 +82,7 @@ class Block:
 
     @classmethod
     def of(cls, layer: nn.Module, attention: nn.Module) -> Block | None:
-        """What the layer's modules look like; None where anything is unknown, adapted, quantised or offloaded."""
+        """What a layer's modules look like; None where anything is unknown, adapted, quantised, offloaded or hooked."""
         mlp = getattr(layer, "mlp", None)
         linears = [
             getattr(attention, "o_proj", None),
@@ -92,7 +93,7 @@ class Block:
         activation = ACTIVATIONS.get(type(getattr(mlp, "act_fn", None)).__name__)
         if len(norms) != 2 or norm is None or activation is None:
             return None
-        if any(type(linear) is not nn.Linear or linear.weight.is_meta for linear in linears):
+        if not all(map(is_plain, linears)) or _is_hooked(_hooks_of_tail(layer)):
             return None
         o_proj, gate, up, down = linears
         return cls(o_proj, norm, gate, up, down, activation)  # type: ignore[arg-type]
@@ -124,10 +125,10 @@ class Head:
 
     @classmethod
     def of(cls, lens: LogitLens) -> Head | None:
-        if len(lens.before) != 1 or lens.after or type(lens.head) is not nn.Linear or lens.head.weight.is_meta:
+        if len(lens.before) != 1 or lens.after or not is_plain(lens.head) or _is_hooked(_hooks(lens.modules)):
             return None
         norm = Norm.of(lens.before[0].function)
-        return None if norm is None else cls(norm, lens.head.weight)
+        return None if norm is None else cls(norm, lens.head.weight)  # type: ignore[arg-type]
 
     def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         """d o / d x [C, d] of the logits of targets [C] at x [C, d]."""
@@ -142,8 +143,8 @@ class Tails:
 
     Args:
         layers: (index, layer, attention) of every layer to be explained.
-        trusted: by index, how many hooks a layer's modules had when its tail agreed; kept from pass to pass, because a
-            hook that a user adds may change what the layer computes.
+        trusted: by index, the forwards of a layer's modules and of the lens when its tail agreed; kept from pass to
+            pass, because a user may replace a module, or what it does.
     """
 
     @classmethod
@@ -153,11 +154,11 @@ class Tails:
         return cls(modules, decoder.lens, decoder.trusted_tails)
 
     def __init__(
-        self, layers: list[tuple[int, nn.Module, nn.Module]], lens: LogitLens, trusted: dict[int, int]
+        self, layers: list[tuple[int, nn.Module, nn.Module]], lens: LogitLens, trusted: dict[int, list[Any]]
     ) -> None:
         self._head = Head.of(lens)
         self._trusted = trusted
-        self._hooks = {index: _count_hooks(layer) for index, layer, _ in layers}
+        self._forwards = {index: _forwards(layer, lens) for index, layer, _ in layers}
         blocks = {index: Block.of(layer, attention) for index, layer, attention in layers if self._head is not None}
         self._blocks = {index: block for index, block in blocks.items() if block is not None and self._beside(block)}
         self._seen: dict[str, Tensor] = {}
@@ -168,11 +169,11 @@ class Tails:
 
     def trusts(self, index: int) -> bool:
         """Whether the layer needs no autograd."""
-        return index in self._blocks and self._trusted.get(index) == self._hooks[index]
+        return index in self._blocks and self._trusted.get(index) == self._forwards[index]
 
     def trusts_all(self) -> bool:
         """Whether no layer needs autograd."""
-        return all(map(self.trusts, self._hooks))
+        return all(map(self.trusts, self._forwards))
 
     @contextmanager
     def watching(self, watched: Callable[[], bool]) -> Iterator[None]:
@@ -202,24 +203,50 @@ class Tails:
     def judged(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor) -> Tensor:
         """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
 
-        Where they agree the tail's own u is returned: no bit of a result depends on what was explained before.
+        Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
         """
         if index not in self._blocks:
             return expected
         if self._seen.keys() == {"middle", "gate", "up"}:
             found = self.vjp(index, hidden, targets, norm_twice).view(expected.shape)
             if agrees(found, expected):
-                self._trusted[index] = self._hooks[index]
+                self._trusted[index] = self._forwards[index]
                 return found
         del self._blocks[index]
         return expected
 
 
-def _count_hooks(layer: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in layer.modules())
+def is_plain(module: Any) -> bool:
+    """Whether a module is a product with a weight that is here and can be read as it is."""
+    return type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor) and not module.weight.is_meta
+
+
+def _hooks(modules: Iterable[nn.Module]) -> list[Any]:
+    return [
+        hook
+        for m in modules
+        for hooks in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)
+        for hook in hooks.values()
+    ]
+
+
+def _hooks_of_tail(layer: nn.Module) -> list[Any]:
+    """Those on the layer's modules and its output; what it is given may be anything."""
+    _, *inside = layer.modules()
+    return [*layer._forward_hooks.values(), *layer._backward_hooks.values(), *_hooks(inside)]
+
+
+def _is_hooked(hooks: list[Any]) -> bool:
+    """Whether any of the hooks may change what a module computes, in this call or a later one."""
+    return any(not str(getattr(hook, "__module__", "")).startswith(OBSERVERS) for hook in hooks)
+
+
+def _forwards(layer: nn.Module, lens: LogitLens) -> list[Any]:
+    return [module.forward for module in (*layer.modules(), *lens.modules)]
 
 
 def agrees(found: Tensor, expected: Tensor) -> bool:
-    """Whether two gradients differ by rounding alone; never where any is not finite."""
+    """Whether two gradients differ by rounding alone; never where any is not finite, or none is not 0."""
     error = (found.double() - expected.double()).abs().max()
-    return bool(error <= TOLERANCE.get(expected.dtype, 0.0) * expected.double().abs().max())
+    largest = expected.double().abs().max()
+    return bool(largest > 0) and bool(error <= TOLERANCE.get(expected.dtype, 0.0) * largest)

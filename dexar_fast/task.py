@@ -138,7 +138,11 @@ class Task:
     def _prompt(self, targets: Tensor, start: generation.Start) -> generation.Prompt:
         """That of a given answer: it runs by itself if it is shared, if a layer needs a graph, or to be known first."""
         decoder, inputs = self._explainer.decoder, self._question.inputs
-        if self._pool is None and decoder is not None and generation.takes_answer(inputs):
+        if (
+            self._pool is None
+            and decoder is not None
+            and generation.takes_answer(inputs, decoder, self._placed.positions)
+        ):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
             if len(targets) <= self._chunk(decoder) and Tails.of(decoder, layers).trusts_all():
                 return generation.postponed(self._model, inputs, decoder)

@@ -14,7 +14,7 @@ import torch
 from kernel_cases import CASES, NAMES, Guarded, Problem, check, check_scores, name, problem
 from torch.utils.flop_counter import FlopCounterMode
 
-from dexar_fast import InputError, cpp, operators, ops
+from dexar_fast import _C, InputError, cpp, operators, ops
 from dexar_fast.cpp import empty_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -228,6 +228,9 @@ REFUSED: dict[str, tuple[dict[int, Any], str]] = {
     "one axis too few": ({0: torch.ones(4, 20)}, "do not fit"),
     "a key too far": ({2: torch.tensor([3, 40])}, "from 0 to 39"),
     "a negative key": ({3: torch.tensor([-1, 3])}, "from 0 to 39"),
+    "a mask as positions": ({2: torch.ones(5, dtype=torch.bool)}, "no masks"),
+    "positions between positions": ({3: torch.tensor([0.5, 1.5])}, "no masks"),
+    "bounds that are no numbers": ({4: torch.full((5,), torch.nan)}, "no masks"),
     "positions in a table": ({3: torch.ones(2, 2, dtype=torch.int32)}, "one list"),
     "bounds of other queries": ({4: torch.zeros(4, dtype=torch.int32)}, "each of 5 queries"),
     "a mask of other keys": ({6: torch.ones(5, 39, dtype=torch.bool)}, r"bool \[5, 40\]"),
@@ -256,6 +259,38 @@ def test_memory_that_is_not_there_is_never_read(changes: dict[int, Any], words: 
         arguments[index] = argument
     with pytest.raises(InputError, match=words):
         cpp.head_score(*arguments)
+
+
+def test_bounds_beyond_32_bits_are_beyond_the_last_key() -> None:
+    arguments = problem(SMALL).arguments
+    first, last = torch.zeros(5, dtype=torch.int64), torch.full((5,), 39)
+    expected = cpp.head_score(*arguments[:4], first, last, None)
+    found = cpp.head_score(*arguments[:4], first - 2**40, last + 2**31, None)
+    for output, wanted in zip(found, expected, strict=True):
+        assert torch.equal(output, wanted)
+
+
+def test_a_sign_that_torch_has_put_off_is_not_forgotten() -> None:
+    """The imaginary part of a conjugate is a view of memory that holds its negative."""
+    u, *others = problem(SMALL).arguments
+    put_off = torch.complex(u, -u).conj().imag
+    assert put_off.is_neg()
+    for output, wanted in zip(cpp.head_score(put_off, *others), cpp.head_score(u, *others), strict=True):
+        assert torch.equal(output, wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads"),
+    [((5, 4, 2, 40, 20), 0), ((5, 4, 0, 40, 20), 1), ((5, 3, 2, 40, 20), 1), ((-5, 4, 2, 40, 20), 1)],
+)
+def test_the_extension_itself_refuses_sizes_that_cannot_be(shape: tuple[int, ...], threads: int) -> None:
+    """Addresses it must believe."""
+    nothing = (0, (0, 0, 0))
+    with pytest.raises(ValueError, match="head_score"):
+        _C.head_score(
+            "float32", shape, nothing, nothing, (0, 0), (0, 0), (0, 0), (0, 0), (nothing, nothing, 0, 1.0), [0] * 6,
+            "portable", threads,
+        )  # fmt: skip
 
 
 def test_an_instruction_set_this_cpu_lacks_is_refused() -> None:
