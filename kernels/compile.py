@@ -90,7 +90,8 @@ def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attend
         "stride_mt": 0,
     }
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    return _compiled(kernel, constants, dtype, capability, tiles.warps, tiles.stages)
+    warps = tiles.score_warps if kernel is score_kernel else tiles.map_warps
+    return _compiled(kernel, constants, dtype, capability, warps, tiles.stages)
 
 
 def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) -> Usage:

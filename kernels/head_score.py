@@ -270,7 +270,8 @@ class Tiles:
     keys: int  # BLOCK_N
     dim: int  # BLOCK_D
     splits: int  # groups of heads whose maps are summed apart
-    warps: int
+    score_warps: int
+    map_warps: int
     stages: int  # of loads under way
 
     @classmethod
@@ -290,8 +291,8 @@ class Tiles:
         programs = cdiv(queries, tile) * cdiv(max(1, visual), keys)
         splits = max(1, min(kv_heads, PROGRAMS // programs))
         splits = cdiv(kv_heads, cdiv(kv_heads, splits))
-        warps = 8 if attended or not half else 4
-        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, warps, 2 if half else 1)
+        map_warps = 8 if attended or not half else 4
+        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 8, map_warps, 2 if half else 1)
 
 
 def _tile(size: int, most: int) -> int:
@@ -336,7 +337,6 @@ def head_score(
         "WIDEN": u.device.type == "cpu",  # Triton's interpreter, whose dot takes bfloat16 for whole numbers
         "BLOCK_N": tiles.keys,
         "BLOCK_D": tiles.dim,
-        "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
     scores = (visual_score, text_score, winner, smallest)
@@ -352,6 +352,7 @@ def head_score(
         len(text),
         *strides,
         BLOCK_R=tiles.rows,
+        num_warps=tiles.score_warps,
         **constants,
     )
     if len(visual) == 0:
@@ -360,7 +361,7 @@ def head_score(
     each = cdiv(kv_heads, tiles.splits)
     map_kernel[(cdiv(queries, tiles.queries), cdiv(len(visual), tiles.keys), tiles.splits)](
         u, value, *attention, lists[0], lists[2], lists[3], seen, visual_score, text_score, *maps,
-        queries, len(visual), kv_heads, each, *strides, BLOCK_T=tiles.queries, **constants,
+        queries, len(visual), kv_heads, each, *strides, BLOCK_T=tiles.queries, num_warps=tiles.map_warps, **constants,
     )  # fmt: skip
     if tiles.splits > 1:
         for total, parts in zip((token_map, unfiltered), maps, strict=True):
