@@ -93,12 +93,13 @@ class DecoderTracer(PromptWatcher):
     @contextmanager
     def watching(self) -> Iterator[None]:
         layers = _list_members(self.model)
-        with super().watching(), ExitStack() as stack, self._lens:
+        with super().watching(), ExitStack() as stack:
             for module in layers:
                 self._hook(stack, module, self._enter, self._leave_layer)
             for module in _outermost(self.model, layers):
                 self._hook(stack, module, self._enter, self._leave_module)
-            stack.callback(self.model.register_forward_hook(self._finish).remove)
+            stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
+            stack.callback(self.model.register_forward_hook(self._finish, always_call=True).remove)
             yield
 
     def _hook(self, stack: ExitStack, module: nn.Module, enter: Any, leave: Any) -> None:
@@ -124,8 +125,16 @@ class DecoderTracer(PromptWatcher):
             self._lens.resume()
             self._lens.record(module, args, kwargs, output)
 
+    def _begin(self, model: nn.Module, args: Any) -> None:
+        """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
+        if self._mine():
+            self._lens.__enter__()
+
     def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
         if not self._mine():
+            return
+        self._lens.__exit__(None, None, None)
+        if output is None:  # the forward raised
             return
         if not self._attended:
             raise ModelError(

@@ -455,3 +455,28 @@ def test_a_text_model_is_refused() -> None:
     config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
     with pytest.raises(ModelError, match="image token"):
         Explainer(LlamaForCausalLM(config))
+
+
+def test_tensor_functions_are_watched_in_the_first_forward_alone(llava: Built) -> None:
+    """generate() goes on for thousands of them."""
+    model, inputs = llava
+    modes: list[Any] = []
+
+    def look(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.overrides._get_current_function_mode())
+        return scores
+
+    Explainer(model).explain_inputs(inputs, max_new_tokens=2, do_sample=False, logits_processor=[look])
+    assert modes == [None, None]
+
+
+def test_a_first_forward_that_raises_is_watched_no_longer() -> None:
+    model, inputs = zoo.build("llava", torch.float32)
+
+    def fail(module: nn.Module, args: Any) -> None:
+        raise ZeroDivisionError
+
+    first_layer(model).register_forward_pre_hook(fail)
+    with pytest.raises(InputError):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    assert torch.overrides._get_current_function_mode() is None
