@@ -27,7 +27,7 @@ from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast import ops, tail
+from dexar_fast import backends, ops, tail
 from dexar_fast.attention import causal
 
 WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
@@ -59,16 +59,16 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
         Job("product", "<u, V> into preallocated memory", lambda: torch.bmm(heads_first, value.mT, out=out)),
         *(
             Job(name, f"ops.attribute_layer on {name}", partial(ops.attribute_layer, u, value, chosen, backend=name))
-            for name in backends(device)
+            for name in compared(device)
         ),
     ]
     short = str(dtype).removeprefix("torch.")
     return Case(f"scoring, S={keys}, {short}", {"op": "scoring", "keys": keys, "dtype": short}, jobs)
 
 
-def backends(device: str) -> Iterable[str]:
+def compared(device: str) -> Iterable[str]:
     """torch, and the one that has kernels for the device; on the CPU, where its extension is built."""
-    fused = ops.plan("auto" if device == "cpu" else "triton", device=device)[0].backend
+    fused = backends.plan("auto" if device == "cpu" else "triton", device=device)[0].backend
     return dict.fromkeys(["torch", fused])
 
 

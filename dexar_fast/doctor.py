@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexar_fast import __version__, cpu, ops
+from dexar_fast import __version__, backends, cpu
 from dexar_fast.errors import BackendError, DexarError
 
 _TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision and InternVL need it; LLaVA's does not"
@@ -120,6 +120,6 @@ def _gpu(device: "torch.cuda._CudaDeviceProperties") -> Finding:
 def _operations() -> list[Finding]:
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"  # what a model would be moved to
-        return [Finding(choice.op, choice.backend, choice.reason) for choice in ops.plan(device=device)]
+        return [Finding(choice.op, choice.backend, choice.reason) for choice in backends.plan(device=device)]
     except DexarError as error:
         return [Finding("all", "none", str(error))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from PIL import Image
 
-from dexar_fast import generation, loading, ops, question
+from dexar_fast import backends, generation, loading, question
 from dexar_fast.decoder import Decoder
 from dexar_fast.explanation import Explanation
 from dexar_fast.images import load_images
@@ -220,7 +220,7 @@ class Explainer:
     def backends(self) -> dict[str, str]:
         """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
         knobs, device = self.settings, torch.device(self.model.device).type
-        plan = ops.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
+        plan = backends.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
         return {choice.op: choice.backend for choice in plan}
 
     def _read(self, images: list[Image.Image], prompt: str, response: str | None) -> Question:

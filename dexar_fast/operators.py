@@ -61,38 +61,14 @@ def head_score(
 
 
 @head_score.register_kernel("cuda")
-def _(
-    u: Tensor,
-    value: Tensor,
-    visual: Tensor,
-    text: Tensor,
-    first: Tensor,
-    last: Tensor,
-    mask: Tensor | None,
-    query: Tensor | None = None,
-    key: Tensor | None = None,
-    log_sum_exp: Tensor | None = None,
-    scale: float = 1.0,
-) -> cpp.Scored:
-    from dexar_fast.kernels import head_score as triton_kernels  # where triton is missing, ops.plan has said so
+def _(*arguments: Any) -> cpp.Scored:
+    from dexar_fast.kernels import head_score as triton_kernels  # where triton is missing, backends.plan has said so
 
-    return triton_kernels.head_score(u, value, visual, text, first, last, mask, query, key, log_sum_exp, scale)
+    return triton_kernels.head_score(*arguments)
 
 
 @head_score.register_fake
-def _(
-    u: Tensor,
-    value: Tensor,
-    visual: Tensor,
-    text: Tensor,
-    first: Tensor,
-    last: Tensor,
-    mask: Tensor | None,
-    query: Tensor | None = None,
-    key: Tensor | None = None,
-    log_sum_exp: Tensor | None = None,
-    scale: float = 1.0,
-) -> cpp.Scored:
+def _(u: Tensor, value: Tensor, visual: Tensor, *_: Any) -> cpp.Scored:
     return cpp.empty_outputs(u, len(visual))
 
 

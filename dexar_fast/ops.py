@@ -1,4 +1,4 @@
-"""The operations: which backend takes them, and the torch backend, which takes everything.
+"""The operations, each on the backend that `plan` gives it, and the torch backend, which takes everything.
 
 One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
 The pool of keys and values has two more.
@@ -7,103 +7,21 @@ Nothing here knows about transformers, nothing above it about backends.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.util import find_spec
-from typing import Literal
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from dexar_fast import cpp, cuda, operators
-from dexar_fast.errors import BackendError, InputError
+from dexar_fast import cuda, operators
+from dexar_fast.backends import HeadScore, MapFilter, moving, plan
 from dexar_fast.reference import rank_filter
 from dexar_fast.slots import Copies
 
-HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
-MapFilter = tuple[Literal["rank"], int] | None
-
-OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
-BACKENDS = ("torch", "cpp", "triton")
-DEVICES = {"cpp": "cpu", "triton": "cuda"}
-ENVIRONMENT = "DEXAR_FAST_BACKEND"
 SCORE_BYTES = 64 * 2**20  # of one set of gradients [H, queries, keys]: queries are scored in blocks of that size
 SCORE_BYTES_ON_CPU = 8 * 2**20  # stays near the cores' caches
 FILTER_BLOCK = 16  # queries filtered at a time: the nine shifted copies stay small
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which backend an operation takes, and why."""
-
-    op: str
-    backend: str
-    reason: str
-
-
-def plan(
-    backend: str = "auto", *, device: str = "cpu", head_score: HeadScore = "max", map_filter: MapFilter = None
-) -> list[Choice]:
-    """The backend of every operation for `backend`, which the environment's DEXAR_FAST_BACKEND overrides if "auto".
-
-    Raises:
-        InputError: an unknown name. BackendError: a backend asked for by name that cannot run, or not with these knobs.
-    """
-    asked = _asked(backend)
-    scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
-    tail = "torch", "without autograd where the block is known and has agreed with it, else autograd"
-    passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), Choice("layer_tail_vjp", *tail)
-    return [*passes, *_moving(asked, device)]
-
-
-def _asked(backend: str) -> str:
-    asked = os.environ.get(ENVIRONMENT, backend) if backend == "auto" else backend
-    if asked not in ("auto", *BACKENDS):
-        raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
-    return asked
-
-
-@cache
-def _scoring(asked: str, device: str, plain: bool) -> tuple[str, str]:
-    """Backend and reason for scores and maps; plain: head_score "max" without a map filter."""
-    if asked == "torch":
-        return "torch", "asked for"
-    kernels = "cpp" if asked == "auto" else asked
-    obstacle = _obstacle(kernels, device, plain)
-    if obstacle is None:
-        return kernels, f"fused, on {cpp.best_instruction_set() if kernels == 'cpp' else device}"
-    if asked == "auto":
-        return "torch", f"runs everything on every device; no {kernels}: {obstacle}"
-    raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
-
-
-def _obstacle(kernels: str, device: str, plain: bool) -> str | None:
-    """Why the kernels of a backend cannot score; None if they can."""
-    if device != DEVICES[kernels]:
-        return f"it works on {DEVICES[kernels]}, not on {device}"
-    if not plain:
-        return "it has head_score='max' without map_filter only"
-    return _no_triton() if kernels == "triton" else cpp.obstacle()
-
-
-def _no_triton() -> str | None:
-    return None if find_spec("triton") else "triton is not installed"
-
-
-@cache
-def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
-    """For kv_append and kv_copy; of the GPU's kernels, copies take CUDA C++ where it is built, for fewer launches."""
-    if device != "cuda" or asked != "triton":
-        off = "a slice is copied: nothing to fuse off a GPU"
-        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"
-        return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
-    if missing := _no_triton():
-        raise BackendError(f"backend 'triton' cannot run: {missing}; use backend='torch'")
-    unbuilt = cuda.obstacle()
-    copy = ("triton", f"a launch a layer; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
-    return Choice("kv_append", "triton", "keys and values in one launch"), Choice("kv_copy", *copy)
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
@@ -112,7 +30,7 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     Args:
         backend: as `plan` takes it.
     """
-    if keys.is_cuda and _moving(_asked(backend), "cuda")[0].backend == "triton":  # a layer's every step comes by here
+    if keys.is_cuda and moving(backend, "cuda")[0].backend == "triton":  # a layer's every step comes by here
         return operators.kv_append(keys, values, key, value, start)
     keys.narrow(2, start, key.shape[2]).copy_(key)
     values.narrow(2, start, value.shape[2]).copy_(value)
@@ -124,12 +42,12 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend:
     Args:
         backend: as `plan` takes it.
     """
-    _, copy = _moving(_asked(backend), layers[0][0].device.type)
+    _, copy = moving(backend, layers[0][0].device.type)
     tensors = [tensor for layer in layers for tensor in layer]
     if copy.backend == "cuda":
         return cuda.kv_copy(tensors, copies)
     if copy.backend == "triton":
-        from dexar_fast.kernels import kv_cache  # where triton is missing, _moving has said so
+        from dexar_fast.kernels import kv_cache  # where triton is missing, moving has said so
 
         return kv_cache.kv_copy(layers, copies)
     for source, target, count in copies:

@@ -38,7 +38,7 @@ class KVPool:
         slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
             see `for_model`.
         block_size: tokens that are shared or evicted together.
-        backend: of the writes and copies, as `ops.plan` takes it.
+        backend: of the writes and copies, as `backends.plan` takes it.
     """
 
     def __init__(self, slots: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> None:

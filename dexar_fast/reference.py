@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -68,6 +69,41 @@ def rank_filter(maps: Tensor, rank: int) -> Tensor:
 def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """E[t, n] = sum_h w[t, h] G[t, h, n] and U[t, n] = sum_h G[t, h, n] (Eq. 5): [T, H, N], [T, H] to two [T, N]."""
     return (weights[:, :, None] * gradients).sum(1), gradients.sum(1)
+
+
+def norm_vjp(
+    x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None = None, *, centred: bool = False
+) -> Tensor:
+    """residual + norm'(x)^T grad by autograd, of norm(x) = scale y / sqrt(mean(y^2) + eps), y = x or x - mean(x).
+
+    Args:
+        x, grad: [C, d]. scale: [d]. residual: [C, d]; None adds nothing. centred: y = x - mean(x), a LayerNorm.
+    """
+
+    def norm(x: Tensor) -> Tensor:
+        y = x - x.mean() if centred else x
+        return scale * y / (y.square().mean() + eps).sqrt()
+
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        rows = torch.stack([norm(row) for row in x])
+        (found,) = torch.autograd.grad(rows, x, grad)
+    return found if residual is None else residual + found
+
+
+def gated_vjp(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    """The gradients of z = act(g) * p with respect to g and p by autograd, from dz: [C, I] each."""
+    with torch.enable_grad():
+        gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
+        grad_gate, grad_up = torch.autograd.grad(ACTIVATIONS[activation](gate) * up, (gate, up), grad)
+    return grad_gate, grad_up
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS = {"silu": lambda x: x / (1 + torch.exp(-x)), "gelu_tanh": _gelu_tanh}
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, Literal
 
+from dexar_fast.backends import HeadScore, MapFilter
 from dexar_fast.errors import InputError
-from dexar_fast.ops import HeadScore, MapFilter
 
 Mode = Literal["paper", "official"]
 TextSet = Literal["all", "content", "prompt", "generated"]

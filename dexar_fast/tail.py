@@ -20,31 +20,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens
+from dexar_fast.vjp import gated_vjp, norm_vjp
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 NORM_EPS = ("variance_epsilon", "eps")
 
-Derivative = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (dz, g) to act(g), act'(g) dz
-
-
-def _silu(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    return F.silu(x), torch.ops.aten.silu_backward(grad, x)
-
-
-def _gelu_tanh(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    return F.gelu(x, approximate="tanh"), torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
-
-
-ACTIVATIONS: dict[str, Derivative] = {
-    "SiLU": _silu,
-    "SiLUActivation": _silu,
-    "GELUTanh": _gelu_tanh,
-}
+ACTIVATIONS = {"SiLU": "silu", "SiLUActivation": "silu", "GELUTanh": "gelu_tanh"}  # by class, those of `vjp`
 
 
 @dataclass(frozen=True)
@@ -59,14 +44,11 @@ class Norm:
         eps = next((getattr(module, name) for name in NORM_EPS if hasattr(module, name)), None)
         return cls(module, eps) if "RMSNorm" in type(module).__name__ and isinstance(eps, float) else None
 
-    def vjp(self, x: Tensor, grad: Tensor) -> Tensor:
-        """norm'(x)^T grad, [C, d] each, in float32 or better."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        x, grad = x.to(dtype), grad.to(dtype)
-        grad = grad * self.module.forward(torch.ones_like(x[:1])) * (1 + self.eps) ** 0.5
-        inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        normed = x * inverse
-        return (grad - normed * (normed * grad).mean(-1, keepdim=True)) * inverse
+    def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None) -> Tensor:
+        """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
+        ones = torch.ones_like(x[:1], dtype=torch.promote_types(x.dtype, torch.float32))
+        scale = self.module.forward(ones)[0] * (1 + self.eps) ** 0.5
+        return norm_vjp(x, grad, scale, self.eps, residual)
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,7 @@ class Block:
     gate: nn.Linear
     up: nn.Linear
     down: nn.Linear
-    activation: Derivative
+    activation: str
 
     @classmethod
     def of(cls, layer: nn.Module, attention: nn.Module) -> Block | None:
@@ -102,9 +84,9 @@ class Block:
         """u [C, H D] from d o / d x [C, d]."""
         dtype = seen.gate.dtype
         grad_z = grad.to(dtype) @ self.down.weight
-        activated, grad_gate = self.activation(grad_z * seen.up, seen.gate)
-        grad_normed = (grad_gate @ self.gate.weight).addmm_(activated.mul_(grad_z), self.up.weight)
-        return (grad + self.norm.vjp(seen.middle, grad_normed)).to(dtype) @ self.o_proj.weight
+        grad_gate, grad_up = gated_vjp(grad_z, seen.gate, seen.up, self.activation)
+        grad_normed = (grad_gate @ self.gate.weight).addmm_(grad_up, self.up.weight)
+        return self.norm.vjp(seen.middle, grad_normed, residual=grad).to(dtype) @ self.o_proj.weight
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,28 @@ import pytest
 import torch
 import zoo
 
-from dexar_fast import BackendError, Explainer, InputError, cpp, ops
+from dexar_fast import BackendError, Explainer, InputError, backends, cpp, ops
 
+OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")
 
 
 def scoring_backend(name: str, **knobs: Any) -> str:
     """The one backend of both scoring operations."""
-    (backend,) = {choice.backend for choice in ops.plan(name, **knobs) if choice.op in SCORING}
+    (backend,) = {choice.backend for choice in backends.plan(name, **knobs) if choice.op in SCORING}
     return backend
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ops.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(backends.ENVIRONMENT, raising=False)
 
 
 @pytest.mark.parametrize("name", ["auto", "torch", "cpp"])
 def test_every_operation_has_a_backend_and_a_reason(name: str) -> None:
-    choices = ops.plan(name)
-    assert tuple(choice.op for choice in choices) == ops.OPERATIONS
-    assert all(choice.backend in ops.BACKENDS and choice.reason for choice in choices)
+    choices = backends.plan(name)
+    assert tuple(choice.op for choice in choices) == OPERATIONS
+    assert all(choice.backend in backends.BACKENDS and choice.reason for choice in choices)
 
 
 def test_auto_takes_cpp_for_what_it_covers() -> None:
@@ -48,15 +49,15 @@ def test_triton_is_taken_on_a_gpu_by_name() -> None:
 def test_auto_takes_torch_where_the_extension_is_missing(without_extension: None) -> None:
     with fresh():
         assert scoring_backend("auto") == "torch"
-        assert "not built" in ops.plan()[0].reason
+        assert "not built" in backends.plan()[0].reason
         with pytest.raises(BackendError, match=r"'cpp' cannot run: .*not built.*use backend='torch'"):
-            ops.plan("cpp")
+            backends.plan("cpp")
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
     """What was found out about the machine is forgotten before and after."""
-    known = ops._scoring, cpp.obstacle
+    known = backends._scoring, cpp.obstacle
     for function in known:
         function.cache_clear()
     yield
@@ -76,7 +77,7 @@ def fresh() -> Iterator[None]:
 )
 def test_a_backend_that_cannot_run_is_refused(name: str, knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(BackendError, match=f"{name}.*{words}.*use backend='torch'"):
-        ops.plan(name, **knobs)
+        backends.plan(name, **knobs)
 
 
 def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
@@ -87,11 +88,11 @@ def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'fast'.*auto, torch, cpp, triton"):
-        ops.plan("fast")
+        backends.plan("fast")
 
 
 def test_the_environment_decides_for_auto_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ops.ENVIRONMENT, "torch")
+    monkeypatch.setenv(backends.ENVIRONMENT, "torch")
     assert scoring_backend("auto") == "torch"
     assert scoring_backend("cpp") == "cpp"
 

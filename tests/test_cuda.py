@@ -14,7 +14,7 @@ import pytest
 import torch
 from kv_cases import COPIES, check_copies
 
-from dexar_fast import BackendError, InputError, cuda, ops
+from dexar_fast import BackendError, InputError, backends, cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(os.environ.get("DEXAR_FAST_KV_COPY", ROOT / "csrc" / "cuda" / "kv_copy.cu"))  # or a mutant of it
@@ -26,10 +26,10 @@ needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """What was found out about the machine is forgotten before and after."""
-    for function in (cuda.obstacle, ops._moving):
+    for function in (cuda.obstacle, backends._moving):
         function.cache_clear()
     yield
-    for function in (cuda.obstacle, ops._moving):
+    for function in (cuda.obstacle, backends._moving):
         function.cache_clear()
 
 
@@ -119,7 +119,7 @@ def test_tensors_elsewhere_are_refused() -> None:
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 @pytest.mark.parametrize(
-    ("asked", "obstacle", "backends"),
+    ("asked", "obstacle", "expected"),
     [
         ("auto", None, ("torch", "torch")),
         ("triton", None, ("triton", "cuda")),
@@ -128,14 +128,14 @@ def test_tensors_elsewhere_are_refused() -> None:
     ],
 )
 def test_what_moves_slots_on_a_gpu(
-    asked: str, obstacle: str | None, backends: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    asked: str, obstacle: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "obstacle", lambda: obstacle)
-    assert tuple(choice.backend for choice in ops._moving(asked, "cuda")) == backends
+    assert tuple(choice.backend for choice in backends._moving(asked, "cuda")) == expected
 
 
 def test_without_triton_torch_moves_them_or_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "find_spec", lambda name: None)
-    assert ops._moving("auto", "cuda")[0].backend == "torch"
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends._moving("auto", "cuda")[0].backend == "torch"
     with pytest.raises(BackendError, match="triton is not installed"):
-        ops._moving("triton", "cuda")
+        backends._moving("triton", "cuda")

@@ -11,7 +11,7 @@ import transformers
 from rich.console import Console
 
 import dexar_fast
-from dexar_fast import cpu, doctor, ops
+from dexar_fast import backends, cpu, doctor
 from dexar_fast.doctor import Finding
 
 
@@ -109,7 +109,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_operation_has_its_backend_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEXAR_FAST_BACKEND", raising=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    expected = [Finding(choice.op, choice.backend, choice.reason) for choice in ops.plan(device=device)]
+    expected = [Finding(choice.op, choice.backend, choice.reason) for choice in backends.plan(device=device)]
     assert expected
     assert doctor.diagnose()["operations"] == expected
 

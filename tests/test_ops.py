@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dexar_fast import ops, reference
+from dexar_fast import backends, ops, reference
 from dexar_fast.ops import Keys, LayerAttribution, attribute_layer
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
@@ -24,7 +24,7 @@ FIELDS = ("visual_score", "text_score", "token_map", "unfiltered_token_map")
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """Everything on torch, and on what this machine takes by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ops.ENVIRONMENT, request.param)
+        patch.setenv(backends.ENVIRONMENT, request.param)
         yield
 
 
