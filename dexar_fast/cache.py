@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
+from dexar_fast.cache_layer import CountingLayer
 from dexar_fast.errors import InputError
 from dexar_fast.pool import Keys, KVPool, Rows
 
@@ -97,10 +97,8 @@ class PoolCache(Cache):
             self.layers += [PoolLayer(self._rows, i, length if i in known else 0) for i in range(max(known) + 1)]
 
 
-class PoolLayer(CacheLayerMixin):
+class PoolLayer(CountingLayer):
     """One layer of a PoolCache."""
-
-    is_croppable = True
 
     def __init__(self, rows: Rows, index: int, length: int = 0) -> None:
         self._rows = rows
@@ -131,12 +129,3 @@ class PoolLayer(CacheLayerMixin):
         self._rows.write((self._keys, self._values), self.length, key_states, value_states)
         self.length = end
         return self._rows.read(self._keys, end), self._rows.read(self._values, end)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1  # transformers' word for none

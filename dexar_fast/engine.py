@@ -25,7 +25,7 @@ from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, Start, prefill, refusals, truncate, with_answer, without_logits
+from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, truncate, with_answer, without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
@@ -60,13 +60,13 @@ def explain(
     Raises:
         OutOfMemoryError: not even one token at a time fits.
     """
-    if prompt.inputs is not None:
-        whole = _at_once(model, prompt, plan, prompt.inputs, ids[1:])
+    if prompt.rest is not None:
+        whole = _at_once(model, prompt, plan, prompt.rest, ids[1:])
         if whole is not None:
             take(whole)
             return chunk
         with fitting("running the prompt"):
-            prompt = prefill(model, prompt.inputs, prompt.decoder, Start())
+            prompt = by_itself(model, prompt)
     with Pass(model, prompt, plan).hooked() as running:
         if plan.ends_with_image is not None and first == plan.prompt - 1:
             take(running.prompt(plan.ends_with_image, ids[1:2]))
@@ -79,16 +79,22 @@ def explain(
     return chunk
 
 
-def _at_once(model: Any, prompt: Prompt, plan: Plan, inputs: Mapping[str, Any], targets: Tensor) -> Attribution | None:
-    """The sums of a whole answer [T], in one forward with its prompt; None where that does not fit."""
+def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor) -> Attribution | None:
+    """The sums of a whole answer [T], in one forward with the rest of its prompt; None where that does not fit."""
     try:
-        with Pass(model, prompt, plan).hooked() as running, refusals(lambda: prompt.cache.get_seq_length() > 0):
-            return running.prompt(inputs, targets)
+        with Pass(model, prompt, plan).hooked() as running, refusals(lambda: _has_run(prompt.cache, rest.known)):
+            sums = running.prompt(rest.inputs, targets, rest.known)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    prompt.cache.layers.clear()  # of what did run
-    return None
+        return None
+    rest.start.ran(prompt.cache)
+    return sums
+
+
+def _has_run(cache: Any, known: int) -> bool:
+    """Whether a cache that held so many tokens holds more."""
+    return cache.get_seq_length() > known
 
 
 class Pass(Watcher):
@@ -102,7 +108,7 @@ class Pass(Watcher):
         self._tails = Tails.of(prompt.decoder, plan.layers)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
-        self._runs_whole_prompt = False
+        self._runs_prompt = False
         self._sums: LayerSums
         self._checks = ExitStack()  # holds hooks on the modules that no pass has run yet
         self._unchecked: list[nn.Module] = []
@@ -134,27 +140,31 @@ class Pass(Watcher):
     def chunk(self, first: int, ids: Tensor, size: int) -> Attribution:
         """One forward of ids[:size], which stand at position `first` and behind; each predicts the next id."""
         truncate(self._prompt.cache, first)
-        return self._run(first, ids[1 : size + 1], {"input_ids": ids[None, :size]})
+        return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
 
-    def prompt(self, inputs: Mapping[str, Any], targets: Tensor) -> Attribution:
-        """The prompt and the first targets [C] in one forward, of which the last C positions are explained.
+    def _step(self, ids: Tensor, cache: Any) -> None:
+        self._model(input_ids=ids, past_key_values=cache, use_cache=True, **without_logits(self._model))
+
+    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
+        """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
 
         For a prompt that is still to run, and again for one that ends with an image, whose token is more than its id.
         """
-        truncate(self._prompt.cache, 0)
-        return self._run(self._plan.prompt - 1, targets, with_answer(inputs, targets[:-1]), whole=True)
+        truncate(self._prompt.cache, known)
+        whole = with_answer(inputs, targets[:-1])
+        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self._model, cache, whole), known)
 
     @torch.no_grad()
-    def _run(self, first: int, targets: Tensor, inputs: Mapping[str, Any], whole: bool = False) -> Attribution:
+    def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:
+        """Of the targets [C]; known: how much of the prompt the cache holds where the rest of it runs along."""
         self._first, self._targets = first, targets
-        self._runs_whole_prompt = whole
-        self.explicit_masks = not whole
+        self._runs_prompt = known is not None
+        self.explicit_masks = known != 0
         self._sums = LayerSums()
         self._known_masks.clear()
         self._known_keys.clear()
-        cache = self._prompt.cache
         with stage("chunk forward"):
-            self._model(**inputs, past_key_values=cache, use_cache=True, **without_logits(self._model))
+            forward(self._prompt.cache)
         self._checks.close()
         self._prompt.decoder.differentiable.update(self._unchecked)
         with stage("transfer"):
@@ -162,7 +172,7 @@ class Pass(Watcher):
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Positions go on from that of the last prompt token, as in generate()."""
-        if watcher.get() is not self or self._runs_whole_prompt:
+        if watcher.get() is not self or self._runs_prompt:
             return None
         last = self._prompt.seen.last_positions[module]
         steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)

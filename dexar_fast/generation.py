@@ -28,13 +28,22 @@ TYPES = "mm_token_type_ids"  # 0 is text
 class Prompt:
     """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token.
 
-    Or one that is still to run, as `inputs`, together with its answer.
+    Or one of which the rest is still to run, together with its answer.
     """
 
     cache: Any
     decoder: Decoder
     seen: PromptWatcher
-    inputs: Mapping[str, Any] | None = None
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is still to run of a prompt."""
+
+    inputs: Mapping[str, Any]  # to pass beside the cache
+    known: int  # tokens in the cache
+    start: Start
 
 
 Follow = Callable[[int, Prompt], None]
@@ -61,19 +70,37 @@ class Start:
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
     """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
     cache, left = start.begin(inputs)
-    watching = _watcher(model, inputs, cache, decoder)
+    return _alone(model, cache, left, decoder, start)
+
+
+def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+    watching = _watcher(model, left, cache, decoder)
     with watching.watching(), refusals(), stage("prefill"):
-        if cache.get_seq_length() == 0:
-            model(**left, past_key_values=cache, use_cache=True, **without_logits(model, decoder is None))
-        else:  # generate() knows which of the inputs and positions go with the rest of a prompt
-            model.generate(**left, past_key_values=cache, max_new_tokens=1, do_sample=False, num_beams=1, **_over(None))
+        run(model, cache, left, decoder is None)
     start.ran(cache)
     return _prompt(cache, watching, decoder)
 
 
-def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder) -> Prompt:
-    """A prompt that runs in one forward with its answer."""
-    return Prompt(DynamicCache(), decoder, PromptWatcher(model, inputs["input_ids"].shape[1]), inputs)
+def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
+    """One forward over what the cache does not hold of a prompt."""
+    if cache.get_seq_length() == 0:
+        model(**left, past_key_values=cache, use_cache=True, **without_logits(model, with_logits))
+    else:  # generate() knows which of the inputs and positions go with the rest of a prompt
+        model.generate(**left, past_key_values=cache, max_new_tokens=1, do_sample=False, num_beams=1, **_over(None))
+
+
+def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
+    """A prompt that runs in one forward with its answer, as far as the cache does not hold it."""
+    cache, left = start.begin(inputs)
+    return Prompt(cache, decoder, _watcher(model, left, cache, decoder), Rest(left, cache.get_seq_length(), start))
+
+
+@torch.no_grad()
+def by_itself(model: Any, prompt: Prompt) -> Prompt:
+    """Runs a postponed prompt without its answer."""
+    assert prompt.rest is not None
+    truncate(prompt.cache, prompt.rest.known)
+    return _alone(model, prompt.cache, prompt.rest.inputs, prompt.decoder, prompt.rest.start)
 
 
 def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:

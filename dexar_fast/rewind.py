@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
+from dexar_fast.cache_layer import CountingLayer
 from dexar_fast.generation import check_rolls_back
 
 
@@ -46,10 +46,8 @@ class RewoundCache(Cache):
             layer.put_back()  # type: ignore[union-attr]
 
 
-class RewoundLayer(CacheLayerMixin):
+class RewoundLayer(CountingLayer):
     """One layer of a RewoundCache."""
-
-    is_croppable = True
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -78,12 +76,3 @@ class RewoundLayer(CacheLayerMixin):
         while self._saved:
             stretch, held = self._saved.pop()
             stretch.copy_(held)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1  # transformers' word for none

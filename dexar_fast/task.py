@@ -136,16 +136,12 @@ class Task:
                 raise
 
     def _prompt(self, targets: Tensor, start: generation.Start) -> generation.Prompt:
-        """That of a given answer: it runs by itself if it is shared, if a layer needs a graph, or to be known first."""
+        """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
         decoder, inputs = self._explainer.decoder, self._question.inputs
-        if (
-            self._pool is None
-            and decoder is not None
-            and generation.takes_answer(inputs, decoder, self._placed.positions)
-        ):
+        if decoder is not None and generation.takes_answer(inputs, decoder, self._placed.positions):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
             if len(targets) <= self._chunk(decoder) and Tails.of(decoder, layers).trusts_all():
-                return generation.postponed(self._model, inputs, decoder)
+                return generation.postponed(self._model, inputs, decoder, start)
         return generation.prefill(self._model, inputs, decoder, start)
 
     def _chunk(self, decoder: Decoder) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import zoo
 from test_engine import SquareTensors, long_prompt
+from test_explain_many import another_question
 
 from dexar_fast import Explainer, InputError, ops, tail
 from dexar_fast.explanation import Explanation
@@ -144,14 +145,28 @@ def test_it_needs_no_attention_mask() -> None:
     assert_same(second, first)
 
 
-@pytest.mark.parametrize("knobs", [{"chunk_size": 4}, {"pool": True}])
-def test_long_answers_and_shared_prompts_run_by_themselves(knobs: dict[str, Any]) -> None:
+def test_the_prompt_of_a_long_answer_runs_by_itself() -> None:
     model, inputs = zoo.build("llava")
-    knobs = {"pool": KVPool(512)} if "pool" in knobs else knobs
-    first, second, seen = twice(model, inputs, **knobs)
-    assert max(seen) <= inputs["input_ids"].shape[1]
-    assert len(seen) > 1
+    first, second, seen = twice(model, inputs, chunk_size=4)
+    assert seen == [inputs["input_ids"].shape[1], 4, 2]
     assert_same(second, first)
+
+
+@pytest.mark.parametrize("mode", ["paper", "official"])
+@pytest.mark.parametrize("family", [family for family in ALL if family not in APART])
+def test_what_a_pool_does_not_know_of_a_prompt_runs_with_the_answer(family: str, mode: str) -> None:
+    """Another question after the same image, and the same again: its last token is always run."""
+    model, inputs = zoo.build(family)
+    pool = KVPool(512, 4)
+    pooled, alone = (Explainer(model, mode=mode, layer_index=0, pool=each) for each in (pool, None))
+    pooled.explain_inputs(inputs, target_ids=TARGETS)
+    other = another_question(inputs)
+    for asked, left in ((other, 2), (other, 1)):
+        with counted(pooled) as seen:
+            found = pooled.explain_inputs(asked, target_ids=TARGETS)
+        assert seen == [left + len(TARGETS) - 1]
+        assert_same(found, alone.explain_inputs(asked, target_ids=TARGETS))
+    assert pool.books.stats()["held"] == 0
 
 
 def test_a_hook_of_the_user_is_seen_between_the_calls() -> None:
@@ -185,9 +200,11 @@ def test_it_stays_right_after_an_error_in_mid_forward(monkeypatch: pytest.Monkey
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), first)
 
 
-def test_one_that_does_not_fit_runs_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pool", [None, KVPool(64, 4)], ids=["alone", "pooled"])
+def test_one_that_does_not_fit_runs_in_chunks(pool: KVPool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pool without room for a second sequence, too."""
     model, inputs = zoo.build("llava")
-    explainer = Explainer(model)
+    explainer = Explainer(model, pool=pool)
     first = explainer.explain_inputs(inputs, target_ids=TARGETS)
     attribute = ops.attribute_layer
 

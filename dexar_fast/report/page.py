@@ -29,7 +29,6 @@ _HERE = Path(__file__).parent
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
 _SMALLEST_CELL, _LARGEST_CELL = 4, 26
-_WORDS_IN_TITLE = 60
 
 
 @dataclass(frozen=True)
