@@ -12,22 +12,13 @@ import torch
 import zoo
 from test_engine import SquareTensors, long_prompt
 from test_explain_many import another_question
+from test_parity import ARRAYS
 
 from dexar_fast import Explainer, InputError, ops, tail
 from dexar_fast.explanation import Explanation
 from dexar_fast.pool import KVPool
 
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
-ARRAYS = (
-    "visual_scores",
-    "text_scores",
-    "head_weights",
-    "token_weights",
-    "token_maps",
-    "unfiltered_token_maps",
-    "sequence_map",
-    "unfiltered_sequence_map",
-)
 APART = {
     "qwen3_vl_moe": "routes tokens to experts",
     "paligemma": "its prompt reads ahead",
