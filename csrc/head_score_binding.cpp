@@ -45,6 +45,12 @@ InstructionSet usable(const std::string& name) {
   return asked;
 }
 
+void check_positions(const List& positions, int64_t keys) {
+  const int32_t* first = reinterpret_cast<const int32_t*>(positions.first);
+  if (std::any_of(first, first + positions.second, [=](int32_t p) { return p < 0 || p >= keys; }))
+    throw std::out_of_range("positions of keys must be one list from 0 to " + std::to_string(keys - 1));
+}
+
 template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
@@ -59,6 +65,8 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
   const int64_t smallest = std::min({queries, heads, keys, dim, visual.second, text.second});
   if (smallest < 0 || kv_heads < 1 || heads % kv_heads != 0)
     throw std::invalid_argument("head_score takes sizes of 0 and more, and a multiple of kv_heads as heads");
+  check_positions(visual, keys);
+  check_positions(text, keys);
   dexar::HeadScore p{};
   p.type = named(kTypes, type);
   p.queries = queries, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.dim = dim;
@@ -94,6 +102,6 @@ void bind_head_score(py::module_& m) {
         py::arg("visual"), py::arg("text"), py::arg("bounds"), py::arg("mask"), py::arg("attention"),
         py::arg("outputs"), py::arg("instructions"), py::arg("threads"),
         "csrc/cpu/head_score.h: head_score, over the memory at the given addresses, which nothing here can "
-        "check");
+        "check; IndexError for positions of keys that are none");
   m.def("best_instruction_set", &best, "csrc/cpu/head_score.h: best_instruction_set");
 }

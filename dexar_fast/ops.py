@@ -67,23 +67,13 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The keys that the C queries of a chunk score: N visual, M text; a mask of None means all are attendable."""
+class Masked:
+    """The keys of a chunk as the torch backend takes them; a mask of None means all are attendable."""
 
-    visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
-    text: Tensor  # [M] positions
+    visual: Tensor | slice  # [N]
+    text: Tensor  # [M]
     visual_mask: Tensor | None  # [C, N] bool
     text_mask: Tensor | None  # [C, M] bool
-    attendable: Tensor  # [C, S] bool
-
-    @classmethod
-    def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
-        """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
-        run, text, positions = _run(visual), text.to(attendable.device), visual.to(attendable.device)
-        of_visual, of_text = (
-            None if bool(mask.all()) else mask for mask in (attendable[:, positions], attendable[:, text])
-        )
-        return cls(positions if run is None else run, text, of_visual, of_text, attendable)
 
     @property
     def widest(self) -> int:
@@ -91,14 +81,36 @@ class Keys:
         run = self.visual
         return max(run.stop - run.start if isinstance(run, slice) else len(run), len(self.text))
 
-    def of_queries(self, rows: slice) -> Keys:
+    def of_queries(self, rows: slice) -> Masked:
         """The same keys for some of the queries."""
         of_visual, of_text = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
-        return Keys(self.visual, self.text, of_visual, of_text, self.attendable[rows])
+        return Masked(self.visual, self.text, of_visual, of_text)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that the C queries of a chunk score: N visual, M text."""
+
+    visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
+    text: Tensor  # [M] positions
+    attendable: Tensor  # [C, S] bool
+
+    @classmethod
+    def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
+        """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
+        run, device = _run(visual), attendable.device
+        return cls(visual.to(device) if run is None else run, text.to(device), attendable)
+
+    @cached_property
+    def masked(self) -> Masked:
+        """Without a mask where it would hide nothing."""
+        masks = self.attendable[:, self.visual], self.attendable[:, self.text]
+        of_visual, of_text = (None if bool(mask.all()) else mask for mask in masks)
+        return Masked(self.visual, self.text, of_visual, of_text)
 
     @cached_property
     def sight(self) -> Sight:
-        """The same as lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
+        """As lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
         seen, keys = self.attendable, self.attendable.shape[1]
         position = torch.arange(keys, dtype=torch.int32, device=seen.device)
         first = torch.where(seen, position, keys).amin(1).int()
@@ -169,9 +181,10 @@ def attribute_layer(
         return _fused(u, value, keys.sight, attention, with_range)
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
+    masked = keys.masked
     visual_value, text_value = value[:, keys.visual], value[:, keys.text]
     knobs = (head_score, map_filter, grids, with_range)
-    row = u.element_size() * u.shape[1] * keys.widest
+    row = u.element_size() * u.shape[1] * masked.widest
     size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
     return _joined(
@@ -180,7 +193,7 @@ def attribute_layer(
                 u[rows],
                 visual_value,
                 text_value,
-                keys.of_queries(rows),
+                masked.of_queries(rows),
                 None if attention is None else attention.of_queries(rows),
                 *knobs,
             )
@@ -203,7 +216,7 @@ def _attribute(
     u: Tensor,
     visual_value: Tensor,
     text_value: Tensor,
-    keys: Keys,
+    keys: Masked,
     attention: Attention | None,
     head_score: HeadScore,
     map_filter: MapFilter,

@@ -28,12 +28,16 @@ class LayerSums:
 
     def __init__(self) -> None:
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
-        self._maps: Tensor | None = None  # [2, C, N] E and U
+        self._maps: tuple[Tensor, Tensor] | None = None  # [C, N] E and U, in the memory of the first layer's
         self._ranges: list[Tensor] = []
 
     def add(self, layer: LayerAttribution) -> None:
-        maps = torch.stack([layer.token_map, layer.unfiltered_token_map])
-        self._maps = maps if self._maps is None else self._maps.add_(maps.to(self._maps.device))
+        maps = layer.token_map, layer.unfiltered_token_map
+        if self._maps is None:
+            self._maps = maps
+        else:
+            for total, part in zip(self._maps, maps, strict=True):
+                total.add_(part.to(total.device))
         self._scores.append((layer.visual_score, layer.text_score, layer.text_winner))
         if layer.range is not None:
             self._ranges.append(layer.range)
@@ -42,7 +46,7 @@ class LayerSums:
         """All layers together, for queries that could read `length` keys."""
         assert self._maps is not None  # a plan names at least one layer
         visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
-        token_maps, unfiltered = self._maps.cpu()
+        token_maps, unfiltered = (maps.cpu() for maps in self._maps)
         return Attribution(
             visual_scores=visual,
             text_scores=text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,6 @@ import transformers
 from torch import Tensor
 
 from dexar_fast import __version__, engine, generation, loading, ops
-from dexar_fast.decoder import Decoder
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.follow import Follower, Job
@@ -140,12 +139,15 @@ class Task:
         decoder, inputs = self._explainer.decoder, self._question.inputs
         if decoder is not None and generation.takes_answer(inputs, decoder, self._placed.positions):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
-            if len(targets) <= self._chunk(decoder) and Tails.of(decoder, layers).trusts_all():
+            if len(targets) <= self._chunk and Tails.of(decoder, layers).trusts_all():
                 return generation.postponed(self._model, inputs, decoder, start)
         return generation.prefill(self._model, inputs, decoder, start)
 
-    def _chunk(self, decoder: Decoder) -> int:
-        """How many tokens to explain at once."""
+    @cached_property
+    def _chunk(self) -> int:
+        """How many tokens to explain at once, by the decoder that is known by now."""
+        decoder = self._explainer.decoder
+        assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
         heads = self._model.config.get_text_config(decoder=True).num_attention_heads
         length = len(self._question.ids) + self._longest()
         return self._explainer.chunk_size or default_chunk(decoder.layers, heads, length)
@@ -169,7 +171,7 @@ class Task:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
         explainer, question = self._explainer, self._question
         explainer.decoder = prompt.decoder
-        plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk(prompt.decoder)
+        plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
         frame = Frame(
             visual=plan.visual,
             grids=self._placed.grids,

@@ -242,7 +242,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, knobs
     u, value = draw(7, 4, DIM), draw(2, 16, DIM, seed=1)
     keys = Keys.of(*split(16, list(range(2, 8))), window(7, 16, 9))
     whole = attribute_layer(u, value, keys, with_range=True, **knobs)
-    row = u.element_size() * u.shape[1] * keys.widest
+    row = u.element_size() * u.shape[1] * keys.masked.widest
     for queries in (1, 3):
         monkeypatch.setattr(ops, "SCORE_BYTES_ON_CPU", queries * row)
         parts = attribute_layer(u, value, keys, with_range=True, **knobs)
@@ -458,7 +458,7 @@ def test_consecutive_positions_are_read_in_place() -> None:
 
 
 def test_a_mask_is_kept_only_where_it_hides_something() -> None:
-    keys = Keys.of(*split(9, [3, 4]), causal(2, 9))
+    keys = Keys.of(*split(9, [3, 4]), causal(2, 9)).masked
     assert keys.visual_mask is None
     assert keys.text_mask is not None and keys.text_mask.tolist() == [[True] * 6 + [False], [True] * 7]
     rest = keys.of_queries(slice(1, 2))
