@@ -104,6 +104,8 @@ class Pass(Watcher):
         self._model = model
         self._prompt = prompt
         self._plan = plan
+        self._visual = ops.run_of(plan.visual)
+        self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
         self._tails = Tails.of(prompt.decoder, plan.layers)
         self._first = 0  # position of the first of the C explained queries
@@ -117,7 +119,8 @@ class Pass(Watcher):
         self._keys: ops.Keys
         # by the id of a mask, which layers share; the mask is held so that its id stays its own
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[int, tuple[Tensor | None, ops.Keys]] = {}
+        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, ops.Keys]] = {}
+        self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     @contextmanager
     def hooked(self) -> Iterator[Pass]:
@@ -209,12 +212,19 @@ class Pass(Watcher):
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
 
     def _keys_under(self, mask: Tensor | None, value: Tensor) -> ops.Keys:
-        if id(mask) not in self._known_keys:
+        known, keys = (id(mask), value.device), value.shape[2]
+        if known not in self._known_keys:
             with stage("masks"):
-                seen = attendable(mask, len(self._targets), value.shape[2], value.device)
-                text = self._plan.text[: value.shape[2]].nonzero()[:, 0]
-                self._known_keys[id(mask)] = mask, ops.Keys.of(self._plan.visual, text, seen)
-        return self._known_keys[id(mask)][1]
+                seen = attendable(mask, len(self._targets), keys, value.device)
+                visual, text = self._positions(value.device)
+                self._known_keys[known] = mask, ops.Keys(visual, text[: self._text.searchsorted(keys)], seen)
+        return self._known_keys[known][1]
+
+    def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
+        """Of the visual keys and of the whole sequence's text keys; a device is sent them once."""
+        if device not in self._placed:
+            self._placed[device] = ops.placed(self._visual, device), torch.from_numpy(self._text).to(device)
+        return self._placed[device]
 
     def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
         norm_twice = self._plan.double_final_norm and index == len(self._prompt.decoder.layers) - 1

@@ -98,14 +98,14 @@ class Keys:
     @classmethod
     def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
         """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
-        run, device = _run(visual), attendable.device
-        return cls(visual.to(device) if run is None else run, text.to(device), attendable)
+        device = attendable.device
+        return cls(placed(run_of(visual), device), text.to(device), attendable)
 
     @cached_property
     def masked(self) -> Masked:
         """Without a mask where it would hide nothing."""
         masks = self.attendable[:, self.visual], self.attendable[:, self.text]
-        of_visual, of_text = (None if bool(mask.all()) else mask for mask in masks)
+        of_visual, of_text = (None if surely(mask) else mask for mask in masks)
         return Masked(self.visual, self.text, of_visual, of_text)
 
     @cached_property
@@ -115,8 +115,8 @@ class Keys:
         position = torch.arange(keys, dtype=torch.int32, device=seen.device)
         first = torch.where(seen, position, keys).amin(1).int()
         last = torch.where(seen, position, -1).amax(1).int()
-        runs = bool((last - first + 1 == seen.sum(1)).logical_or(last < 0).all())
-        return Sight(position[self.visual], self.text.int(), first, last, None if runs else seen)
+        runs = (last - first + 1 == seen.sum(1)).logical_or(last < 0)
+        return Sight(position[self.visual], self.text.int(), first, last, None if surely(runs) else seen)
 
 
 @dataclass(frozen=True)
@@ -330,10 +330,20 @@ def _filter_gain(gradient: Tensor, filtered: Tensor) -> Tensor:
     return torch.where(after > 0, before / after, torch.zeros_like(after))
 
 
-def _run(positions: Tensor) -> slice | None:
-    """The slice of consecutive positions; None if they are not."""
+def run_of(positions: Tensor) -> Tensor | slice:
+    """Ascending positions on the CPU; as a slice where they are consecutive."""
     first, last = (int(positions[0]), int(positions[-1])) if len(positions) else (0, -1)
-    return slice(first, last + 1) if last + 1 - first == len(positions) else None
+    return slice(first, last + 1) if last + 1 - first == len(positions) else positions
+
+
+def placed(positions: Tensor | slice, device: torch.device) -> Tensor | slice:
+    """What `run_of` returned, for tensors on a device."""
+    return positions if isinstance(positions, slice) else positions.to(device)
+
+
+def surely(facts: Tensor) -> bool:
+    """Whether all of them are true. A GPU is not asked: inside a layer it would have to be waited for."""
+    return facts.device.type == "cpu" and bool(facts.all())
 
 
 def _largest(text: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

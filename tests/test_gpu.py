@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from capture import Forward, chunks_run_by
 from kernel_cases import CASES, check, name, problem
 from kv_cases import CASES as KV_CASES
 from kv_cases import COPIES, check_append, check_copies
@@ -24,6 +25,7 @@ from dexar_fast.profile.peak import peak
 from dexar_fast.profile.shapes import build
 from dexar_fast.profile.timeline import STAGES
 from dexar_fast.profile.workload import workload
+from dexar_fast.sums import LayerSums
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -86,6 +88,36 @@ def test_explanations_are_the_same_on_triton() -> None:
     )
     for array in (*gates.COMPARED, "sequence_map"):
         torch.testing.assert_close(getattr(found, array), getattr(wanted, array), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_chunk_of_fixed_shape_is_held_by_a_cuda_graph(backend: str) -> None:
+    """Recorded without running, then replayed over results that were poisoned."""
+    model, inputs_for = build("llava-1.5-7b", "cuda", torch.float32, tiny=True)
+    pool = KVPool(2048, backend="triton" if backend == "triton" else "auto")
+    explainer = Explainer(model, backend=backend, chunk_size=4, pool=pool)
+    inputs, targets = inputs_for(), [20, 30, 40, 50, 60, 70, 80, 90]
+    expected = [explainer.explain_inputs(inputs, target_ids=targets) for _ in range(2)][1]
+
+    def run(forward: Forward) -> LayerSums:
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):  # Triton compiles, cuBLAS takes its workspace
+            forward()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            sums = forward()
+        for maps in sums._maps or ():
+            maps.fill_(torch.nan)
+        graph.replay()
+        torch.cuda.synchronize()
+        return sums
+
+    with chunks_run_by(run) as sizes:
+        found = explainer.explain_inputs(inputs, target_ids=targets)
+    assert sizes == [4, 4]
+    for array in (*gates.COMPARED, "sequence_map"):
+        torch.testing.assert_close(getattr(found, array), getattr(expected, array), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", DIMENSIONS)
