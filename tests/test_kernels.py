@@ -18,8 +18,9 @@ from dexar_fast import _C, InputError, cpp, operators, ops
 from dexar_fast.cpp import empty_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
-AVAILABLE = cpp.INSTRUCTION_SETS[: cpp.INSTRUCTION_SETS.index(cpp.best_instruction_set()) + 1]
-KERNELS: dict[str, Callable[..., cpp.Scored]] = {s: partial(cpp.head_score, instructions=s) for s in AVAILABLE}
+KERNELS: dict[str, Callable[..., cpp.Scored]] = {
+    s: partial(cpp.head_score, instructions=s) for s in cpp.instruction_sets()
+}
 SMALL = {"dim": 20, "visual": "run", "dtype": torch.float32, "heads": (2, 2), "keys": 40, "queries": 5,
          "sight": "causal", "layout": "contiguous", "values": "normal", "attended": False}  # fmt: skip
 MARKED_NAN = {  # with all of the bits set that hold n where the exponential is a number
