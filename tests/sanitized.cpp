@@ -6,6 +6,9 @@
 
 #include "cpu/head_score.h"
 
+// Memory is NaN until it is written.
+extern "C" const char* __asan_default_options() { return "max_malloc_fill_size=100000000:malloc_fill_byte=255"; }
+
 namespace {
 
 using dexar::HeadScore;

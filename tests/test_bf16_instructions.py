@@ -34,7 +34,9 @@ NEW = cpp.INSTRUCTION_SETS[3:]
 INSTRUCTIONS = {"vdpbf16ps", "ldtilecfg", "tilezero", "tileloadd", "tdpbf16ps", "tilestored", "tilerelease"}
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
-    pytest.mark.skipif("avx512" not in cpp.instruction_sets(), reason="the rest of the kernels is compiled for AVX-512"),
+    pytest.mark.skipif(
+        "avx512" not in cpp.instruction_sets(), reason="the rest of the kernels is compiled for AVX-512"
+    ),
 ]
 each = pytest.mark.parametrize("instructions", NEW)
 
@@ -85,15 +87,25 @@ def test_tails_equal_the_reference(dim: int, keys: int, visual: str, kernel: Cal
 
 @each
 def test_rows_at_one_distance_are_read_where_they_are(kernel: Callable[..., cpp.Scored]) -> None:
-    """Every other key, all keys in one place, or the last key first."""
-    given = problem(SMALL | {"dim": 64, "keys": 96, "visual": "none", "sight": "all"})
+    """Every other key, the last key first, or all keys in one place."""
+    given = problem(SMALL | {"dim": 64, "keys": 96, "sight": "all"})
     every_other = torch.arange(0, 96, 2)
-    check(found := kernel(*(given := replace(given, visual=every_other, text=every_other + 1)).arguments), given)
-    assert found[0].isfinite().all()
-    one = replace(given, value=given.value[:, :1].expand(-1, 96, -1))
-    check(kernel(*one.arguments), one)
-    backwards = replace(given, visual=given.visual.flip(0))
-    check(kernel(*backwards.arguments), backwards)
+    for case in (
+        replace(given, visual=every_other, text=every_other + 1),
+        replace(given, visual=given.visual.flip(0)),
+        replace(given, value=given.value[:, :1].expand(-1, 96, -1)),
+    ):
+        check(kernel(*case.arguments), case)
+
+
+@each
+def test_a_gap_anywhere_in_a_tile(kernel: Callable[..., cpp.Scored]) -> None:
+    given = problem(SMALL | {"dim": 64, "keys": 32, "sight": "all"})
+    for place in range(1, 16):
+        keys = torch.arange(16)
+        keys[place:] += 3
+        case = replace(given, visual=keys, text=keys[:0])
+        check(kernel(*case.arguments), case)
 
 
 @each
@@ -179,7 +191,9 @@ def test_the_trial_sees_nan(instructions: str, module: Any, monkeypatch: pytest.
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
 def test_the_extension_holds_the_instructions_and_the_emulation_none(module: Any) -> None:
     for library, expected in ((_C.__file__, INSTRUCTIONS), (module.__file__, set())):
-        shown = subprocess.run(["objdump", "-d", "--no-show-raw-insn", library], capture_output=True, text=True, check=True)
+        shown = subprocess.run(
+            ["objdump", "-d", "--no-show-raw-insn", library], capture_output=True, text=True, check=True
+        )
         assert INSTRUCTIONS & set(re.findall(r"\t(\w+)", shown.stdout)) == expected
 
 
@@ -194,9 +208,9 @@ def test_older_compilers_leave_them_out(kernel: str, tmp_path: Path) -> None:
 def test_vdpbf16ps_is_what_the_emulation_makes_of_it(tmp_path: Path) -> None:
     """To the last bit, on a CPU that has it, even if its hypervisor hides that; other CPUs end with SIGILL."""
     folder, program = ROOT / "tests" / "bf16_on_cpu", str(tmp_path / "compare")
-    for name, includes in (("in_software", emulated.IN_SOFTWARE), ("by_the_cpu", emulated.IN_SOFTWARE[1:])):
-        command = ["g++", *emulated.FLAGS, f"-DNAME={name}", *includes, "-c", str(folder / "pairs.cpp")]
-        subprocess.run([*command, "-o", str(tmp_path / f"{name}.o")], check=True)
+    for kind, includes in (("in_software", emulated.IN_SOFTWARE), ("by_the_cpu", emulated.IN_SOFTWARE[1:])):
+        command = ["g++", *emulated.FLAGS, f"-DNAME={kind}", *includes, "-c", str(folder / "pairs.cpp")]
+        subprocess.run([*command, "-o", str(tmp_path / f"{kind}.o")], check=True)
     objects = map(str, tmp_path.glob("*.o"))
     subprocess.run(["g++", *emulated.FLAGS, str(folder / "compare.cpp"), *objects, "-o", program], check=True)
     done = subprocess.run([program], timeout=120)

@@ -15,7 +15,7 @@ import torch
 from kernel_cases import CASES, NAMES, Guarded, Problem, check, check_scores, name, problem
 from torch.utils.flop_counter import FlopCounterMode
 
-from dexar_fast import _C, InputError, cpp, operators, ops
+from dexar_fast import _C, InputError, cpp, cpu, operators, ops
 from dexar_fast.cpp import empty_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -301,6 +301,13 @@ def test_the_extension_itself_refuses_sizes_that_cannot_be(shape: tuple[int, ...
             "float32", shape, nothing, nothing, (0, 0), (0, 0), (0, 0), (0, 0), (nothing, nothing, 0, 1.0), [0] * 6,
             "portable", threads,
         )  # fmt: skip
+
+
+def test_instruction_sets_are_those_the_cpu_has() -> None:
+    avx2, avx512 = {"avx2", "fma"}, {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"}
+    needs = [set(), avx2, avx512, avx512 | {"avx512bf16"}, avx512 | {"amx_tile", "amx_bf16"}]
+    has = set(cpu.detect().instruction_sets)
+    assert cpp.instruction_sets() == [s for s, need in zip(cpp.INSTRUCTION_SETS, needs, strict=True) if need <= has]
 
 
 def test_an_instruction_set_this_cpu_lacks_is_refused() -> None:
