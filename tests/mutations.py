@@ -49,7 +49,7 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 CPP_TESTS = [
     "tests/test_kernels.py",
     "-k",
-    "not sanitizers and not registered and not torch and not compiled and not reaches",
+    "not sanitizers and not registered and not torch and not compiled and not reaches and not cpu_has",
 ]
 BF16_TESTS = ["tests/test_bf16_instructions.py", "-k", "not older and not extension and not emulation and not 1025"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
