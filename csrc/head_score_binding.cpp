@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "cpu/head_score.h"
 
@@ -27,10 +28,12 @@ constexpr std::array<std::pair<const char*, Type>, 4> kTypes{{{"float32", Type::
                                                               {"float64", Type::kFloat64},
                                                               {"bfloat16", Type::kBFloat16},
                                                               {"float16", Type::kFloat16}}};
-constexpr std::array<std::pair<const char*, InstructionSet>, 3> kInstructionSets{
+constexpr std::array<std::pair<const char*, InstructionSet>, 5> kInstructionSets{
     {{"portable", InstructionSet::kPortable},
      {"avx2", InstructionSet::kAvx2},
-     {"avx512", InstructionSet::kAvx512}}};
+     {"avx512", InstructionSet::kAvx512},
+     {"avx512_bf16", InstructionSet::kAvx512Bf16},
+     {"amx", InstructionSet::kAmx}}};
 
 template <class Names>
 auto named(const Names& names, const std::string& name) {
@@ -40,8 +43,8 @@ auto named(const Names& names, const std::string& name) {
 }
 
 InstructionSet usable(const std::string& name) {
-  const InstructionSet asked = named(kInstructionSets, name), best = dexar::best_instruction_set();
-  if (asked > best) throw std::invalid_argument("this CPU, or this build, has no " + name);
+  const InstructionSet asked = named(kInstructionSets, name);
+  if (!dexar::available(asked)) throw std::invalid_argument("this CPU, or this build, has no " + name);
   return asked;
 }
 
@@ -89,10 +92,11 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
   dexar::head_score(p, chosen, threads);
 }
 
-std::string best() {
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
   for (const auto& [name, value] : kInstructionSets)
-    if (value == dexar::best_instruction_set()) return name;
-  return "";
+    if (dexar::available(value)) names.emplace_back(name);
+  return names;
 }
 
 }  // namespace
@@ -103,5 +107,5 @@ void bind_head_score(py::module_& m) {
         py::arg("outputs"), py::arg("instructions"), py::arg("threads"),
         "csrc/cpu/head_score.h: head_score, over the memory at the given addresses, which nothing here can "
         "check; IndexError for positions of keys that are none");
-  m.def("best_instruction_set", &best, "csrc/cpu/head_score.h: best_instruction_set");
+  m.def("instruction_sets", &instruction_sets, "Those available here by csrc/cpu/head_score.h, slowest first");
 }

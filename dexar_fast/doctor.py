@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexar_fast import __version__, backends, cpu
+from dexar_fast import __version__, backends, cpp, cpu
 from dexar_fast.errors import BackendError, DexarError
 
 _TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision and InternVL need it; LLaVA's does not"
@@ -85,8 +85,14 @@ def _processor() -> list[Finding]:
     cores = f"{found.architecture}, {found.physical_cores} physical cores"
     return [
         Finding("CPU", cores, " ".join(found.instruction_sets) or "portable code only"),
-        Finding("C++ extension", "loaded"),
+        Finding("C++ extension", "loaded", _distrusted()),
     ]
+
+
+def _distrusted() -> str:
+    """What this CPU offers the extension, and fails at."""
+    faster = cpp.instruction_sets()[cpp.instruction_sets().index(cpp.best_instruction_set()) + 1 :]
+    return f"{' and '.join(faster)}: not used, its results differ from those of avx512" if faster else ""
 
 
 def _compiler() -> Finding:

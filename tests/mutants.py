@@ -1,7 +1,7 @@
 """One change each to the source of a kernel that its tests must notice: `python tests/mutations.py` tries them all.
 
 Every mask, bound and tail is removed in turn, and so is what keeps NaN, zeros and ties as they are. C++ mutants are of
-the portable path, which is compiled from the same lines as the others; CUDA ones run on the CPU.
+the portable path, which is compiled from the same lines as the others; those of AMX and CUDA run in software.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TILE, THREADS = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp"
+LANES, TYPES = "csrc/cpu/head_score_lanes.h", "csrc/cpu/head_score_types.h"
+PAIRS, AMX = "csrc/cpu/head_score_pairs.h", "csrc/cpu/head_score_amx.cpp"
 TRITON, MOVES, CUDA = "kernels/head_score.py", "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
 
 
@@ -69,18 +71,21 @@ CPP = [
     Mutation(TILE, "difference <= 0 ? Vec{} : difference", "difference"),
     # tails of tiles, blocks and rows
     Mutation(TILE, "tile.size - k < kKeys ? tile.size - k : kKeys", "kKeys", sanitized=True),
-    Mutation(TILE, "here = key + k < count ? key + k : count - 1", "here = key + k", sanitized=True),
-    Mutation(TILE, "i < b_.queries ? T(widen(row[", "true ? T(widen(row[", sanitized=True),
+    Mutation(LANES, "here = key + k < count ? key + k : count - 1", "here = key + k", sanitized=True),
+    Mutation(LANES, "i < block_.queries ? Feature", "true ? Feature", sanitized=True),
     Mutation(TILE, "b_.first + (i < b_.queries ? i : 0)", "b_.first + i", sanitized=True),
     Mutation(TILE, "i < kLanes && at + i < b_.queries", "i < kLanes", sanitized=True),
-    Mutation(TILE, "dim - line < kLine ? dim : line + kLine", "line + kLine"),
+    Mutation(LANES, "elements - line < kLine ? elements : line + kLine", "line + kLine"),
+    Mutation(THREADS, "ceil_div(p.dim, kWidth) * kWidth;", "p.dim;", sanitized=True),
     Mutation(TILE, "i < p_.visual_count * b_.width; ++i) filtered_", "i < 0; ++i) filtered_"),
     # layouts, numbers, heads
     Mutation(TILE, "head / (p_.heads / p_.kv_heads)", "head % p_.kv_heads"),
-    Mutation(TILE, "return step == 1 ? row : converted(row, step, copy);", "return row;"),
-    Mutation(TILE, "widen(row[d * step])", "widen(row[d])"),
-    Mutation(TILE, " | special | ", " | "),
-    Mutation(TILE, " | (x.bits & 0x8000u) << 16", ""),
+    Mutation(TYPES, "return kSame<In, T> && step == 1;", "return kSame<In, T>;"),
+    Mutation(TYPES, "widen(row[d * step])", "widen(row[d])"),
+    Mutation(TYPES, " | special | ", " | "),
+    Mutation(TYPES, " | (x.bits & 0x8000u) << 16", ""),
+    Mutation(THREADS, "type == Type::kBFloat16 ? amx_kernel() : avx512_kernel(type)", "amx_kernel()"),
+    Mutation(THREADS, "type == Type::kBFloat16 ? avx512_bf16_kernel() : avx512_kernel(type)", "avx512_bf16_kernel()"),
     Mutation(THREADS, "slot == 0 ? partial[k * block.width + i] : sum + partial", "slot == 0 ? partial[k * block.width + i] : partial"),  # noqa: E501
     Mutation(THREADS, "(slot + 1) * p.heads / slots}", "(slot + 1) * (p.heads / slots)}"),
     Mutation(THREADS, "std::min(kQueries, p.queries - first)", "kQueries", sanitized=True),
@@ -90,12 +95,39 @@ CPP = [
     Mutation(TILE, "if (kAttended) pack_attention(head);", "if (kAttended && !head) pack_attention(head);"),
     Mutation(TILE, " * T(p_.scale) - ", " - "),
     Mutation(TILE, " - vector(log_sum_exp_ + at)", ""),
-    Mutation(TILE, "rows_of(p_.key, p_.key_stride, kv_head,", "rows_of(p_.key, p_.key_stride, 0,"),
+    Mutation(TILE, "logit_.read(kv_head,", "logit_.read(0,"),
     Mutation(TILE, "i < b_.queries ? rows[", "true ? rows[", sanitized=True),
     Mutation(TILE, "x < S::kLowest ? Vec{} : ", ""),
     Mutation(TILE, "x > S::kHighest ? Vec{} + T(__builtin_inf()) : power", "power"),
     Mutation(TILE, "return x != x ? x : normal;", "return normal;"),
     Mutation(TILE, " - n * S::kLn2Rest;", ";"),
+]  # fmt: skip
+
+IN_BF16 = [
+    # tails of rows
+    Mutation(PAIRS, "(dim + kNumbers - 1) / kNumbers", "dim / kNumbers"),
+    Mutation(PAIRS, "first = d < dim ? row", "first = true ? row"),
+    Mutation(PAIRS, "second = d + 1 < dim ? row", "second = true ? row"),
+    Mutation(PAIRS, "return step == 1 && dim % kNumbers == 0;", "return step == 1;"),
+    Mutation(PAIRS, "__builtin_memset(out, 0, elements(dim) * sizeof(Element));", "", sanitized=True),
+    Mutation(AMX, "pair < elements_;", "pair + kTilePairs < elements_;"),
+    # layouts
+    Mutation(PAIRS, "return step == 1 && dim % kNumbers == 0;", "return dim % kNumbers == 0;"),
+    Mutation(PAIRS, "element(row, step, i, dim)", "element(row, 1, i, dim)"),
+    Mutation(AMX, "if (!evenly_spaced()) gather();", ""),
+    Mutation(AMX, "int64_t k = 2; k < kKeys;", "int64_t k = 2; k < kKeys - 1;"),
+    Mutation(AMX, "int64_t k = 2; k < kKeys;", "int64_t k = 3; k < kKeys;"),
+    Mutation(AMX, "      here_[k] = copy;\n", ""),
+    Mutation(AMX, "    stride_ = elements_ * sizeof(Element);\n", ""),
+    # tiles
+    Mutation(AMX, "Tiles() { configure_tiles(&kShapes); }", "Tiles() {}", sanitized=True),
+    Mutation(AMX, "~Tiles() { release_tiles(); }", "~Tiles() {}", sanitized=True),
+    Mutation(AMX, "clear_sums<kVectors - 1>();", ""),
+    Mutation(AMX, "(kVector > 0) clear_sums", "(kVector > 1) clear_sums"),
+    Mutation(AMX, "(kVector > 0) add_products", "(kVector > 1) add_products"),
+    Mutation(AMX, "(kVector > 0) store_sums", "(kVector > 1) store_sums"),
+    Mutation(AMX, "packed_ + start * elements_ + ", "packed_ + "),
+    Mutation(AMX, "pair * kVectors * kLanes", "pair * kLanes"),
 ]  # fmt: skip
 
 IN_TRITON = [

@@ -23,20 +23,35 @@ from pathlib import Path
 os.environ["TRITON_INTERPRET"] = os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import pybind11
+import emulated
 import pytest
 import torch._dynamo  # noqa: F401  what the tests of both kinds import, before the forks
-from mutants import CPP, CUDA, IN_CUDA, IN_TRITON, MOVES, ROOT, THREADS, TILE, TRITON, Mutation
+from mutants import (
+    AMX,
+    CPP,
+    CUDA,
+    IN_BF16,
+    IN_CUDA,
+    IN_TRITON,
+    LANES,
+    MOVES,
+    PAIRS,
+    ROOT,
+    TILE,
+    TRITON,
+    TYPES,
+    Mutation,
+)
 
-UNITS = {TILE: "csrc/cpu/head_score_portable.cpp", THREADS: THREADS}  # what is compiled again
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
+PORTABLE = "csrc/cpu/head_score_portable.cpp"
+UNITS = {TILE: PORTABLE, LANES: PORTABLE, TYPES: PORTABLE, PAIRS: AMX}  # what is compiled again, if not the file itself
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-MODULE = '#include "head_score_binding.h"\nPYBIND11_MODULE(_C, m) { bind_head_score(m); }\n'
 CPP_TESTS = [
     "tests/test_kernels.py",
     "-k",
-    "not sanitizers and not registered and not torch and not compiled and not reaches",
+    "not sanitizers and not registered and not torch and not compiled and not reaches and not cpu_has",
 ]
+BF16_TESTS = ["tests/test_bf16_instructions.py", "-k", "not older and not extension and not emulation and not 1025"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
     TRITON: ["tests/interpreted.py", "-k", "not 1025 and not 130"],
     MOVES: ["tests/interpreted_kv_cache.py", "-k", "not many"],
@@ -48,44 +63,39 @@ SECONDS = 120  # a mutant that runs longer is killed
 
 @dataclass(frozen=True)
 class Workshop:
-    """The objects that a mutant is linked with."""
+    """The objects that a mutant is linked with, in which the instructions of bfloat16 are emulated."""
 
     folder: Path
 
     @classmethod
     def furnished(cls, folder: Path) -> Workshop:
         shop = cls(folder)
-        (folder / "module.cpp").write_text(MODULE)
-        kernels = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
-        for path in (*kernels, ROOT / "csrc" / "head_score_binding.cpp", folder / "module.cpp"):
+        for path in (*emulated.kernels(), *emulated.MODULE):
             shop.compile(path, False, folder / f"{path.stem}.o")
         shop.compile(ROOT / "tests" / "sanitized.cpp", True, folder / "sanitized.o")
         return shop
 
     def compile(self, source: Path, sanitized: bool, output: Path) -> None:
-        python = Path(sys.base_prefix) / "include" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-        includes = [f"-I{pybind11.get_include()}", f"-I{python}"]
+        """Headers beside the output come first."""
+        flags = [*emulated.FLAGS, f"-I{output.parent}", *emulated.IN_SOFTWARE, *emulated.PYTHON]
         kind = SANITIZE if sanitized else []
-        subprocess.run(["g++", *FLAGS, *includes, *kind, "-c", str(source), "-o", str(output)], check=True)
+        subprocess.run(["g++", *flags, *kind, "-c", str(source), "-o", str(output)], check=True)
 
     def program(self, mutation: Mutation, folder: Path) -> Path:
         """The mutant linked in `folder`, as the sanitizers' program or as an extension module."""
-        sanitized, unit = mutation.sanitized, Path(UNITS[mutation.file])
-        source = folder / unit.name
-        text = (ROOT / unit).read_text()
-        if mutation.file == str(unit):
-            text = mutation.source()
-        else:
-            (folder / "mutant.h").write_text(mutation.source())
-            text = text.replace(f'"cpu/{Path(mutation.file).name}"', f'"{folder / "mutant.h"}"')
-        source.write_text(text)
-        self.compile(source, sanitized, folder / "mutant.o")
+        sanitized, unit = mutation.sanitized, Path(UNITS.get(mutation.file, mutation.file))
+        mutant = folder / "cpu" / Path(mutation.file).name
+        mutant.parent.mkdir()
+        mutant.write_text(mutation.source())
+        self.compile(mutant if mutation.file == str(unit) else ROOT / unit, sanitized, folder / "mutant.o")
         bindings = ("module", "head_score_binding")
         left_out = (unit.stem, *(bindings if sanitized else ["sanitized"]))
         others = [str(path) for path in sorted(self.folder.glob("*.o")) if path.stem not in left_out]
         program = folder / "_C.so"
         kind = SANITIZE if sanitized else ["-shared"]
-        subprocess.run(["g++", *FLAGS, *kind, *others, str(folder / "mutant.o"), "-o", str(program)], check=True)
+        subprocess.run(
+            ["g++", *emulated.FLAGS, *kind, *others, str(folder / "mutant.o"), "-o", str(program)], check=True
+        )
         return program
 
 
@@ -104,6 +114,9 @@ def survives(shop: Workshop, mutation: Mutation) -> bool:
         program = shop.program(mutation, folder)
         if mutation.sanitized:
             return subprocess.run([program], capture_output=True, timeout=60).returncode == 0
+        if mutation.file in (PAIRS, AMX):
+            os.environ["DEXAR_FAST_EMULATED"] = str(program)
+            return run(BF16_TESTS)
         return passes("dexar_fast._C", program, CPP_TESTS)
 
 
@@ -156,7 +169,7 @@ def tried(shop: Workshop, mutations: Iterable[Mutation]) -> Iterator[tuple[Mutat
 def main() -> int:
     os.chdir(ROOT)
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutation for mutation in (*CPP, *IN_TRITON, *IN_CUDA) if part in mutation.file]
+    chosen = [mutation for mutation in (*CPP, *IN_BF16, *IN_TRITON, *IN_CUDA) if part in mutation.file]
     whole = sorted({(mutation.file, mutation.sanitized) for mutation in chosen})
     left = 0
     with tempfile.TemporaryDirectory() as folder:

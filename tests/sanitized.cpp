@@ -6,6 +6,9 @@
 
 #include "cpu/head_score.h"
 
+// Memory is NaN until it is written.
+extern "C" const char* __asan_default_options() { return "max_malloc_fill_size=100000000:malloc_fill_byte=255"; }
+
 namespace {
 
 using dexar::HeadScore;
@@ -24,7 +27,7 @@ void run(Type type, const Shape& s, InstructionSet instructions, int stride, boo
   for (size_t i = 0; i < u.size(); ++i) u[i] = In(i % 5);
   for (size_t i = 0; i < value.size(); ++i) value[i] = In(i % 7);
   std::vector<int32_t> visual, text, first(s.queries, 0), last;
-  for (int32_t j = 0; j < s.keys; ++j) (j % 3 ? visual : text).push_back(j);
+  for (int32_t j = 0; j < s.keys; ++j) ((masked ? j % 3 : j > s.keys / 3) ? visual : text).push_back(j);
   for (int64_t t = 0; t < s.queries; ++t) last.push_back(int32_t(s.keys - s.queries + t));
   std::vector<uint8_t> mask(masked ? s.queries * s.keys : 0, 1);
   const int64_t count = int64_t(visual.size());
@@ -59,11 +62,12 @@ void run(Type type, const Shape& s, InstructionSet instructions, int stride, boo
 
 int main() {
   const Shape shapes[] = {
-      {1, 1, 1, 1, 1}, {3, 2, 7, 63, 17}, {64, 1, 2, 25, 16}, {130, 3, 1, 50, 5}, {17, 1, 8, 24, 64}};
-  for (const InstructionSet set : {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512})
+      {1, 1, 1, 1, 1}, {3, 2, 7, 63, 17}, {64, 1, 2, 25, 16}, {130, 3, 1, 50, 5}, {17, 1, 8, 24, 64}, {64, 1, 2, 61, 34}};
+  for (const InstructionSet set : {InstructionSet::kPortable, InstructionSet::kAvx2, InstructionSet::kAvx512,
+                                   InstructionSet::kAvx512Bf16, InstructionSet::kAmx})
     for (const Shape& shape : shapes)
       for (const int stride : {1, 2}) {
-        if (set > dexar::best_instruction_set()) continue;
+        if (!dexar::available(set)) continue;
         const bool masked = stride == 2, attended = shape.dim != 17;
         run<float, float>(Type::kFloat32, shape, set, stride, masked, attended);
         run<double, double>(Type::kFloat64, shape, set, stride, masked, attended);

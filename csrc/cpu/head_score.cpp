@@ -82,6 +82,10 @@ void collect(const Grid& grid, const Arena& partials, int64_t index, int64_t n, 
 
 ScoreBlock kernel_of(Type type, InstructionSet instructions) {
   switch (instructions) {
+    case InstructionSet::kAmx:
+      return type == Type::kBFloat16 ? amx_kernel() : avx512_kernel(type);
+    case InstructionSet::kAvx512Bf16:
+      return type == Type::kBFloat16 ? avx512_bf16_kernel() : avx512_kernel(type);
     case InstructionSet::kAvx512:
       return avx512_kernel(type);
     case InstructionSet::kAvx2:
@@ -93,10 +97,21 @@ ScoreBlock kernel_of(Type type, InstructionSet instructions) {
 
 }  // namespace
 
-InstructionSet best_instruction_set() {
+bool available(InstructionSet instructions) {
   const CpuFeatures& f = cpu_features();
-  if (f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq && f.fma) return InstructionSet::kAvx512;
-  return f.avx2 && f.fma ? InstructionSet::kAvx2 : InstructionSet::kPortable;
+  const bool avx512 = f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq && f.fma;
+  switch (instructions) {
+    case InstructionSet::kAmx:
+      return avx512 && f.amx_tile && f.amx_bf16 && amx_kernel();
+    case InstructionSet::kAvx512Bf16:
+      return avx512 && f.avx512bf16 && avx512_bf16_kernel();
+    case InstructionSet::kAvx512:
+      return avx512;
+    case InstructionSet::kAvx2:
+      return f.avx2 && f.fma;
+    default:
+      return true;
+  }
 }
 
 void head_score(const HeadScore& p, InstructionSet instructions, int threads) {
@@ -106,8 +121,9 @@ void head_score(const HeadScore& p, InstructionSet instructions, int threads) {
   const int64_t tasks = grid.blocks * grid.slots, map = p.visual_count * grid.width * element;
   const Arena filtered(tasks, map), unfiltered(tasks, map), gradients(threads, map);
   const int64_t operands = p.query ? 2 : 1;  // of a product: u and V, q and k
-  const Arena queries(threads * operands, grid.width * p.dim * element);
-  const Arena rows(threads * operands, kTile * p.dim * element);
+  const int64_t dim = ceil_div(p.dim, kWidth) * kWidth;  // pairs of 16 bits are filled up to 32 of them
+  const Arena queries(threads * operands, grid.width * dim * element);
+  const Arena rows(threads * operands, kTile * dim * element);
   const ScoreBlock score = kernel_of(p.type, instructions);
   const auto collected = p.type == Type::kFloat64 ? collect<double> : collect<float>;
   const int64_t pieces = ceil_div(p.visual_count, kKeysAtOnce);

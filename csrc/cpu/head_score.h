@@ -7,8 +7,9 @@ namespace dexar {
 /// Element types of u and V. Sums, scores and maps are double for kFloat64 and float for all others.
 enum class Type { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-/// The code paths of head_score, slowest first.
-enum class InstructionSet { kPortable, kAvx2, kAvx512 };
+/// The code paths of head_score, slowest first. The last two multiply pairs of bfloat16, by VDPBF16PS and TDPBF16PS,
+/// for which subnormal numbers are 0; other types take kAvx512 under these two.
+enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 /// One layer's head scores and maps for T queries (method.md sections 2 and 3):
 ///
@@ -55,13 +56,13 @@ struct HeadScore {
   void* unfiltered_map;  // [T, N] U
 };
 
-/// The best path this CPU has.
-InstructionSet best_instruction_set();
+/// Whether this CPU, its operating system and this build have a path.
+bool available(InstructionSet instructions);
 
 /// Computes all outputs on `threads` threads. The result depends on the shape and the instruction set, never
 /// on the number of threads. V is read once for every 64 queries. G is never in memory beyond 64 queries of
 /// one head: besides the results there are threads * 64 (N + 2 D) + 2 max(T, 512) N elements at most, and with a
-/// query, threads * 128 D more.
+/// query, threads * 128 D more, D rounded up to a multiple of 16.
 void head_score(const HeadScore& problem, InstructionSet instructions, int threads);
 
 }  // namespace dexar

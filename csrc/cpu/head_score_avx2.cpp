@@ -9,7 +9,7 @@ constexpr int kVectorBytes = 32;
 constexpr int kAccumulators = 12;
 }  // namespace
 
-#include "cpu/head_score_tile.h"
+#include "cpu/head_score_types.h"
 
 namespace dexar {
 ScoreBlock avx2_kernel(Type type) { return kernel_of(type); }

@@ -9,7 +9,7 @@ constexpr int kVectorBytes = 64;
 constexpr int kAccumulators = 24;
 }  // namespace
 
-#include "cpu/head_score_tile.h"
+#include "cpu/head_score_types.h"
 
 namespace dexar {
 ScoreBlock avx512_kernel(Type type) { return kernel_of(type); }

@@ -1,7 +1,8 @@
-// The kernel of head_score, compiled once for each instruction set: the including file sets kVectorBytes and
-// kAccumulators. Queries lie in the lanes of vectors, so that keys, at any stride, are read where they are
-// and broadcast, and maxima over keys are vertical. Includes nothing of the standard library: an inline
-// function of it, compiled here for a newer CPU, could be the copy that the linker keeps for all.
+// How head_score scores a block of queries, compiled once for each instruction set: the including file sets
+// kVectorBytes and kAccumulators, and chooses a product (head_score_lanes.h). Queries lie in the lanes of vectors,
+// so that maxima over keys are vertical. Includes nothing of the standard library: an inline function of it,
+// compiled here for a newer CPU, could be the copy that the linker keeps for all.
+#pragma once
 
 #include "cpu/head_score_kernel.h"
 
@@ -32,38 +33,6 @@ struct Simd<double> {
   typedef int64_t Int __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
 };
 
-struct BFloat16 {
-  uint16_t bits;
-};
-
-struct Float16 {
-  uint16_t bits;
-};
-
-float from_bits(uint32_t bits) {
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-uint32_t to_bits(float value) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
-  return bits;
-}
-
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(BFloat16 x) { return from_bits(uint32_t{x.bits} << 16); }
-
-// The exponent moves from a bias of 15 to one of 127 by a product, which is exact and normalises subnormal
-// numbers.
-inline float widen(Float16 x) {
-  const float magnitude = from_bits((x.bits & 0x7FFFu) << 13) * 0x1p112f;
-  const uint32_t special = (x.bits & 0x7C00u) == 0x7C00u ? 0x7F800000u : 0u;
-  return from_bits(to_bits(magnitude) | special | (x.bits & 0x8000u) << 16);
-}
-
 // The score of a set of keys for a block of queries, updated key by key.
 template <class T>
 struct Scores {
@@ -72,33 +41,10 @@ struct Scores {
   alignas(64) typename Simd<T>::Lane winner[kQueries];
 };
 
-// product[k][v] = <rows[k], vector v of u [D, kVectors]>, summed over d in ascending order; fetches `next`
-// meanwhile. A function of its own, so that its sums and pointers have all registers.
-template <class T, class In, int kVectors, int kKeys>
-__attribute__((noinline)) void multiply(const T* u, const T* const* rows, const In* const* next, int64_t dim,
-                                        typename Simd<T>::Vec (&product)[kKeys][kVectors]) {
-  using Vec = typename Simd<T>::Vec;
-  constexpr int64_t kLine = 64 / sizeof(In);
-  Vec sum[kKeys][kVectors] = {};
-  const T* row[kKeys];
-  for (int k = 0; k < kKeys; ++k) row[k] = rows[k];
-  for (int64_t line = 0; line < dim; line += kLine) {
-    const int64_t end = dim - line < kLine ? dim : line + kLine;
-    for (int k = 0; k < kKeys; ++k) __builtin_prefetch(next[k] + line);
-    for (int64_t d = line; d < end; ++d) {
-      const Vec* query = reinterpret_cast<const Vec*>(u) + d * kVectors;
-#pragma GCC unroll 8
-      for (int k = 0; k < kKeys; ++k) {
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) sum[k][v] += (row[k][d] - Vec{}) * query[v];
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int k = 0; k < kKeys; ++k) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) product[k][v] = sum[k][v];
-  }
+// Vectors of one register block of queries from lane i of `width` on: kWide, or one where there are fewer left.
+template <class T, int64_t kWide>
+int64_t vectors_from(int64_t width, int64_t i) {
+  return width - i >= kWide * int64_t{kVectorBytes / sizeof(T)} ? kWide : 1;
 }
 
 // The vector that begins at an element.
@@ -125,8 +71,18 @@ typename Simd<T>::Vec exponential(typename Simd<T>::Vec x) {
   return x != x ? x : normal;
 }
 
-template <class In, class T, bool kAttended>
+// Scores a block with a product of queries and keys, which has
+//   Sum                     the type of its sums
+//   kKeys                   keys that it reads at a time
+//   kWide, keys_at_once     vectors of queries that one call of multiply takes, if not one, and keys
+//   pack(head)              takes the queries of a head
+//   read(kv_head, positions, key, count)
+//                           takes the keys from `key` of `count` on; behind the last one come copies of it
+//   multiply(start, k, product)
+//                           product[i][v] = <key k + i of those read, vector v of the queries from `start` on>
+template <class Product, bool kAttended>
 class BlockScorer {
+  using T = typename Product::Sum;
   using Vec = typename Simd<T>::Vec;
   using Int = typename Simd<T>::Int;
   using Lane = typename Simd<T>::Lane;
@@ -136,10 +92,9 @@ class BlockScorer {
   BlockScorer(const HeadScore& problem, const Block& block, const Buffers& buffers)
       : p_(problem),
         b_(block),
-        u_(static_cast<T*>(buffers.u)),
-        query_(static_cast<T*>(buffers.query)),
-        value_rows_(static_cast<T*>(buffers.value_rows)),
-        key_rows_(static_cast<T*>(buffers.key_rows)),
+        gradient_({p_.u, p_.u_stride}, {p_.value, p_.value_stride}, p_.dim, block, buffers.u, buffers.value_rows),
+        logit_({p_.query, p_.query_stride}, {p_.key, p_.key_stride}, p_.dim, block, buffers.query,
+               buffers.key_rows),
         gradients_(static_cast<T*>(buffers.gradients)),
         filtered_(static_cast<T*>(buffers.filtered)),
         unfiltered_(static_cast<T*>(buffers.unfiltered)) {
@@ -155,7 +110,7 @@ class BlockScorer {
   void run() {
     for (int64_t i = 0; i < p_.visual_count * b_.width; ++i) filtered_[i] = unfiltered_[i] = 0;
     for (int64_t head = b_.first_head; head < b_.last_head; ++head) {
-      pack(p_.u, p_.u_stride, head, u_);
+      gradient_.pack(head);
       if (kAttended) pack_attention(head);
       score<false>(head, p_.text, p_.text_count, text_);
       score<true>(head, p_.visual, p_.visual_count, visual_);
@@ -165,28 +120,8 @@ class BlockScorer {
   }
 
  private:
-  // Vectors of one register block: as many as its accumulators allow, or one.
-  static constexpr int64_t kWide = kAccumulators / 6;
-  // Keys fetched before they are read: enough to hide the memory, few enough for the L1 cache.
-  static constexpr int64_t kAhead = 12;
-  static constexpr int64_t keys_at_once(int64_t vectors) { return vectors == 1 ? 8 : 6; }
-
-  // How many of the queries from lane i on one register block takes.
-  int64_t lanes_from(int64_t i) const { return b_.width - i >= kWide * kLanes ? kWide * kLanes : kLanes; }
-
-  // The queries of one head, a register block at a time as [D, lanes]; lanes past the last query are 0.
-  void pack(const void* rows, const int64_t* stride, int64_t head, T* out) const {
-    const In* row = static_cast<const In*>(rows) + head * stride[1];
-    for (int64_t start = 0, lanes; start < b_.width; start += lanes) {
-      lanes = lanes_from(start);
-      for (int64_t d = 0; d < p_.dim; ++d)
-        for (int64_t i = start; i < start + lanes; ++i)
-          *out++ = i < b_.queries ? T(widen(row[(b_.first + i) * stride[0] + d * stride[2]])) : T(0);
-    }
-  }
-
   void pack_attention(int64_t head) {
-    pack(p_.query, p_.query_stride, head, query_);
+    logit_.pack(head);
     const T* rows = static_cast<const T*>(p_.log_sum_exp) + head;
     for (int64_t i = 0; i < b_.width; ++i)
       log_sum_exp_[i] = i < b_.queries ? rows[(b_.first + i) * p_.heads] : T(0);
@@ -200,74 +135,34 @@ class BlockScorer {
       scores.smallest[i] = T(__builtin_inf());
       scores.winner[i] = -1;
     }
-    for (int64_t key = 0; key < count; key += kTile) {
-      Tile tile{key, count - key < kTile ? count - key : kTile, positions + key, {}, {}};
-      tile.value = rows_of(p_.value, p_.value_stride, kv_head, value_rows_, positions, key, count);
-      if (kAttended) tile.key_rows = rows_of(p_.key, p_.key_stride, kv_head, key_rows_, positions, key, count);
-      for (int64_t start = 0, lanes; start < b_.width; start += lanes) {
-        lanes = lanes_from(start);
-        if (lanes == kLanes)
+    for (int64_t key = 0; key < count; key += Product::kKeys) {
+      const Tile tile{key, count - key < Product::kKeys ? count - key : Product::kKeys, positions + key};
+      gradient_.read(kv_head, positions, key, count);
+      if (kAttended) logit_.read(kv_head, positions, key, count);
+      for (int64_t start = 0, vectors; start < b_.width; start += vectors * kLanes) {
+        vectors = vectors_from<T, Product::kWide>(b_.width, start);
+        if (vectors == 1)
           score_tile<kVisual, 1>(tile, start, scores);
         else
-          score_tile<kVisual, kWide>(tile, start, scores);
+          score_tile<kVisual, Product::kWide>(tile, start, scores);
       }
     }
   }
 
-  // V or k of the keys of a tile as T, and of those kAhead behind them.
-  struct Rows {
-    const T* here[kTile];
-    const In* next[kTile];
-  };
-
-  // Keys that are scored together. Behind the last one come copies of it, so that tiles are whole.
+  // Keys that are scored together.
   struct Tile {
     int64_t key, size;  // the first one's place in its set, and how many
     const int32_t* positions;
-    Rows value, key_rows;
   };
 
-  Rows rows_of(const void* data, const int64_t* stride, int64_t kv_head, T* copies, const int32_t* positions,
-               int64_t key, int64_t count) const {
-    const In* head = static_cast<const In*>(data) + kv_head * stride[0];
-    Rows rows;
-    for (int64_t k = 0; k < kTile; ++k) {
-      const int64_t here = key + k < count ? key + k : count - 1;
-      const int64_t next = here + kAhead < count ? here + kAhead : count - 1;
-      rows.here[k] = row_as(head + positions[here] * stride[1], stride[2], copies + k * p_.dim);
-      rows.next[k] = head + positions[next] * stride[1];
-    }
-    return rows;
-  }
-
-  const T* row_as(const T* row, int64_t step, T* copy) const {
-    return step == 1 ? row : converted(row, step, copy);
-  }
-
-  template <class Other>
-  const T* row_as(const Other* row, int64_t step, T* copy) const {
-    return converted(row, step, copy);
-  }
-
-  const T* converted(const In* row, int64_t step, T* copy) const {
-    if (step == 1)
-      for (int64_t d = 0; d < p_.dim; ++d) copy[d] = widen(row[d]);
-    else
-      for (int64_t d = 0; d < p_.dim; ++d) copy[d] = widen(row[d * step]);
-    return copy;
-  }
-
-  // The queries from lane `start` on; register blocks before it hold `start` lanes of D.
+  // The queries from lane `start` on.
   template <bool kVisual, int kVectors>
   void score_tile(const Tile& tile, int64_t start, Scores<T>& scores) {
-    constexpr int kKeys = keys_at_once(kVectors);
-    const int64_t at_start = start * p_.dim;
+    constexpr int kKeys = Product::keys_at_once(kVectors);
     for (int64_t k = 0; k < tile.size; k += kKeys) {
       Vec product[kKeys][kVectors], logit[kKeys][kVectors];
-      multiply<T, In, kVectors, kKeys>(u_ + at_start, tile.value.here + k, tile.value.next + k, p_.dim, product);
-      if (kAttended)
-        multiply<T, In, kVectors, kKeys>(query_ + at_start, tile.key_rows.here + k, tile.key_rows.next + k, p_.dim,
-                                         logit);
+      gradient_.multiply(start, k, product);
+      if (kAttended) logit_.multiply(start, k, logit);
       const int64_t keys = tile.size - k < kKeys ? tile.size - k : kKeys;
       for (int64_t i = 0; i < keys; ++i) {
         const int32_t position = tile.positions[k + i];
@@ -337,7 +232,8 @@ class BlockScorer {
 
   const HeadScore& p_;
   const Block& b_;
-  T *u_, *query_, *value_rows_, *key_rows_, *gradients_, *filtered_, *unfiltered_;
+  Product gradient_, logit_;  // <u, V> and, where there is a query, <q, k>
+  T *gradients_, *filtered_, *unfiltered_;
   alignas(64) Lane first_[kQueries];
   alignas(64) Lane last_[kQueries];
   int64_t all_from_ = 0, all_to_ = INT64_MAX;  // all queries of the block attend to the keys between
@@ -346,25 +242,12 @@ class BlockScorer {
   alignas(64) T log_sum_exp_[kQueries];  // L of the head
 };
 
-template <class In, class T>
+template <class Product>
 void score_block(const HeadScore& problem, const Block& block, const Buffers& buffers) {
   if (problem.query)
-    BlockScorer<In, T, true>(problem, block, buffers).run();
+    BlockScorer<Product, true>(problem, block, buffers).run();
   else
-    BlockScorer<In, T, false>(problem, block, buffers).run();
-}
-
-ScoreBlock kernel_of(Type type) {
-  switch (type) {
-    case Type::kFloat32:
-      return score_block<float, float>;
-    case Type::kFloat64:
-      return score_block<double, double>;
-    case Type::kBFloat16:
-      return score_block<BFloat16, float>;
-    default:
-      return score_block<Float16, float>;
-  }
+    BlockScorer<Product, false>(problem, block, buffers).run();
 }
 
 }  // namespace

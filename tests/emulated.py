@@ -1,0 +1,31 @@
+"""Builds dexar_fast._C for tests: head scoring alone, with instructions in software (bf16_on_cpu)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi"]
+IN_SOFTWARE = [f"-I{ROOT / 'tests' / 'bf16_on_cpu'}", f"-I{ROOT / 'csrc'}"]  # found first
+PYTHON = [
+    f"-I{pybind11.get_include()}",
+    f"-I{Path(sys.base_prefix) / 'include' / f'python{sys.version_info.major}.{sys.version_info.minor}'}",
+]
+MODULE = [ROOT / "tests" / "bf16_on_cpu" / "module.cpp", ROOT / "csrc" / "head_score_binding.cpp"]
+
+
+def kernels() -> list[Path]:
+    """csrc/cpu, on a CPU that says it has the instructions."""
+    sources = sorted((ROOT / "csrc" / "cpu").glob("head_score*.cpp"))
+    return [*sources, ROOT / "tests" / "bf16_on_cpu" / "features.cpp"]
+
+
+def build(folder: Path) -> Path:
+    library = folder / "_C.so"
+    sources = map(str, (*MODULE, *kernels()))
+    subprocess.run(["g++", *FLAGS, *IN_SOFTWARE, *PYTHON, "-shared", *sources, "-o", str(library)], check=True)
+    return library
