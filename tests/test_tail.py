@@ -10,7 +10,7 @@ import zoo
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from dexar_fast import Explainer, engine, tail
+from dexar_fast import Explainer, engine, tail, tail_modules
 from dexar_fast.explanation import Explanation
 
 TARGETS = [20, 30, 40, 50]
@@ -36,7 +36,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def by_autograd(model: Any, inputs: Any, **knobs: Any) -> Explanation:
     """With no block known."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tail.Block, "of", lambda layer, attention: None)
+        patch.setattr(tail, "block_of", lambda layer, attention: None)
         return Explainer(model, **knobs).explain_inputs(inputs, target_ids=TARGETS)
 
 
@@ -259,7 +259,7 @@ class Wrapped(torch.Tensor):
 
 def test_weights_of_another_kind_are_left_alone() -> None:
     linear = nn.Linear(2, 2)
-    assert tail.is_plain(linear)
+    assert tail_modules.is_plain(linear)
     linear.weight = nn.Parameter(linear.weight.detach().as_subclass(Wrapped))
-    assert not tail.is_plain(linear)
-    assert not tail.is_plain(None)
+    assert not tail_modules.is_plain(linear)
+    assert not tail_modules.is_plain(None)
