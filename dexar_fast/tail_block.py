@@ -1,14 +1,14 @@
 """The layer-tail VJP without autograd: a few matrix products over all C queries, and element-wise steps between them.
 
-    m = h + n1(o_proj(a));   x = m + n2(down(z)),  z = act(gate(n(m))) * up(n(m)) or act(up(n(m)));   o = f(<norm(x), W[v]>)
+    m = h + n1(o_proj(a));   y = n(m);   z = act(gate(y)) * up(y) or act(up(y));   x = m + n2(down(z))
+    o = f(<norm(x), W[v]>)
 
     dx = norm'(x)^T (f' W[v]);   dm = dx + n'(m)^T (the MLP's VJP of n2'^T dx);   u = d o / d a = o_proj^T n1'^T dm
 
 n1 and n2 are the identity in most families, and f in all that neither cap nor scale their logits. Where attention and
-MLP are parallel, x = h + n1(o_proj(a)) + (what does not depend on a), and dm = dx. All that the forward computes anyway:
-nothing is recorded. Of a sequential block with a gate, I intermediate features and elements of b bytes: 2 C d (H D + 3 I)
-operations; (H D + 3 I) d b bytes of weights, read once, and about 6 C (d + I) b of what the forward left. No bias
-counts, but in what the forward left.
+MLP are parallel, x = h + n1(o_proj(a)) + (what does not depend on a) and dm = dx. All else is what the forward computes
+anyway, biases included: nothing is recorded. Of a block with a gate, I intermediate features and elements of b bytes:
+2 C d (H D + 3 I) operations; (H D + 3 I) d b bytes of weights, read once, and about 6 C (d + I) b of what was seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.lens import LogitLens
 from dexar_fast.vjp import gated_vjp, norm_vjp
 
 Seen = Mapping[str, Tensor]  # what one forward of the layer computed for the C queries, by the names of Block.inputs
@@ -102,7 +101,8 @@ class Block:
         """The modules whose outputs it reads."""
         if self.mlp is None:
             return {}
-        return {"up": self.mlp.up} | ({} if self.mlp.gate is None else {"gate": self.mlp.gate})
+        linears = {"up": self.mlp.up, "gate": self.mlp.gate}
+        return {name: linear for name, linear in linears.items() if linear is not None}
 
     def vjp(self, seen: Seen, grad: Tensor) -> Tensor:
         """u [C, H D] from d o / d x [C, d]."""
@@ -118,19 +118,15 @@ class Head:
     """The lens: a final norm, rows of a plain output matrix, and what is done to each logit by itself."""
 
     norm: Norm
-    lens: LogitLens
-
-    @property
-    def weight(self) -> Tensor:
-        """[V, d]."""
-        return self.lens.head.weight  # type: ignore[return-value]
+    weight: Tensor  # [V, d]
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None  # f' as `LogitLens.slope` gives it; None: f is the identity
 
     def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False) -> Tensor:
         """d o / d x [C, d] of the logits of targets [C] at x [C, d]."""
         grad = self.weight[targets.to(self.weight.device)]
         once = self.norm.module.forward(x) if norm_twice else x
-        if self.lens.after:
-            grad = grad * self.lens.slope(self.norm.module.forward(once)[None], targets)[:, None]
+        if self.slope is not None:
+            grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]
         if norm_twice:
             grad = self.norm.vjp(once, grad)
         return self.norm.vjp(x, grad)

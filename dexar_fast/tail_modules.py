@@ -1,4 +1,4 @@
-"""Which modules a layer's tail is made of, by their names and classes: a guess, until autograd agrees (`tail.Tails`)."""
+"""Which modules a layer's tail is made of, by their names and classes: a guess until autograd agrees (`tail.Tails`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dexar_fast.tail_block import PLAIN_VJPS, Block, Head, Mlp, Norm
 
 Layout = tuple[str | None, str | None, str | None]
 
-LAYOUTS: dict[frozenset[str], Layout] = {  # by all of a layer's norms: those behind o_proj, before the MLP and behind it
+LAYOUTS: dict[frozenset[str], Layout] = {  # by all of a layer's norms: those behind o_proj, before and behind the MLP
     frozenset({"input_layernorm", "post_attention_layernorm"}): (None, "post_attention_layernorm", None),
-    frozenset({"self_attn_layer_norm", "final_layer_norm"}): (None, "final_layer_norm", None),  # OPT
+    frozenset({"self_attn_layer_norm", "final_layer_norm"}): (None, "final_layer_norm", None),  # OPT, BioGPT
     frozenset(
         {
             "input_layernorm",
@@ -53,7 +53,7 @@ def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
     if before_mlp is None:
         return Block(o_proj, None, behind_attention)
     mlp = _mlp_of(layer._modules.get("mlp", layer), before_mlp, behind_mlp)
-    return mlp and Block(o_proj, mlp, behind_attention)
+    return None if mlp is None else Block(o_proj, mlp, behind_attention)
 
 
 def _mlp_of(module: Any, norm: Norm, norm_behind: Norm | None) -> Mlp | None:
@@ -61,7 +61,7 @@ def _mlp_of(module: Any, norm: Norm, norm_behind: Norm | None) -> Mlp | None:
     activation = ACTIVATIONS.get(type(_child(module, *ACTIVATION)).__name__)
     up, down = (_child(module, *names) for names in zip(*UP_AND_DOWN, strict=True))
     gate = _child(module, "gate_proj")
-    if activation not in (PLAIN_VJPS if gate is None else vjp.ACTIVATIONS):
+    if activation is None or activation not in (PLAIN_VJPS if gate is None else vjp.ACTIVATIONS):
         return None
     if not all(map(is_plain, (up, down) if gate is None else (up, down, gate))):
         return None
@@ -72,8 +72,8 @@ def head_of(lens: LogitLens) -> Head | None:
     """What a lens looks like, likewise."""
     if len(lens.before) != 1 or not is_plain(lens.head):
         return None
-    norm = norm_of(lens.before[0].function)
-    return norm and Head(norm, lens)
+    norm, weight = norm_of(lens.before[0].function), lens.head.weight
+    return None if norm is None else Head(norm, weight, lens.slope if lens.after else None)  # type: ignore[arg-type]
 
 
 def norm_of(module: Any) -> Norm | None:
