@@ -30,9 +30,8 @@ ARRAYS = (
 APART = {
     "qwen3_vl_moe": "routes tokens to experts",
     "paligemma": "its prompt reads ahead",
-    "paligemma2": "has four norms",
-    "gemma3": "has four norms",
-    "aya_vision": "has one norm and attention beside the MLP",
+    "paligemma2": "likewise",
+    "gemma3": "likewise, in its image",
 }
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 
