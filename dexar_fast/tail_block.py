@@ -49,7 +49,7 @@ class Norm:
     def _scale(self, x: Tensor) -> Tensor:
         """[d], read off the module's output for a vector that it only has to scale."""
         probe = torch.ones_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        if isinstance(self.module, nn.LayerNorm):  # takes its weight's dtype alone, and adds a bias
+        if isinstance(self.module, nn.LayerNorm | nn.RMSNorm):  # take their weight's dtype alone, and add a bias
             return probe if self.module.weight is None else self.module.weight
         if self.centred:
             probe[1::2] = -1

@@ -156,11 +156,16 @@ def trusted(model: Any, inputs: Any) -> Explainer:
     return explainer
 
 
-def test_a_hook_with_a_state_is_not_trusted() -> None:
+@pytest.mark.parametrize("where", ["before", "behind"])
+def test_a_hook_with_a_state_is_not_trusted(where: str) -> None:
     """It may do nothing while the tail is judged, and something afterwards."""
     model, inputs = zoo.build("llava", torch.float32)
     factor = [1.0]
-    last_layer(model).mlp.register_forward_hook(lambda module, args, output: output * factor[0])
+    mlp = last_layer(model).mlp
+    if where == "before":
+        mlp.register_forward_pre_hook(lambda module, args: (args[0] * factor[0],))
+    else:
+        mlp.register_forward_hook(lambda module, args, output: output * factor[0])
     explainer = Explainer(model)
     explainer.explain_inputs(inputs, target_ids=TARGETS)
     factor[0] = 2.0
@@ -213,6 +218,12 @@ def a_larger_final_epsilon(model: Any) -> None:
     model.model.language_model.norm.variance_epsilon = 50.0
 
 
+def another_final_norm(model: Any) -> None:
+    norm = model.model.language_model.norm
+    forward = norm.forward
+    norm.forward = lambda x: forward(x).tanh()
+
+
 def another_activation(model: Any) -> None:
     last_layer(model).mlp.act_fn = nn.Tanh()
 
@@ -222,7 +233,14 @@ def another_hook_on_gradients(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [a_larger_epsilon, a_larger_final_epsilon, another_activation, another_hook_on_gradients]
+    "change",
+    [
+        a_larger_epsilon,
+        a_larger_final_epsilon,
+        another_final_norm,
+        another_activation,
+        another_hook_on_gradients,
+    ],
 )
 def test_what_changes_once_a_tail_is_trusted_is_noticed(change: Callable[[Any], None]) -> None:
     model, inputs = zoo.build("llava", torch.float32)
@@ -245,15 +263,17 @@ def test_a_number_that_the_layer_reads_may_change() -> None:
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), by_autograd(model, inputs), 1e-5)
 
 
-def test_weights_of_another_kind_are_no_longer_trusted(recorded: list[int]) -> None:
+@pytest.mark.parametrize(("name", "layers"), [("mlp.down_proj", 1), ("self_attn.o_proj", 1), ("lm_head", 3)])
+def test_weights_of_another_kind_are_no_longer_trusted(name: str, layers: int, recorded: list[int]) -> None:
     """As torchao quantises."""
     model, inputs = zoo.build("llava", torch.float32)
     explainer = trusted(model, inputs)
     recorded.clear()
-    down = last_layer(model).mlp.down_proj
-    down.weight = nn.Parameter(down.weight.detach().as_subclass(Wrapped))
-    explainer.explain_inputs(inputs, target_ids=TARGETS)
-    assert len(recorded) == 1
+    linear = model.lm_head if name == "lm_head" else last_layer(model).get_submodule(name)
+    linear.weight = nn.Parameter(linear.weight.detach().as_subclass(Wrapped))
+    for _ in range(2):
+        explainer.explain_inputs(inputs, target_ids=TARGETS)
+    assert len(recorded) == 2 * layers
 
 
 def test_a_module_that_the_forward_leaves_out_is_missed(recorded: list[int]) -> None:

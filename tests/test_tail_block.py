@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers.models.opt.modeling_opt import OPTDecoderLayer
 from dexar_fast import reference
 from dexar_fast.lens import LogitLens, Slot, Step
 from dexar_fast.tail import TOLERANCE, Tails
+from dexar_fast.tail_modules import block_of, head_of
 
 HEADS_DIM, INTERMEDIATE, VOCABULARY, EARLIER = 44, 81, 11, 2
 EPS = 1e-3
@@ -237,18 +238,33 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
     lens = lens_of(drawn(nn.LayerNorm(60), dtype), drawn(nn.Linear(60, VOCABULARY), dtype))
     tails, targets, leaf = Tails([(0, layer, layer.self_attn)], lens, {}), torch.randint(VOCABULARY, (5,)), []
 
-    def replace(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    def detached(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         leaf.append(args[0].detach().requires_grad_())
         return (leaf[0],)
 
     with tails.watching(lambda: True):
-        layer.self_attn.out_proj.register_forward_pre_hook(replace)
+        layer.self_attn.out_proj.register_forward_pre_hook(detached)
         output = layer(torch.randn(1, 5, 60).to(dtype))
     (wanted,) = torch.autograd.grad(lens(output, targets).sum(), leaf[0])
     assert not tails.trusts(0)
     found = tails.judged(0, output.detach(), targets, False, wanted)
     assert tails.trusts(0)
     assert_close(found, wanted, TOLERANCE[dtype])
+
+
+def test_modules_of_another_kind_are_not_taken() -> None:
+    """A norm whose class is unknown, and a lens that does more than norm."""
+
+    class Scale(nn.Identity):
+        eps = 1e-5
+
+    layer, norm, head = Layer(KINDS["llama"]), nn.RMSNorm(60, eps=EPS), nn.Linear(60, VOCABULARY)
+    assert block_of(layer, layer.self_attn) is not None
+    layer.post_attention_layernorm = Scale()
+    assert block_of(layer, layer.self_attn) is None
+    lens = lens_of(norm, head)
+    assert head_of(lens) is not None
+    assert head_of(replace(lens, before=[*lens.before, Step(torch.mul, (Slot(1), 2.0), {}, 3)])) is None
 
 
 def test_what_a_norm_is_given_by_keyword_is_left_to_autograd() -> None:
