@@ -7,8 +7,8 @@ N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
 - torch, and cpp or triton: the operation on that backend; it makes its results' memory itself, and takes the maxima and
   sums of the product as well.
 
-The VJP of a layer's tail (`tail.Block`, `tail.Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head) for
-as many tokens at d = 1,024, over its four matrix products alone.
+The VJP of a layer's tail (`tail_block.Block` and `Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head)
+for as many tokens at d = 1,024, over its four matrix products alone.
 
 The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
 same jobs under pytest-benchmark.
@@ -27,7 +27,7 @@ from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast import backends, ops, tail
+from dexar_fast import backends, ops, tail_block
 from dexar_fast.attention import causal
 
 WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
@@ -75,17 +75,17 @@ def compared(device: str) -> Iterable[str]:
 def layer_tail(dtype: torch.dtype, device: str = "cpu") -> Case:
     """The VJP of one layer's tail and the head for a chunk of answer tokens."""
     linear = partial(nn.Linear, bias=False, device=device, dtype=dtype)
-    norms = [tail.Norm(nn.RMSNorm(WIDTH, 1e-6, device=device, dtype=dtype), 1e-6) for _ in range(2)]
+    norms = [tail_block.Norm(nn.RMSNorm(WIDTH, 1e-6, device=device, dtype=dtype), 1e-6) for _ in range(2)]
     o_proj, gate, up = linear(WIDTH, WIDTH), linear(WIDTH, INTERMEDIATE), linear(WIDTH, INTERMEDIATE)
     down, head = linear(INTERMEDIATE, WIDTH), linear(WIDTH, VOCABULARY)
-    block = tail.Block(o_proj, norms[0], gate, up, down, tail.ACTIVATIONS["SiLU"])
-    final = tail.Head(norms[1], head.weight)
+    block = tail_block.Block(o_proj, tail_block.Mlp(norms[0], up, down, "silu", gate))
+    final = tail_block.Head(norms[1], head.weight)
     narrow, wide = (torch.randn(TOKENS, size, device=device, dtype=dtype) for size in (WIDTH, INTERMEDIATE))
-    seen, targets = tail.Seen(narrow, wide, wide), torch.arange(TOKENS, device=device)
+    seen, targets = {"middle": narrow, "gate": wide, "up": wide}, torch.arange(TOKENS, device=device)
     pairs = [(narrow, down), (wide, gate), (wide, up), (narrow, o_proj)]
     jobs = [
         Job("products", "the matrix products of the VJP alone", partial(_products, pairs)),
-        Job("tail", "tail.Head.vjp and tail.Block.vjp", partial(_vjp, block, final, seen, narrow, targets)),
+        Job("tail", "tail_block.Head.vjp and tail_block.Block.vjp", partial(_vjp, block, final, seen, narrow, targets)),
     ]
     short = str(dtype).removeprefix("torch.")
     return Case(f"layer tail, {short}", {"op": "layer_tail_vjp", "dtype": short}, jobs)
@@ -97,9 +97,11 @@ def _products(pairs: list[tuple[Tensor, nn.Linear]]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _vjp(block: tail.Block, final: tail.Head, seen: tail.Seen, hidden: Tensor, targets: Tensor) -> Tensor:
+def _vjp(
+    block: tail_block.Block, final: tail_block.Head, seen: tail_block.Seen, hidden: Tensor, targets: Tensor
+) -> Tensor:
     """u of a layer that gave `hidden`, as tail.Tails computes it."""
-    return block.vjp(seen, final.vjp(hidden, targets, False))
+    return block.vjp(seen, final.vjp(hidden, targets))
 
 
 def map_filter(device: str = "cpu") -> Case:

@@ -26,7 +26,7 @@ class Decoder:
     lens: LogitLens
     causal: bool  # no token of the prompt that was traced could read one behind it
     differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
-    trusted_tails: dict[int, list[Any]] = field(default_factory=dict)  # by layer: see tail.Tails
+    trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether the model still holds every module of it: users may replace a head or a layer."""

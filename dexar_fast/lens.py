@@ -69,6 +69,14 @@ class LogitLens:
         """o(x_c)[v_c]: hidden [1, C, d] and targets [C] to [C]."""
         return self.logits(self.norm(hidden), targets)
 
+    def slope(self, normed: Tensor, targets: Tensor) -> Tensor:
+        """d o / d z [C] of what the model does to the head's own output z, each token's number by itself."""
+        row = self._head_row(normed, targets.to(normed.device)).detach()
+        with torch.enable_grad():
+            row.requires_grad_()
+            logits = self._run(self.after, {self.logit_slot: row[None, :, None]}, normed.device)[self.output_slot]
+            return torch.autograd.grad(logits.sum(), row)[0]
+
     def _head_row(self, normed: Tensor, targets: Tensor) -> Tensor:
         head = self.head
         if type(head) is not nn.Linear or head.weight.is_meta:

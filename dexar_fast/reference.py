@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 
 def gradient(u: Tensor, value: Tensor) -> Tensor:
@@ -71,6 +73,21 @@ def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return (weights[:, :, None] * gradients).sum(1), gradients.sum(1)
 
 
+@dataclass(frozen=True)
+class Norm:
+    """norm(x) = scale y / sqrt(mean(y^2) + eps) + shift, y = x or, if centred, x - mean(x), of one x [d]."""
+
+    scale: Tensor
+    eps: float
+    shift: Tensor | None = None
+    centred: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = x - x.mean() if self.centred else x
+        normed = self.scale * y / (y.square().mean() + self.eps).sqrt()
+        return normed if self.shift is None else normed + self.shift
+
+
 def norm_vjp(
     x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None = None, *, centred: bool = False
 ) -> Tensor:
@@ -80,10 +97,7 @@ def norm_vjp(
         x, grad: [C, d]. scale: [d]. residual: [C, d]; None adds nothing. centred: y = x - mean(x), a LayerNorm.
     """
 
-    def norm(x: Tensor) -> Tensor:
-        y = x - x.mean() if centred else x
-        return scale * y / (y.square().mean() + eps).sqrt()
-
+    norm = Norm(scale, eps, centred=centred)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         rows = torch.stack([norm(row) for row in x])
@@ -103,7 +117,73 @@ def _gelu_tanh(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-ACTIVATIONS = {"silu": lambda x: x / (1 + torch.exp(-x)), "gelu_tanh": _gelu_tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "gelu": lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
+    "gelu_tanh": _gelu_tanh,
+    "relu": lambda x: x * (x > 0),
+    "quick_gelu": lambda x: x / (1 + torch.exp(-1.702 * x)),
+}
+
+Affine = tuple[Tensor, Tensor | None]  # a weight [out, in] and a bias [out]
+
+
+@dataclass(frozen=True)
+class LayerTail:
+    """x = m + n2(down(z)), m = h + n1(o_proj(a)), z = act(gate(y)) * up(y) or, without a gate, act(up(y)), y = n(m).
+
+    If parallel, y = n(h). Of one query: a [H D], h and x [d]. A norm that is None is the identity.
+    """
+
+    o_proj: Affine
+    norm: Norm
+    up: Affine
+    down: Affine
+    activation: str  # a name of ACTIVATIONS
+    gate: Affine | None = None
+    behind_attention: Norm | None = None  # n1
+    behind_mlp: Norm | None = None  # n2
+    parallel: bool = False
+
+    def __call__(self, attended: Tensor, residual: Tensor) -> Tensor:
+        middle = residual + _normed(self.behind_attention, linear(attended, *self.o_proj))
+        normed, act = self.norm(residual if self.parallel else middle), ACTIVATIONS[self.activation]
+        up = linear(normed, *self.up)
+        wide = act(up) if self.gate is None else act(linear(normed, *self.gate)) * up
+        return middle + _normed(self.behind_mlp, linear(wide, *self.down))
+
+
+def _normed(norm: Norm | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
+
+
+def layer_tail_vjp(
+    attended: Tensor,
+    residual: Tensor,
+    tail: LayerTail,
+    final: Norm,
+    rows: Tensor,
+    after: Callable[[Tensor], Tensor] = lambda logit: logit,
+    norms: int = 1,
+) -> Tensor:
+    """u = d o / d a by autograd, of o = after(<norm(x), W[v]>), x = tail(a, h), one query at a time.
+
+    Args:
+        attended: [C, H D] a, the attention output of all heads. residual: [C, d] h. rows: [C, d] W[v] of each target.
+        after: what the model does to a logit (a soft cap, say). norms: how often x is normed.
+    Returns:
+        [C, H D].
+    """
+
+    def logit(c: int, attended: Tensor) -> Tensor:
+        x = tail(attended, residual[c])
+        for _ in range(norms):
+            x = final(x)
+        return after((x * rows[c]).sum())
+
+    with torch.enable_grad():
+        leaves = [row.detach().requires_grad_() for row in attended]
+        return torch.stack([torch.autograd.grad(logit(c, leaf), leaf)[0] for c, leaf in enumerate(leaves)])
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:

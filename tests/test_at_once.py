@@ -22,9 +22,8 @@ TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
 APART = {
     "qwen3_vl_moe": "routes tokens to experts",
     "paligemma": "its prompt reads ahead",
-    "paligemma2": "has four norms",
-    "gemma3": "has four norms",
-    "aya_vision": "has one norm and attention beside the MLP",
+    "paligemma2": "likewise",
+    "gemma3": "likewise, in its image",
 }
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 
