@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "cpu/head_score.h"
+#include "names.h"
 
 namespace py = pybind11;
 
@@ -32,19 +33,6 @@ constexpr std::array<std::pair<const char*, InstructionSet>, 3> kInstructionSets
      {"avx2", InstructionSet::kAvx2},
      {"avx512", InstructionSet::kAvx512}}};
 
-template <class Names>
-auto named(const Names& names, const std::string& name) {
-  for (const auto& [known, value] : names)
-    if (name == known) return value;
-  throw std::invalid_argument("head_score knows no " + name);
-}
-
-InstructionSet usable(const std::string& name) {
-  const InstructionSet asked = named(kInstructionSets, name), best = dexar::best_instruction_set();
-  if (asked > best) throw std::invalid_argument("this CPU, or this build, has no " + name);
-  return asked;
-}
-
 template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
@@ -60,7 +48,7 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
   if (smallest < 0 || kv_heads < 1 || heads % kv_heads != 0)
     throw std::invalid_argument("head_score takes sizes of 0 and more, and a multiple of kv_heads as heads");
   dexar::HeadScore p{};
-  p.type = named(kTypes, type);
+  p.type = type_named(type);
   p.queries = queries, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.dim = dim;
   p.u = at<void>(u.first), p.value = at<void>(value.first);
   for (int i = 0; i < 3; ++i) p.u_stride[i] = u.second[i], p.value_stride[i] = value.second[i];
@@ -88,6 +76,14 @@ std::string best() {
 }
 
 }  // namespace
+
+dexar::Type type_named(const std::string& name) { return named(kTypes, name); }
+
+dexar::InstructionSet usable(const std::string& name) {
+  const InstructionSet asked = named(kInstructionSets, name), best = dexar::best_instruction_set();
+  if (asked > best) throw std::invalid_argument("this CPU, or this build, has no " + name);
+  return asked;
+}
 
 void bind_head_score(py::module_& m) {
   m.def("head_score", &head_score, py::arg("type"), py::arg("shape"), py::arg("u"), py::arg("value"),

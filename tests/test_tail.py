@@ -10,13 +10,25 @@ import zoo
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from dexar_fast import Explainer, engine, tail
+from dexar_fast import Explainer, backends, engine, tail
 from dexar_fast.explanation import Explanation
 
 TARGETS = [20, 30, 40, 50]
 ARRAYS = ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps")
 TAKEN = ["llava", "qwen2_5_vl", "paligemma", "internvl"]
 LEFT = ["gemma3"]
+
+
+@pytest.fixture(autouse=True)
+def on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where element-wise steps round as autograd's do; the kernels have tests of their own (test_tail_kernels.py)."""
+    monkeypatch.setenv(backends.ENVIRONMENT, "torch")
+
+
+@pytest.fixture(params=["torch", "cpp"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every step, in turn."""
+    monkeypatch.setenv(backends.ENVIRONMENT, request.param)
 
 
 @pytest.fixture
@@ -46,6 +58,7 @@ def assert_same(found: Explanation, expected: Explanation, tolerance: float) -> 
         assert (getattr(found, array) - wanted).abs().max() <= tolerance * wanted.abs().max(), array
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("mode", ["paper", "official"])
 @pytest.mark.parametrize("family", TAKEN)
 def test_it_equals_autograd(family: str, mode: str, recorded: list[int]) -> None:
@@ -89,6 +102,7 @@ def test_other_blocks_are_left_to_autograd(family: str, recorded: list[int]) -> 
     assert torch.equal(first.token_maps, second.token_maps)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_differs_by_its_rounding(dtype: torch.dtype, recorded: list[int]) -> None:
     model, inputs = zoo.build("llava", dtype)
