@@ -59,11 +59,8 @@ def gated_vjp(
 
 
 def _fused(backend: str, x: Tensor) -> Any:
-    """What has the kernels for x's device; None: torch. C++ without the operators' bookkeeping, unless torch traces."""
-    taken = tail_step(backend, x.device.type)
-    if taken == "torch":
-        return None
-    return cpp_tail if taken == "cpp" and not torch.compiler.is_compiling() else tail_operators
+    """What has the kernels for x's device; None: torch. C++ by itself: an operator's bookkeeping outlasts small calls."""
+    return {"cpp": cpp_tail, "triton": tail_operators}.get(tail_step(backend, x.device.type))
 
 
 def _norm_vjp(x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None, centred: bool) -> Tensor:

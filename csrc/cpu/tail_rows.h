@@ -32,6 +32,25 @@ const T* block(const T* from, int64_t count, T rest, T* copy) {
   return count == kBlock ? from : copied(from, count, rest, copy);
 }
 
+inline void narrow(float x, float& out) { out = x; }
+inline void narrow(double x, double& out) { out = x; }
+
+// To the nearest, of two as near to the even one, as are those below.
+inline void narrow(float x, BFloat16& out) {
+  const uint32_t bits = to_bits(x);
+  out.bits = x != x ? 0x7FC0u : uint16_t((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+// Numbers below the normal ones are rounded by a sum: the last bit of 0.5 is worth as much as theirs.
+inline void narrow(float x, Float16& out) {
+  const uint32_t bits = to_bits(x), magnitude = bits & 0x7FFFFFFFu;
+  const uint32_t subnormal = to_bits(from_bits(magnitude) + 0.5f) - 0x3F000000u;
+  const uint32_t normal = (magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
+  const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const uint32_t number = finite < 0x7C00u ? finite : 0x7C00u;
+  out.bits = uint16_t((x != x ? 0x7E00u : number) | (bits >> 16 & 0x8000u));
+}
+
 template <class T, class Out>
 void write(const T* block, int64_t count, Out* to) {
   if (count == kBlock)
