@@ -59,7 +59,7 @@ def gated_vjp(
 
 
 def _fused(backend: str, x: Tensor) -> Any:
-    """What has the kernels for x's device; None: torch. C++ by itself: an operator's bookkeeping outlasts small calls."""
+    """What has the kernels for x's device; None: torch. C++ as it is: an operator costs as much as a small call."""
     return {"cpp": cpp_tail, "triton": tail_operators}.get(tail_step(backend, x.device.type))
 
 

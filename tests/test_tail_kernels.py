@@ -90,23 +90,25 @@ def test_products_of_torch_equal_the_reference(case: dict[str, Any]) -> None:
 
 
 @every_set
+@pytest.mark.parametrize("elements", [200, ALONE + 2000])
 @pytest.mark.parametrize("rows", [3, 130])
-def test_the_number_of_threads_changes_no_bit(instructions: str, rows: int, threads: Callable[[int], None]) -> None:
+def test_the_number_of_threads_changes_no_bit(
+    instructions: str, rows: int, elements: int, threads: Callable[[int], None]
+) -> None:
     """Above and below the size from which there are several."""
-    for width in (50, ALONE // rows + 777):
-        norm = norm_problem(NORM | {"rows": rows, "width": width}).arguments
-        products = [gated_problem(PRODUCT | {"rows": rows, "width": width, "layout": layout}).arguments
-                    for layout in ("dense", "apart")]  # fmt: skip
+    sizes = {"rows": rows, "width": elements // rows}
+    norm = norm_problem(NORM | sizes).arguments
+    dense, apart = (gated_problem(PRODUCT | sizes | {"layout": layout}).arguments for layout in ("dense", "apart"))
 
-        def results() -> list[torch.Tensor]:
-            pairs = [GATED[instructions](*given) for given in products]  # noqa: B023
-            return [NORMS[instructions](*norm), *(result for pair in pairs for result in pair)]  # noqa: B023
+    def results() -> list[torch.Tensor]:
+        gated = GATED[instructions]
+        return [NORMS[instructions](*norm), *gated(*dense), *gated(*apart)]
 
-        threads(1)
-        alone = results()
-        for count in (2, 3):
-            threads(count)
-            assert all(torch.equal(a, b) for a, b in zip(alone, results(), strict=True))
+    threads(1)
+    alone = results()
+    for count in (2, 3):
+        threads(count)
+        assert all(map(torch.equal, alone, results()))
 
 
 @every_set
