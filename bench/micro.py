@@ -8,7 +8,8 @@ N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
   sums of the product as well.
 
 The VJP of a layer's tail (`tail.Block`, `tail.Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head) for
-as many tokens at d = 1,024, over its four matrix products alone.
+as many tokens at d = 1,024, over its four matrix products alone: with the steps between them on torch, and on cpp or
+triton.
 
 The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
 same jobs under pytest-benchmark.
@@ -16,6 +17,7 @@ same jobs under pytest-benchmark.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -83,9 +85,13 @@ def layer_tail(dtype: torch.dtype, device: str = "cpu") -> Case:
     narrow, wide = (torch.randn(TOKENS, size, device=device, dtype=dtype) for size in (WIDTH, INTERMEDIATE))
     seen, targets = tail.Seen(narrow, wide, wide), torch.arange(TOKENS, device=device)
     pairs = [(narrow, down), (wide, gate), (wide, up), (narrow, o_proj)]
+    run = partial(_vjp, block, final, seen, narrow, targets)
     jobs = [
         Job("products", "the matrix products of the VJP alone", partial(_products, pairs)),
-        Job("tail", "tail.Head.vjp and tail.Block.vjp", partial(_vjp, block, final, seen, narrow, targets)),
+        *(
+            Job(name, f"tail.Head.vjp and tail.Block.vjp on {name}", partial(run, backend=name))
+            for name in compared(device)
+        ),
     ]
     short = str(dtype).removeprefix("torch.")
     return Case(f"layer tail, {short}", {"op": "layer_tail_vjp", "dtype": short}, jobs)
@@ -97,9 +103,14 @@ def _products(pairs: list[tuple[Tensor, nn.Linear]]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _vjp(block: tail.Block, final: tail.Head, seen: tail.Seen, hidden: Tensor, targets: Tensor) -> Tensor:
+def _vjp(block: tail.Block, final: tail.Head, seen: tail.Seen, hidden: Tensor, targets: Tensor, backend: str) -> Tensor:
     """u of a layer that gave `hidden`, as tail.Tails computes it."""
-    return block.vjp(seen, final.vjp(hidden, targets, False))
+    before = os.environ.get(backends.ENVIRONMENT, "auto")
+    os.environ[backends.ENVIRONMENT] = backend
+    try:
+        return block.vjp(seen, final.vjp(hidden, targets, False))
+    finally:
+        os.environ[backends.ENVIRONMENT] = before
 
 
 def map_filter(device: str = "cpu") -> Case:

@@ -86,8 +86,8 @@ def gated_kernel(
     SILU: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_I features of a row."""
-    row = tl.program_id(1).to(tl.int64)
-    offs = tl.program_id(0) * BLOCK_I + tl.arange(0, BLOCK_I)
+    row = tl.program_id(0).to(tl.int64)
+    offs = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
     mask = offs < width
     dz = tl.load(grad_ptr + row * stride_grad + offs, mask=mask, other=0).to(tl.float32)
     gate = tl.load(gate_ptr + row * stride_gate + offs, mask=mask, other=0).to(tl.float32)
@@ -143,7 +143,7 @@ def gated_vjp(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> tuple[
     outputs = empty_gated(gate)
     rows, width = gate.shape
     if gate.numel():
-        gated_kernel[(cdiv(width, BLOCK), rows)](
+        gated_kernel[(rows, cdiv(width, BLOCK))](
             grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
             SILU=activation == "silu", BLOCK_I=BLOCK,
         )  # fmt: skip

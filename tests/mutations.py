@@ -26,20 +26,51 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pybind11
 import pytest
 import torch._dynamo  # noqa: F401  what the tests of both kinds import, before the forks
-from mutants import CPP, CUDA, IN_CUDA, IN_TRITON, MOVES, ROOT, THREADS, TILE, TRITON, Mutation
+from mutants import (
+    CPP,
+    CUDA,
+    IN_CUDA,
+    IN_TAIL,
+    IN_TRITON,
+    MOVES,
+    ROOT,
+    ROWS,
+    SIMD,
+    TAIL,
+    TAIL_TRITON,
+    THREADS,
+    TILE,
+    TRITON,
+    Mutation,
+)
 
-UNITS = {TILE: "csrc/cpu/head_score_portable.cpp", THREADS: THREADS}  # what is compiled again
+SCORES, TAILS = "csrc/cpu/head_score_portable.cpp", "csrc/cpu/tail_portable.cpp"
+UNITS = {TILE: SCORES, SIMD: SCORES, THREADS: THREADS, ROWS: TAILS, TAIL: TAIL}  # what is compiled again
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-MODULE = '#include "head_score_binding.h"\nPYBIND11_MODULE(_C, m) { bind_head_score(m); }\n'
-CPP_TESTS = [
-    "tests/test_kernels.py",
-    "-k",
-    "not sanitizers and not registered and not torch and not compiled and not reaches",
-]
+MODULE = """
+#include "head_score_binding.h"
+#include "tail_binding.h"
+PYBIND11_MODULE(_C, m) { bind_head_score(m), bind_tail(m); }
+"""
+BINDINGS = ("module", "head_score_binding", "tail_binding")
+SANITIZED = {  # the program that the sanitizers run
+    **dict.fromkeys((TILE, SIMD, THREADS), "sanitized"),
+    **dict.fromkeys((ROWS, TAIL), "sanitized_tail"),
+}
+BESIDE = "not sanitizers and not registered and not compiled"
+CPP_TESTS = {
+    "sanitized": ["tests/test_kernels.py", "-k", f"{BESIDE} and not torch and not reaches"],
+    "sanitized_tail": [
+        "tests/test_tail_kernels.py",
+        "-k",
+        f"{BESIDE} and not of_torch and not backend and not left and not anything",
+    ],
+}
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
     TRITON: ["tests/interpreted.py", "-k", "not 1025 and not 130"],
     MOVES: ["tests/interpreted_kv_cache.py", "-k", "not many"],
+    TAIL_TRITON: ["tests/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }
 CUDA_TESTS = ["tests/test_cuda.py", "-k", "copied"]
 SURVIVED, KILLED, BROKEN = 0, 1, 3
@@ -57,31 +88,31 @@ class Workshop:
         shop = cls(folder)
         (folder / "module.cpp").write_text(MODULE)
         kernels = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
-        for path in (*kernels, ROOT / "csrc" / "head_score_binding.cpp", folder / "module.cpp"):
+        bindings = (ROOT / "csrc" / f"{name}_binding.cpp" for name in ("head_score", "tail"))
+        for path in (*kernels, *bindings, folder / "module.cpp"):
             shop.compile(path, False, folder / f"{path.stem}.o")
-        shop.compile(ROOT / "tests" / "sanitized.cpp", True, folder / "sanitized.o")
+        for name in set(SANITIZED.values()):
+            shop.compile(ROOT / "tests" / f"{name}.cpp", True, folder / f"{name}.o")
         return shop
 
     def compile(self, source: Path, sanitized: bool, output: Path) -> None:
         python = Path(sys.base_prefix) / "include" / f"python{sys.version_info.major}.{sys.version_info.minor}"
         includes = [f"-I{pybind11.get_include()}", f"-I{python}"]
         kind = SANITIZE if sanitized else []
-        subprocess.run(["g++", *FLAGS, *includes, *kind, "-c", str(source), "-o", str(output)], check=True)
+        first = [f"-I{output.parent}"]  # where a mutant's headers are
+        subprocess.run(["g++", *first, *FLAGS, *includes, *kind, "-c", str(source), "-o", str(output)], check=True)
 
     def program(self, mutation: Mutation, folder: Path) -> Path:
         """The mutant linked in `folder`, as the sanitizers' program or as an extension module."""
         sanitized, unit = mutation.sanitized, Path(UNITS[mutation.file])
         source = folder / unit.name
-        text = (ROOT / unit).read_text()
-        if mutation.file == str(unit):
-            text = mutation.source()
-        else:
-            (folder / "mutant.h").write_text(mutation.source())
-            text = text.replace(f'"cpu/{Path(mutation.file).name}"', f'"{folder / "mutant.h"}"')
-        source.write_text(text)
-        self.compile(source, sanitized, folder / "mutant.o")
-        bindings = ("module", "head_score_binding")
-        left_out = (unit.stem, *(bindings if sanitized else ["sanitized"]))
+        source.write_text((ROOT / unit).read_text())
+        mutant = folder / Path(mutation.file).relative_to("csrc")
+        mutant.parent.mkdir(exist_ok=True)
+        mutant.write_text(mutation.source())
+        self.compile(mutant if mutation.file == str(unit) else source, sanitized, folder / "mutant.o")
+        programs = set(SANITIZED.values())
+        left_out = (unit.stem, *((programs - {SANITIZED[mutation.file]}).union(BINDINGS) if sanitized else programs))
         others = [str(path) for path in sorted(self.folder.glob("*.o")) if path.stem not in left_out]
         program = folder / "_C.so"
         kind = SANITIZE if sanitized else ["-shared"]
@@ -104,7 +135,7 @@ def survives(shop: Workshop, mutation: Mutation) -> bool:
         program = shop.program(mutation, folder)
         if mutation.sanitized:
             return subprocess.run([program], capture_output=True, timeout=60).returncode == 0
-        return passes("dexar_fast._C", program, CPP_TESTS)
+        return passes("dexar_fast._C", program, CPP_TESTS[SANITIZED[mutation.file]])
 
 
 def passes(name: str, mutant: Path, tests: Sequence[str]) -> bool:
@@ -156,7 +187,7 @@ def tried(shop: Workshop, mutations: Iterable[Mutation]) -> Iterator[tuple[Mutat
 def main() -> int:
     os.chdir(ROOT)
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutation for mutation in (*CPP, *IN_TRITON, *IN_CUDA) if part in mutation.file]
+    chosen = [mutation for mutation in (*CPP, *IN_TAIL, *IN_TRITON, *IN_CUDA) if part in mutation.file]
     whole = sorted({(mutation.file, mutation.sanitized) for mutation in chosen})
     left = 0
     with tempfile.TemporaryDirectory() as folder:
