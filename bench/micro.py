@@ -8,7 +8,8 @@ N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
   sums of the product as well.
 
 The VJP of a layer's tail (`tail_block.Block` and `Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head)
-for as many tokens at d = 1,024, over its four matrix products alone.
+for as many tokens at d = 1,024, over its four matrix products alone; with the steps between them on torch, and on cpp
+or triton.
 
 The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
 same jobs under pytest-benchmark.
@@ -83,9 +84,13 @@ def layer_tail(dtype: torch.dtype, device: str = "cpu") -> Case:
     narrow, wide = (torch.randn(TOKENS, size, device=device, dtype=dtype) for size in (WIDTH, INTERMEDIATE))
     seen, targets = {"middle": narrow, "gate": wide, "up": wide}, torch.arange(TOKENS, device=device)
     pairs = [(narrow, down), (wide, gate), (wide, up), (narrow, o_proj)]
+    run = partial(_vjp, block, final, seen, narrow, targets)
     jobs = [
         Job("products", "the matrix products of the VJP alone", partial(_products, pairs)),
-        Job("tail", "tail_block.Head.vjp and tail_block.Block.vjp", partial(_vjp, block, final, seen, narrow, targets)),
+        *(
+            Job(name, f"tail_block.Head.vjp and tail_block.Block.vjp on {name}", partial(run, backend=name))
+            for name in compared(device)
+        ),
     ]
     short = str(dtype).removeprefix("torch.")
     return Case(f"layer tail, {short}", {"op": "layer_tail_vjp", "dtype": short}, jobs)
@@ -98,10 +103,15 @@ def _products(pairs: list[tuple[Tensor, nn.Linear]]) -> list[Tensor]:
 
 @torch.no_grad()
 def _vjp(
-    block: tail_block.Block, final: tail_block.Head, seen: tail_block.Seen, hidden: Tensor, targets: Tensor
+    block: tail_block.Block,
+    final: tail_block.Head,
+    seen: tail_block.Seen,
+    hidden: Tensor,
+    targets: Tensor,
+    backend: str,
 ) -> Tensor:
     """u of a layer that gave `hidden`, as tail.Tails computes it."""
-    return block.vjp(seen, final.vjp(hidden, targets))
+    return block.vjp(seen, final.vjp(hidden, targets, backend=backend), backend)
 
 
 def map_filter(device: str = "cpu") -> Case:

@@ -7,6 +7,7 @@
 #include "cpu/features.h"
 #include "head_score_binding.h"
 #include "kv_cache.h"
+#include "tail_binding.h"
 
 namespace py = pybind11;
 
@@ -126,4 +127,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("physical_cores", &dexar::physical_cores, "csrc/cpu/features.h: physical_cores");
   bind_kv_cache(m);
   bind_head_score(m);
+  bind_tail(m);
 }

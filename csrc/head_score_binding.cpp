@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu/head_score.h"
+#include "names.h"
 
 namespace py = pybind11;
 
@@ -34,19 +35,6 @@ constexpr std::array<std::pair<const char*, InstructionSet>, 5> kInstructionSets
      {"avx512", InstructionSet::kAvx512},
      {"avx512_bf16", InstructionSet::kAvx512Bf16},
      {"amx", InstructionSet::kAmx}}};
-
-template <class Names>
-auto named(const Names& names, const std::string& name) {
-  for (const auto& [known, value] : names)
-    if (name == known) return value;
-  throw std::invalid_argument("head_score knows no " + name);
-}
-
-InstructionSet usable(const std::string& name) {
-  const InstructionSet asked = named(kInstructionSets, name);
-  if (!dexar::available(asked)) throw std::invalid_argument("this CPU, or this build, has no " + name);
-  return asked;
-}
 
 void check_positions(const List& positions, int64_t keys) {
   const int32_t* first = reinterpret_cast<const int32_t*>(positions.first);
@@ -71,7 +59,7 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
   check_positions(visual, keys);
   check_positions(text, keys);
   dexar::HeadScore p{};
-  p.type = named(kTypes, type);
+  p.type = type_named(type);
   p.queries = queries, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.dim = dim;
   p.u = at<void>(u.first), p.value = at<void>(value.first);
   for (int i = 0; i < 3; ++i) p.u_stride[i] = u.second[i], p.value_stride[i] = value.second[i];
@@ -100,6 +88,14 @@ std::vector<std::string> instruction_sets() {
 }
 
 }  // namespace
+
+dexar::Type type_named(const std::string& name) { return named(kTypes, name); }
+
+dexar::InstructionSet usable(const std::string& name) {
+  const InstructionSet asked = named(kInstructionSets, name);
+  if (!dexar::available(asked)) throw std::invalid_argument("this CPU, or this build, has no " + name);
+  return asked;
+}
 
 void bind_head_score(py::module_& m) {
   m.def("head_score", &head_score, py::arg("type"), py::arg("shape"), py::arg("u"), py::arg("value"),

@@ -26,6 +26,30 @@ def head_score(
     instructions: str,
     threads: int,
 ) -> None: ...
+def norm_vjp(
+    types: tuple[str, str],
+    shape: Sequence[int],
+    x: tuple[int, int],
+    grad: tuple[int, int],
+    scale: int,
+    residual: tuple[int, int],
+    eps: float,
+    centred: bool,
+    out: int,
+    instructions: str,
+    threads: int,
+) -> None: ...
+def gated_vjp(
+    type: str,
+    activation: str,
+    shape: Sequence[int],
+    grad: tuple[int, int],
+    gate: tuple[int, int],
+    up: tuple[int, int],
+    outputs: tuple[int, int],
+    instructions: str,
+    threads: int,
+) -> None: ...
 
 class UnknownSequence(CacheError): ...
 class ClosedSequence(CacheError): ...

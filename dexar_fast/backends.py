@@ -38,8 +38,7 @@ def plan(
     """
     asked = _asked(backend)
     scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
-    tail = "torch", "without autograd where the block is known and has agreed with it, else autograd"
-    passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), Choice("layer_tail_vjp", *tail)
+    passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), _tail(asked, device)
     return [*passes, *_moving(asked, device)]
 
 
@@ -64,8 +63,8 @@ def _scoring(asked: str, device: str, plain: bool) -> tuple[str, str]:
     raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
 
 
-def _obstacle(kernels: str, device: str, plain: bool) -> str | None:
-    """Why the kernels of a backend cannot score; None if they can."""
+def _obstacle(kernels: str, device: str, plain: bool = True) -> str | None:
+    """Why the kernels of a backend cannot score, or take other operations if plain; None if they can."""
     if device != DEVICES[kernels]:
         return f"it works on {DEVICES[kernels]}, not on {device}"
     if not plain:
@@ -75,6 +74,23 @@ def _obstacle(kernels: str, device: str, plain: bool) -> str | None:
 
 def _no_triton() -> str | None:
     return None if find_spec("triton") else "triton is not installed"
+
+
+def tail_step(backend: str, device: str) -> str:
+    """The backend of layer_tail_vjp's element-wise steps, as in `plan`; the products between them are torch's."""
+    return _tail(_asked(backend), device).backend
+
+
+@cache
+def _tail(asked: str, device: str) -> Choice:
+    kernels = "cpp" if asked == "auto" else asked
+    obstacle = "asked for" if asked == "torch" else _obstacle(kernels, device)
+    if obstacle is not None and asked not in ("auto", "torch"):
+        raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
+    known = "without autograd where the block is known and has agreed with it, else autograd"
+    if obstacle is not None:
+        return Choice("layer_tail_vjp", "torch", known)
+    return Choice("layer_tail_vjp", kernels, f"{known}; fused between torch's products")
 
 
 def moving(backend: str, device: str) -> tuple[Choice, Choice]:

@@ -43,6 +43,7 @@ class Plan:
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
     score: Callable[..., ops.LayerAttribution]  # ops.attribute_layer with its knobs filled in
+    backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
 
@@ -107,7 +108,7 @@ class Pass(Watcher):
         self._visual = ops.run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        self._tails = Tails.of(prompt.decoder, plan.layers)
+        self._tails = Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_prompt = False

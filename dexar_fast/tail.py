@@ -36,17 +36,23 @@ class Tails:
     Args:
         layers: (index, layer, attention) of every layer to be explained.
         trusted: by index; kept from pass to pass with what was found, for a user may replace a module, or what it does.
+        backend: of their element-wise steps, as `backends.plan` takes it.
     """
 
     @classmethod
-    def of(cls, decoder: Decoder, layers: list[int]) -> Tails:
+    def of(cls, decoder: Decoder, layers: list[int], backend: str = "auto") -> Tails:
         """Those of some of the decoder's layers."""
         modules = [(i, decoder.layers[i], decoder.attentions[i]) for i in layers]
-        return cls(modules, decoder.lens, decoder.trusted_tails)
+        return cls(modules, decoder.lens, decoder.trusted_tails, backend)
 
     def __init__(
-        self, layers: list[tuple[int, nn.Module, nn.Module]], lens: LogitLens, trusted: dict[int, Trust]
+        self,
+        layers: list[tuple[int, nn.Module, nn.Module]],
+        lens: LogitLens,
+        trusted: dict[int, Trust],
+        backend: str = "auto",
     ) -> None:
+        self._backend = backend
         self._head = None if may_change(hooks_before(lens.modules) + hooks_behind(lens.modules)) else head_of(lens)
         self._trusted = trusted
         self._found: dict[int, list[Any]] = {}
@@ -100,7 +106,8 @@ class Tails:
         count = len(targets)
         seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
         self._seen.clear()
-        return self._blocks[index].vjp(seen, self._head.vjp(hidden[0, -count:].detach(), targets, norm_twice))
+        grad = self._head.vjp(hidden[0, -count:].detach(), targets, norm_twice, self._backend)
+        return self._blocks[index].vjp(seen, grad, self._backend)
 
     def judged(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor) -> Tensor:
         """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.

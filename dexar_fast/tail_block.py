@@ -42,9 +42,9 @@ class Norm:
     eps: float
     centred: bool = False
 
-    def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None) -> Tensor:
+    def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None, *, backend: str) -> Tensor:
         """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
-        return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred)
+        return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
 
     def _scale(self, x: Tensor) -> Tensor:
         """[d], read off the module's output for a vector that it only has to scale."""
@@ -68,16 +68,16 @@ class Mlp:
     gate: nn.Linear | None = None
     norm_behind: Norm | None = None
 
-    def vjp(self, seen: Seen, grad: Tensor) -> Tensor:
+    def vjp(self, seen: Seen, grad: Tensor, backend: str) -> Tensor:
         """d o / d m [C, d] from d o / d x [C, d], the residual's part included."""
-        grad_out = grad if self.norm_behind is None else self.norm_behind.vjp(seen["fed"], grad)
+        grad_out = grad if self.norm_behind is None else self.norm_behind.vjp(seen["fed"], grad, backend=backend)
         grad_z = grad_out.to(self.down.weight.dtype) @ self.down.weight
         if self.gate is None:
             grad_normed = PLAIN_VJPS[self.activation](grad_z, seen["up"]) @ self.up.weight
         else:
-            grad_gate, grad_up = gated_vjp(grad_z, seen["gate"], seen["up"], self.activation)
+            grad_gate, grad_up = gated_vjp(grad_z, seen["gate"], seen["up"], self.activation, backend=backend)
             grad_normed = (grad_gate @ self.gate.weight).addmm_(grad_up, self.up.weight)
-        return self.norm.vjp(seen["middle"], grad_normed, residual=grad)
+        return self.norm.vjp(seen["middle"], grad_normed, grad, backend=backend)
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Block:
         linears = {"up": self.mlp.up, "gate": self.mlp.gate}
         return {name: linear for name, linear in linears.items() if linear is not None}
 
-    def vjp(self, seen: Seen, grad: Tensor) -> Tensor:
-        """u [C, H D] from d o / d x [C, d]."""
+    def vjp(self, seen: Seen, grad: Tensor, backend: str = "auto") -> Tensor:
+        """u [C, H D] from d o / d x [C, d]; backend: of the element-wise steps, as `backends.plan` takes it."""
         if self.mlp is not None:
-            grad = self.mlp.vjp(seen, grad)
+            grad = self.mlp.vjp(seen, grad, backend)
         if self.norm_behind is not None:
-            grad = self.norm_behind.vjp(seen["attended"], grad)
+            grad = self.norm_behind.vjp(seen["attended"], grad, backend=backend)
         return grad.to(self.o_proj.weight.dtype) @ self.o_proj.weight
 
 
@@ -121,12 +121,12 @@ class Head:
     weight: Tensor  # [V, d]
     slope: Callable[[Tensor, Tensor], Tensor] | None = None  # f' as `LogitLens.slope` gives it; None: f is the identity
 
-    def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False) -> Tensor:
-        """d o / d x [C, d] of the logits of targets [C] at x [C, d]."""
+    def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False, backend: str = "auto") -> Tensor:
+        """d o / d x [C, d] of the logits of targets [C] at x [C, d]; backend: as of a `Block`."""
         grad = self.weight[targets.to(self.weight.device)]
         once = self.norm.module.forward(x) if norm_twice else x
         if self.slope is not None:
             grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]
         if norm_twice:
-            grad = self.norm.vjp(once, grad)
-        return self.norm.vjp(x, grad)
+            grad = self.norm.vjp(once, grad, backend=backend)
+        return self.norm.vjp(x, grad, backend=backend)

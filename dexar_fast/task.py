@@ -208,6 +208,7 @@ class Task:
             visual=visual,
             text=text_mask(chosen, prompt, length, visual, question.content),
             score=score,
+            backend=self._explainer.backend,
             double_final_norm=chosen.mode == "official",
             ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
         )

@@ -21,6 +21,7 @@ import torch
 import triton
 from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
 from dexar_fast.kernels.kv_cache import append_kernel, blocks
+from dexar_fast.kernels.tail import BLOCK, gated_kernel, norm_kernel, warps_for
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -41,20 +42,27 @@ POINTERS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Heads of a model, and its visual tokens in a usual image."""
+    """Heads of a model, its visual tokens in a usual image, and its MLP."""
 
     name: str
     heads: int
     kv_heads: int
     dim: int
     visual: int
+    hidden: int
+    intermediate: int
+    activation: str
 
 
 SHAPES = (
-    Shape("LLaVA-1.5-7B", 32, 32, 128, 576),
-    Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024),
-    Shape("PaliGemma-3B", 8, 1, 256, 256),
+    Shape("LLaVA-1.5-7B", 32, 32, 128, 576, 4096, 11008, "silu"),
+    Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024, 3584, 18944, "silu"),
+    Shape("PaliGemma-3B", 8, 1, 256, 256, 2048, 16384, "gelu_tanh"),
 )
+OF_DTYPE = {  # pointers to what has the model's dtype
+    *("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"),
+    *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
+}
 QUERIES = 64
 DEFAULT_WARPS = 4  # of a launch that names none
 
@@ -101,6 +109,19 @@ def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) 
     return _compiled(append_kernel, constants, dtype, capability, DEFAULT_WARPS, stages=1)
 
 
+def norm_usage(shape: Shape, dtype: torch.dtype, capability: int, centred: bool) -> Usage:
+    """The same of the VJP of a norm over hidden states, with a residual."""
+    width = shape.hidden
+    constants = {"WIDTH": width, "CENTRED": centred, "HAS_RESIDUAL": True, "BLOCK_D": triton.next_power_of_2(width)}
+    return _compiled(norm_kernel, constants, dtype, capability, warps_for(width), stages=1)
+
+
+def gated_usage(shape: Shape, dtype: torch.dtype, capability: int) -> Usage:
+    """The same of the VJP of the MLP's product."""
+    constants = {"SILU": shape.activation == "silu", "BLOCK_I": BLOCK}
+    return _compiled(gated_kernel, constants, dtype, capability, DEFAULT_WARPS, stages=1)
+
+
 def _compiled(
     kernel: Any, constants: dict[str, Any], dtype: torch.dtype, capability: int, warps: int, stages: int
 ) -> Usage:
@@ -129,9 +150,9 @@ def _compiled(
 
 
 def _type(name: str, dtype: torch.dtype) -> str:
-    if name in ("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"):
+    if name in OF_DTYPE:
         return TYPES[dtype]
-    if name == "scale":
+    if name in ("scale", "eps"):
         return "fp32"
     return POINTERS.get(name, "*fp32") if name.endswith("_ptr") else "i32"
 
@@ -155,18 +176,23 @@ def rows() -> Iterator[tuple[str, Usage, bool]]:
 
     And whether it may spill; x A: with attention.
     """
-    for capability in SHARED:
-        for shape in SHAPES:
-            for dtype in (torch.bfloat16, torch.float32):
-                for kernel, attended in product((score_kernel, map_kernel), (False, True)):
-                    name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
-                    name += f" {kernel.__name__ + ' x A' * attended:17}"
-                    excused = attended and dtype == torch.float32 and shape.dim > 128
-                    yield name, usage(kernel, shape, dtype, capability, attended), excused
-                for count in (1, QUERIES):
-                    name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
-                    name += f" {f'{append_kernel.__name__} of {count}':17}"
-                    yield name, append_usage(shape, dtype, capability, count), False
+    for capability, shape, dtype in product(SHARED, SHAPES, (torch.bfloat16, torch.float32)):
+        where = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
+        for name, used, excused in _rows_of(shape, dtype, capability):
+            yield f"{where} {name:17}", used, excused
+
+
+def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tuple[str, Usage, bool]]:
+    for kernel, attended in product((score_kernel, map_kernel), (False, True)):
+        excused = attended and dtype == torch.float32 and shape.dim > 128
+        name = kernel.__name__ + " x A" * attended
+        yield name, usage(kernel, shape, dtype, capability, attended), excused
+    for count in (1, QUERIES):
+        yield f"{append_kernel.__name__} of {count}", append_usage(shape, dtype, capability, count), False
+    for centred in (False, True):
+        name = norm_kernel.__name__ + ", centred" * centred
+        yield name, norm_usage(shape, dtype, capability, centred), False
+    yield gated_kernel.__name__, gated_usage(shape, dtype, capability), False
 
 
 def main() -> int:

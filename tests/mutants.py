@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TILE, THREADS = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp"
 LANES, TYPES = "csrc/cpu/head_score_lanes.h", "csrc/cpu/head_score_types.h"
 PAIRS, AMX = "csrc/cpu/head_score_pairs.h", "csrc/cpu/head_score_amx.cpp"
+SIMD, HALF = "csrc/cpu/simd.h", "csrc/cpu/half.h"
+ROWS, TAIL = "csrc/cpu/tail_rows.h", "csrc/cpu/tail.cpp"
 TRITON, MOVES, CUDA = "kernels/head_score.py", "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
+TAIL_TRITON = "kernels/tail.py"
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ CPP = [
     Mutation(TILE, "head / (p_.heads / p_.kv_heads)", "head % p_.kv_heads"),
     Mutation(TYPES, "return kSame<In, T> && step == 1;", "return kSame<In, T>;"),
     Mutation(TYPES, "widen(row[d * step])", "widen(row[d])"),
-    Mutation(TYPES, " | special | ", " | "),
-    Mutation(TYPES, " | (x.bits & 0x8000u) << 16", ""),
+    Mutation(HALF, " | special | ", " | "),
+    Mutation(HALF, " | (x.bits & 0x8000u) << 16", ""),
     Mutation(THREADS, "type == Type::kBFloat16 ? amx_kernel() : avx512_kernel(type)", "amx_kernel()"),
     Mutation(THREADS, "type == Type::kBFloat16 ? avx512_bf16_kernel() : avx512_kernel(type)", "avx512_bf16_kernel()"),
     Mutation(THREADS, "slot == 0 ? partial[k * block.width + i] : sum + partial", "slot == 0 ? partial[k * block.width + i] : partial"),  # noqa: E501
@@ -97,10 +100,73 @@ CPP = [
     Mutation(TILE, " - vector(log_sum_exp_ + at)", ""),
     Mutation(TILE, "logit_.read(kv_head,", "logit_.read(0,"),
     Mutation(TILE, "i < b_.queries ? rows[", "true ? rows[", sanitized=True),
-    Mutation(TILE, "x < S::kLowest ? Vec{} : ", ""),
-    Mutation(TILE, "x > S::kHighest ? Vec{} + T(__builtin_inf()) : power", "power"),
-    Mutation(TILE, "return x != x ? x : normal;", "return normal;"),
-    Mutation(TILE, " - n * S::kLn2Rest;", ";"),
+    Mutation(SIMD, "x < S::kLowest ? Vec{} : ", ""),
+    Mutation(SIMD, "x > S::kHighest ? Vec{} + T(__builtin_inf()) : power", "power"),
+    Mutation(SIMD, "return x != x ? x : normal;", "return normal;"),
+    Mutation(SIMD, " - n * S::kLn2Rest;", ";"),
+]  # fmt: skip
+
+IN_TAIL = [
+    # rows: their tails, places and kinds
+    Mutation(ROWS, "k < count ? widen(from[k]) : rest", "widen(from[k])", sanitized=True),
+    Mutation(ROWS, "k < count ? widen(from[k]) : rest", "k < count ? widen(from[k]) : T(0)"),
+    Mutation(ROWS, "k < count; ++k) narrow", "k < kBlock; ++k) narrow", sanitized=True),
+    Mutation(ROWS, "k < count; ++k) narrow", "k < count - 1; ++k) narrow"),
+    Mutation(ROWS, "return count == kBlock ? from : copied(from, count, rest, copy);", "return from;", sanitized=True),
+    Mutation(ROWS, "left < kBlock ? left : kBlock", "kBlock", sanitized=True),
+    Mutation(ROWS, "i < kLanes<T>; ++i) sum", "i < kLanes<T> - 1; ++i) sum"),
+    Mutation(ROWS, "<T>(problem.residual, row, problem.residual_stride)", "<T>(problem.residual, row, problem.width)"),
+    Mutation(ROWS, "row_of<X>(problem.x, row, problem.x_stride)", "row_of<X>(problem.x, row, problem.width)"),
+    Mutation(ROWS, "row_of<G>(problem.grad, row, problem.grad_stride)", "row_of<G>(problem.grad, row, problem.width)"),
+    Mutation(ROWS, "(problem.out) + row * problem.width", "(problem.out)"),
+    Mutation(ROWS, "block(scale_ + d, ", "block(scale_, "),
+    Mutation(ROWS, "block(residual_ + d, ", "block(residual_, "),
+    Mutation(ROWS, "write(found, count, out_ + d);", "write(found, count, out_);"),
+    Mutation(ROWS, "row_of<In>(p.grad, row, p.grad_stride)", "row_of<In>(p.grad, row, p.width)"),
+    Mutation(ROWS, "row_of<In>(p.gate, row, p.gate_stride)", "row_of<In>(p.gate, row, p.width)"),
+    Mutation(ROWS, "row_of<In>(p.up, row, p.up_stride)", "row_of<In>(p.up, row, p.width)"),
+    Mutation(ROWS, "(p.grad_gate) + row * p.width", "(p.grad_gate)"),
+    Mutation(ROWS, "(p.grad_up) + row * p.width", "(p.grad_up)"),
+    Mutation(ROWS, "return alike ? norm_row<BFloat16, BFloat16, float> : summed ?", "return summed ?"),
+    # norms
+    Mutation(ROWS, "mean_ = p_.centred ? sum_of_x() / width : T(0);", "mean_ = 0;"),
+    Mutation(ROWS, "mean_ = p_.centred ? sum_of_x() / width : T(0);", "mean_ = sum_of_x() / width;"),
+    Mutation(ROWS, "offset = p_.centred ? sum_of<T>(sum) / width : T(0);", "offset = 0;"),
+    Mutation(ROWS, "offset = p_.centred ? sum_of<T>(sum) / width : T(0);", "offset = sum_of<T>(sum) / width;"),
+    Mutation(ROWS, " + T(p_.eps)", ""),
+    Mutation(ROWS, " / width * inverse * inverse;", " / width * (inverse * inverse * inverse) / inverse;"),
+    Mutation(ROWS, "residual ? gradient + vector(residual + k) : gradient", "gradient"),
+    Mutation(ROWS, " - centred(k) * along)", ")"),
+    # activations, and numbers at their ends
+    Mutation(ROWS, "(z < 0 ? z : -z)", "(-z)"),
+    Mutation(ROWS, "value = z < 0 ? smaller : larger;", "value = larger;"),
+    Mutation(ROWS, "rest = z < 0 ? larger : smaller;", "rest = 1 - value;"),
+    Mutation(ROWS, "rest = z < 0 ? larger : smaller;", "rest = smaller;"),
+    Mutation(ROWS, "below = x > kLimit ? Vec{} + kLimit : x;", "below = x;"),
+    Mutation(ROWS, "near = below < -kLimit ? Vec{} - kLimit : below;", "near = below;"),
+    Mutation(ROWS, "kLimit = 32", "kLimit = 2"),
+    Mutation(ROWS, "act.slope * (vector(q + k) * vector(dz + k))", "act.slope * vector(q + k)"),
+    Mutation(ROWS, "act.value * vector(dz + k)", "act.value"),
+    # roundings
+    Mutation(ROWS, " + (bits >> 16 & 1u)", ""),
+    Mutation(ROWS, "bits + 0x7FFFu", "bits"),
+    Mutation(ROWS, "x != x ? 0x7FC0u : ", ""),
+    Mutation(ROWS, " + (magnitude >> 13 & 1u)", ""),
+    Mutation(ROWS, "- 0x38000000u + 0xFFFu", "- 0x38000000u"),
+    Mutation(ROWS, "magnitude < 0x38800000u ? subnormal : normal", "normal"),
+    Mutation(ROWS, "magnitude < 0x38800000u ? subnormal : normal", "magnitude < 0x38000000u ? subnormal : normal"),
+    Mutation(ROWS, "finite < 0x7C00u ? finite : 0x7C00u", "finite"),
+    Mutation(ROWS, "x != x ? 0x7E00u : number", "number"),
+    Mutation(ROWS, " | (bits >> 16 & 0x8000u))", ")"),
+    # pieces of rows
+    Mutation(TAIL, "p.grad_stride != p.width || p.gate_stride", "p.gate_stride"),
+    Mutation(TAIL, " || p.gate_stride != p.width || ", " || "),
+    Mutation(TAIL, " || p.up_stride != p.width) return p;", ") return p;"),
+    Mutation(TAIL, "std::min<int64_t>(p.rows, 1)", "p.rows", sanitized=True),
+    Mutation(TAIL, "(p.width + kPiece - 1) / kPiece", "p.width / kPiece"),
+    Mutation(TAIL, "i % pieces * kPiece", "i % pieces"),
+    Mutation(TAIL, "std::min(from + kPiece, p.width)", "from + kPiece", sanitized=True),
+    Mutation(TAIL, "if (!norm) return false;", ""),
 ]  # fmt: skip
 
 IN_BF16 = [
@@ -171,6 +237,36 @@ IN_TRITON = [
     Mutation(MOVES, "offs_q < count", "offs_q <= count"),
     Mutation(MOVES, "offs_d < DIM", "offs_d <= DIM"),
     *masks_of(MOVES),
+    # the layer tail
+    Mutation(TAIL_TRITON, "row = tl.program_id(0).to(tl.int64)\n    offs = tl.arange", "row = tl.program_id(0)\n    offs = tl.arange"),  # noqa: E501
+    Mutation(TAIL_TRITON, "row = tl.program_id(0).to(tl.int64)\n    offs = tl.program_id", "row = tl.program_id(0)\n    offs = tl.program_id"),  # noqa: E501
+    Mutation(TAIL_TRITON, "tl.program_id(1) * BLOCK_I + ", ""),
+    Mutation(TAIL_TRITON, "    mask = offs < WIDTH", "    mask = offs <= WIDTH"),
+    Mutation(TAIL_TRITON, "    mask = offs < width", "    mask = offs <= width"),
+    Mutation(TAIL_TRITON, "tl.where(mask, y - tl.sum(y, axis=0) / WIDTH, 0.0)", "y - tl.sum(y, axis=0) / WIDTH"),
+    Mutation(TAIL_TRITON, "    if CENTRED:\n        y", "    if False:\n        y"),
+    Mutation(TAIL_TRITON, "    if CENTRED:\n        v", "    if False:\n        v"),
+    Mutation(TAIL_TRITON, "    if HAS_RESIDUAL:", "    if False:"),
+    Mutation(TAIL_TRITON, "    if HAS_RESIDUAL:", "    if True:"),
+    Mutation(TAIL_TRITON, " / WIDTH + eps)", " / WIDTH)"),
+    Mutation(TAIL_TRITON, "(v - y * along)", "v"),
+    Mutation(TAIL_TRITON, "out_ptr + row * WIDTH", "out_ptr + row * stride_x"),
+    Mutation(TAIL_TRITON, "out = row * width + offs", "out = row * stride_gate + offs"),
+    Mutation(TAIL_TRITON, "x_ptr + row * stride_x", "x_ptr + row * WIDTH"),
+    Mutation(TAIL_TRITON, "grad_ptr + row * stride_grad + offs, mask=mask, other=0).to(tl.float32)\n    v *=", "grad_ptr + row * WIDTH + offs, mask=mask, other=0).to(tl.float32)\n    v *="),  # noqa: E501
+    Mutation(TAIL_TRITON, "row * stride_residual", "row * WIDTH"),
+    Mutation(TAIL_TRITON, "dz = tl.load(grad_ptr + row * stride_grad", "dz = tl.load(grad_ptr + row * width"),
+    Mutation(TAIL_TRITON, "gate_ptr + row * stride_gate + offs, mask", "gate_ptr + row * width + offs, mask"),
+    Mutation(TAIL_TRITON, "up_ptr + row * stride_up", "up_ptr + row * width"),
+    Mutation(TAIL_TRITON, "power = tl.exp(-tl.abs(z))", "power = tl.exp(-z)"),
+    Mutation(TAIL_TRITON, "tl.where(z < 0, smaller, larger), ", "larger, "),
+    Mutation(TAIL_TRITON, ", tl.where(z < 0, larger, smaller)", ", smaller"),
+    Mutation(TAIL_TRITON, "tl.where(x > GELU_LIMIT, GELU_LIMIT, ", "(("),
+    Mutation(TAIL_TRITON, "tl.where(x < -GELU_LIMIT, -GELU_LIMIT, x)", "x"),
+    Mutation(TAIL_TRITON, "if gate.numel():", "if True:"),
+    Mutation(TAIL_TRITON, "    if out.numel() == 0:\n        return out\n", ""),
+    Mutation(TAIL_TRITON, "return x if x.stride(1) == 1 else x.contiguous()", "return x"),
+    *masks_of(TAIL_TRITON),
 ]  # fmt: skip
 
 IN_CUDA = [

@@ -30,31 +30,53 @@ from mutants import (
     AMX,
     CPP,
     CUDA,
+    HALF,
     IN_BF16,
     IN_CUDA,
+    IN_TAIL,
     IN_TRITON,
     LANES,
     MOVES,
     PAIRS,
     ROOT,
+    ROWS,
+    SIMD,
+    TAIL,
+    TAIL_TRITON,
+    THREADS,
     TILE,
     TRITON,
     TYPES,
     Mutation,
 )
 
-PORTABLE = "csrc/cpu/head_score_portable.cpp"
-UNITS = {TILE: PORTABLE, LANES: PORTABLE, TYPES: PORTABLE, PAIRS: AMX}  # what is compiled again, if not the file itself
+SCORES, TAILS = "csrc/cpu/head_score_portable.cpp", "csrc/cpu/tail_portable.cpp"
+UNITS = dict.fromkeys((TILE, LANES, TYPES, SIMD, HALF), SCORES) | {PAIRS: AMX, ROWS: TAILS}  # what is compiled again
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-CPP_TESTS = [
-    "tests/test_kernels.py",
-    "-k",
-    "not sanitizers and not registered and not torch and not compiled and not reaches and not cpu_has",
-]
+MODULE = """
+#include "head_score_binding.h"
+#include "tail_binding.h"
+PYBIND11_MODULE(_C, m) { bind_head_score(m), bind_tail(m); }
+"""
+BINDINGS = ("module", "head_score_binding", "tail_binding")
+SANITIZED = {  # the program that the sanitizers run
+    **dict.fromkeys((TILE, LANES, TYPES, PAIRS, AMX, SIMD, HALF, THREADS), "sanitized"),
+    **dict.fromkeys((ROWS, TAIL), "sanitized_tail"),
+}
+BESIDE = "not sanitizers and not registered and not compiled"
+CPP_TESTS = {
+    "sanitized": ["tests/test_kernels.py", "-k", f"{BESIDE} and not torch and not reaches and not cpu_has"],
+    "sanitized_tail": [
+        "tests/test_tail_kernels.py",
+        "-k",
+        f"{BESIDE} and not of_torch and not backend and not left and not anything",
+    ],
+}
 BF16_TESTS = ["tests/test_bf16_instructions.py", "-k", "not older and not extension and not emulation and not 1025"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
     TRITON: ["tests/interpreted.py", "-k", "not 1025 and not 130"],
     MOVES: ["tests/interpreted_kv_cache.py", "-k", "not many"],
+    TAIL_TRITON: ["tests/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }
 CUDA_TESTS = ["tests/test_cuda.py", "-k", "copied"]
 SURVIVED, KILLED, BROKEN = 0, 1, 3
@@ -70,9 +92,13 @@ class Workshop:
     @classmethod
     def furnished(cls, folder: Path) -> Workshop:
         shop = cls(folder)
-        for path in (*emulated.kernels(), *emulated.MODULE):
+        (folder / "module.cpp").write_text(MODULE)
+        tails = sorted((ROOT / "csrc" / "cpu").glob("tail*.cpp"))
+        bindings = [ROOT / "csrc" / f"{name}.cpp" for name in BINDINGS[1:]]
+        for path in (*emulated.kernels(), *tails, *bindings, folder / "module.cpp"):
             shop.compile(path, False, folder / f"{path.stem}.o")
-        shop.compile(ROOT / "tests" / "sanitized.cpp", True, folder / "sanitized.o")
+        for name in set(SANITIZED.values()):
+            shop.compile(ROOT / "tests" / f"{name}.cpp", True, folder / f"{name}.o")
         return shop
 
     def compile(self, source: Path, sanitized: bool, output: Path) -> None:
@@ -88,8 +114,8 @@ class Workshop:
         mutant.parent.mkdir()
         mutant.write_text(mutation.source())
         self.compile(mutant if mutation.file == str(unit) else ROOT / unit, sanitized, folder / "mutant.o")
-        bindings = ("module", "head_score_binding")
-        left_out = (unit.stem, *(bindings if sanitized else ["sanitized"]))
+        programs = set(SANITIZED.values())
+        left_out = (unit.stem, *((programs - {SANITIZED[mutation.file]}).union(BINDINGS) if sanitized else programs))
         others = [str(path) for path in sorted(self.folder.glob("*.o")) if path.stem not in left_out]
         program = folder / "_C.so"
         kind = SANITIZE if sanitized else ["-shared"]
@@ -117,7 +143,7 @@ def survives(shop: Workshop, mutation: Mutation) -> bool:
         if mutation.file in (PAIRS, AMX):
             os.environ["DEXAR_FAST_EMULATED"] = str(program)
             return run(BF16_TESTS)
-        return passes("dexar_fast._C", program, CPP_TESTS)
+        return passes("dexar_fast._C", program, CPP_TESTS[SANITIZED[mutation.file]])
 
 
 def passes(name: str, mutant: Path, tests: Sequence[str]) -> bool:
@@ -169,7 +195,7 @@ def tried(shop: Workshop, mutations: Iterable[Mutation]) -> Iterator[tuple[Mutat
 def main() -> int:
     os.chdir(ROOT)
     part = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutation for mutation in (*CPP, *IN_BF16, *IN_TRITON, *IN_CUDA) if part in mutation.file]
+    chosen = [mutation for mutation in (*CPP, *IN_BF16, *IN_TAIL, *IN_TRITON, *IN_CUDA) if part in mutation.file]
     whole = sorted({(mutation.file, mutation.sanitized) for mutation in chosen})
     left = 0
     with tempfile.TemporaryDirectory() as folder:

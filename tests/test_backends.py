@@ -57,7 +57,7 @@ def test_auto_takes_torch_where_the_extension_is_missing(without_extension: None
 @contextmanager
 def fresh() -> Iterator[None]:
     """What was found out about the machine is forgotten before and after."""
-    known = backends._scoring, cpp.obstacle
+    known = backends._scoring, backends._tail, cpp.obstacle
     for function in known:
         function.cache_clear()
     yield

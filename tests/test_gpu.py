@@ -10,13 +10,15 @@ from kernel_cases import CASES, check, name, problem
 from kv_cases import CASES as KV_CASES
 from kv_cases import COPIES, check_append, check_copies
 from kv_cases import name as kv_name
+from tail_cases import GATED_CASES, NORM_CASES, check_bad_values, check_gated, check_norm, gated_problem, norm_problem
+from tail_cases import name as tail_name
 
 from bench import command, gates, gpu, results
 from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
 from bench.timing import cuda_timer
-from dexar_fast import Explainer, cuda, operators, ops
+from dexar_fast import Explainer, cuda, operators, ops, vjp
 from dexar_fast.cache import PoolCache
 from dexar_fast.pool import KVPool
 from dexar_fast.profile.dimensions import DIMENSIONS
@@ -41,6 +43,33 @@ def moved(x: torch.Tensor) -> torch.Tensor:
     """On the GPU, with the strides it had."""
     there = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
     return there.copy_(x)
+
+
+def norm_on_the_gpu(x: Any, grad: Any, scale: Any, eps: float, residual: Any, centred: bool) -> torch.Tensor:
+    there = [None if given is None else moved(given) for given in (x, grad, scale, residual)]
+    return vjp.norm_vjp(*there[:3], eps, there[3], centred=centred, backend="triton").cpu()
+
+
+def gated_on_the_gpu(grad: Any, gate: Any, up: Any, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
+    of_gate, of_up = vjp.gated_vjp(moved(grad), moved(gate), moved(up), activation, backend="triton")
+    return of_gate.cpu(), of_up.cpu()
+
+
+@pytest.mark.parametrize("case", [case for case in NORM_CASES if torch.float64 not in case["dtypes"]], ids=tail_name)
+def test_triton_norms_equal_the_reference(case: dict[str, Any]) -> None:
+    given = norm_problem(case)
+    check_norm(norm_on_the_gpu(*given.arguments), given)
+
+
+@pytest.mark.parametrize("case", [case for case in GATED_CASES if case["dtype"] != torch.float64], ids=tail_name)
+def test_triton_products_equal_the_reference(case: dict[str, Any]) -> None:
+    given = gated_problem(case)
+    check_gated(gated_on_the_gpu(*given.arguments), given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_bad_values_in_the_tail_reach_all_that_they_enter_and_nothing_else(dtype: torch.dtype) -> None:
+    check_bad_values(norm_on_the_gpu, gated_on_the_gpu, dtype)
 
 
 @pytest.mark.parametrize("case", KV_CASES, ids=kv_name)

@@ -11,12 +11,24 @@ import zoo
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from dexar_fast import Explainer, engine, tail, tail_modules
+from dexar_fast import Explainer, backends, engine, tail, tail_modules
 from dexar_fast.explanation import Explanation
 
 TARGETS = [20, 30, 40, 50]
 ARRAYS = ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps")
 LEFT = {"qwen3_vl_moe": [0, 2]}  # layers of experts; all others of every family are taken
+
+
+@pytest.fixture(autouse=True)
+def on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where element-wise steps round as autograd's do; the kernels have tests of their own (test_tail_kernels.py)."""
+    monkeypatch.setenv(backends.ENVIRONMENT, "torch")
+
+
+@pytest.fixture(params=["torch", "cpp"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every step, in turn."""
+    monkeypatch.setenv(backends.ENVIRONMENT, request.param)
 
 
 @pytest.fixture
@@ -46,6 +58,7 @@ def assert_same(found: Explanation, expected: Explanation, tolerance: float) -> 
         assert (getattr(found, array) - wanted).abs().max() <= tolerance * wanted.abs().max(), array
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("mode", ["paper", "official"])
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_it_equals_autograd(family: str, mode: str, recorded: list[int]) -> None:
@@ -82,6 +95,7 @@ def test_the_second_chunk_is_taken_without_autograd(recorded: list[int]) -> None
     assert len(recorded) == explanation.visual_scores.shape[1]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma2", "aya_vision"])
 def test_half_precision_differs_by_its_rounding(family: str, dtype: torch.dtype, recorded: list[int]) -> None:

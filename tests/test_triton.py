@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["interpreted", "interpreted_explanation", "interpreted_kv_cache"])
+@pytest.mark.parametrize("what", ["interpreted", "interpreted_explanation", "interpreted_kv_cache", "interpreted_tail"])
 def test_interpreted_they_equal_the_reference(what: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{what}.py"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
@@ -39,3 +39,8 @@ def test_compiled_they_fit_a_gpu_without_spilling(capability: int) -> None:
         for count in (1, compile.QUERIES):
             used = compile.append_usage(shape, torch.bfloat16, capability, count)
             assert used.spilled == 0, (shape.name, count)
+        for centred in (False, True):
+            used = compile.norm_usage(shape, torch.bfloat16, capability, centred)
+            assert used.spilled == 0, (shape.name, "norm", centred)
+        used = compile.gated_usage(shape, torch.bfloat16, capability)
+        assert used.spilled == 0, (shape.name, "gated")
