@@ -15,6 +15,7 @@ from dexar_fast import BackendError, Explainer, InputError, backends, cpp, ops
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")
+BOUND = {torch.float32: 1e-5, torch.bfloat16: 8 * torch.finfo(torch.bfloat16).eps}
 
 
 def scoring_backend(name: str, **knobs: Any) -> str:
@@ -101,7 +102,7 @@ def test_the_environment_decides_for_auto_alone(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3"])
 def test_explanations_are_the_same_on_every_backend(family: str, dtype: torch.dtype, mode: str) -> None:
-    """In bfloat16 too: both sum the same numbers in float32."""
+    """In bfloat16 to a few of its roundings: the tail's kernels round once where torch does at every step."""
     model, inputs = zoo.build(family, dtype)
     found, wanted = (
         Explainer(model, mode=mode, backend=backend).explain_inputs(inputs, target_ids=[20, 30, 40])
@@ -110,4 +111,5 @@ def test_explanations_are_the_same_on_every_backend(family: str, dtype: torch.dt
     assert (found.metadata["backend"], wanted.metadata["backend"]) == ("cpp", "torch")
     for array in ("visual_scores", "text_scores", "token_weights", "token_maps", "unfiltered_token_maps"):
         expected = getattr(wanted, array)
-        assert (getattr(found, array) - expected).abs().max() <= 1e-5 * expected.abs().max(), array
+        largest = wanted.visual_scores if array == "token_weights" else expected  # they are differences of scores
+        assert (getattr(found, array) - expected).abs().max() <= BOUND[dtype] * largest.abs().max(), array
