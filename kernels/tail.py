@@ -57,18 +57,17 @@ def norm_kernel(
 
 @triton.jit
 def _logistic(z):
-    """1 / (1 + e^-z), and 1 less that without cancellation."""
+    """1 / (1 + e^-z), by an exponential that is at most 1."""
     power = tl.exp(-tl.abs(z))
     larger = 1 / (1 + power)
-    smaller = power * larger
-    return tl.where(z < 0, smaller, larger), tl.where(z < 0, larger, smaller)
+    return tl.where(z < 0, power * larger, larger)
 
 
 @triton.jit
 def _silu(x):
     """x / (1 + e^-x) and its derivative."""
-    value, rest = _logistic(x)
-    return x * value, value + x * value * rest
+    s = _logistic(x)
+    return x * s, s + x * s * (1 - s)
 
 
 @triton.jit
@@ -76,8 +75,8 @@ def _gelu_tanh(x):
     """The same of GELU by tanh, x / (1 + e^-z); beyond +-32 that is 0 or x, and x^3 need not be finite."""
     near = tl.where(x > GELU_LIMIT, GELU_LIMIT, tl.where(x < -GELU_LIMIT, -GELU_LIMIT, x))
     square = near * near
-    value, rest = _logistic(near * (GELU_LINEAR + GELU_CUBIC * square))
-    return x * value, value + near * value * rest * (GELU_LINEAR + 3 * GELU_CUBIC * square)
+    s = _logistic(near * (GELU_LINEAR + GELU_CUBIC * square))
+    return x * s, s + x * s * (1 - s) * (GELU_LINEAR + 3 * GELU_CUBIC * square)
 
 
 @triton.jit

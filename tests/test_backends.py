@@ -47,9 +47,31 @@ def test_triton_is_taken_on_a_gpu_by_name() -> None:
     assert scoring_backend("triton", device="cuda") == "triton"
 
 
+def tail_backend(name: str, **knobs: Any) -> str:
+    (choice,) = (choice for choice in backends.plan(name, **knobs) if choice.op == "layer_tail_vjp")
+    assert choice.backend == backends.tail_step(name, knobs.get("device", "cpu"))
+    return choice.backend
+
+
+def test_the_layer_tail_has_kernels_whatever_the_score() -> None:
+    assert tail_backend("auto") == tail_backend("auto", head_score="mean") == tail_backend("cpp") == "cpp"
+    assert tail_backend("torch") == tail_backend("auto", device="cuda") == tail_backend("auto", device="mps") == "torch"
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+def test_the_layer_tail_takes_triton_by_name() -> None:
+    assert tail_backend("triton", device="cuda") == "triton"
+
+
+@pytest.mark.parametrize(("name", "device"), [("cpp", "cuda"), ("triton", "cpu")])
+def test_a_layer_tail_is_refused_by_a_backend_that_cannot_take_it(name: str, device: str) -> None:
+    with pytest.raises(BackendError, match=f"'{name}' cannot run: .* not on {device}; use backend='torch'"):
+        backends.tail_step(name, device)
+
+
 def test_auto_takes_torch_where_the_extension_is_missing(without_extension: None) -> None:
     with fresh():
-        assert scoring_backend("auto") == "torch"
+        assert scoring_backend("auto") == tail_backend("auto") == "torch"
         assert "not built" in backends.plan()[0].reason
         with pytest.raises(BackendError, match=r"'cpp' cannot run: .*not built.*use backend='torch'"):
             backends.plan("cpp")

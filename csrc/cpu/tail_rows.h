@@ -36,10 +36,10 @@ const T* block(const T* from, int64_t count, T rest, T* copy) {
 inline void narrow(float x, float& out) { out = x; }
 inline void narrow(double x, double& out) { out = x; }
 
-// To the nearest, of two as near to the even one, as are those below.
+// To the nearest, of two as near to the even one, as are those below. NaN stays: no arithmetic sets its last bits.
 inline void narrow(float x, BFloat16& out) {
   const uint32_t bits = to_bits(x);
-  out.bits = x != x ? 0x7FC0u : uint16_t((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+  out.bits = uint16_t((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 // Numbers below the normal ones are rounded by a sum: the last bit of 0.5 is worth as much as theirs.
@@ -169,26 +169,21 @@ NormRow norm_of(Type x, Type grad) {
   }
 }
 
-// 1 / (1 + e^-z), and 1 less that without cancellation.
+// 1 / (1 + e^-z), by an exponential that is at most 1.
 template <class T>
-struct Logistic {
-  using Vec = typename Simd<T>::Vec;
-  explicit Logistic(Vec z) {
-    const Vec power = exponential<T>(z < 0 ? z : -z), larger = 1 / (1 + power), smaller = power * larger;
-    value = z < 0 ? smaller : larger;
-    rest = z < 0 ? larger : smaller;
-  }
-  Vec value, rest;
-};
+typename Simd<T>::Vec logistic(typename Simd<T>::Vec z) {
+  const auto power = exponential<T>(z < 0 ? z : -z), larger = 1 / (1 + power);
+  return z < 0 ? power * larger : larger;
+}
 
 // An activation and its derivative.
 template <class T>
 struct Silu {
   using Vec = typename Simd<T>::Vec;
   explicit Silu(Vec x) {
-    const Logistic<T> s(x);
-    value = x * s.value;
-    slope = s.value + value * s.rest;
+    const Vec s = logistic<T>(x);
+    value = x * s;
+    slope = s + value * (1 - s);
   }
   Vec value, slope;
 };
@@ -203,9 +198,9 @@ struct GeluTanh {
     const Vec below = x > kLimit ? Vec{} + kLimit : x;
     const Vec near = below < -kLimit ? Vec{} - kLimit : below;
     const Vec square = near * near;
-    const Logistic<T> s(near * (kLinear + kCubic * square));
-    value = x * s.value;
-    slope = s.value + near * s.value * s.rest * (kLinear + 3 * kCubic * square);
+    const Vec s = logistic<T>(near * (kLinear + kCubic * square));
+    value = x * s;
+    slope = s + value * (1 - s) * (kLinear + 3 * kCubic * square);
   }
   Vec value, slope;
 };
