@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import NumericalError
+from dexar_fast.fields import all_finite
 from dexar_fast.grid import Grid
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, joined
@@ -112,7 +113,7 @@ def check_finite(sums: Attribution, layers: list[int]) -> None:
             f"NaN or infinity in decoder layer {layers[int(bad[0])]} (its weights, its activations, or what enters "
             f"it{beyond}): check the model's weights, or load it in bfloat16 or float32"
         )
-    if not (sums.token_maps.isfinite().all() and sums.unfiltered_token_maps.isfinite().all()):
+    if not (all_finite(sums.token_maps) and all_finite(sums.unfiltered_token_maps)):
         raise NumericalError("the maps overflow: load the model in float32 or float64")
 
 
