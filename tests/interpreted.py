@@ -23,11 +23,13 @@ INTERPRETED = [case for case in CASES if case["dtype"] != torch.float64]
 
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Results are poison until they are written, and nothing is written or read beside an array."""
+    """Results and scratch are poison until they are written, and nothing is written or read beside an array."""
     outputs = Guarded()
+    torch.use_deterministic_algorithms(True)  # which fills empty memory
     monkeypatch.setattr(kernels, "empty_scores", outputs)
     bound(monkeypatch, kernels.score_kernel, kernels.map_kernel)
     yield
+    torch.use_deterministic_algorithms(False)
     outputs.check()
 
 
