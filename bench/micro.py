@@ -4,8 +4,8 @@ Scoring one layer (`ops.attribute_layer`: gradients, head scores, winners, the t
 N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
 
 - product: the bare matrix product <u, V> into memory that is there already: the floor.
-- torch, and cpp or triton: the operation on that backend; it makes its results' memory itself, and takes the maxima and
-  sums of the product as well.
+- torch, and cpp or triton: the operation on that backend, as the pass calls it: it takes the maxima and sums of the
+  product as well, makes its scores' memory itself, and adds its maps to sums that are there already.
 
 The VJP of a layer's tail (`tail_block.Block` and `Head`: RMSNorm, SwiGLU, two residuals, final norm, rows of the head)
 for as many tokens at d = 1,024, over its four matrix products alone; with the steps between them on torch, and on cpp
@@ -55,11 +55,16 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
     visual = torch.arange(FIRST_VISUAL, FIRST_VISUAL + VISUAL)
     text = torch.cat([torch.arange(FIRST_VISUAL), torch.arange(FIRST_VISUAL + VISUAL, keys)])
     chosen = ops.Keys.of(visual, text, causal(TOKENS, keys, u.device))
+    sums = ops.MapSums.zeros(u, VISUAL)
     heads_first, out = u.transpose(0, 1).contiguous(), u.new_empty(HEADS, TOKENS, keys)
     jobs = [
         Job("product", "<u, V> into preallocated memory", lambda: torch.bmm(heads_first, value.mT, out=out)),
         *(
-            Job(name, f"ops.attribute_layer on {name}", partial(ops.attribute_layer, u, value, chosen, backend=name))
+            Job(
+                name,
+                f"ops.attribute_layer on {name}",
+                partial(ops.attribute_layer, u, value, chosen, sums, backend=name),
+            )
             for name in compared(device)
         ),
     ]

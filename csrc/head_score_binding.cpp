@@ -50,7 +50,8 @@ T* at(Address address) {
 void head_score(const std::string& type, const std::array<int64_t, 5>& shape, const Strided& u,
                 const Strided& value, const List& visual, const List& text,
                 const std::pair<Address, Address>& bounds, const List& mask, const Attention& attention,
-                const std::array<Address, 6>& outputs, const std::string& instructions, int threads) {
+                const std::array<Address, 4>& scores, const std::pair<Address, Address>& maps,
+                const std::string& instructions, int threads) {
   if (threads < 1) throw std::invalid_argument("head_score needs a thread");
   const auto [queries, heads, kv_heads, keys, dim] = shape;
   const int64_t smallest = std::min({queries, heads, keys, dim, visual.second, text.second});
@@ -71,10 +72,9 @@ void head_score(const std::string& type, const std::array<int64_t, 5>& shape, co
   p.query = at<void>(query.first), p.key = at<void>(key.first);
   for (int i = 0; i < 3; ++i) p.query_stride[i] = query.second[i], p.key_stride[i] = key.second[i];
   p.log_sum_exp = at<void>(log_sum_exp), p.scale = scale;
-  p.visual_score = at<void>(outputs[0]), p.text_score = at<void>(outputs[1]),
-  p.text_winner = at<int64_t>(outputs[2]);
-  p.smallest = at<void>(outputs[3]), p.token_map = at<void>(outputs[4]),
-  p.unfiltered_map = at<void>(outputs[5]);
+  p.visual_score = at<void>(scores[0]), p.text_score = at<void>(scores[1]);
+  p.text_winner = at<int64_t>(scores[2]), p.smallest = at<void>(scores[3]);
+  p.token_map = at<void>(maps.first), p.unfiltered_map = at<void>(maps.second);
   const InstructionSet chosen = usable(instructions);
   py::gil_scoped_release release;
   dexar::head_score(p, chosen, threads);
@@ -100,7 +100,7 @@ dexar::InstructionSet usable(const std::string& name) {
 void bind_head_score(py::module_& m) {
   m.def("head_score", &head_score, py::arg("type"), py::arg("shape"), py::arg("u"), py::arg("value"),
         py::arg("visual"), py::arg("text"), py::arg("bounds"), py::arg("mask"), py::arg("attention"),
-        py::arg("outputs"), py::arg("instructions"), py::arg("threads"),
+        py::arg("scores"), py::arg("maps"), py::arg("instructions"), py::arg("threads"),
         "csrc/cpu/head_score.h: head_score, over the memory at the given addresses, which nothing here can "
         "check; IndexError for positions of keys that are none");
   m.def("instruction_sets", &instruction_sets, "Those available here by csrc/cpu/head_score.h, slowest first");

@@ -22,7 +22,7 @@ TRUSTED = INSTRUCTION_SETS[:3]
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
 
-Scored = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Scored = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @cache
@@ -62,10 +62,9 @@ def _difference_is_rounding(instructions: str, dim: int) -> bool:
     generator = torch.Generator().manual_seed(dim)
     u, value = (torch.randn(shape, generator=generator).bfloat16() for shape in ((65, 1, dim), (1, 40, dim)))
     keys, first, last = torch.arange(40), torch.zeros(65, dtype=torch.int32), torch.full((65,), 39)
-    found, wanted = (
-        head_score(u, value, keys, keys[:0], first, last, None, instructions=name)[5]
-        for name in (instructions, "avx512")
-    )
+    token_map, found, wanted = torch.zeros(3, 65, 40)
+    for name, gradient in ((instructions, found), ("avx512", wanted)):
+        head_score(u, value, keys, keys[:0], first, last, None, token_map, gradient, instructions=name)
     products = u[:, 0].float().abs() @ value[0].float().abs().T
     return bool(((found - wanted).abs() <= (dim + 1) * torch.finfo(torch.float32).eps * products).all())
 
@@ -78,6 +77,8 @@ def head_score(
     first: Tensor,
     last: Tensor,
     mask: Tensor | None,
+    token_map: Tensor,
+    unfiltered_map: Tensor,
     query: Tensor | None = None,
     key: Tensor | None = None,
     log_sum_exp: Tensor | None = None,
@@ -92,10 +93,11 @@ def head_score(
         InputError: arguments that do not fit each other.
     """
     _check(u, value, (visual, text), (first, last), mask)
+    check_maps(u, visual, token_map, unfiltered_map)
     query, key, log_sum_exp = _attention(u, value, query, key, log_sum_exp)
     queries, heads, dim = u.shape
     u, value = u.resolve_neg(), value.resolve_neg()
-    outputs = empty_outputs(u, len(visual))
+    scores = empty_scores(u)
     mask = None if mask is None else mask.contiguous()
     visual, text, first, last = (_narrow(x, value.shape[1]) for x in (visual, text, first, last))
     _call(
@@ -108,11 +110,12 @@ def head_score(
         (first.data_ptr(), last.data_ptr()),
         (_address(mask), value.shape[1]),
         (_strided(query), _strided(key), _address(log_sum_exp), scale),
-        [output.data_ptr() for output in outputs],
+        [score.data_ptr() for score in scores],
+        (token_map.data_ptr(), unfiltered_map.data_ptr()),
         instructions or best_instruction_set(),
         torch.get_num_threads(),
     )
-    return outputs
+    return scores
 
 
 def _narrow(positions: Tensor, keys: int) -> Tensor:
@@ -131,13 +134,19 @@ def _call(*arguments: Any) -> None:
         raise InputError(str(error)) from None
 
 
-def empty_outputs(u: Tensor, visual: int) -> Scored:
-    """The uninitialised results of scoring u [T, H, D] with N visual keys."""
-    queries, heads, _ = u.shape
+def empty_scores(u: Tensor) -> Scored:
+    """The uninitialised scores of u [T, H, D]."""
     dtype = torch.promote_types(u.dtype, torch.float32)
-    scores = [u.new_empty((queries, heads), dtype=dtype) for _ in range(3)]
-    maps = [u.new_empty((queries, visual), dtype=dtype) for _ in range(2)]
-    return scores[0], scores[1], u.new_empty((queries, heads), dtype=torch.int64), scores[2], maps[0], maps[1]
+    visual_score, text_score, smallest = (u.new_empty(u.shape[:2], dtype=dtype) for _ in range(3))
+    return visual_score, text_score, u.new_empty(u.shape[:2], dtype=torch.int64), smallest
+
+
+def check_maps(u: Tensor, visual: Tensor, *maps: Tensor) -> None:
+    """Raises InputError for sums that the maps of u [T, H, D] over N visual keys cannot be added to in place."""
+    shape, dtype = (u.shape[0], len(visual)), torch.promote_types(u.dtype, torch.float32)
+    for x in maps:
+        if (x.shape, x.dtype, x.device) != (shape, dtype, u.device) or not x.is_contiguous() or x.is_neg():
+            raise InputError(f"token_map and unfiltered_map must be dense {dtype} {list(shape)} on {u.device}")
 
 
 def _strided(x: Tensor | None) -> tuple[int, tuple[int, ...]]:

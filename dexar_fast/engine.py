@@ -42,7 +42,7 @@ class Plan:
     layers: list[int]  # which of the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    score: Callable[..., ops.LayerAttribution]  # ops.attribute_layer with its knobs filled in
+    score: Callable[..., ops.LayerScores]  # ops.attribute_layer with its knobs filled in
     backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
@@ -164,7 +164,7 @@ class Pass(Watcher):
         self._first, self._targets = first, targets
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
-        self._sums = LayerSums()
+        self._sums = LayerSums(len(self._plan.visual))
         self._known_masks.clear()
         self._known_keys.clear()
         with stage("chunk forward"):
@@ -237,9 +237,7 @@ class Pass(Watcher):
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
             with stage("scoring"):
-                scored = self._plan.score(u[0], self._value[0], self._keys)
-            with stage("aggregation"):
-                self._sums.add(scored)
+                self._sums.add(self._plan.score(u[0], self._value[0], self._keys, self._sums.maps(u[0])))
             return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
         return hook

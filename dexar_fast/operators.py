@@ -1,6 +1,6 @@
 """The fused operations as torch.library operators: torch.compile and CUDA graphs see one call each.
 
-    dexar_fast::head_score    G = relu(<u, V>);  S_img, S_txt;  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G
+    dexar_fast::head_score    G = relu(<u, V>);  S_img, S_txt;  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G
                               with a query, G = A relu(<u, V>) with A = exp(scale <q, k> - L): attention times gradient
     dexar_fast::kv_append     keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
 
@@ -20,12 +20,15 @@ from dexar_fast import cpp, reference
 
 _SCHEMA = (
     "(Tensor u, Tensor value, Tensor visual, Tensor text, Tensor first, Tensor last, Tensor? mask,"
+    " Tensor(a!) token_map, Tensor(b!) unfiltered_map,"
     " Tensor? query=None, Tensor? key=None, Tensor? log_sum_exp=None, float scale=1.0)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
-@torch.library.custom_op("dexar_fast::head_score", mutates_args=(), device_types="cpu", schema=_SCHEMA)
+@torch.library.custom_op(
+    "dexar_fast::head_score", mutates_args=("token_map", "unfiltered_map"), device_types="cpu", schema=_SCHEMA
+)
 def head_score(
     u: Tensor,
     value: Tensor,
@@ -34,16 +37,19 @@ def head_score(
     first: Tensor,
     last: Tensor,
     mask: Tensor | None,
+    token_map: Tensor,
+    unfiltered_map: Tensor,
     query: Tensor | None = None,
     key: Tensor | None = None,
     log_sum_exp: Tensor | None = None,
     scale: float = 1.0,
 ) -> cpp.Scored:
-    """Scores one layer's heads and sums their maps, without a [T, H, S] array (method.md sections 2 and 3).
+    """Scores one layer's heads and adds up their maps, without a [T, H, S] array (method.md sections 2 and 3).
 
     With T queries, N visual and M text keys of S, element size b: reads each query and, for every 64 queries, V once,
-    T H D b + ceil(T/64) H_kv S D b bytes; writes 2 T N + 4 T H results; 2 T H (N + M) D + 4 T H N operations. With a
-    query, q and k are read as often as u and V: twice the bytes and products, and T H (N + M) exponentials.
+    T H D b + ceil(T/64) H_kv S D b bytes; reads and writes 2 T N sums; writes 4 T H scores; 2 T H (N + M) D + 4 T H N
+    operations. With a query, q and k are read as often as u and V: twice their bytes and products, and T H (N + M)
+    exponentials.
 
     Args:
         u: [T, H, D] in float32, float64, bfloat16 or float16, any strides.
@@ -51,13 +57,15 @@ def head_score(
         visual, text: [N], [M] int32 positions of keys; those in neither list are ignored.
         first, last: [T] int32; query t attends to the keys first[t] <= j <= last[t].
         mask: [T, S] bool, of these keys the ones that count; None: all.
+        token_map, unfiltered_map: [T, N], dense, float64 for float64 inputs, else float32: E and U are added to these.
         query: [T, H, D], key: [H_kv, S, D] of the same dtype, and log_sum_exp: [T, H] of the attention whose
             probabilities G is multiplied by; none of them: G is the gradient alone.
     Returns:
         S_img [T, H], S_txt [T, H], position of the text key that won S_txt [T, H] int64 (-1 where none is positive),
-        smallest visual G [T, H] (infinity over none), E [T, N], U [T, N]; float64 for float64 inputs, else float32.
+        smallest visual G [T, H] (infinity over none); float64 for float64 inputs, else float32.
     """
-    return cpp.head_score(u, value, visual, text, first, last, mask, query, key, log_sum_exp, scale)
+    maps = token_map, unfiltered_map
+    return cpp.head_score(u, value, visual, text, first, last, mask, *maps, query, key, log_sum_exp, scale)
 
 
 @head_score.register_kernel("cuda")
@@ -68,8 +76,8 @@ def _(*arguments: Any) -> cpp.Scored:
 
 
 @head_score.register_fake
-def _(u: Tensor, value: Tensor, visual: Tensor, *_: Any) -> cpp.Scored:
-    return cpp.empty_outputs(u, len(visual))
+def _(u: Tensor, *_: Any) -> cpp.Scored:
+    return cpp.empty_scores(u)
 
 
 @register_flop_formula(torch.ops.dexar_fast.head_score)
@@ -81,6 +89,8 @@ def flops(
     first: torch.Size,
     last: torch.Size,
     mask: torch.Size | None,
+    token_map: torch.Size,
+    unfiltered_map: torch.Size,
     query: torch.Size | None = None,
     *_: Any,
     **__: Any,

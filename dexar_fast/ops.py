@@ -139,14 +139,30 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class LayerAttribution:
-    """What one layer says about a chunk of C tokens; float32 or better."""
+class MapSums:
+    """What layers add their maps to, dense, float32 or better."""
+
+    token_map: Tensor  # [C, N] sum of E
+    unfiltered_map: Tensor  # [C, N] sum of U
+
+    @classmethod
+    def zeros(cls, u: Tensor, visual: int) -> MapSums:
+        """For layers whose u [C, H, D] is of this dtype and on this device, over N visual keys."""
+        dtype = torch.promote_types(u.dtype, torch.float32)
+        return cls(*(u.new_zeros((len(u), visual), dtype=dtype) for _ in range(2)))
+
+    def of_queries(self, rows: slice) -> MapSums:
+        """The same memory, of some of the queries."""
+        return MapSums(self.token_map[rows], self.unfiltered_map[rows])
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """What one layer says about a chunk of C tokens beside its maps; float32 or better."""
 
     visual_score: Tensor  # [C, H]
     text_score: Tensor  # [C, H]
     text_winner: Tensor  # [C, H] position of the text key with the largest gradient; -1 where none is positive
-    token_map: Tensor  # [C, N] E, this layer's part
-    unfiltered_token_map: Tensor  # [C, N] U, this layer's part
     range: Tensor | None  # [2] smallest and largest G over the visual keys, where asked for
 
 
@@ -154,6 +170,7 @@ def attribute_layer(
     u: Tensor,
     value: Tensor,
     keys: Keys,
+    sums: MapSums,
     *,
     head_score: HeadScore = "max",
     map_filter: MapFilter = None,
@@ -161,15 +178,16 @@ def attribute_layer(
     with_range: bool = False,
     attention: Attention | None = None,
     backend: str = "auto",
-) -> LayerAttribution:
-    """Scores one layer's heads and sums their maps.
+) -> LayerScores:
+    """Scores one layer's heads and adds their maps to the sums over layers.
 
-        G = relu(<u, V>);  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G        (method.md sections 2 and 3)
+        G = relu(<u, V>);  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G      (method.md sections 2 and 3)
 
     Args:
         u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
         value: [H_kv, S, D], the values of the layer.
         keys: which positions are visual and text, and attendable.
+        sums: E and U, of the layers before; as `MapSums.zeros` makes them for u and the N visual keys.
         head_score, map_filter: the knobs of method.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
@@ -178,7 +196,7 @@ def attribute_layer(
     """
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch":
-        return _fused(u, value, keys.sight, attention, with_range)
+        return _fused(u, value, keys.sight, sums, attention, with_range)
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
     masked = keys.masked
@@ -194,6 +212,7 @@ def attribute_layer(
                 visual_value,
                 text_value,
                 masked.of_queries(rows),
+                sums.of_queries(rows),
                 None if attention is None else attention.of_queries(rows),
                 *knobs,
             )
@@ -202,14 +221,17 @@ def attribute_layer(
     )
 
 
-def _fused(u: Tensor, value: Tensor, keys: Sight, attention: Attention | None, with_range: bool) -> LayerAttribution:
+def _fused(
+    u: Tensor, value: Tensor, keys: Sight, sums: MapSums, attention: Attention | None, with_range: bool
+) -> LayerScores:
     """By the kernel of the device."""
+    maps = sums.token_map, sums.unfiltered_map
     weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
-    visual_score, text_score, winner, smallest, token_map, unfiltered = operators.head_score(
-        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *weights
+    visual_score, text_score, winner, smallest = operators.head_score(
+        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights
     )
     extremes = torch.stack([smallest.amin(), visual_score.amax()]) if with_range else None
-    return LayerAttribution(visual_score, text_score, winner, token_map, unfiltered, extremes)
+    return LayerScores(visual_score, text_score, winner, extremes)
 
 
 def _attribute(
@@ -217,12 +239,13 @@ def _attribute(
     visual_value: Tensor,
     text_value: Tensor,
     keys: Masked,
+    sums: MapSums,
     attention: Attention | None,
     head_score: HeadScore,
     map_filter: MapFilter,
     grids: tuple[Tensor, ...],
     with_range: bool,
-) -> LayerAttribution:
+) -> LayerScores:
     of_visual, of_text = (
         None if attention is None else attention.probabilities(some, u.dtype) for some in (keys.visual, keys.text)
     )
@@ -237,22 +260,22 @@ def _attribute(
         visual_score = score_heads(maps, keys.visual_mask, head_score) * _filter_gain(visual, maps)
     weights = (visual_score - text_score).relu()
     token_map, unfiltered = sums_over_heads(weights, maps, visual)
-    return LayerAttribution(
+    sums.token_map.add_(token_map)
+    sums.unfiltered_map.add_(unfiltered)
+    return LayerScores(
         visual_score=visual_score.T,
         text_score=text_score.T,
         text_winner=winner.T,
-        token_map=token_map,
-        unfiltered_token_map=unfiltered,
         range=_range(visual, keys.visual_mask) if with_range else None,
     )
 
 
-def _joined(blocks: list[LayerAttribution]) -> LayerAttribution:
+def _joined(blocks: list[LayerScores]) -> LayerScores:
     if len(blocks) == 1:
         return blocks[0]
-    names = ("visual_score", "text_score", "text_winner", "token_map", "unfiltered_token_map")
+    names = ("visual_score", "text_score", "text_winner")
     ranges = [block.range for block in blocks if block.range is not None]
-    return LayerAttribution(
+    return LayerScores(
         **{name: torch.cat([getattr(block, name) for block in blocks]) for name in names},
         range=total_range(ranges) if ranges else None,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from dexar_fast.errors import ModelError
-from dexar_fast.ops import LayerAttribution, total_range
+from dexar_fast.ops import LayerScores, MapSums, total_range
 
 
 @dataclass(frozen=True)
@@ -24,35 +25,36 @@ class Attribution:
 
 
 class LayerSums:
-    """Takes the layers of one chunk as they come; maps are summed on the first layer's device."""
+    """Takes the layers of one chunk as they come, over N visual keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, visual: int) -> None:
+        self._visual = visual
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
-        self._maps: tuple[Tensor, Tensor] | None = None  # [C, N] E and U, in the memory of the first layer's
+        self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._ranges: list[Tensor] = []
 
-    def add(self, layer: LayerAttribution) -> None:
-        maps = layer.token_map, layer.unfiltered_token_map
-        if self._maps is None:
-            self._maps = maps
-        else:
-            for total, part in zip(self._maps, maps, strict=True):
-                total.add_(part.to(total.device))
+    def maps(self, u: Tensor) -> MapSums:
+        """What a layer with this u [C, H, D] adds its maps to: the same for all layers of its device and dtype."""
+        kind = u.device, u.dtype
+        if kind not in self._maps:
+            self._maps[kind] = MapSums.zeros(u, self._visual)
+        return self._maps[kind]
+
+    def add(self, layer: LayerScores) -> None:
         self._scores.append((layer.visual_score, layer.text_score, layer.text_winner))
         if layer.range is not None:
             self._ranges.append(layer.range)
 
     def attribution(self, length: int) -> Attribution:
         """All layers together, for queries that could read `length` keys."""
-        assert self._maps is not None  # a plan names at least one layer
         visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
-        token_maps, unfiltered = (maps.cpu() for maps in self._maps)
+        maps = self._maps.values()
         return Attribution(
             visual_scores=visual,
             text_scores=text,
             text_winners=torch.bincount(winner[winner >= 0], minlength=length),
-            token_maps=token_maps,
-            unfiltered_token_maps=unfiltered,
+            token_maps=reduce(torch.add, [layers.token_map.cpu() for layers in maps]),
+            unfiltered_token_maps=reduce(torch.add, [layers.unfiltered_map.cpu() for layers in maps]),
             range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
         )
 

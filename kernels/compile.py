@@ -87,6 +87,7 @@ def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attend
         "HAS_MASK": False,
         "ATTENDED": attended,
         "WIDEN": False,
+        "ADDS": True,  # what takes more
         "BLOCK_R": tiles.rows,
         "BLOCK_T": tiles.queries,
         "BLOCK_N": tiles.keys,

@@ -1,7 +1,7 @@
 """Head scores, head filter and maps of one layer on a GPU (`operators.head_score`; method.md sections 2 and 3).
 
     scores:  G = relu(<u, V>), a tile at a time;  S_img = max over visual keys;  S_txt = max over text keys
-    maps:    the visual G again;  w = relu(S_img - S_txt);  E = sum_h w G;  U = sum_h G
+    maps:    the visual G again;  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G
 
 With a query, G = A relu(<u, V>) with A = exp(scale <q, k> - L) made again in the tile: twice the products and bytes.
 
@@ -12,10 +12,11 @@ two launches, and never leaves the registers. With T queries, N visual and M tex
     read        T H D b (1 + N / BLOCK_N) of u;  V of N + M keys ceil(T H / H_kv / BLOCK_R) times, that of the N visual
                 ones ceil(T / BLOCK_T) times more: from memory once where the layer's V, H_kv (N + M) D b, stays in the
                 L2 cache (50 MB on an H100: N + M <= 6,100 at H_kv = 32 and D = 128 in half precision)
-    written     4 T H scores and 8 T N SPLITS bytes of maps
+    written     4 T H scores and, read before, 8 T N bytes of maps
 
-Sums have a fixed order, so results are the same in every run: heads are summed within a program, and where the tiles of
-the maps alone would leave processors idle, in SPLITS groups that are summed afterwards.
+Sums have a fixed order, so results are the same in every run: heads are summed within a program, which adds to E and U.
+Where the tiles of the maps alone would leave processors idle, heads are in SPLITS groups, whose 8 T N SPLITS bytes are
+written, summed and added afterwards.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from dexar_fast.cpp import Scored, empty_outputs
+from dexar_fast.cpp import Scored, check_maps, empty_scores
 from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -217,11 +218,15 @@ def map_kernel(
     HAS_MASK: tl.constexpr,
     ATTENDED: tl.constexpr,
     WIDEN: tl.constexpr,
+    ADDS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """E and U of BLOCK_T queries and BLOCK_N visual keys, over the heads of kv_heads_each key/value heads."""
+    """E and U of BLOCK_T queries and BLOCK_N visual keys, over the heads of kv_heads_each key/value heads.
+
+    Added to what is there if ADDS.
+    """
     offs_t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     offs_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     split = tl.program_id(2).to(tl.int64)
@@ -257,6 +262,9 @@ def map_kernel(
         unfiltered += g
 
     out = (split * queries + offs_t)[:, None] * visual_count + offs_n[None, :]
+    if ADDS:
+        token_map += tl.load(token_map_ptr + out, mask=mask_t[:, None] & mask_k[None, :])
+        unfiltered += tl.load(unfiltered_ptr + out, mask=mask_t[:, None] & mask_k[None, :])
     tl.store(token_map_ptr + out, token_map, mask=mask_t[:, None] & mask_k[None, :])
     tl.store(unfiltered_ptr + out, unfiltered, mask=mask_t[:, None] & mask_k[None, :])
 
@@ -307,6 +315,8 @@ def head_score(
     first: Tensor,
     last: Tensor,
     mask: Tensor | None,
+    token_map: Tensor,
+    unfiltered_map: Tensor,
     query: Tensor | None = None,
     key: Tensor | None = None,
     log_sum_exp: Tensor | None = None,
@@ -315,12 +325,12 @@ def head_score(
     """`operators.head_score` on the device of its arguments, in float32 whatever their dtype.
 
     Raises:
-        InputError: a dtype other than float32, bfloat16 and float16.
+        InputError: a dtype other than float32, bfloat16 and float16, or maps that nothing can be added to.
     """
     if u.dtype != value.dtype or u.dtype not in DTYPES:
         raise InputError(f"the Triton kernels take {DTYPES}, u and value alike: use backend='torch' for {u.dtype}")
-    outputs = empty_outputs(u, len(visual))
-    visual_score, text_score, winner, smallest, token_map, unfiltered = outputs
+    check_maps(u, visual, token_map, unfiltered_map)
+    scores = visual_score, text_score, *_ = empty_scores(u)
     (queries, heads, dim), kv_heads = u.shape, value.shape[0]
     attended = query is not None and key is not None and log_sum_exp is not None
     tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended)
@@ -339,7 +349,6 @@ def head_score(
         "BLOCK_D": tiles.dim,
         "num_stages": tiles.stages,
     }
-    scores = (visual_score, text_score, winner, smallest)
     score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows), kv_heads)](
         u,
         value,
@@ -356,14 +365,16 @@ def head_score(
         **constants,
     )
     if len(visual) == 0:
-        return outputs
-    maps = [x if tiles.splits == 1 else x.new_empty((tiles.splits, *x.shape)) for x in (token_map, unfiltered)]
+        return scores
+    maps = token_map, unfiltered_map
+    parts = maps if tiles.splits == 1 else [x.new_empty((tiles.splits, *x.shape)) for x in maps]
     each = cdiv(kv_heads, tiles.splits)
     map_kernel[(cdiv(queries, tiles.queries), cdiv(len(visual), tiles.keys), tiles.splits)](
-        u, value, *attention, lists[0], lists[2], lists[3], seen, visual_score, text_score, *maps,
-        queries, len(visual), kv_heads, each, *strides, BLOCK_T=tiles.queries, num_warps=tiles.map_warps, **constants,
+        u, value, *attention, lists[0], lists[2], lists[3], seen, visual_score, text_score, *parts,
+        queries, len(visual), kv_heads, each, *strides, ADDS=tiles.splits == 1, BLOCK_T=tiles.queries,
+        num_warps=tiles.map_warps, **constants,
     )  # fmt: skip
     if tiles.splits > 1:
-        for total, parts in zip((token_map, unfiltered), maps, strict=True):
-            torch.sum(parts, 0, out=total)
-    return outputs
+        for total, part in zip(maps, parts, strict=True):
+            total += part.sum(0)
+    return scores

@@ -12,7 +12,7 @@ import pytest
 import torch
 from bounded import bound
 from dexar_fast.kernels import head_score as kernels
-from kernel_cases import CASES, NAMES, Guarded, check, name, problem
+from kernel_cases import CASES, MAPS, NAMES, Guarded, check, name, problem, run
 
 from dexar_fast import InputError
 
@@ -23,18 +23,20 @@ INTERPRETED = [case for case in CASES if case["dtype"] != torch.float64]
 
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Results are poison until they are written, and nothing is written or read beside an array."""
+    """Results and scratch are poison until they are written, and nothing is written or read beside an array."""
     outputs = Guarded()
-    monkeypatch.setattr(kernels, "empty_outputs", outputs)
+    torch.use_deterministic_algorithms(True)  # which fills empty memory
+    monkeypatch.setattr(kernels, "empty_scores", outputs)
     bound(monkeypatch, kernels.score_kernel, kernels.map_kernel)
     yield
+    torch.use_deterministic_algorithms(False)
     outputs.check()
 
 
 @pytest.mark.parametrize("case", INTERPRETED, ids=name)
 def test_equals_the_reference(case: dict[str, Any]) -> None:
     given = problem(case)
-    check(kernels.head_score(*given.arguments), given)
+    check(run(kernels.head_score, given), given)
 
 
 def test_the_first_of_equal_keys_wins() -> None:
@@ -42,7 +44,7 @@ def test_the_first_of_equal_keys_wins() -> None:
     for x in (given.u, given.value, *vars(given.attention).values()):
         if isinstance(x, torch.Tensor):
             x.fill_(0.5)
-    assert torch.equal(kernels.head_score(*given.arguments)[2], torch.zeros(5, 4, dtype=torch.int64))
+    assert torch.equal(run(kernels.head_score, given)["text_winner"], torch.zeros(5, 4, dtype=torch.int64))
 
 
 def test_heads_summed_apart_are_all_summed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +52,19 @@ def test_heads_summed_apart_are_all_summed(monkeypatch: pytest.MonkeyPatch) -> N
     given = problem(SMALL | {"heads": (7, 1)})
     for programs in (1, 3, 128):
         monkeypatch.setattr(kernels, "PROGRAMS", programs)
-        check(kernels.head_score(*given.arguments), given)
+        check(run(kernels.head_score, given), given)
+
+
+def test_maps_are_added_to_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel itself, and after heads that are summed apart; all numbers are whole, so nothing rounds."""
+    given = problem(SMALL | {"values": "whole", "heads": (7, 1)})
+    for programs in (1, 3):
+        monkeypatch.setattr(kernels, "PROGRAMS", programs)
+        zeros = [torch.zeros_like(x) for x in given.before]
+        alone, found = run(kernels.head_score, given, zeros), run(kernels.head_score, given)
+        for result, before in zip(NAMES[4:], given.before, strict=True):
+            assert alone[result].any()
+            assert torch.equal(found[result], before + alone[result]), result
 
 
 @pytest.mark.parametrize("visual_key", [True, False])
@@ -59,9 +73,9 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(visual_key: bool)
     given.u.abs_()
     key = int((given.visual if visual_key else given.text)[3])
     given.attendable[0, key] = False
-    clean = dict(zip(NAMES, kernels.head_score(*given.arguments), strict=True))
+    clean = run(kernels.head_score, given)
     given.value[1, key, 2] = torch.nan
-    found = dict(zip(NAMES, kernels.head_score(*given.arguments), strict=True))
+    found = run(kernels.head_score, given)
     for result in NAMES:
         assert torch.equal(found[result][0], clean[result][0]), result
     touched = found["visual_score" if visual_key else "text_score"]
@@ -70,9 +84,16 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(visual_key: bool)
     assert found["token_map"][1:].isnan().any(1).all()
     assert (found["text_winner"][1:, 2:] == -1).all() != visual_key
     others = given.visual != key
-    assert torch.equal(found["unfiltered_token_map"][:, others], clean["unfiltered_token_map"][:, others])
+    assert torch.equal(found["unfiltered_map"][:, others], clean["unfiltered_map"][:, others])
 
 
 def test_double_precision_is_refused() -> None:
     with pytest.raises(InputError, match="use backend='torch'"):
         kernels.head_score(*problem(SMALL | {"dtype": torch.float64}).arguments)
+
+
+def test_maps_that_nothing_can_be_added_to_are_refused() -> None:
+    arguments = list(problem(SMALL).arguments)
+    arguments[MAPS] = (x.T for x in arguments[MAPS])
+    with pytest.raises(InputError, match="must be dense"):
+        kernels.head_score(*arguments)

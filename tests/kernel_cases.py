@@ -2,13 +2,13 @@
 
 Bounds. A sum of D products in an arithmetic of precision eps is off by at most D eps sum |u_d V_d|, whatever the order
 of its terms (to first order, and half an eps a term). S is no worse than the worst G; w = S_img - S_txt, E and U follow
-by the product and sum rules. An exponential of x is off by as much of itself as x is, and by ten eps. Inputs are taken
-as they are: what rounding them lost is no kernel's error.
+by the product and sum rules, and what E and U are added to is a term more. An exponential of x is off by as much of
+itself as x is, and by ten eps. Inputs are taken as they are: what rounding them lost is no kernel's error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from pairwise import pairwise
 from torch import Tensor
 
 from dexar_fast import ops, reference
-from dexar_fast.cpp import Scored, empty_outputs
+from dexar_fast.cpp import Scored, empty_scores
 
 AXES: dict[str, list[Any]] = {
     "dim": [16, 60, 64, 80, 128, 256],
@@ -38,7 +38,8 @@ HARD: list[dict[str, Any]] = [  # beside the pairs
      "attended": attended}
     for dtype, attended in ((torch.float32, False), (torch.bfloat16, True)) for queries in (15, 17, 63, 65)
 ]  # fmt: skip
-NAMES = ("visual_score", "text_score", "text_winner", "smallest", "token_map", "unfiltered_token_map")
+NAMES = ("visual_score", "text_score", "text_winner", "smallest", "token_map", "unfiltered_map")
+MAPS = slice(7, 9)  # among the arguments
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,16 @@ class Problem:
     @property
     def arguments(self) -> tuple[Any, ...]:
         sight = ops.Keys.of(self.visual, self.text, self.attendable).sight
-        given = self.u, self.value, sight.visual, sight.text, sight.first, sight.last, sight.mask
+        keys = sight.visual, sight.text, sight.first, sight.last, sight.mask
+        given = self.u, self.value, *keys, *self.before
         return given if self.attention is None else (*given, *vars(self.attention).values())
+
+    @property
+    def before(self) -> tuple[Tensor, Tensor]:
+        """What the maps are added to, [T, N] each: small whole numbers, others in E than in U, and nowhere 0."""
+        place = torch.arange(len(self.u) * len(self.visual)).view(len(self.u), len(self.visual))
+        dtype = torch.promote_types(self.u.dtype, torch.float32)
+        return (place % 5 + 1).to(dtype), (place % 7 + 1).to(dtype)
 
     @property
     def eps(self) -> float:
@@ -183,13 +192,17 @@ MARGIN = 64  # elements before and behind each guarded result
 
 
 class Guarded:
-    """Stands in for `cpp.empty_outputs`: results that are NaN, or no position at all, with margins around them."""
+    """Stands in for `cpp.empty_scores`: results that are NaN, or no position at all, with margins around them."""
 
     def __init__(self) -> None:
         self._whole: list[tuple[Tensor, Tensor]] = []  # memory, and a copy of it
 
-    def __call__(self, u: Tensor, visual: int) -> Scored:
-        return tuple(map(self._guard, empty_outputs(u, visual)))  # type: ignore[return-value]
+    def __call__(self, u: Tensor) -> Scored:
+        return tuple(map(self._guard, empty_scores(u)))  # type: ignore[return-value]
+
+    def copy(self, x: Tensor) -> Tensor:
+        """The same numbers, with margins around them."""
+        return self._guard(x).copy_(x)
 
     def _guard(self, output: Tensor) -> Tensor:
         if type(output) is not Tensor:  # torch traces the operator
@@ -206,11 +219,24 @@ class Guarded:
                 torch.testing.assert_close(memory[part], before[part], rtol=0, atol=0, equal_nan=True)
 
 
-def check(found: Scored, given: Problem) -> None:
-    """Compares all six results of a kernel with the reference."""
-    results = dict(zip(NAMES, found, strict=True))
-    check_scores(results, given)
-    _check_smallest(results["smallest"], given)
+def run(kernel: Callable[..., Scored], given: Problem, before: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    """All six results of a kernel, the maps as they are once it has added to `before`, or to those of the problem."""
+    memory, arguments = Guarded(), list(given.arguments)
+    arguments[MAPS] = maps = [memory.copy(x) for x in before or given.before]
+    scores = kernel(*arguments)
+    memory.check()
+    return dict(zip(NAMES, (*scores, *maps), strict=True))
+
+
+def equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    """Whether all results are the same to the last bit."""
+    return all(torch.equal(found[result], wanted[result]) for result in NAMES)
+
+
+def check(found: dict[str, Tensor], given: Problem) -> None:
+    """Compares all six results of a kernel, as `run` returned them, with the reference."""
+    check_scores(found, given)
+    _check_smallest(found["smallest"], given)
 
 
 def check_scores(results: dict[str, Tensor], given: Problem) -> None:
@@ -226,8 +252,9 @@ def check_scores(results: dict[str, Tensor], given: Problem) -> None:
     terms = (gradient.shape[1] + 3) * given.eps
     _near("visual_score", results, visual_score, visual_slack)
     _near("text_score", results, text_score, text_slack)
-    _near("token_map", results, token_map, largest_map * (1 + terms) - token_map)
-    _near("unfiltered_token_map", results, unfiltered, largest_sum * (1 + terms) - unfiltered)
+    parts = (token_map, largest_map), (unfiltered, largest_sum)
+    for result, (part, largest), before in zip(("token_map", "unfiltered_map"), parts, given.before, strict=True):
+        _near(result, results, before + part, largest - part + terms * (before + largest))
     _check_winner(results["text_winner"], results["text_score"], given)
 
 

@@ -89,10 +89,18 @@ CPP = [
     Mutation(HALF, " | (x.bits & 0x8000u) << 16", ""),
     Mutation(THREADS, "type == Type::kBFloat16 ? amx_kernel() : avx512_kernel(type)", "amx_kernel()"),
     Mutation(THREADS, "type == Type::kBFloat16 ? avx512_bf16_kernel() : avx512_kernel(type)", "avx512_bf16_kernel()"),
-    Mutation(THREADS, "slot == 0 ? partial[k * block.width + i] : sum + partial", "slot == 0 ? partial[k * block.width + i] : partial"),  # noqa: E501
     Mutation(THREADS, "(slot + 1) * p.heads / slots}", "(slot + 1) * (p.heads / slots)}"),
     Mutation(THREADS, "std::min(kQueries, p.queries - first)", "kQueries", sanitized=True),
     Mutation(THREADS, "std::min(kKeysAtOnce, p.visual_count - n)", "kKeysAtOnce", sanitized=True),
+    # sums over layers
+    Mutation(THREADS, "+= partial[", "= partial["),
+    Mutation(THREADS, "+= partial[", "+= 2 * partial["),
+    Mutation(THREADS, "slot < grid.slots; ++slot) {", "slot < 1; ++slot) {"),
+    Mutation(THREADS, "slot < grid.slots; ++slot) {", "slot < grid.slots; slot += 2) {"),
+    Mutation(THREADS, "pieces = ceil_div(p.visual_count, kKeysAtOnce)", "pieces = p.visual_count / kKeysAtOnce"),
+    Mutation(THREADS, "piece < grid.blocks * pieces", "piece < pieces"),
+    Mutation(THREADS, "static_cast<T*>(out) + block.first * count", "static_cast<T*>(out)"),
+    Mutation(THREADS, "size, p.unfiltered_map);", "size, p.token_map);"),
     # attention probabilities
     Mutation(TILE, "if (kAttended) g *= ", "if (false) g *= "),
     Mutation(TILE, "if (kAttended) pack_attention(head);", "if (kAttended && !head) pack_attention(head);"),
@@ -219,6 +227,16 @@ IN_TRITON = [
     Mutation(TRITON, "tl.minimum((split + 1) * kv_heads_each, kv_heads)", "(split + 1) * kv_heads_each"),
     Mutation(TRITON, "offs_r // GROUP, kv_head * GROUP + offs_r % GROUP", "offs_r // GROUP, offs_r % GROUP"),
     Mutation(TRITON, "value, key = value_ptr + head // GROUP * stride_vh,", "value, key = value_ptr,"),
+    # sums over layers
+    Mutation(TRITON, "        token_map += tl.load(", "        token_map = tl.load("),
+    Mutation(TRITON, "        unfiltered += tl.load(", "        unfiltered = tl.load("),
+    Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map += tl.load(unfiltered_ptr"),
+    Mutation(TRITON, "    if ADDS:", "    if False:"),
+    Mutation(TRITON, "ADDS=tiles.splits == 1", "ADDS=True"),
+    Mutation(TRITON, "    if tiles.splits > 1:", "    if False:"),
+    Mutation(TRITON, "    if tiles.splits > 1:", "    if True:"),
+    Mutation(TRITON, "total += part.sum(0)", "torch.sum(part, 0, out=total)"),
+    Mutation(TRITON, "total += part.sum(0)", "total += part[0]"),
     # attention probabilities
     Mutation(TRITON, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
     Mutation(TRITON, "logits * scale - log_sum_exp", "logits - log_sum_exp"),

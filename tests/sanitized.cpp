@@ -32,7 +32,7 @@ void run(Type type, const Shape& s, InstructionSet instructions, int stride, boo
   std::vector<uint8_t> mask(masked ? s.queries * s.keys : 0, 1);
   const int64_t count = int64_t(visual.size());
   std::vector<Out> visual_score(s.queries * heads, -1), text_score = visual_score, smallest = visual_score;
-  std::vector<Out> token_map(s.queries * count, -1), unfiltered = token_map;
+  std::vector<Out> token_map(s.queries * count, 1), unfiltered = token_map;
   std::vector<int64_t> winner(s.queries * heads);
 
   HeadScore p{};
@@ -54,8 +54,9 @@ void run(Type type, const Shape& s, InstructionSet instructions, int stride, boo
   p.visual_score = visual_score.data(), p.text_score = text_score.data(), p.text_winner = winner.data();
   p.smallest = smallest.data(), p.token_map = token_map.data(), p.unfiltered_map = unfiltered.data();
   dexar::head_score(p, instructions, 2);
-  for (const Out x : unfiltered)
-    if (!(x >= 0)) std::puts("a result was not written"), std::exit(1);
+  for (const auto& map : {token_map, unfiltered})
+    for (const Out x : map)
+      if (!(x >= 1)) std::puts("a map was not added to what was there"), std::exit(1);
 }
 
 }  // namespace

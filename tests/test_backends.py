@@ -105,8 +105,9 @@ def test_a_backend_that_cannot_run_is_refused(name: str, knobs: dict[str, Any], 
 
 def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
     keys = ops.Keys.of(torch.arange(2), torch.arange(2, 5), torch.ones(3, 5, dtype=torch.bool))
+    u, value = torch.ones(3, 2, 4), torch.ones(2, 5, 4)
     with pytest.raises(BackendError, match="head_score='max'"):
-        ops.attribute_layer(torch.ones(3, 2, 4), torch.ones(2, 5, 4), keys, head_score="mean", backend="cpp")
+        ops.attribute_layer(u, value, keys, ops.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:

@@ -21,7 +21,7 @@ import emulated
 import pytest
 import test_kernels
 import torch
-from kernel_cases import CASES, check, name, problem
+from kernel_cases import CASES, MAPS, check, equal, name, problem, run
 from test_kernels import guarded, threads  # noqa: F401  fixtures
 
 import dexar_fast
@@ -72,7 +72,7 @@ def kernel(instructions: str) -> Callable[..., cpp.Scored]:
 @pytest.mark.parametrize("case", BFLOAT16, ids=name)
 def test_equals_the_reference(case: dict[str, Any], kernel: Callable[..., cpp.Scored]) -> None:
     given = problem(case)
-    check(kernel(*given.arguments), given)
+    check(run(kernel, given), given)
 
 
 @each
@@ -82,7 +82,7 @@ def test_tails_equal_the_reference(dim: int, keys: int, visual: str, kernel: Cal
     """Whole tiles, and one number or key more or less; rows read in place and gathered; results beside poison."""
     for queries, layout in ((1, "offset"), (48, "contiguous"), (65, "transposed")):
         given = problem(SMALL | {"dim": dim, "keys": keys, "queries": queries, "visual": visual, "layout": layout})
-        check(kernel(*given.arguments), given)
+        check(run(kernel, given), given)
 
 
 @each
@@ -95,7 +95,7 @@ def test_rows_at_one_distance_are_read_where_they_are(kernel: Callable[..., cpp.
         replace(given, visual=given.visual.flip(0)),
         replace(given, value=given.value[:, :1].expand(-1, 96, -1)),
     ):
-        check(kernel(*case.arguments), case)
+        check(run(kernel, case), case)
 
 
 @each
@@ -105,7 +105,7 @@ def test_a_gap_anywhere_in_a_tile(kernel: Callable[..., cpp.Scored]) -> None:
         keys = torch.arange(16)
         keys[place:] += 3
         case = replace(given, visual=keys, text=keys[:0])
-        check(kernel(*case.arguments), case)
+        check(run(kernel, case), case)
 
 
 @each
@@ -118,7 +118,7 @@ def test_what_lies_behind_a_row_is_not_of_it(bad: float, dim: int, kernel: Calla
     for memory, x in zip(wide, (given.u, given.value), strict=True):
         memory[..., :dim] = x
     poisoned = replace(given, u=wide[0][..., :dim], value=wide[1][..., :dim])
-    check(kernel(*poisoned.arguments), given)
+    check(run(kernel, poisoned), given)
 
 
 @each
@@ -134,6 +134,7 @@ def test_what_holds_of_every_kernel_to_the_last_bit(
     kernel: Callable[..., cpp.Scored],
     threads: Callable[[int], None],  # noqa: F811
 ) -> None:
+    test_kernels.test_maps_are_added_to_what_is_there(kernel)
     test_kernels.test_the_number_of_threads_changes_no_bit(kernel, threads)
     test_kernels.test_a_query_does_not_depend_on_the_others(kernel)
     test_kernels.test_the_first_of_equal_keys_wins(kernel)
@@ -143,9 +144,8 @@ def test_what_holds_of_every_kernel_to_the_last_bit(
 @each
 def test_other_types_take_avx512(instructions: str, kernel: Callable[..., cpp.Scored]) -> None:
     for dtype in (torch.float32, torch.float64, torch.float16):
-        arguments = problem(SMALL | {"dtype": dtype}).arguments
-        for found, wanted in zip(kernel(*arguments), cpp.head_score(*arguments, instructions="avx512"), strict=True):
-            assert torch.equal(found, wanted)
+        given = problem(SMALL | {"dtype": dtype})
+        assert equal(run(kernel, given), run(partial(cpp.head_score, instructions="avx512"), given))
 
 
 @each
@@ -176,15 +176,19 @@ def test_instructions_that_go_wrong_are_not_taken(
     assert cpp.best_instruction_set() == best
     monkeypatch.setattr(cpp, "agrees", lambda name: pytest.fail("asked twice"))
     given = problem(SMALL)
-    taken = cpp.head_score(*given.arguments, instructions=best)
-    assert all(torch.equal(a, b) for a, b in zip(cpp.head_score(*given.arguments), taken, strict=True))
+    assert equal(run(cpp.head_score, given), run(partial(cpp.head_score, instructions=best), given))
 
 
 @each
-def test_the_trial_sees_nan(instructions: str, module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that is never written must not agree."""
-    monkeypatch.setattr(module, "head_score", lambda *arguments: None)
-    monkeypatch.setattr(cpp, "empty_outputs", lambda u, visual: (torch.full((len(u), visual), torch.nan),) * 6)
+def test_the_trial_sees_nan(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpp, "head_score", lambda *given, **_: [x.fill_(torch.nan) for x in given[MAPS]])
+    assert not cpp.agrees(instructions)
+
+
+@each
+def test_the_trial_sees_what_is_not_written(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head_score = cpp.head_score
+    monkeypatch.setattr(cpp, "head_score", lambda *x, **k: k["instructions"] == instructions or head_score(*x, **k))
     assert not cpp.agrees(instructions)
 
 

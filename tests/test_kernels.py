@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import emulated
 import pytest
 import torch
-from kernel_cases import CASES, NAMES, Guarded, Problem, check, check_scores, name, problem
+from kernel_cases import CASES, MAPS, NAMES, Guarded, Problem, check, check_scores, equal, name, problem, run
 from torch.utils.flop_counter import FlopCounterMode
 
 from dexar_fast import _C, InputError, cpp, cpu, operators, ops
-from dexar_fast.cpp import empty_outputs
+from dexar_fast.cpp import empty_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS: dict[str, Callable[..., cpp.Scored]] = {
@@ -35,7 +36,7 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.k
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Results are poison until they are written, and nothing is written beside them."""
     outputs = Guarded()
-    monkeypatch.setattr(cpp, "empty_outputs", outputs)
+    monkeypatch.setattr(cpp, "empty_scores", outputs)
     yield
     outputs.check()
 
@@ -57,26 +58,41 @@ def test_equals_the_reference(case: dict[str, Any]) -> None:
     given = problem(case)
     for instructions, kernel in KERNELS.items():
         print(instructions)  # shown where the check fails
-        check(kernel(*given.arguments), given)
+        check(run(kernel, given), given)
+
+
+def by_layer(given: Problem, backend: str) -> dict[str, torch.Tensor]:
+    """Scores and maps by the operation."""
+    keys, sums = ops.Keys.of(given.visual, given.text, given.attendable), ops.MapSums(*given.before)
+    scores = ops.attribute_layer(given.u, given.value, keys, sums, attention=given.attention, backend=backend)
+    return vars(scores) | vars(sums)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_torch_equals_the_reference(case: dict[str, Any]) -> None:
     given = problem(case)
-    keys = ops.Keys.of(given.visual, given.text, given.attendable)
-    found = ops.attribute_layer(given.u, given.value, keys, attention=given.attention, backend="torch")
-    check_scores(vars(found), given)
+    check_scores(by_layer(given, "torch"), given)
 
 
 def test_attention_reaches_the_kernels() -> None:
     """Through the operation, in blocks of queries on torch, and on the backend that is chosen."""
     given = problem(SMALL | {"attended": True})
-    keys = ops.Keys.of(given.visual, given.text, given.attendable)
     for backend in ("torch", "cpp"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ops, "SCORE_BYTES_ON_CPU", 1000)
-            found = ops.attribute_layer(given.u, given.value, keys, attention=given.attention, backend=backend)
-        check_scores(vars(found), given)
+            check_scores(by_layer(given, backend), given)
+
+
+@every_kernel
+def test_maps_are_added_to_what_is_there(kernel: Callable[..., cpp.Scored]) -> None:
+    """Once, with heads that are summed apart and with blocks of queries; all numbers are whole, so nothing rounds."""
+    for queries, heads in ((3, (3, 3)), (130, (2, 2)), (520, (1, 2))):
+        given = problem(SMALL | {"values": "whole", "queries": queries, "heads": heads, "keys": 90})
+        zeros = [torch.zeros_like(x) for x in given.before]
+        alone, found = run(kernel, given, zeros), run(kernel, given)
+        for result, before in zip(NAMES[4:], given.before, strict=True):
+            assert alone[result].any()
+            assert torch.equal(found[result], before + alone[result]), result
 
 
 @every_kernel
@@ -84,21 +100,21 @@ def test_the_number_of_threads_changes_no_bit(
     kernel: Callable[..., cpp.Scored], threads: Callable[[int], None]
 ) -> None:
     for queries, heads in ((3, (3, 7)), (130, (4, 1)), (600, (1, 2))):
-        arguments = problem(SMALL | {"queries": queries, "heads": heads, "keys": 700}).arguments
+        given = problem(SMALL | {"queries": queries, "heads": heads, "keys": 700})
         threads(1)
-        alone = kernel(*arguments)
+        alone = run(kernel, given)
         for count in (2, 3):
             threads(count)
-            assert all(torch.equal(a, b) for a, b in zip(alone, kernel(*arguments), strict=True))
+            assert equal(run(kernel, given), alone)
 
 
 @every_kernel
 def test_a_query_does_not_depend_on_the_others(kernel: Callable[..., cpp.Scored]) -> None:
     """To the last bit, as long as their number does not change how heads are summed."""
     given = problem(SMALL | {"queries": 64, "keys": 300})
-    whole = kernel(*given.arguments)
-    part = kernel(*Problem(given.u[:50], given.value, given.visual, given.text, given.attendable[:50]).arguments)
-    assert all(torch.equal(a[:50], b) for a, b in zip(whole, part, strict=True))
+    whole = run(kernel, given)
+    part = run(kernel, Problem(given.u[:50], given.value, given.visual, given.text, given.attendable[:50]))
+    assert equal(part, {result: found[:50] for result, found in whole.items()})
 
 
 @every_kernel
@@ -112,9 +128,9 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(
     keys = given.visual if visual_key else given.text
     key = int(keys[len(keys) // 2])
     given.attendable[0, key] = False
-    clean = dict(zip(NAMES, kernel(*given.arguments), strict=True))
+    clean = run(kernel, given)
     given.value[1, key, 2] = torch.tensor(bad).copysign(torch.tensor(bad))
-    found = dict(zip(NAMES, kernel(*given.arguments), strict=True))
+    found = run(kernel, given)
     touched = "visual_score" if visual_key else "text_score"
     assert not found[touched][1:, 2:].isfinite().any()
     assert torch.equal(found[touched][:, :2], clean[touched][:, :2])
@@ -122,9 +138,9 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(
     assert not found["token_map"][1:, slice(None) if column is None else column].isfinite().any() or not visual_key
     assert all(torch.equal(found[result][0], clean[result][0]) for result in NAMES)
     if visual_key:
-        assert not found["unfiltered_token_map"][1:, column].isfinite().any()
+        assert not found["unfiltered_map"][1:, column].isfinite().any()
         rest = torch.arange(len(given.visual)) != column
-        assert torch.equal(found["unfiltered_token_map"][:, rest], clean["unfiltered_token_map"][:, rest])
+        assert torch.equal(found["unfiltered_map"][:, rest], clean["unfiltered_map"][:, rest])
     elif bad != bad:
         assert (found["text_winner"][1:, 2:] == -1).all()
         assert found["token_map"][1:].isnan().all()
@@ -133,14 +149,14 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(
 @every_kernel
 def test_a_bad_query_spoils_itself_alone(kernel: Callable[..., cpp.Scored]) -> None:
     given = problem(SMALL)
-    clean = kernel(*given.arguments)
+    clean = run(kernel, given)
     given.u[3, 1, 0] = torch.nan
-    found = dict(zip(NAMES, kernel(*given.arguments), strict=True))
+    found = run(kernel, given)
     for result in ("visual_score", "text_score", "smallest"):
         assert found[result].isnan().nonzero().tolist() == [[3, 1]], result
-    for result in ("token_map", "unfiltered_token_map"):
+    for result in ("token_map", "unfiltered_map"):
         assert found[result].isnan().all(1).tolist() == [False, False, False, True, False], result
-    for result, before in zip(NAMES, clean, strict=True):
+    for result, before in clean.items():
         assert torch.equal(found[result][[0, 1, 2, 4]], before[[0, 1, 2, 4]]), result
 
 
@@ -150,7 +166,7 @@ def test_the_first_of_equal_keys_wins(kernel: Callable[..., cpp.Scored]) -> None
     for x in (given.u, given.value, *vars(given.attention).values()):
         if isinstance(x, torch.Tensor):
             x.fill_(0.5)
-    assert torch.equal(kernel(*given.arguments)[2], torch.zeros(5, 4, dtype=torch.int64))
+    assert torch.equal(run(kernel, given)["text_winner"], torch.zeros(5, 4, dtype=torch.int64))
 
 
 @every_kernel
@@ -163,7 +179,7 @@ def test_probabilities_beyond_the_range_of_numbers(kernel: Callable[..., cpp.Sco
         total = given.attention.log_sum_exp
         total += torch.tensor([-2000, -80, 80, 2800, 0])[:, None]
         total[4] = MARKED_NAN[dtype]
-        score = dict(zip(NAMES, kernel(*given.arguments), strict=True))["visual_score"]
+        score = run(kernel, given)["visual_score"]
         wanted, slack = given.scores(given.visual)
         assert score[0].isinf().all() and score[4].isnan().all() and (score[3] == 0).all()
         assert ((score[1:3] - wanted[1:3]).abs() <= slack[1:3]).all() and (wanted[1:3] > 0).all()
@@ -175,7 +191,8 @@ def test_sums_that_underflow_to_minus_zero_are_zero(kernel: Callable[..., cpp.Sc
     given = problem(SMALL)
     given.u.fill_(1e-30)
     given.value.fill_(-1e-30)
-    for result, found in zip(NAMES, kernel(*given.arguments), strict=True):
+    zeros = [torch.zeros_like(x) for x in given.before]
+    for result, found in run(kernel, given, zeros).items():
         assert not found.signbit().any() or result == "text_winner"
 
 
@@ -188,7 +205,7 @@ def test_every_half_precision_number_is_read_exactly() -> None:
             torch.ones(1, 2**16, dtype=torch.bool),
         )  # fmt: skip
         for instructions, kernel in KERNELS.items():
-            found = kernel(*given.arguments)[5][0]
+            found = run(kernel, given, [torch.zeros(1, 2**16)] * 2)["unfiltered_map"][0]
             assert torch.equal(found.nan_to_num(-1), as_read(numbers, instructions).relu().nan_to_num(-1))
 
 
@@ -201,7 +218,7 @@ def as_read(numbers: torch.Tensor, instructions: str) -> torch.Tensor:
 
 
 def test_the_operator_is_registered_as_torch_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpp, "empty_outputs", empty_outputs)  # torch wants results without margins
+    monkeypatch.setattr(cpp, "empty_scores", empty_scores)  # torch wants results without margins
     for case in (
         SMALL,
         SMALL | {"sight": "holes", "dtype": torch.bfloat16},
@@ -220,10 +237,22 @@ def test_torch_counts_the_operators_arithmetic() -> None:
         assert counter.get_total_flops() == 2 * products * 5 * 4 * 20 * (len(given.visual) + len(given.text))
 
 
-def test_a_compiled_function_calls_the_operator() -> None:
-    arguments = problem(SMALL).arguments
-    compiled = torch.compile(lambda *given: operators.head_score(*given)[4] * 2, backend="eager", fullgraph=True)
-    assert torch.equal(compiled(*arguments), operators.head_score(*arguments)[4] * 2)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_function_calls_the_operator(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And sees what it adds to the maps."""
+    monkeypatch.setattr(cpp, "empty_scores", empty_scores)
+    given = problem(SMALL)
+
+    def doubled(*arguments: torch.Tensor) -> cpp.Scored:
+        scores = operators.head_score(*arguments)
+        for x in arguments[MAPS]:
+            x *= 2
+        return tuple(score * 2 for score in scores)  # type: ignore[return-value]
+
+    wanted = run(operators.head_score, given)
+    assert equal(
+        run(torch.compile(doubled, backend=backend, fullgraph=True), given), {name: x * 2 for name, x in wanted.items()}
+    )
 
 
 REFUSED: dict[str, tuple[dict[int, Any], str]] = {
@@ -236,7 +265,7 @@ REFUSED: dict[str, tuple[dict[int, Any], str]] = {
     "heads that do not divide": ({1: torch.ones(3, 40, 20)}, "do not fit"),
     "no head": ({1: torch.ones(0, 40, 20)}, "do not fit"),
     "one axis too few": ({0: torch.ones(4, 20)}, "do not fit"),
-    "a key too far": ({2: torch.tensor([3, 40])}, "from 0 to 39"),
+    "a key too far": ({2: torch.tensor([3] * 19 + [40])}, "from 0 to 39"),
     "a negative key": ({3: torch.tensor([-1, 3])}, "from 0 to 39"),
     "a mask as positions": ({2: torch.ones(5, dtype=torch.bool)}, "no masks"),
     "positions between positions": ({3: torch.tensor([0.5, 1.5])}, "no masks"),
@@ -245,17 +274,24 @@ REFUSED: dict[str, tuple[dict[int, Any], str]] = {
     "bounds of other queries": ({4: torch.zeros(4, dtype=torch.int32)}, "each of 5 queries"),
     "a mask of other keys": ({6: torch.ones(5, 39, dtype=torch.bool)}, r"bool \[5, 40\]"),
     "a mask of numbers": ({6: torch.ones(5, 40)}, r"bool \[5, 40\]"),
-    "a query without keys": ({7: torch.ones(5, 4, 20)}, "together"),
+    "a map of other queries": ({7: torch.zeros(4, 20)}, r"dense torch.float32 \[5, 20\]"),
+    "a map of other keys": ({8: torch.zeros(5, 19)}, r"dense torch.float32 \[5, 20\]"),
+    "maps in one row": ({8: torch.zeros(100)}, r"dense torch.float32 \[5, 20\]"),
+    "a map of another dtype": ({7: torch.zeros(5, 20, dtype=torch.float64)}, r"dense torch.float32 \[5, 20\]"),
+    "a map with gaps": ({8: torch.zeros(5, 40)[:, ::2]}, r"dense torch.float32 \[5, 20\]"),
+    "a map elsewhere": ({7: torch.zeros(5, 20, device="meta")}, "on cpu"),
+    "a map whose sign is put off": ({8: torch._neg_view(torch.zeros(5, 20))}, "dense"),
+    "a query without keys": ({9: torch.ones(5, 4, 20)}, "together"),
     "queries of other heads": (
-        {7: torch.ones(5, 2, 20), 8: torch.ones(2, 40, 20), 9: torch.ones(5, 4)},
+        {9: torch.ones(5, 2, 20), 10: torch.ones(2, 40, 20), 11: torch.ones(5, 4)},
         "shaped as u",
     ),
     "queries of another dtype": (
-        {7: torch.ones(5, 4, 20).half(), 8: torch.ones(2, 40, 20), 9: torch.ones(5, 4)},
+        {9: torch.ones(5, 4, 20).half(), 10: torch.ones(2, 40, 20), 11: torch.ones(5, 4)},
         "must be torch.float32",
     ),
     "sums elsewhere": (
-        {7: torch.ones(5, 4, 20), 8: torch.ones(2, 40, 20), 9: torch.ones(5, 4, device="meta")},
+        {9: torch.ones(5, 4, 20), 10: torch.ones(2, 40, 20), 11: torch.ones(5, 4, device="meta")},
         "CPU tensors",
     ),
     "another device": ({0: torch.ones(5, 4, 20, device="meta")}, "CPU tensors"),
@@ -272,21 +308,21 @@ def test_memory_that_is_not_there_is_never_read(changes: dict[int, Any], words: 
 
 
 def test_bounds_beyond_32_bits_are_beyond_the_last_key() -> None:
-    arguments = problem(SMALL).arguments
+    given = problem(SMALL)
     first, last = torch.zeros(5, dtype=torch.int64), torch.full((5,), 39)
-    expected = cpp.head_score(*arguments[:4], first, last, None)
-    found = cpp.head_score(*arguments[:4], first - 2**40, last + 2**31, None)
-    for output, wanted in zip(found, expected, strict=True):
-        assert torch.equal(output, wanted)
+
+    def between(first: torch.Tensor, last: torch.Tensor) -> dict[str, torch.Tensor]:
+        return run(lambda *given: cpp.head_score(*given[:4], first, last, None, *given[MAPS]), given)
+
+    assert equal(between(first - 2**40, last + 2**31), between(first, last))
 
 
 def test_a_sign_that_torch_has_put_off_is_not_forgotten() -> None:
     """The imaginary part of a conjugate is a view of memory that holds its negative."""
-    u, *others = problem(SMALL).arguments
-    put_off = torch.complex(u, -u).conj().imag
+    given = problem(SMALL)
+    put_off = torch.complex(given.u, -given.u).conj().imag
     assert put_off.is_neg()
-    for output, wanted in zip(cpp.head_score(put_off, *others), cpp.head_score(u, *others), strict=True):
-        assert torch.equal(output, wanted)
+    assert equal(run(cpp.head_score, replace(given, u=put_off)), run(cpp.head_score, given))
 
 
 @pytest.mark.parametrize(
@@ -298,8 +334,8 @@ def test_the_extension_itself_refuses_sizes_that_cannot_be(shape: tuple[int, ...
     nothing = (0, (0, 0, 0))
     with pytest.raises(ValueError, match="head_score"):
         _C.head_score(
-            "float32", shape, nothing, nothing, (0, 0), (0, 0), (0, 0), (0, 0), (nothing, nothing, 0, 1.0), [0] * 6,
-            "portable", threads,
+            "float32", shape, nothing, nothing, (0, 0), (0, 0), (0, 0), (0, 0), (nothing, nothing, 0, 1.0), [0] * 4,
+            (0, 0), "portable", threads,
         )  # fmt: skip
 
 

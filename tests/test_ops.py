@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dexar_fast import backends, ops, reference
-from dexar_fast.ops import Keys, LayerAttribution, attribute_layer
+from dexar_fast.ops import Keys, MapSums
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DIM = 5
+MAPS = ("token_map", "unfiltered_map")
 SCORES: list[Any] = ["max", "mean", ("topk", 1), ("topk", 3), ("topk", 1000)]
-FIELDS = ("visual_score", "text_score", "token_map", "unfiltered_token_map")
+FIELDS = ("visual_score", "text_score", *MAPS)
 
 
 @pytest.fixture(autouse=True, scope="module", params=["torch", "auto"])
@@ -62,7 +64,7 @@ def expected(
     map_filter: Any = None,
     grids: tuple[Tensor, ...] = (),
 ) -> dict[str, Tensor]:
-    """The arrays of a LayerAttribution from method.md sections 3 and 4."""
+    """Scores and maps from method.md sections 3 and 4."""
     gradients = masked_gradients(u, value, attendable)
     raw = maps = gradients[..., visual]
     if map_filter is not None:
@@ -76,7 +78,7 @@ def expected(
         "visual_score": visual_score,
         "text_score": text_score,
         "token_map": token_map,
-        "unfiltered_token_map": raw.sum(1),
+        "unfiltered_map": raw.sum(1),
     }
 
 
@@ -98,7 +100,18 @@ def median(values: list[float]) -> float:
     return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
-def check(found: LayerAttribution, wanted: dict[str, Tensor], tolerance: float = 1e-12) -> None:
+def attribute_layer(u: Tensor, value: Tensor, keys: Keys, sums: MapSums | None = None, **knobs: Any) -> SimpleNamespace:
+    """The scores of a layer, and its maps by themselves or added to sums."""
+    sums = MapSums.zeros(u, visual_count(keys)) if sums is None else sums
+    scores = ops.attribute_layer(u, value, keys, sums, **knobs)
+    return SimpleNamespace(**vars(scores), **vars(sums))
+
+
+def visual_count(keys: Keys) -> int:
+    return keys.attendable[:, keys.visual].shape[1]
+
+
+def check(found: SimpleNamespace, wanted: dict[str, Tensor], tolerance: float = 1e-12) -> None:
     for name, value in wanted.items():
         actual = getattr(found, name)
         assert actual.shape == value.shape, name
@@ -107,9 +120,15 @@ def check(found: LayerAttribution, wanted: dict[str, Tensor], tolerance: float =
 
 def compare(
     u: Tensor, value: Tensor, visual: Tensor, text: Tensor, attendable: Tensor, tolerance: float = 1e-12, **knobs: Any
-) -> LayerAttribution:
-    found = attribute_layer(u, value, Keys.of(visual, text, attendable), **knobs)
-    check(found, expected(u, value, visual, text, attendable, **knobs), tolerance)
+) -> SimpleNamespace:
+    """The layer's scores and maps, which equal the reference, by themselves and added to those of a layer before."""
+    keys, wanted = Keys.of(visual, text, attendable), expected(u, value, visual, text, attendable, **knobs)
+    found = attribute_layer(u, value, keys, **knobs)
+    check(found, wanted, tolerance)
+    before = {name: draw(*wanted[name].shape, seed=i) for i, name in enumerate(MAPS)}
+    sums = MapSums(**{name: x.to(found.token_map.dtype, copy=True) for name, x in before.items()})
+    added = attribute_layer(u, value, keys, sums, **knobs)
+    check(added, wanted | {name: x + wanted[name] for name, x in before.items()}, tolerance)
     return found
 
 
@@ -143,7 +162,7 @@ def test_keys_outside_a_sliding_window_do_not_count(width: int, head_score: Any)
     assert bool(hidden.any()) == (width < 6)
     assert not found.visual_score[hidden].any()
     assert not found.token_map[hidden].any()
-    assert not found.unfiltered_token_map[~attendable[:, visual]].any()
+    assert not found.unfiltered_map[~attendable[:, visual]].any()
 
 
 def test_a_query_without_text_keys_has_no_text_score() -> None:
@@ -312,7 +331,7 @@ def test_a_bad_query_spoils_itself_alone(head_score: Any) -> None:
     found = attribute_layer(u, value, keys, head_score=head_score, with_range=True)
     assert found.visual_score[1].isnan().tolist() == [False, False, True, False]
     assert found.text_score[1].isnan().tolist() == [False, False, True, False]
-    assert found.token_map[1].isnan().any() and found.unfiltered_token_map[1].isnan().any()
+    assert found.token_map[1].isnan().any() and found.unfiltered_map[1].isnan().any()
     assert found.range is not None and found.range.isnan().all()
     for name in FIELDS:
         assert torch.equal(getattr(found, name)[[0, 2]], getattr(clean, name)[[0, 2]]), name
@@ -324,7 +343,7 @@ def test_the_map_filter_does_not_hide_a_bad_value(rank: int) -> None:
     keys = Keys.of(*split(20, list(range(2, 14))), causal(2, 20))
     value[0, 7, 0] = float("nan")
     found = attribute_layer(u, value, keys, map_filter=("rank", rank), grids=(grid(0, 3, 4),))
-    assert found.unfiltered_token_map.isnan().any(1).all()
+    assert found.unfiltered_map.isnan().any(1).all()
 
 
 # The map filter
@@ -416,7 +435,7 @@ def test_scaling_u_scales_scores_and_maps(problem: Any, head_score: Any, exponen
     keys, factor = Keys.of(visual, text, attendable), 2.0**exponent
     plain = attribute_layer(u, value, keys, head_score=head_score)
     scaled = attribute_layer(u * factor, value, keys, head_score=head_score)
-    for name in ("visual_score", "text_score", "unfiltered_token_map"):
+    for name in ("visual_score", "text_score", "unfiltered_map"):
         assert torch.equal(getattr(scaled, name), getattr(plain, name) * factor)
     assert torch.equal(scaled.token_map, plain.token_map * factor**2)
     assert torch.equal(scaled.text_winner, plain.text_winner)
@@ -431,7 +450,7 @@ def test_permuting_visual_keys_permutes_maps(problem: Any, seed: int, head_score
     moved_value[:, visual], moved_mask[:, visual] = value[:, visual[order]], attendable[:, visual[order]]
     plain = attribute_layer(u, value, Keys.of(visual, text, attendable), head_score=head_score)
     moved = attribute_layer(u, moved_value, Keys.of(visual, text, moved_mask), head_score=head_score)
-    for name in ("token_map", "unfiltered_token_map"):
+    for name in MAPS:
         torch.testing.assert_close(getattr(moved, name), getattr(plain, name)[:, order])
     for name in ("visual_score", "text_score"):
         torch.testing.assert_close(getattr(moved, name), getattr(plain, name))
@@ -445,7 +464,7 @@ def test_the_filtered_weights_are_what_the_maps_were_summed_with(problem: Any) -
     found = attribute_layer(u, value, Keys.of(visual, text, attendable))
     weights = (found.visual_score - found.text_score).relu()
     assert (found.token_map >= 0).all()
-    assert (found.token_map <= weights.amax(1, keepdim=True) * found.unfiltered_token_map * (1 + 1e-12)).all()
+    assert (found.token_map <= weights.amax(1, keepdim=True) * found.unfiltered_map * (1 + 1e-12)).all()
 
 
 # Keys

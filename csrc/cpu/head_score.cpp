@@ -64,7 +64,7 @@ int thread_number() {
 #endif
 }
 
-// out[t, n] = sum over slots of partial[n, t], for `size` keys from n on.
+// out[t, n] += sum over slots of partial[n, t], for `size` keys from n on.
 template <class T>
 void collect(const Grid& grid, const Arena& partials, int64_t index, int64_t n, int64_t size, void* out) {
   const Block block = grid.block(index, 0);
@@ -73,10 +73,7 @@ void collect(const Grid& grid, const Arena& partials, int64_t index, int64_t n, 
   for (int64_t slot = 0; slot < grid.slots; ++slot) {
     const T* partial = reinterpret_cast<const T*>(partials[index * grid.slots + slot]) + n * block.width;
     for (int64_t i = 0; i < block.queries; ++i)
-      for (int64_t k = 0; k < size; ++k) {
-        T& sum = row[i * count + n + k];
-        sum = slot == 0 ? partial[k * block.width + i] : sum + partial[k * block.width + i];
-      }
+      for (int64_t k = 0; k < size; ++k) row[i * count + n + k] += partial[k * block.width + i];
   }
 }
 

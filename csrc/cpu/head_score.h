@@ -15,14 +15,15 @@ enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 ///
 ///   G[t,h,j] = relu(<u[t,h], V[k(h),j]>)       0 where query t may not attend to key j
 ///   S_img[t,h] = max_{j visual} G    S_txt[t,h] = max_{j text} G    w = relu(S_img - S_txt)
-///   E[t,n] = sum_h w[t,h] G[t,h,n]   U[t,n] = sum_h G[t,h,n]        n over the visual keys
+///   E[t,n] += sum_h w[t,h] G[t,h,n]   U[t,n] += sum_h G[t,h,n]      n over the visual keys
 ///
 /// With a query, G is multiplied by the attention probability, made again where it is needed (Attn x Grad):
 ///
 ///   G[t,h,j] = A[t,h,j] relu(<u[t,h], V[k(h),j]>)    A[t,h,j] = exp(scale <q[t,h], k[k(h),j]> - L[t,h])
 ///
 /// NaN in G reaches every result it enters. Strides are in elements and may be anything, 0 included.
-/// Outputs are dense, hold the sum type (double for kFloat64, else float), and are written in full.
+/// Outputs are dense and hold the sum type (double for kFloat64, else float). Scores are written in full; E and U
+/// are added to what is there, so that one buffer of each takes the layers one after the other.
 struct HeadScore {
   Type type;
   int64_t queries, heads, kv_heads, keys, dim;  // T, H, H_kv, S, D; H is a multiple of H_kv
@@ -52,17 +53,17 @@ struct HeadScore {
   void* text_score;      // [T, H] S_txt
   int64_t* text_winner;  // [T, H] position of the first text key with G = S_txt > 0; -1 where there is none
   void* smallest;        // [T, H] min of G over the visual keys that t attends to, infinity over none
-  void* token_map;       // [T, N] E
-  void* unfiltered_map;  // [T, N] U
+  void* token_map;       // [T, N] E is added to this
+  void* unfiltered_map;  // [T, N] and U to this
 };
 
 /// Whether this CPU, its operating system and this build have a path.
 bool available(InstructionSet instructions);
 
 /// Computes all outputs on `threads` threads. The result depends on the shape and the instruction set, never
-/// on the number of threads. V is read once for every 64 queries. G is never in memory beyond 64 queries of
-/// one head: besides the results there are threads * 64 (N + 2 D) + 2 max(T, 512) N elements at most, and with a
-/// query, threads * 128 D more, D rounded up to a multiple of 16.
+/// on the number of threads. V is read once for every 64 queries, E and U are read and written once. G is never
+/// in memory beyond 64 queries of one head: besides the results there are threads * 64 (N + 2 D) + 2 max(T, 512) N
+/// elements at most, and with a query, threads * 128 D more, D rounded up to a multiple of 16.
 void head_score(const HeadScore& problem, InstructionSet instructions, int threads);
 
 }  // namespace dexar

@@ -25,8 +25,8 @@ STAGES = {
     "chunk forward": "the answer's tokens through the decoder again, many at a time",
     "masks": "which keys each of them may read",
     "VJP": "back through each layer's tail",
-    "scoring": "gradients, head scores and maps of each layer",
-    "aggregation": "sums over layers and tokens",
+    "scoring": "gradients, head scores and maps of each layer, summed over layers",
+    "aggregation": "sums over tokens",
     "transfer": "inputs to the device, results from it",
     "description": "what the result says in words",
 }
