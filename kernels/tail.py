@@ -141,11 +141,10 @@ def gated_vjp(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> tuple[
     grad, gate, up = _in_rows(grad), _in_rows(gate), _in_rows(up)
     outputs = empty_gated(gate)
     rows, width = gate.shape
-    if gate.numel():
-        gated_kernel[(rows, cdiv(width, BLOCK))](
-            grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
-            SILU=activation == "silu", BLOCK_I=BLOCK,
-        )  # fmt: skip
+    gated_kernel[(rows, cdiv(width, BLOCK))](
+        grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
+        SILU=activation == "silu", BLOCK_I=BLOCK,
+    )  # fmt: skip
     return outputs
 
 

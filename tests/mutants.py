@@ -148,7 +148,7 @@ IN_TAIL = [
     # activations, and numbers at their ends
     Mutation(ROWS, "(z < 0 ? z : -z)", "(-z)"),
     Mutation(ROWS, "return z < 0 ? power * larger : larger;", "return larger;"),
-    Mutation(ROWS, "s + value * (1 - s)", "s"),
+    Mutation(ROWS, "slope = s + value * (1 - s);", "slope = s;"),
     Mutation(ROWS, "value * (1 - s) * (kLinear + 3 * kCubic * square)", "value * (1 - s) * kLinear"),
     Mutation(ROWS, "below = x > kLimit ? Vec{} + kLimit : x;", "below = x;"),
     Mutation(ROWS, "near = below < -kLimit ? Vec{} - kLimit : below;", "near = below;"),
@@ -279,7 +279,6 @@ IN_TRITON = [
     Mutation(TAIL_TRITON, "tl.where(z < 0, power * larger, larger)", "larger"),
     Mutation(TAIL_TRITON, "near = tl.where(x > GELU_LIMIT, GELU_LIMIT, ", "near = tl.where(False, GELU_LIMIT, "),
     Mutation(TAIL_TRITON, "tl.where(x < -GELU_LIMIT, -GELU_LIMIT, x)", "x"),
-    Mutation(TAIL_TRITON, "if gate.numel():", "if True:"),
     Mutation(TAIL_TRITON, "    if out.numel() == 0:\n        return out\n", ""),
     Mutation(TAIL_TRITON, "return x if x.stride(1) == 1 else x.contiguous()", "return x"),
     *masks_of(TAIL_TRITON),
