@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 out=${OUT:-out/gpu}
 mkdir -p "$out"
-python setup.py build_ext --inplace >"$out/build.log" 2>&1
+python setup.py build_ext --inplace >"$out/build.log" 2>&1 || { tail -n 20 "$out/build.log" >&2; exit 1; }
 case ${1:-} in
   tests) python -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 | tee "$out/tests.log" ;;
   sanitizer)

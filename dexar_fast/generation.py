@@ -86,7 +86,7 @@ def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = Fal
     if cache.get_seq_length() == 0:
         model(**left, past_key_values=cache, use_cache=True, **without_logits(model, with_logits))
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt
-        model.generate(**left, past_key_values=cache, max_new_tokens=1, do_sample=False, num_beams=1, **_over(None))
+        model.generate(**left, **_one_forward(model), past_key_values=cache)
 
 
 def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
@@ -241,6 +241,13 @@ def refusals(
             else "the model refuses its inputs, pass what its processor returns"
         )
         raise InputError(f"{refusal}: {reason(error)}") from error
+
+
+def _one_forward(model: Any) -> dict[str, Any]:
+    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
+    own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
+    one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
+    return own | one | {"do_sample": False, **_over(None)}
 
 
 def _over(config: Any) -> dict[str, Any]:

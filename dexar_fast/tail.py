@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
 
 from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens
@@ -53,7 +54,8 @@ class Tails:
         backend: str = "auto",
     ) -> None:
         self._backend = backend
-        self._head = None if may_change(hooks_before(lens.modules) + hooks_behind(lens.modules)) else head_of(lens)
+        hooks = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
+        self._head = None if may_change(hooks) else head_of(lens)
         self._trusted = trusted
         self._found: dict[int, list[Any]] = {}
         self._blocks: dict[int, Block] = {}
@@ -152,6 +154,13 @@ def hooks_behind(modules: list[nn.Module]) -> list[Any]:
     """Those that may change what comes out of them, or its gradient."""
     kinds = [(m._forward_hooks, m._backward_hooks, m._backward_pre_hooks) for m in modules]
     return [hook for some in kinds if any(some) for hooks in some for hook in hooks.values()]
+
+
+def hooks_of_all() -> list[Any]:
+    """Those that torch runs at every module there is."""
+    forward = all_modules._global_forward_pre_hooks, all_modules._global_forward_hooks
+    backward = all_modules._global_backward_pre_hooks, all_modules._global_backward_hooks
+    return [hook for hooks in (*forward, *backward) for hook in hooks.values()]
 
 
 def may_change(hooks: list[Any]) -> bool:

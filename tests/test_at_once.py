@@ -159,6 +159,28 @@ def test_what_a_pool_does_not_know_of_a_prompt_runs_with_the_answer(family: str,
     assert pool.books.stats()["held"] == 0
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"guidance_scale": 2.0},
+        {"prefill_chunk_size": 2},
+        {"prompt_lookup_num_tokens": 2},
+        {"stop_strings": ["a"]},
+        {"do_sample": True, "num_return_sequences": 2},
+    ],
+    ids=lambda config: ",".join(config),
+)
+def test_how_the_model_is_told_to_generate_does_not_matter(config: dict[str, Any]) -> None:
+    """The rest of a pooled prompt runs in generate(), which would run more forwards than one, or ask for more."""
+    model, inputs = zoo.build("llava")
+    for name, value in config.items():
+        setattr(model.generation_config, name, value)
+    pooled, alone = (Explainer(model, pool=each) for each in (KVPool(512, 4), None))
+    for _ in range(2):
+        found = pooled.explain_inputs(inputs, target_ids=TARGETS)
+    assert_same(found, alone.explain_inputs(inputs, target_ids=TARGETS))
+
+
 def test_a_hook_of_the_user_is_seen_between_the_calls() -> None:
     model, inputs = zoo.build("llava")
     explainer = Explainer(model)

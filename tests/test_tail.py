@@ -9,6 +9,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch.nn.modules import module as every
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from dexar_fast import Explainer, backends, engine, tail, tail_modules
@@ -184,6 +185,24 @@ def test_a_hook_with_a_state_is_not_trusted(where: str) -> None:
     explainer.explain_inputs(inputs, target_ids=TARGETS)
     factor[0] = 2.0
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), by_autograd(model, inputs), 1e-6)
+
+
+@pytest.mark.parametrize("when", ["before", "behind", "gradient"])
+def test_a_hook_on_every_module_is_not_overlooked(when: str) -> None:
+    model, inputs = zoo.build("llava", torch.float32)
+    explainer = trusted(model, inputs)
+    mlp = last_layer(model).mlp
+    hooks: dict[str, Callable[[], Any]] = {
+        "before": lambda: every.register_module_forward_pre_hook(lambda m, args: (2 * args[0],) if m is mlp else None),
+        "behind": lambda: every.register_module_forward_hook(lambda m, args, x: 2 * x if m is mlp else None),
+        "gradient": lambda: every.register_module_full_backward_pre_hook(lambda m, g: (2 * g[0],) if m is mlp else g),
+    }
+    handle = hooks[when]()
+    try:
+        found, expected = explainer.explain_inputs(inputs, target_ids=TARGETS), by_autograd(model, inputs)
+    finally:
+        handle.remove()
+    assert_same(found, expected, 1e-6)
 
 
 def test_a_hook_on_the_final_norm_is_not_overlooked() -> None:
