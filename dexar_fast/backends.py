@@ -43,9 +43,11 @@ def plan(
 
 
 def _asked(backend: str) -> str:
-    asked = os.environ.get(ENVIRONMENT, backend) if backend == "auto" else backend
+    named = os.environ.get(ENVIRONMENT) if backend == "auto" else None
+    asked = named or backend
     if asked not in ("auto", *BACKENDS):
-        raise InputError(f"unknown backend {asked!r}: choose auto, {', '.join(BACKENDS)}")
+        source = f" in the environment's {ENVIRONMENT}" if named else ""
+        raise InputError(f"unknown backend {asked!r}{source}: choose auto, {', '.join(BACKENDS)}")
     return asked
 
 

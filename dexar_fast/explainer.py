@@ -35,7 +35,8 @@ class Explainer:
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
         pool: a `dexar_fast.pool.KVPool` for this model: of prompts that begin alike, images included, the common part
-            is run once, as long as the pool has room for it. None keeps nothing between calls.
+            is run once while the pool remembers it; BudgetExhausted where a question does not fit at all. None keeps
+            nothing between calls.
     Raises:
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.

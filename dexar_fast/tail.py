@@ -2,8 +2,8 @@
 
 A tail is trusted for as long as its layer and the lens hold the same modules with the same forwards, free of hooks, and
 the same numbers among their attributes; weights and the epsilon of a norm are read anew for every pass. Code that keeps
-these and changes otherwise what a module computes is not noticed: a function that an activation keeps as an attribute
-and is replaced, say.
+these and changes otherwise what a module computes is not noticed: a flag, or a function that an activation keeps as an
+attribute and is replaced, say.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dexar_fast.tail_modules import block_of, head_of
 # twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as the
 # RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
+NUMBERS = (float, int)
 OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 
 Trust = tuple[list[Any], Block]  # a tail that has agreed, and what was found of the layer and of the lens then
@@ -141,7 +142,7 @@ def behaviour(modules: list[nn.Module]) -> list[Any]:
     """What modules do to their inputs: their forwards, the kinds of their weights, and numbers that they may read."""
     forwards = [module.forward for module in modules]
     kinds = [type(module._parameters.get("weight")) for module in modules]
-    numbers = [x for m in modules if type(m) is not nn.Linear for x in vars(m).values() if type(x) is float]
+    numbers = [x for m in modules if type(m) is not nn.Linear for x in vars(m).values() if type(x) in NUMBERS]
     return [*forwards, *kinds, *numbers]
 
 

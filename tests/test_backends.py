@@ -110,6 +110,14 @@ def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
         ops.attribute_layer(u, value, keys, ops.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
 
 
+def test_an_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(backends.ENVIRONMENT, "fast")
+    with pytest.raises(InputError, match=rf"'fast' in the environment's {backends.ENVIRONMENT}: choose auto"):
+        backends.plan()
+    monkeypatch.setenv(backends.ENVIRONMENT, "")
+    assert backends.plan() == backends.plan("auto")
+
+
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'fast'.*auto, torch, cpp, triton"):
         backends.plan("fast")

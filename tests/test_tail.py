@@ -286,13 +286,14 @@ def test_what_changes_once_a_tail_is_trusted_is_noticed(change: Callable[[Any], 
     assert (before.token_maps - expected.token_maps).abs().max() > 1e-3 * expected.token_maps.abs().max()
 
 
-def test_a_number_that_the_layer_reads_may_change() -> None:
+@pytest.mark.parametrize(("before", "after"), [(1.0, 0.4), (1, 2)])
+def test_a_number_that_the_layer_reads_may_change(before: float, after: float) -> None:
     """Granite with residuals as they are looks like Llama, and agrees."""
     model, inputs = with_text_model("granite")
     for layer in model.model.language_model.layers:
-        layer.residual_multiplier = 1.0
+        layer.residual_multiplier = before
     explainer = trusted(model, inputs)
-    last_layer(model).residual_multiplier = 0.4
+    last_layer(model).residual_multiplier = after
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), by_autograd(model, inputs), 1e-5)
 
 
