@@ -55,7 +55,9 @@ SHAPES = (
     Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024),
     Shape("PaliGemma-3B", 8, 1, 256, 256),
 )
-QUERIES = 64
+QUERIES = 64  # of a chunk
+MANY = 512  # of a whole answer: no shape sums its maps in groups of heads
+LAUNCHES = ((score_kernel, QUERIES), (map_kernel, QUERIES), (map_kernel, MANY))
 DEFAULT_WARPS = 4  # of a launch that names none
 
 
@@ -70,16 +72,18 @@ class Usage:
     limit: str
 
 
-def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False) -> Usage:
+def usage(
+    kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False, queries: int = QUERIES
+) -> Usage:
     """Compiles a kernel as its launcher would, for dense u, V, q and k without a mask."""
-    tiles = Tiles.of(dtype, QUERIES, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
+    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
     constants = {
         "GROUP": shape.heads // shape.kv_heads,
         "DIM": shape.dim,
         "HAS_MASK": False,
         "ATTENDED": attended,
         "WIDEN": False,
-        "ADDS": True,  # what takes more
+        "ADDS": tiles.splits == 1,
         "BLOCK_R": tiles.rows,
         "BLOCK_T": tiles.queries,
         "BLOCK_N": tiles.keys,
@@ -159,20 +163,20 @@ def rows() -> Iterator[tuple[str, Usage, bool]]:
     for capability in SHARED:
         for shape in SHAPES:
             for dtype in (torch.bfloat16, torch.float32):
-                for kernel, attended in product((score_kernel, map_kernel), (False, True)):
+                for (kernel, queries), attended in product(LAUNCHES, (False, True)):
                     name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
-                    name += f" {kernel.__name__ + ' x A' * attended:17}"
+                    name += f" {f'{kernel.__name__} of {queries}' + ' x A' * attended:22}"
                     excused = attended and dtype == torch.float32 and shape.dim > 128
-                    yield name, usage(kernel, shape, dtype, capability, attended), excused
+                    yield name, usage(kernel, shape, dtype, capability, attended, queries), excused
                 for count in (1, QUERIES):
                     name = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
-                    name += f" {f'{append_kernel.__name__} of {count}':17}"
+                    name += f" {f'{append_kernel.__name__} of {count}':22}"
                     yield name, append_usage(shape, dtype, capability, count), False
 
 
 def main() -> int:
     """Prints the table; 1 where a kernel spills."""
-    print(f"{'':50} registers  spilled  shared memory  programs a multiprocessor")
+    print(f"{'':55} registers  spilled  shared memory  programs a multiprocessor")
     spilled = False
     for name, used, excused in rows():
         print(f"{name} {used.registers:9} {used.spilled:6} B {used.shared:12} B  {used.programs:3}, by {used.limit}")
