@@ -63,7 +63,9 @@ OF_DTYPE = {  # pointers to what has the model's dtype
     *("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"),
     *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
 }
-QUERIES = 64
+QUERIES = 64  # of a chunk
+MANY = 512  # of a whole answer: no shape sums its maps in groups of heads
+LAUNCHES = ((score_kernel, QUERIES), (map_kernel, QUERIES), (map_kernel, MANY))
 DEFAULT_WARPS = 4  # of a launch that names none
 
 
@@ -78,16 +80,18 @@ class Usage:
     limit: str
 
 
-def usage(kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False) -> Usage:
+def usage(
+    kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False, queries: int = QUERIES
+) -> Usage:
     """Compiles a kernel as its launcher would, for dense u, V, q and k without a mask."""
-    tiles = Tiles.of(dtype, QUERIES, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
+    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
     constants = {
         "GROUP": shape.heads // shape.kv_heads,
         "DIM": shape.dim,
         "HAS_MASK": False,
         "ATTENDED": attended,
         "WIDEN": False,
-        "ADDS": True,  # what takes more
+        "ADDS": tiles.splits == 1,
         "BLOCK_R": tiles.rows,
         "BLOCK_T": tiles.queries,
         "BLOCK_N": tiles.keys,
@@ -180,14 +184,14 @@ def rows() -> Iterator[tuple[str, Usage, bool]]:
     for capability, shape, dtype in product(SHARED, SHAPES, (torch.bfloat16, torch.float32)):
         where = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
         for name, used, excused in _rows_of(shape, dtype, capability):
-            yield f"{where} {name:17}", used, excused
+            yield f"{where} {name:22}", used, excused
 
 
 def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tuple[str, Usage, bool]]:
-    for kernel, attended in product((score_kernel, map_kernel), (False, True)):
+    for (kernel, queries), attended in product(LAUNCHES, (False, True)):
         excused = attended and dtype == torch.float32 and shape.dim > 128
-        name = kernel.__name__ + " x A" * attended
-        yield name, usage(kernel, shape, dtype, capability, attended), excused
+        name = f"{kernel.__name__} of {queries}" + " x A" * attended
+        yield name, usage(kernel, shape, dtype, capability, attended, queries), excused
     for count in (1, QUERIES):
         yield f"{append_kernel.__name__} of {count}", append_usage(shape, dtype, capability, count), False
     for centred in (False, True):
@@ -198,7 +202,7 @@ def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tupl
 
 def main() -> int:
     """Prints the table; 1 where a kernel spills."""
-    print(f"{'':50} registers  spilled  shared memory  programs a multiprocessor")
+    print(f"{'':55} registers  spilled  shared memory  programs a multiprocessor")
     spilled = False
     for name, used, excused in rows():
         print(f"{name} {used.registers:9} {used.spilled:6} B {used.shared:12} B  {used.programs:3}, by {used.limit}")

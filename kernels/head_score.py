@@ -289,7 +289,8 @@ class Tiles:
         """Half precision in the tiles of tensor cores; in float32 plain products take their operands into registers.
 
         With attention there are two products at a time: as large as leaves nothing spilled (kernels/compile.py), but
-        for D above 128 in float32, where not even the smallest tile's operands fit.
+        for D above 128 in float32, where not even the smallest tile's operands fit. Where maps are added to what is
+        there, its addresses take registers, too: of twice the threads.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)
@@ -299,7 +300,7 @@ class Tiles:
         programs = cdiv(queries, tile) * cdiv(max(1, visual), keys)
         splits = max(1, min(kv_heads, PROGRAMS // programs))
         splits = cdiv(kv_heads, cdiv(kv_heads, splits))
-        map_warps = 8 if attended or not half else 4
+        map_warps = 8 if attended or not half or splits == 1 else 4
         return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 8, map_warps, 2 if half else 1)
 
 

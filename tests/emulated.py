@@ -1,4 +1,4 @@
-"""Builds dexar_fast._C for tests: head scoring alone, with instructions in software (bf16_on_cpu)."""
+"""Builds dexar_fast._C for tests: all kernels of the CPU, with instructions in software (bf16_on_cpu)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ PYTHON = [
     f"-I{pybind11.get_include()}",
     f"-I{Path(sys.base_prefix) / 'include' / f'python{sys.version_info.major}.{sys.version_info.minor}'}",
 ]
-MODULE = [ROOT / "tests" / "bf16_on_cpu" / "module.cpp", ROOT / "csrc" / "head_score_binding.cpp"]
+BINDINGS = [ROOT / "csrc" / f"{name}_binding.cpp" for name in ("head_score", "tail")]
+MODULE = [ROOT / "tests" / "bf16_on_cpu" / "module.cpp", *BINDINGS]
 
 
 def kernels() -> list[Path]:
     """csrc/cpu, on a CPU that says it has the instructions."""
-    sources = sorted((ROOT / "csrc" / "cpu").glob("head_score*.cpp"))
+    sources = sorted(path for path in (ROOT / "csrc" / "cpu").glob("*.cpp") if path.stem != "features")
     return [*sources, ROOT / "tests" / "bf16_on_cpu" / "features.cpp"]
 
 

@@ -228,9 +228,11 @@ IN_TRITON = [
     Mutation(TRITON, "offs_r // GROUP, kv_head * GROUP + offs_r % GROUP", "offs_r // GROUP, offs_r % GROUP"),
     Mutation(TRITON, "value, key = value_ptr + head // GROUP * stride_vh,", "value, key = value_ptr,"),
     # sums over layers
-    Mutation(TRITON, "        token_map += tl.load(", "        token_map = tl.load("),
-    Mutation(TRITON, "        unfiltered += tl.load(", "        unfiltered = tl.load("),
+    Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map = tl.load(token_map_ptr"),
+    Mutation(TRITON, "unfiltered += tl.load(", "unfiltered = tl.load("),
+    Mutation(TRITON, "unfiltered += tl.load(", "unfiltered += 2 * tl.load("),
     Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map += tl.load(unfiltered_ptr"),
+    Mutation(TRITON, "out = (split * queries + ", "out = ("),
     Mutation(TRITON, "    if ADDS:", "    if False:"),
     Mutation(TRITON, "ADDS=tiles.splits == 1", "ADDS=True"),
     Mutation(TRITON, "    if tiles.splits > 1:", "    if False:"),

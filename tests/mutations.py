@@ -53,12 +53,6 @@ from mutants import (
 SCORES, TAILS = "csrc/cpu/head_score_portable.cpp", "csrc/cpu/tail_portable.cpp"
 UNITS = dict.fromkeys((TILE, LANES, TYPES, SIMD, HALF), SCORES) | {PAIRS: AMX, ROWS: TAILS}  # what is compiled again
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-MODULE = """
-#include "head_score_binding.h"
-#include "tail_binding.h"
-PYBIND11_MODULE(_C, m) { bind_head_score(m), bind_tail(m); }
-"""
-BINDINGS = ("module", "head_score_binding", "tail_binding")
 SANITIZED = {  # the program that the sanitizers run
     **dict.fromkeys((TILE, LANES, TYPES, PAIRS, AMX, SIMD, HALF, THREADS), "sanitized"),
     **dict.fromkeys((ROWS, TAIL), "sanitized_tail"),
@@ -92,10 +86,7 @@ class Workshop:
     @classmethod
     def furnished(cls, folder: Path) -> Workshop:
         shop = cls(folder)
-        (folder / "module.cpp").write_text(MODULE)
-        tails = sorted((ROOT / "csrc" / "cpu").glob("tail*.cpp"))
-        bindings = [ROOT / "csrc" / f"{name}.cpp" for name in BINDINGS[1:]]
-        for path in (*emulated.kernels(), *tails, *bindings, folder / "module.cpp"):
+        for path in (*emulated.kernels(), *emulated.MODULE):
             shop.compile(path, False, folder / f"{path.stem}.o")
         for name in set(SANITIZED.values()):
             shop.compile(ROOT / "tests" / f"{name}.cpp", True, folder / f"{name}.o")
@@ -114,8 +105,8 @@ class Workshop:
         mutant.parent.mkdir()
         mutant.write_text(mutation.source())
         self.compile(mutant if mutation.file == str(unit) else ROOT / unit, sanitized, folder / "mutant.o")
-        programs = set(SANITIZED.values())
-        left_out = (unit.stem, *((programs - {SANITIZED[mutation.file]}).union(BINDINGS) if sanitized else programs))
+        programs, of_python = set(SANITIZED.values()), [path.stem for path in emulated.MODULE]
+        left_out = (unit.stem, *((programs - {SANITIZED[mutation.file]}).union(of_python) if sanitized else programs))
         others = [str(path) for path in sorted(self.folder.glob("*.o")) if path.stem not in left_out]
         program = folder / "_C.so"
         kind = SANITIZE if sanitized else ["-shared"]

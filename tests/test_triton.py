@@ -28,13 +28,12 @@ def test_interpreted_they_equal_the_reference(what: str) -> None:
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiled_they_fit_a_gpu_without_spilling(capability: int) -> None:
     from dexar_fast.kernels import compile
-    from dexar_fast.kernels.head_score import map_kernel, score_kernel
 
     for shape in compile.SHAPES:
-        for kernel in (score_kernel, map_kernel):
+        for kernel, queries in compile.LAUNCHES:
             for attended in (False, True):
-                used = compile.usage(kernel, shape, torch.bfloat16, capability, attended)
-                assert used.spilled == 0, (shape.name, kernel.__name__, attended)
+                used = compile.usage(kernel, shape, torch.bfloat16, capability, attended, queries)
+                assert used.spilled == 0, (shape.name, kernel.__name__, queries, attended)
                 assert used.programs >= 1
         for count in (1, compile.QUERIES):
             used = compile.append_usage(shape, torch.bfloat16, capability, count)
