@@ -24,8 +24,10 @@ os.environ["TRITON_INTERPRET"] = os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import emulated
+import hypothesis.strategies  # noqa: F401  what the tests import, once, before the forks
 import pytest
-import torch._dynamo  # noqa: F401  what the tests of both kinds import, before the forks
+import torch._dynamo  # noqa: F401
+import triton.runtime.interpreter  # noqa: F401
 from mutants import (
     AMX,
     CPP,
