@@ -62,7 +62,11 @@ def _scoring(asked: str, device: str, plain: bool) -> tuple[str, str]:
         return kernels, f"fused, on {cpp.best_instruction_set() if kernels == 'cpp' else device}"
     if asked == "auto":
         return "torch", f"runs everything on every device; no {kernels}: {obstacle}"
-    raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
+    raise _refusal(asked, obstacle)
+
+
+def _refusal(asked: str, obstacle: str) -> BackendError:
+    return BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
 
 
 def _obstacle(kernels: str, device: str, plain: bool = True) -> str | None:
@@ -88,7 +92,7 @@ def _tail(asked: str, device: str) -> Choice:
     kernels = "cpp" if asked == "auto" else asked
     obstacle = "asked for" if asked == "torch" else _obstacle(kernels, device)
     if obstacle is not None and asked not in ("auto", "torch"):
-        raise BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
+        raise _refusal(asked, obstacle)
     known = "without autograd where the block is known and has agreed with it, else autograd"
     if obstacle is not None:
         return Choice("layer_tail_vjp", "torch", known)
@@ -108,7 +112,7 @@ def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
         reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"
         return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
     if missing := _no_triton():
-        raise BackendError(f"backend 'triton' cannot run: {missing}; use backend='torch'")
+        raise _refusal("triton", missing)
     unbuilt = cuda.obstacle()
     copy = ("triton", f"a launch a layer; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
     return Choice("kv_append", "triton", "keys and values in one launch"), Choice("kv_copy", *copy)

@@ -41,13 +41,6 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     outputs.check()
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_the_cases_are_few_and_hold_every_pair() -> None:
     assert 30 < len(CASES) <= 60
     assert any(case["visual"] == "none" and case["dim"] == 256 for case in CASES)

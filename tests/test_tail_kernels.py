@@ -49,13 +49,6 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     outputs.check()
 
 
-@pytest.fixture
-def threads() -> Iterator[Callable[[int], None]]:
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_the_cases_are_few() -> None:
     assert 24 <= len(GATED_CASES) < len(NORM_CASES) <= 70
 
