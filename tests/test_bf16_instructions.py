@@ -22,7 +22,7 @@ import pytest
 import test_kernels
 import torch
 from kernel_cases import CASES, MAPS, check, equal, name, problem, run
-from test_kernels import guarded, threads  # noqa: F401  fixtures
+from test_kernels import guarded  # noqa: F401  fixture
 
 import dexar_fast
 from dexar_fast import _C, cpp, doctor
@@ -132,7 +132,7 @@ def test_bad_values_reach_all_that_they_enter(bad: float, visual_key: bool, kern
 @each
 def test_what_holds_of_every_kernel_to_the_last_bit(
     kernel: Callable[..., cpp.Scored],
-    threads: Callable[[int], None],  # noqa: F811
+    threads: Callable[[int], None],
 ) -> None:
     test_kernels.test_maps_are_added_to_what_is_there(kernel)
     test_kernels.test_the_number_of_threads_changes_no_bit(kernel, threads)
