@@ -85,7 +85,7 @@ def layer_tail(dtype: torch.dtype, device: str = "cpu") -> Case:
     o_proj, gate, up = linear(WIDTH, WIDTH), linear(WIDTH, INTERMEDIATE), linear(WIDTH, INTERMEDIATE)
     down, head = linear(INTERMEDIATE, WIDTH), linear(WIDTH, VOCABULARY)
     block = tail_block.Block(o_proj, tail_block.Mlp(norms[0], up, down, "silu", gate))
-    final = tail_block.Head(norms[1], head.weight)
+    final = tail_block.Head(norms[1], head)
     narrow, wide = (torch.randn(TOKENS, size, device=device, dtype=dtype) for size in (WIDTH, INTERMEDIATE))
     seen, targets = {"middle": narrow, "gate": wide, "up": wide}, torch.arange(TOKENS, device=device)
     pairs = [(narrow, down), (wide, gate), (wide, up), (narrow, o_proj)]

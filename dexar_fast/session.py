@@ -110,7 +110,7 @@ def _ours(model: Any) -> list[Attribute]:
     positioned = [module for module in modules if "rope_deltas" in vars(module)]
     compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
     wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)
-    configs = {id(module.config): module.config for module in modules if hasattr(module, "config")}.values()
+    configs = {id(c): c for module in modules if (c := vars(module).get("config")) is not None}.values()
     experts = "_experts_implementation_internal"  # generate() has another one while it decodes, and sets it back
     return [
         *((config, experts, getattr(config, experts)) for config in configs if experts in vars(config)),

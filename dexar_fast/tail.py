@@ -18,7 +18,7 @@ from torch.nn.modules import module as all_modules
 
 from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens
-from dexar_fast.tail_block import Block
+from dexar_fast.tail_block import Block, Head
 from dexar_fast.tail_modules import block_of, head_of
 
 # Of the largest gradient. Over all families of tests/zoo.py in both modes from four seeds, tail and autograd differ by
@@ -29,7 +29,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, 
 NUMBERS = (float, int)
 OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 
-Trust = tuple[list[Any], Block]  # a tail that has agreed, and what was found of the layer and of the lens then
+Parts = tuple[Block, Head]
+Trust = tuple[list[Any], Parts]  # a tail that has agreed, and what was found of the layer and of the lens then
 
 
 class Tails:
@@ -55,31 +56,33 @@ class Tails:
         backend: str = "auto",
     ) -> None:
         self._backend = backend
-        hooks = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
-        self._head = None if may_change(hooks) else head_of(lens)
         self._trusted = trusted
         self._found: dict[int, list[Any]] = {}
-        self._blocks: dict[int, Block] = {}
+        self._parts: dict[int, Parts] = {}
         self._seen: dict[str, Tensor] = {}
+        everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
         of_lens = behaviour(lens.modules)
         for index, layer, attention in layers:
             modules = below(layer)
             self._found[index] = behaviour(modules) + of_lens
-            if not may_change(hooks_before(modules[1:]) + hooks_behind(modules)):  # the layer's input may be anything
-                self._take(index, self._known(index) or block_of(layer, attention))
+            hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
+            if not may_change(everywhere + hooks):
+                self._take(index, self._known(index) or parts_of(layer, attention, lens))
 
-    def _known(self, index: int) -> Block | None:
+    def _known(self, index: int) -> Parts | None:
         """A layer's tail that has agreed with autograd while the layer was as it is."""
-        found, block = self._trusted.get(index, (None, None))
-        return block if found == self._found[index] else None
+        found, parts = self._trusted.get(index, (None, None))
+        return parts if found == self._found[index] else None
 
-    def _take(self, index: int, block: Block | None) -> None:
-        if block and self._head and block.o_proj.weight.device == self._head.weight.device:
-            self._blocks[index] = block
+    def _take(self, index: int, parts: Parts | None) -> None:
+        if parts is not None:
+            block, head = parts
+            if block.o_proj.weight.device == head.output.weight.device:
+                self._parts[index] = parts
 
     def trusts(self, index: int) -> bool:
         """Whether the layer needs no autograd."""
-        return index in self._blocks and self._known(index) is not None
+        return index in self._parts and self._known(index) is not None
 
     def trusts_all(self) -> bool:
         """Whether no layer needs autograd."""
@@ -94,7 +97,7 @@ class Tails:
                 self._seen[name] = values[0].detach()
 
         with ExitStack() as stack:
-            for block in self._blocks.values():
+            for block, _ in self._parts.values():
                 for name, module in block.inputs.items():
                     before = module.register_forward_pre_hook(lambda _, args, name=name: keep(name, args))
                     stack.callback(before.remove)
@@ -105,29 +108,36 @@ class Tails:
 
     def vjp(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         """u [C, H D] of the layer that has just run, from its output [1, C', d]; the last C positions are meant."""
-        assert self._head is not None
+        block, head = self._parts[index]
         count = len(targets)
         seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
         self._seen.clear()
-        grad = self._head.vjp(hidden[0, -count:].detach(), targets, norm_twice, self._backend)
-        return self._blocks[index].vjp(seen, grad, self._backend)
+        grad = head.vjp(hidden[0, -count:].detach(), targets, norm_twice, self._backend)
+        return block.vjp(seen, grad, self._backend)
 
     def judged(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor) -> Tensor:
         """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
 
         Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
         """
-        block = self._blocks.get(index)
-        if block is None:
+        if index not in self._parts:
             return expected
+        block, _ = parts = self._parts[index]
         if self._seen.keys() == block.inputs.keys() | block.outputs.keys():
             found = self.vjp(index, hidden, targets, norm_twice).view(expected.shape)
             if agrees(found, expected):
-                self._trusted[index] = self._found[index], block
+                self._trusted[index] = self._found[index], parts
                 return found
         self._seen.clear()
-        del self._blocks[index]
+        del self._parts[index]
         return expected
+
+
+def parts_of(layer: nn.Module, attention: nn.Module, lens: LogitLens) -> Parts | None:
+    """What a layer and the lens look like; None where either is unknown."""
+    block = block_of(layer, attention)
+    head = None if block is None else head_of(lens)
+    return None if block is None or head is None else (block, head)
 
 
 def below(module: nn.Module) -> list[nn.Module]:

@@ -36,25 +36,23 @@ PLAIN_VJPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # act'(x) dz from
 
 @dataclass(frozen=True)
 class Norm:
-    """An RMSNorm or, if centred, a LayerNorm, with whatever scale the module makes of its weight."""
+    """An RMSNorm or, if centred, a LayerNorm."""
 
     module: nn.Module
     eps: float
     centred: bool = False
+    offset: float = 0.0  # what the module adds to its weight before it scales by it
 
     def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None, *, backend: str) -> Tensor:
         """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
         return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
 
     def _scale(self, x: Tensor) -> Tensor:
-        """[d], read off the module's output for a vector that it only has to scale."""
-        probe = torch.ones_like(x[0], dtype=torch.promote_types(x.dtype, torch.float32))
-        if isinstance(self.module, nn.LayerNorm | nn.RMSNorm):  # take their weight's dtype alone, and add a bias
-            return probe if self.module.weight is None else self.module.weight
-        if self.centred:
-            probe[1::2] = -1
-            probe -= probe.mean()
-        return self.module.forward(probe[None])[0] * (probe.square().mean() + self.eps).sqrt() / probe
+        """[d]; ones where the module has no weight."""
+        weight = getattr(self.module, "weight", None)
+        if weight is None:
+            return x.new_ones(x.shape[1])
+        return weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.offset if self.offset else weight
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,12 @@ class Head:
     """The lens: a final norm, rows of a plain output matrix, and what is done to each logit by itself."""
 
     norm: Norm
-    weight: Tensor  # [V, d]
+    output: nn.Linear
     slope: Callable[[Tensor, Tensor], Tensor] | None = None  # f' as `LogitLens.slope` gives it; None: f is the identity
 
     def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False, backend: str = "auto") -> Tensor:
         """d o / d x [C, d] of the logits of targets [C] at x [C, d]; backend: as of a `Block`."""
-        grad = self.weight[targets.to(self.weight.device)]
+        grad = self.output.weight[targets.to(self.output.weight.device)]
         once = self.norm.module.forward(x) if norm_twice else x
         if self.slope is not None:
             grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]

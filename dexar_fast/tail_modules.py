@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dexar_fast import vjp
@@ -72,8 +73,8 @@ def head_of(lens: LogitLens) -> Head | None:
     """What a lens looks like, likewise."""
     if len(lens.before) != 1 or not is_plain(lens.head):
         return None
-    norm, weight = norm_of(lens.before[0].function), lens.head.weight
-    return None if norm is None else Head(norm, weight, lens.slope if lens.after else None)  # type: ignore[arg-type]
+    norm = norm_of(lens.before[0].function)
+    return None if norm is None else Head(norm, lens.head, lens.slope if lens.after else None)  # type: ignore[arg-type]
 
 
 def norm_of(module: Any) -> Norm | None:
@@ -82,7 +83,28 @@ def norm_of(module: Any) -> Norm | None:
     if "RMSNorm" not in name and "LayerNorm" not in name:
         return None
     eps = next((value for key in EPS if isinstance(value := vars(module).get(key), float)), None)
-    return None if eps is None else Norm(module, eps, centred="RMSNorm" not in name)
+    if eps is None:
+        return None
+    centred = "RMSNorm" not in name
+    offset = _offset_of(module, eps, centred)
+    return None if offset is None else Norm(module, eps, centred, offset)
+
+
+@torch.no_grad()
+def _offset_of(module: nn.Module, eps: float, centred: bool) -> float | None:
+    """What a norm adds to its weight: 0 or, as Gemma's, 1; read off its output for a vector that it only scales."""
+    weight: Any = getattr(module, "weight", None)
+    if weight is None or isinstance(module, nn.LayerNorm | nn.RMSNorm):  # torch's add a bias to their output
+        return 0.0
+    if weight.is_meta or weight.ndim != 1:
+        return None
+    probe = torch.ones_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    if centred:
+        probe[1::2] = -1
+        probe -= probe.mean()
+    scale = module.forward(probe[None])[0] * (probe.square().mean() + eps).sqrt() / probe
+    offsets = [offset for offset in (0.0, 1.0) if (scale - weight - offset).abs().max() < 0.01]
+    return offsets[0] if offsets else None
 
 
 def is_plain(module: Any) -> bool:

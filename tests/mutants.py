@@ -75,12 +75,13 @@ CPP = [
     # tails of tiles, blocks and rows
     Mutation(TILE, "tile.size - k < kKeys ? tile.size - k : kKeys", "kKeys", sanitized=True),
     Mutation(LANES, "here = key + k < count ? key + k : count - 1", "here = key + k", sanitized=True),
-    Mutation(LANES, "i < block_.queries ? Feature", "true ? Feature", sanitized=True),
+    Mutation(LANES, "start + i < block_.queries", "true", sanitized=True),
+    Mutation(LANES, "block_.first + start + i", "block_.first + i"),
+    Mutation(LANES, "out += elements_ * lanes;", ""),
     Mutation(TILE, "b_.first + (i < b_.queries ? i : 0)", "b_.first + i", sanitized=True),
     Mutation(TILE, "i < kLanes && at + i < b_.queries", "i < kLanes", sanitized=True),
     Mutation(LANES, "elements - line < kLine ? elements : line + kLine", "line + kLine"),
     Mutation(THREADS, "ceil_div(p.dim, kWidth) * kWidth;", "p.dim;", sanitized=True),
-    Mutation(TILE, "i < p_.visual_count * b_.width; ++i) filtered_", "i < 0; ++i) filtered_"),
     # layouts, numbers, heads
     Mutation(TILE, "head / (p_.heads / p_.kv_heads)", "head % p_.kv_heads"),
     Mutation(TYPES, "return kSame<In, T> && step == 1;", "return kSame<In, T>;"),
@@ -92,7 +93,11 @@ CPP = [
     Mutation(THREADS, "(slot + 1) * p.heads / slots}", "(slot + 1) * (p.heads / slots)}"),
     Mutation(THREADS, "std::min(kQueries, p.queries - first)", "kQueries", sanitized=True),
     Mutation(THREADS, "std::min(kKeysAtOnce, p.visual_count - n)", "kKeysAtOnce", sanitized=True),
-    # sums over layers
+    # sums over heads, slots and layers
+    Mutation(TILE, "head == b_.first_head", "true"),
+    Mutation(TILE, "head == b_.first_head", "false"),
+    Mutation(THREADS, "+= sum[", "= sum["),
+    Mutation(THREADS, "sum[k * block.width + i]", "sum[k * kQueries + i]"),
     Mutation(THREADS, "+= partial[", "= partial["),
     Mutation(THREADS, "+= partial[", "+= 2 * partial["),
     Mutation(THREADS, "slot < grid.slots; ++slot) {", "slot < 1; ++slot) {"),

@@ -322,12 +322,16 @@ def test_a_module_that_the_forward_leaves_out_is_missed(recorded: list[int]) -> 
     assert trusted_layers(explainer) == {1, 2}
 
 
-def test_weights_are_read_as_they_are() -> None:
-    model, inputs = zoo.build("llava", torch.float32)
+@pytest.mark.parametrize("family", ["llava", "paligemma2"])
+def test_weights_are_read_as_they_are(family: str) -> None:
+    model, inputs = zoo.build(family, torch.float32)
     explainer = trusted(model, inputs)
+    layer = last_layer(model)
     with torch.no_grad():
-        last_layer(model).mlp.down_proj.weight.mul_(2)
-        last_layer(model).self_attn.o_proj.weight.copy_(last_layer(model).self_attn.q_proj.weight)
+        layer.mlp.down_proj.weight.mul_(2)
+        layer.self_attn.o_proj.weight.add_(layer.self_attn.o_proj.weight.flip(0))
+        layer.post_attention_layernorm.weight.add_(torch.linspace(-1, 1, len(layer.post_attention_layernorm.weight)))
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.flip(0))
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), by_autograd(model, inputs), 1e-5)
 
 

@@ -253,14 +253,20 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
 
 
 def test_modules_of_another_kind_are_not_taken() -> None:
-    """A norm whose class is unknown, and a lens that does more than norm."""
+    """A norm whose class is unknown, one that scales in its own way, and a lens that does more than norm."""
 
     class Scale(nn.Identity):
         eps = 1e-5
 
+    class DoubleRMSNorm(Gemma2RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
     layer, norm, head = Layer(KINDS["llama"]), nn.RMSNorm(60, eps=EPS), nn.Linear(60, VOCABULARY)
     assert block_of(layer, layer.self_attn) is not None
     layer.post_attention_layernorm = Scale()
+    assert block_of(layer, layer.self_attn) is None
+    layer.post_attention_layernorm = DoubleRMSNorm(60, eps=EPS)
     assert block_of(layer, layer.self_attn) is None
     lens = lens_of(norm, head)
     assert head_of(lens) is not None

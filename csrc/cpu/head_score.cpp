@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kPartials =
     8;  // of a map, over slots and blocks: what few blocks leave idle, slots of heads take
 constexpr int64_t kAlignment = 64;
+constexpr int64_t kKeysAtOnce = 16;  // of a map that is collected: a cache line of float
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -69,12 +70,14 @@ template <class T>
 void collect(const Grid& grid, const Arena& partials, int64_t index, int64_t n, int64_t size, void* out) {
   const Block block = grid.block(index, 0);
   const int64_t count = grid.p.visual_count;
-  T* row = static_cast<T*>(out) + block.first * count;
+  T sum[kKeysAtOnce * kQueries] = {};
   for (int64_t slot = 0; slot < grid.slots; ++slot) {
     const T* partial = reinterpret_cast<const T*>(partials[index * grid.slots + slot]) + n * block.width;
-    for (int64_t i = 0; i < block.queries; ++i)
-      for (int64_t k = 0; k < size; ++k) row[i * count + n + k] += partial[k * block.width + i];
+    for (int64_t i = 0; i < size * block.width; ++i) sum[i] += partial[i];
   }
+  T* row = static_cast<T*>(out) + block.first * count + n;
+  for (int64_t i = 0; i < block.queries; ++i)
+    for (int64_t k = 0; k < size; ++k) row[i * count + k] += sum[k * block.width + i];
 }
 
 ScoreBlock kernel_of(Type type, InstructionSet instructions) {
@@ -112,7 +115,6 @@ bool available(InstructionSet instructions) {
 }
 
 void head_score(const HeadScore& p, InstructionSet instructions, int threads) {
-  constexpr int64_t kKeysAtOnce = 16;  // of a map that is collected: a cache line of float
   const Grid grid(p);
   const int64_t element = p.type == Type::kFloat64 ? sizeof(double) : sizeof(float);
   const int64_t tasks = grid.blocks * grid.slots, map = p.visual_count * grid.width * element;

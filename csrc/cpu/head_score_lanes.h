@@ -75,11 +75,13 @@ class LaneProduct {
     Element* out = packed_;
     for (int64_t start = 0, lanes; start < block_.width; start += lanes) {
       lanes = vectors_from<Sum, kWide>(block_.width, start) * kLanes;
-      for (int64_t e = 0; e < elements_; ++e)
-        for (int64_t i = start; i < start + lanes; ++i)
-          *out++ = i < block_.queries ? Feature::element(rows + (block_.first + i) * queries_.stride[0],
-                                                         queries_.stride[2], e, dim_)
-                                      : Element(0);
+      for (int64_t i = 0; i < lanes; ++i)
+        for (int64_t e = 0; e < elements_; ++e)
+          out[e * lanes + i] = start + i < block_.queries
+                                   ? Feature::element(rows + (block_.first + start + i) * queries_.stride[0],
+                                                      queries_.stride[2], e, dim_)
+                                   : Element(0);
+      out += elements_ * lanes;
     }
   }
 

@@ -61,14 +61,16 @@ class BlockScorer {
   }
 
   void run() {
-    for (int64_t i = 0; i < p_.visual_count * b_.width; ++i) filtered_[i] = unfiltered_[i] = 0;
     for (int64_t head = b_.first_head; head < b_.last_head; ++head) {
       gradient_.pack(head);
       if (kAttended) pack_attention(head);
       score<false>(head, p_.text, p_.text_count, text_);
       score<true>(head, p_.visual, p_.visual_count, visual_);
       write_scores(head);
-      aggregate();
+      if (head == b_.first_head)
+        aggregate<true>();
+      else
+        aggregate<false>();
     }
   }
 
@@ -168,7 +170,8 @@ class BlockScorer {
     }
   }
 
-  // E += w G and U += G, with w = relu(S_img - S_txt).
+  // E += w G and U += G, with w = relu(S_img - S_txt), to what the heads before have left, if any came before.
+  template <bool kFirst>
   void aggregate() {
     for (int64_t at = 0; at < b_.width; at += kLanes) {
       const Vec difference = vector(visual_.largest + at) - vector(text_.largest + at);
@@ -178,8 +181,8 @@ class BlockScorer {
       for (int64_t at = 0; at < b_.width; at += kLanes) {
         const int64_t i = n * b_.width + at;
         const Vec g = vector(gradients_ + i);
-        vector(filtered_ + i) += vector(weight_ + at) * g;
-        vector(unfiltered_ + i) += g;
+        vector(filtered_ + i) = (kFirst ? Vec{} : vector(filtered_ + i)) + vector(weight_ + at) * g;
+        vector(unfiltered_ + i) = (kFirst ? Vec{} : vector(unfiltered_ + i)) + g;
       }
   }
 
