@@ -3,11 +3,16 @@
 # Needs torch, triton and transformers there, and no network. Results lie under $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+step=${1:-}
+case $step in
+  tests | sanitizer | bench | profile) ;;
+  *) sed -n '2,3s/^# //p' "$0" >&2; exit 2 ;;
+esac
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 out=${OUT:-out/gpu}
 mkdir -p "$out"
 python setup.py build_ext --inplace >"$out/build.log" 2>&1 || { tail -n 20 "$out/build.log" >&2; exit 1; }
-case ${1:-} in
+case $step in
   tests) python -m pytest -q -m gpu -p no:cacheprovider tests 2>&1 | tee "$out/tests.log" ;;
   sanitizer)
     compute-sanitizer --tool memcheck --error-exitcode 1 \
@@ -16,5 +21,4 @@ case ${1:-} in
   profile)
     python -c 'from dexar_fast.cli import main; main()' profile llava-1.5-7b --device cuda --dtype bfloat16 --tokens 128 \
       --json "$out/profile.json" --trace "$out/trace.json" --plot "$out/profile.png" 2>&1 | tee "$out/profile.log" ;;
-  *) sed -n '2,3s/^# //p' "$0" >&2; exit 2 ;;
 esac

@@ -11,7 +11,7 @@ The VJP of a layer's tail (`tail_block.Block` and `Head`: RMSNorm, SwiGLU, two r
 for as many tokens at d = 1,024, over its four matrix products alone; with the steps between them on torch, and on cpp
 or triton.
 
-The map filter (`ops.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
+The map filter (`eager.filter_maps`) over one layer's maps, beside a copy of them. `pytest bench/test_micro.py` runs the
 same jobs under pytest-benchmark.
 """
 
@@ -28,7 +28,7 @@ from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast import backends, ops, tail_block
+from dexar_fast import backends, eager, operands, ops, tail_block
 from dexar_fast.attention import causal
 
 WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
@@ -54,8 +54,8 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
     value = torch.randn(HEADS, keys, HEAD_DIM, generator=generator).to(device, dtype)
     visual = torch.arange(FIRST_VISUAL, FIRST_VISUAL + VISUAL)
     text = torch.cat([torch.arange(FIRST_VISUAL), torch.arange(FIRST_VISUAL + VISUAL, keys)])
-    chosen = ops.Keys.of(visual, text, causal(TOKENS, keys, u.device))
-    sums = ops.MapSums.zeros(u, VISUAL)
+    chosen = operands.Keys.of(visual, text, causal(TOKENS, keys, u.device))
+    sums = operands.MapSums.zeros(u, VISUAL)
     heads_first, out = u.transpose(0, 1).contiguous(), u.new_empty(HEADS, TOKENS, keys)
     jobs = [
         Job("product", "<u, V> into preallocated memory", lambda: torch.bmm(heads_first, value.mT, out=out)),
@@ -125,7 +125,7 @@ def map_filter(device: str = "cpu") -> Case:
     grid, out = torch.arange(VISUAL).view(SIDE, SIDE), torch.empty_like(maps)
     jobs = [
         Job("copy", "a copy of the maps into preallocated memory", lambda: out.copy_(maps)),
-        Job("filter", "ops.filter_maps with rank 5", lambda: ops.filter_maps(maps, None, 5, (grid,))),
+        Job("filter", "eager.filter_maps with rank 5", lambda: eager.filter_maps(maps, None, 5, (grid,))),
     ]
     return Case("map filter", {"op": "map_filter", "dtype": "float32"}, jobs)
 

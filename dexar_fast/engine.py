@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from dexar_fast import ops
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, truncate, with_answer, without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
+from dexar_fast.operands import Keys, LayerScores, placed, run_of
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
 from dexar_fast.tail import Tails
@@ -42,7 +42,7 @@ class Plan:
     layers: list[int]  # which of the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    score: Callable[..., ops.LayerScores]  # ops.attribute_layer with its knobs filled in
+    score: Callable[..., LayerScores]  # ops.attribute_layer with its knobs filled in
     backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
@@ -105,7 +105,7 @@ class Pass(Watcher):
         self._model = model
         self._prompt = prompt
         self._plan = plan
-        self._visual = ops.run_of(plan.visual)
+        self._visual = run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
         self._tails = Tails.of(prompt.decoder, plan.layers, plan.backend)
@@ -117,10 +117,10 @@ class Pass(Watcher):
         self._unchecked: list[nn.Module] = []
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
-        self._keys: ops.Keys
+        self._keys: Keys
         # by the id of a mask, which layers share; the mask is held so that its id stays its own
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, ops.Keys]] = {}
+        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, Keys]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     @contextmanager
@@ -212,19 +212,19 @@ class Pass(Watcher):
         torch.set_grad_enabled(True)
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
 
-    def _keys_under(self, mask: Tensor | None, value: Tensor) -> ops.Keys:
+    def _keys_under(self, mask: Tensor | None, value: Tensor) -> Keys:
         known, keys = (id(mask), value.device), value.shape[2]
         if known not in self._known_keys:
             with stage("masks"):
                 seen = attendable(mask, len(self._targets), keys, value.device)
                 visual, text = self._positions(value.device)
-                self._known_keys[known] = mask, ops.Keys(visual, text[: self._text.searchsorted(keys)], seen)
+                self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
         return self._known_keys[known][1]
 
     def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
         """Of the visual keys and of the whole sequence's text keys; a device is sent them once."""
         if device not in self._placed:
-            self._placed[device] = ops.placed(self._visual, device), torch.from_numpy(self._text).to(device)
+            self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
         return self._placed[device]
 
     def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:

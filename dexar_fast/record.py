@@ -13,7 +13,7 @@ from torch import Tensor
 from dexar_fast import prompting, result
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.ops import total_range
+from dexar_fast.operands import total_range
 from dexar_fast.result import Chunk, Frame
 from dexar_fast.shards import Folder, Shards
 from dexar_fast.stages import stage

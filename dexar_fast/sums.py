@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import ModelError
-from dexar_fast.ops import LayerScores, MapSums, total_range
+from dexar_fast.operands import LayerScores, MapSums, total_range
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from pairwise import pairwise
 from torch import Tensor
 
-from dexar_fast import ops, reference
+from dexar_fast import operands, reference
 from dexar_fast.cpp import Scored, empty_scores
 
 AXES: dict[str, list[Any]] = {
@@ -51,11 +51,11 @@ class Problem:
     visual: Tensor  # [N] int64
     text: Tensor  # [M] int64
     attendable: Tensor  # [T, S] bool
-    attention: ops.Attention | None = None
+    attention: operands.Attention | None = None
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        sight = ops.Keys.of(self.visual, self.text, self.attendable).sight
+        sight = operands.Keys.of(self.visual, self.text, self.attendable).sight
         keys = sight.visual, sight.text, sight.first, sight.last, sight.mask
         given = self.u, self.value, *keys, *self.before
         return given if self.attention is None else (*given, *vars(self.attention).values())
@@ -131,12 +131,12 @@ def problem(case: dict[str, Any], seed: int = 0) -> Problem:
     return Problem(lay(u), lay(value), visual, text, attendable, attention)
 
 
-def _attention(query: Tensor, key: Tensor, attendable: Tensor) -> ops.Attention:
+def _attention(query: Tensor, key: Tensor, attendable: Tensor) -> operands.Attention:
     """With the sum of what the reference makes of the same numbers; -inf for a query that attends to no key."""
     scale = query.shape[-1] ** -0.5
     weights = reference.attention(query.double(), key.double(), torch.zeros(query.shape[:2]), scale)
     total = torch.where(attendable[:, None], weights, 0).sum(-1).log()
-    return ops.Attention(query, key, total.to(torch.promote_types(query.dtype, torch.float32)), scale)
+    return operands.Attention(query, key, total.to(torch.promote_types(query.dtype, torch.float32)), scale)
 
 
 def _values(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import zoo
 
-from dexar_fast import BackendError, Explainer, InputError, backends, cpp, ops
+from dexar_fast import BackendError, Explainer, InputError, backends, cpp, operands, ops
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")
@@ -104,10 +104,10 @@ def test_a_backend_that_cannot_run_is_refused(name: str, knobs: dict[str, Any], 
 
 
 def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
-    keys = ops.Keys.of(torch.arange(2), torch.arange(2, 5), torch.ones(3, 5, dtype=torch.bool))
+    keys = operands.Keys.of(torch.arange(2), torch.arange(2, 5), torch.ones(3, 5, dtype=torch.bool))
     u, value = torch.ones(3, 2, 4), torch.ones(2, 5, 4)
     with pytest.raises(BackendError, match="head_score='max'"):
-        ops.attribute_layer(u, value, keys, ops.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
+        ops.attribute_layer(u, value, keys, operands.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
 
 
 def test_an_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from kernel_cases import CASES, MAPS, NAMES, Guarded, Problem, check, check_scores, equal, name, problem, run
 from torch.utils.flop_counter import FlopCounterMode
 
-from dexar_fast import _C, InputError, cpp, cpu, operators, ops
+from dexar_fast import _C, InputError, cpp, cpu, eager, operands, operators, ops
 from dexar_fast.cpp import empty_scores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ def test_equals_the_reference(case: dict[str, Any]) -> None:
 
 def by_layer(given: Problem, backend: str) -> dict[str, torch.Tensor]:
     """Scores and maps by the operation."""
-    keys, sums = ops.Keys.of(given.visual, given.text, given.attendable), ops.MapSums(*given.before)
+    keys, sums = operands.Keys.of(given.visual, given.text, given.attendable), operands.MapSums(*given.before)
     scores = ops.attribute_layer(given.u, given.value, keys, sums, attention=given.attention, backend=backend)
     return vars(scores) | vars(sums)
 
@@ -72,7 +72,7 @@ def test_attention_reaches_the_kernels() -> None:
     given = problem(SMALL | {"attended": True})
     for backend in ("torch", "cpp"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ops, "SCORE_BYTES_ON_CPU", 1000)
+            patch.setattr(eager, "SCORE_BYTES_ON_CPU", 1000)
             check_scores(by_layer(given, backend), given)
 
 

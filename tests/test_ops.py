@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dexar_fast import backends, ops, reference
-from dexar_fast.ops import Keys, MapSums
+from dexar_fast import backends, eager, ops, reference
+from dexar_fast.operands import Keys, MapSums
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DIM = 5
@@ -263,7 +263,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, knobs
     whole = attribute_layer(u, value, keys, with_range=True, **knobs)
     row = u.element_size() * u.shape[1] * keys.masked.widest
     for queries in (1, 3):
-        monkeypatch.setattr(ops, "SCORE_BYTES_ON_CPU", queries * row)
+        monkeypatch.setattr(eager, "SCORE_BYTES_ON_CPU", queries * row)
         parts = attribute_layer(u, value, keys, with_range=True, **knobs)
         for field in (*FIELDS, "text_winner", "range"):
             torch.testing.assert_close(getattr(parts, field), getattr(whole, field), rtol=1e-14, atol=0)
@@ -385,14 +385,14 @@ def test_rank_filter_by_hand() -> None:
 def test_an_outlier_does_not_pass_the_median() -> None:
     maps = torch.ones(1, 1, 25)
     maps[..., 12] = 1000
-    assert torch.equal(ops.filter_maps(maps, None, 5, (grid(0, 5, 5),)), torch.ones(1, 1, 25))
-    assert (ops.filter_maps(maps, None, 9, (grid(0, 5, 5),)) == 1000).sum() == 9
+    assert torch.equal(eager.filter_maps(maps, None, 5, (grid(0, 5, 5),)), torch.ones(1, 1, 25))
+    assert (eager.filter_maps(maps, None, 9, (grid(0, 5, 5),)) == 1000).sum() == 9
 
 
 def test_the_filter_works_through_many_queries() -> None:
-    maps = draw(2, 2 * ops.FILTER_BLOCK + 3, 12).abs()
+    maps = draw(2, 2 * eager.FILTER_BLOCK + 3, 12).abs()
     wanted = reference.rank_filter(maps.unflatten(-1, (3, 4)), 5).flatten(-2)
-    assert torch.equal(ops.filter_maps(maps, None, 5, (grid(0, 3, 4),)), wanted)
+    assert torch.equal(eager.filter_maps(maps, None, 5, (grid(0, 3, 4),)), wanted)
 
 
 def test_the_gain_keeps_a_flat_map_as_strong_as_it_was() -> None:

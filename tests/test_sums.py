@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dexar_fast.ops import LayerScores
+from dexar_fast.operands import LayerScores
 from dexar_fast.sums import LayerSums
 
 

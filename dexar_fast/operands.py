@@ -1,0 +1,137 @@
+"""What the operations on one layer take and give: keys, attention, scores, and sums over layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The keys of a chunk as the fused kernels take them (`operators.head_score`)."""
+
+    visual: Tensor  # [N] int32 positions
+    text: Tensor  # [M] int32 positions
+    first: Tensor  # [C] int32
+    last: Tensor  # [C] int32
+    mask: Tensor | None  # [C, S] bool; None where each query attends to all keys from first to last
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The keys of a chunk as the torch backend takes them; a mask of None means all are attendable."""
+
+    visual: Tensor | slice  # [N]
+    text: Tensor  # [M]
+    visual_mask: Tensor | None  # [C, N] bool
+    text_mask: Tensor | None  # [C, M] bool
+
+    @property
+    def widest(self) -> int:
+        """The larger of N and M."""
+        run = self.visual
+        return max(run.stop - run.start if isinstance(run, slice) else len(run), len(self.text))
+
+    def of_queries(self, rows: slice) -> Masked:
+        """The same keys for some of the queries."""
+        of_visual, of_text = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
+        return Masked(self.visual, self.text, of_visual, of_text)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that the C queries of a chunk score: N visual, M text."""
+
+    visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
+    text: Tensor  # [M] positions
+    attendable: Tensor  # [C, S] bool
+
+    @classmethod
+    def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
+        """From positions [N], [M] in ascending order on the CPU and what each query may read, [C, S] bool."""
+        device = attendable.device
+        return cls(placed(run_of(visual), device), text.to(device), attendable)
+
+    @cached_property
+    def masked(self) -> Masked:
+        """Without a mask where it would hide nothing."""
+        masks = self.attendable[:, self.visual], self.attendable[:, self.text]
+        of_visual, of_text = (None if surely(mask) else mask for mask in masks)
+        return Masked(self.visual, self.text, of_visual, of_text)
+
+    @cached_property
+    def sight(self) -> Sight:
+        """As lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
+        seen, keys = self.attendable, self.attendable.shape[1]
+        position = torch.arange(keys, dtype=torch.int32, device=seen.device)
+        first = torch.where(seen, position, keys).amin(1).int()
+        last = torch.where(seen, position, -1).amax(1).int()
+        runs = (last - first + 1 == seen.sum(1)).logical_or(last < 0)
+        return Sight(position[self.visual], self.text.int(), first, last, None if surely(runs) else seen)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention keeps of its probabilities A = exp(scale <q, k> - L) for C queries."""
+
+    query: Tensor  # [C, H, D]
+    key: Tensor  # [H_kv, S, D]
+    log_sum_exp: Tensor  # [C, H] L
+    scale: float
+
+    def of_queries(self, rows: slice) -> Attention:
+        """The same for some of the queries."""
+        return Attention(self.query[rows], self.key, self.log_sum_exp[rows], self.scale)
+
+
+@dataclass(frozen=True)
+class MapSums:
+    """What layers add their maps to, dense, float32 or better."""
+
+    token_map: Tensor  # [C, N] sum of E
+    unfiltered_map: Tensor  # [C, N] sum of U
+
+    @classmethod
+    def zeros(cls, u: Tensor, visual: int) -> MapSums:
+        """For layers whose u [C, H, D] is of this dtype and on this device, over N visual keys."""
+        dtype = torch.promote_types(u.dtype, torch.float32)
+        return cls(*(u.new_zeros((len(u), visual), dtype=dtype) for _ in range(2)))
+
+    def of_queries(self, rows: slice) -> MapSums:
+        """The same memory, of some of the queries."""
+        return MapSums(self.token_map[rows], self.unfiltered_map[rows])
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """What one layer says about a chunk of C tokens beside its maps; float32 or better."""
+
+    visual_score: Tensor  # [C, H]
+    text_score: Tensor  # [C, H]
+    text_winner: Tensor  # [C, H] position of the text key with the largest gradient; -1 where none is positive
+    range: Tensor | None  # [2] smallest and largest G over the visual keys, where asked for
+
+
+def total_range(ranges: list[Tensor]) -> Tensor:
+    """[2] smallest and largest of several [2]."""
+    lowest, highest = torch.stack(ranges).unbind(1)
+    return torch.stack([lowest.min(), highest.max()])
+
+
+def run_of(positions: Tensor) -> Tensor | slice:
+    """Ascending positions on the CPU; as a slice where they are consecutive."""
+    first, last = (int(positions[0]), int(positions[-1])) if len(positions) else (0, -1)
+    return slice(first, last + 1) if last + 1 - first == len(positions) else positions
+
+
+def placed(positions: Tensor | slice, device: torch.device) -> Tensor | slice:
+    """What `run_of` returned, for tensors on a device."""
+    return positions if isinstance(positions, slice) else positions.to(device)
+
+
+def surely(facts: Tensor) -> bool:
+    """Whether all of them are true. A GPU is not asked: inside a layer it would have to be waited for."""
+    return facts.device.type == "cpu" and bool(facts.all())
