@@ -102,7 +102,11 @@ def _offset_of(module: nn.Module, eps: float, centred: bool) -> float | None:
     if centred:
         probe[1::2] = -1
         probe -= probe.mean()
-    scale = module.forward(probe[None])[0] * (probe.square().mean() + eps).sqrt() / probe
+    try:
+        normed = module.forward(probe[None])
+    except (TypeError, RuntimeError):  # it wants more than one tensor
+        return None
+    scale = normed[0] * (probe.square().mean() + eps).sqrt() / probe
     offsets = [offset for offset in (0.0, 1.0) if (scale - weight - offset).abs().max() < 0.01]
     return offsets[0] if offsets else None
 

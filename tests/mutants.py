@@ -62,7 +62,10 @@ CPP = [
     Mutation(TILE, "if (first_[i] > all_from_) all_from_ = first_[i];", ""),
     Mutation(TILE, "if (last_[i] < all_to_) all_to_ = last_[i];", ""),
     Mutation(TILE, " + position]) seen[i] = 0;", " + position]) seen[i] = -1;"),
-    Mutation(TILE, "take<kVisual>(seen ? g : Vec{}, seen", "take<kVisual>(g, seen"),
+    Mutation(TILE, "g = seen ? g : Vec{};", ""),
+    Mutation(TILE, "vector(scores.largest + at) = largest;", ""),
+    Mutation(TILE, "vector(scores.smallest + at) = smallest;", ""),
+    Mutation(TILE, "(scores.winner + at) = winner;", "(scores.winner + at);"),
     Mutation(TILE, "smallest = seen & (", "smallest = ("),
     # NaN, zeros and ties
     Mutation(TILE, "product[i][v] <= 0 ? Vec{} : product[i][v]", "product[i][v]"),

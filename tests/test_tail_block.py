@@ -253,7 +253,7 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
 
 
 def test_modules_of_another_kind_are_not_taken() -> None:
-    """A norm whose class is unknown, one that scales in its own way, and a lens that does more than norm."""
+    """A norm whose class is unknown, some that scale in their own way, and a lens that does more than norm."""
 
     class Scale(nn.Identity):
         eps = 1e-5
@@ -262,12 +262,17 @@ def test_modules_of_another_kind_are_not_taken() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
+    class AdaptiveRMSNorm(Gemma2RMSNorm):
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            return condition * super().forward(x)
+
     layer, norm, head = Layer(KINDS["llama"]), nn.RMSNorm(60, eps=EPS), nn.Linear(60, VOCABULARY)
     assert block_of(layer, layer.self_attn) is not None
     layer.post_attention_layernorm = Scale()
     assert block_of(layer, layer.self_attn) is None
-    layer.post_attention_layernorm = DoubleRMSNorm(60, eps=EPS)
-    assert block_of(layer, layer.self_attn) is None
+    for norm_of_another_kind in (DoubleRMSNorm, AdaptiveRMSNorm):
+        layer.post_attention_layernorm = norm_of_another_kind(60, eps=EPS)
+        assert block_of(layer, layer.self_attn) is None
     lens = lens_of(norm, head)
     assert head_of(lens) is not None
     assert head_of(replace(lens, before=[*lens.before, Step(torch.mul, (Slot(1), 2.0), {}, 3)])) is None

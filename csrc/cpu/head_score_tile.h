@@ -110,7 +110,7 @@ class BlockScorer {
     const int32_t* positions;
   };
 
-  // The queries from lane `start` on.
+  // Updates the scores of the queries from lane `start` on.
   template <bool kVisual, int kVectors>
   void score_tile(const Tile& tile, int64_t start, Scores<T>& scores) {
     constexpr int kKeys = Product::keys_at_once(kVectors);
@@ -119,33 +119,30 @@ class BlockScorer {
       gradient_.multiply(start, k, product);
       if (kAttended) logit_.multiply(start, k, logit);
       const int64_t keys = tile.size - k < kKeys ? tile.size - k : kKeys;
-      for (int64_t i = 0; i < keys; ++i) {
-        const int32_t position = tile.positions[k + i];
-        const bool hidden = p_.mask || position < all_from_ || position > all_to_;
-        for (int64_t v = 0; v < kVectors; ++v) {
-          const int64_t at = start + v * kLanes;
+      for (int64_t v = 0; v < kVectors; ++v) {
+        const int64_t at = start + v * kLanes;
+        Vec largest = vector(scores.largest + at), smallest = vector(scores.smallest + at);
+        Int winner = *reinterpret_cast<Int*>(scores.winner + at);
+        for (int64_t i = 0; i < keys; ++i) {
+          const int32_t position = tile.positions[k + i];
+          const bool hidden = p_.mask || position < all_from_ || position > all_to_;
           const Int seen = hidden ? attends(position, at) : Int{} - 1;
           Vec g = product[i][v] <= 0 ? Vec{} : product[i][v];  // NaN stays
           if (kAttended) g *= exponential<T>(logit[i][v] * T(p_.scale) - vector(log_sum_exp_ + at));
-          take<kVisual>(seen ? g : Vec{}, seen, position, tile.key + k + i, at, scores);
+          g = seen ? g : Vec{};
+          const Int better = (g > largest) | (g != g);
+          largest = better ? g : largest;
+          if (kVisual) {
+            vector(gradients_ + (tile.key + k + i) * b_.width + at) = g;
+            smallest = seen & ((g < smallest) | (g != g)) ? g : smallest;
+          } else {
+            winner = better ? Int{} + position : winner;
+          }
         }
+        vector(scores.largest + at) = largest;
+        vector(scores.smallest + at) = smallest;
+        *reinterpret_cast<Int*>(scores.winner + at) = winner;
       }
-    }
-  }
-
-  // Updates the scores of the queries from lane `at` on with their G of one key.
-  template <bool kVisual>
-  void take(Vec g, Int seen, int32_t position, int64_t key, int64_t at, Scores<T>& scores) {
-    Vec& largest = vector(scores.largest + at);
-    const Int better = (g > largest) | (g != g);
-    largest = better ? g : largest;
-    if (kVisual) {
-      vector(gradients_ + key * b_.width + at) = g;
-      Vec& smallest = vector(scores.smallest + at);
-      smallest = seen & ((g < smallest) | (g != g)) ? g : smallest;
-    } else {
-      Int& winner = *reinterpret_cast<Int*>(scores.winner + at);
-      winner = better ? Int{} + position : winner;
     }
   }
 
