@@ -13,7 +13,7 @@ from capture import Forward, chunks_run_by
 from test_explain_many import assert_same
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dexar_fast import Explainer, ops
+from dexar_fast import Explainer, operands
 from dexar_fast.sums import LayerSums
 
 TARGETS = [20, 31, 44, 17, 25, 60]
@@ -39,7 +39,7 @@ class Waits(TorchDispatchMode):
 def as_on_a_gpu() -> Iterator[None]:
     """Masks are not asked whether they hide anything; places of keys are copied before the chunk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "surely", lambda facts: False)
+        patch.setattr(operands, "surely", lambda facts: False)
         yield
 
 
