@@ -25,13 +25,16 @@ class Decoder:
     attentions: list[nn.Module]
     lens: LogitLens
     causal: bool  # no token of the prompt that was traced could read one behind it
+    places: dict[str, nn.Module]  # every module of these by its name in the model
     differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
 
     def is_of(self, model: nn.Module) -> bool:
-        """Whether the model still holds every module of it: users may replace a head or a layer."""
-        held = set(model.modules())
-        return held.issuperset([*self.layers, *self.attentions, *self.lens.modules])
+        """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
+        try:
+            return all(model.get_submodule(name) is module for name, module in self.places.items())
+        except AttributeError:
+            return False
 
 
 class PromptWatcher(Watcher):
@@ -143,7 +146,10 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         lens = self._lens.finish(output.logits)
-        self.decoder = Decoder(_layers_of(model, self._attended), self._attended, lens, self._causal)
+        layers = _layers_of(model, self._attended)
+        held = {id(module) for module in [*layers, *self._attended, *lens.modules]}
+        places = {name: module for name, module in model.named_modules() if id(module) in held}
+        self.decoder = Decoder(layers, self._attended, lens, self._causal, places)
 
 
 def hidden_states(output: Any) -> Any:

@@ -113,7 +113,11 @@ def _ours(model: Any) -> list[Attribute]:
     configs = {id(c): c for module in modules if (c := vars(module).get("config")) is not None}.values()
     experts = "_experts_implementation_internal"  # generate() has another one while it decodes, and sets it back
     return [
-        *((config, experts, getattr(config, experts)) for config in configs if experts in vars(config)),
+        *(
+            (config, experts, getattr(config, experts))
+            for config in configs
+            if experts in getattr(config, "__dict__", ())
+        ),
         *((module, "training", False) for module in modules if module.training),
         *((module, "_compiled_call_impl", None) for module in compiled),
         *((module, "forward", module._orig_mod.__call__) for module in wrappers),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,12 +63,13 @@ class Tails:
         self._seen: dict[str, Tensor] = {}
         everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
         of_lens = behaviour(lens.modules)
+        head = cache(lambda: head_of(lens))
         for index, layer, attention in layers:
             modules = below(layer)
             self._found[index] = behaviour(modules) + of_lens
             hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
             if not may_change(everywhere + hooks):
-                self._take(index, self._known(index) or parts_of(layer, attention, lens))
+                self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
     def _known(self, index: int) -> Parts | None:
         """A layer's tail that has agreed with autograd while the layer was as it is."""
@@ -77,7 +79,7 @@ class Tails:
     def _take(self, index: int, parts: Parts | None) -> None:
         if parts is not None:
             block, head = parts
-            if block.o_proj.weight.device == head.output.weight.device:
+            if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
                 self._parts[index] = parts
 
     def trusts(self, index: int) -> bool:
@@ -133,11 +135,15 @@ class Tails:
         return expected
 
 
-def parts_of(layer: nn.Module, attention: nn.Module, lens: LogitLens) -> Parts | None:
-    """What a layer and the lens look like; None where either is unknown."""
-    block = block_of(layer, attention)
-    head = None if block is None else head_of(lens)
+def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Parts | None:
+    """Both, where both are known."""
+    head = None if block is None else head_of_lens()
     return None if block is None or head is None else (block, head)
+
+
+def devices_of(modules: list[nn.Module]) -> set[torch.device]:
+    """Where their own weights are."""
+    return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
 
 
 def below(module: nn.Module) -> list[nn.Module]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from dexar_fast import vjp
 from dexar_fast.lens import LogitLens
@@ -39,6 +40,7 @@ ACTIVATIONS = {  # by class
     "QuickGELUActivation": "quick_gelu",
 }
 EPS = ("variance_epsilon", "eps")
+ROUNDING = 0.1  # more than that of bfloat16 at 3, less than from one kind of scale to another
 
 
 def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
@@ -47,7 +49,7 @@ def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
     o_proj = _child(attention, *OUTPUT)
     if layout is None or not is_plain(o_proj):
         return None
-    norms = {name: norm_of(layer._modules[name]) for name in layout if name}
+    norms = {name: norm_of(layer._modules[name], o_proj.out_features) for name in layout if name}
     if None in norms.values():
         return None
     behind_attention, before_mlp, behind_mlp = (norms.get(name or "") for name in layout)
@@ -73,12 +75,13 @@ def head_of(lens: LogitLens) -> Head | None:
     """What a lens looks like, likewise."""
     if len(lens.before) != 1 or not is_plain(lens.head):
         return None
-    norm = norm_of(lens.before[0].function)
-    return None if norm is None else Head(norm, lens.head, lens.slope if lens.after else None)  # type: ignore[arg-type]
+    head: Any = lens.head
+    norm = norm_of(lens.before[0].function, head.in_features)
+    return None if norm is None else Head(norm, head, lens.slope if lens.after else None)
 
 
-def norm_of(module: Any) -> Norm | None:
-    """An RMSNorm or a LayerNorm, by the name of its class."""
+def norm_of(module: Any, width: int) -> Norm | None:
+    """An RMSNorm or a LayerNorm of d = width features, by the name of its class."""
     name = type(module).__name__
     if "RMSNorm" not in name and "LayerNorm" not in name:
         return None
@@ -86,29 +89,42 @@ def norm_of(module: Any) -> Norm | None:
     if eps is None:
         return None
     centred = "RMSNorm" not in name
-    offset = _offset_of(module, eps, centred)
+    offset = _offset_of(module, eps, centred, width)
     return None if offset is None else Norm(module, eps, centred, offset)
 
 
 @torch.no_grad()
-def _offset_of(module: nn.Module, eps: float, centred: bool) -> float | None:
-    """What a norm adds to its weight: 0 or, as Gemma's, 1; read off its output for a vector that it only scales."""
-    weight: Any = getattr(module, "weight", None)
-    if weight is None or isinstance(module, nn.LayerNorm | nn.RMSNorm):  # torch's add a bias to their output
-        return 0.0
-    if weight.is_meta or weight.ndim != 1:
+def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> float | None:
+    """What a norm adds to its weight [d] before it scales by it: 0 or, as Gemma's, 1; None if it does anything else.
+
+    Seen with weights of our own from -2 to 2: the module's may be those for which something else comes to the same.
+    """
+    own = dict(module.named_parameters())
+    if own.keys() - {"weight", "bias"} or any(x.is_meta or x.shape != (width,) for x in own.values()):
         return None
-    probe = torch.ones_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    if type(module) in (nn.LayerNorm, nn.RMSNorm):
+        return 0.0
+    scale, zeros = torch.linspace(-2, 2, width), torch.zeros(width)
+    drawn = {name: (scale if name == "weight" else zeros).to(x) for name, x in own.items()}
+    weight = drawn.get("weight", torch.ones(width))
+    probe = _probe(width, centred).to(weight)
+    try:
+        found = functional_call(module, drawn, (probe[None, None],))[0, 0].float()
+    except Exception:  # its forward wants something else: whatever it says of one tensor
+        return None
+    normed = probe.float() * (probe.float().square().mean() + eps).rsqrt()
+    offsets = (0.0, 1.0) if "weight" in own else (0.0,)
+    exact = (o for o in offsets if (found - normed * (weight.float() + o)).abs().max() < ROUNDING)
+    return next(exact, None)
+
+
+def _probe(width: int, centred: bool) -> Tensor:
+    """[d] numbers that a norm has only to scale."""
+    probe = torch.ones(width)
     if centred:
         probe[1::2] = -1
         probe -= probe.mean()
-    try:
-        normed = module.forward(probe[None])
-    except (TypeError, RuntimeError):  # it wants more than one tensor
-        return None
-    scale = normed[0] * (probe.square().mean() + eps).sqrt() / probe
-    offsets = [offset for offset in (0.0, 1.0) if (scale - weight - offset).abs().max() < 0.01]
-    return offsets[0] if offsets else None
+    return probe
 
 
 def is_plain(module: Any) -> bool:

@@ -361,7 +361,7 @@ TEXT_MODELS = {  # and whether their tails are taken
     "phi3": False,  # gate and up in one
     "glm": False,  # likewise
     "gpt_neox": False,  # parallel, two norms
-    "nemotron": False,  # a LayerNorm with 1 added to its weight
+    "nemotron": True,  # a LayerNorm with 1 added to its weight
 }
 KNOBS: dict[str, dict[str, Any]] = {
     "granite": {"residual_multiplier": 0.4, "logits_scaling": 3.0},
