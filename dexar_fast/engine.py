@@ -24,8 +24,9 @@ from torch.autograd.graph import get_gradient_edge
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, truncate, with_answer, without_logits
+from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, with_answer, without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
+from dexar_fast.model_cache import to_forward, truncate
 from dexar_fast.operands import Keys, LayerScores, placed, run_of
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
@@ -147,7 +148,8 @@ class Pass(Watcher):
         return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
 
     def _step(self, ids: Tensor, cache: Any) -> None:
-        self._model(input_ids=ids, past_key_values=cache, use_cache=True, **without_logits(self._model))
+        passed = to_forward(self._model, cache) | without_logits(self._model)
+        self._model(input_ids=ids, use_cache=True, **passed)
 
     def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
-from dexar_fast.errors import DexarError, InputError, ModelError, NumericalError
+from dexar_fast.errors import DexarError, InputError, NumericalError
 from dexar_fast.loading import check_length, context, reason
 from dexar_fast.memory import is_out_of_memory
+from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
 from dexar_fast.settings import positive
 from dexar_fast.stages import stage
 
@@ -50,11 +51,19 @@ Follow = Callable[[int, Prompt], None]
 
 
 class Start:
-    """How a prompt begins: here each by itself, in a cache that keeps every key."""
+    """How a prompt begins: here each by itself, in a cache of its own.
+
+    Raises:
+        ModelError: a model whose cache keeps more than keys and values.
+    """
+
+    def __init__(self, config: Any) -> None:
+        check_cache(config)
+        self._config = config
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The cache, and the inputs to pass beside it."""
-        return DynamicCache(), dict(inputs)
+        return whole_cache(self._config), dict(inputs)
 
     def ran(self, cache: Any) -> None:
         """The prompt has run into the cache."""
@@ -84,9 +93,9 @@ def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | N
 def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
     """One forward over what the cache does not hold of a prompt."""
     if cache.get_seq_length() == 0:
-        model(**left, past_key_values=cache, use_cache=True, **without_logits(model, with_logits))
+        model(**left, **to_forward(model, cache), use_cache=True, **without_logits(model, with_logits))
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt
-        model.generate(**left, **_one_forward(model), past_key_values=cache)
+        model.generate(**left, **_one_forward(model), **to_generate(cache))
 
 
 def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
@@ -150,7 +159,7 @@ def generate(
     length = inputs["input_ids"].shape[1]
     limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
     arguments = left | dict(generate_kwargs) | limit
-    arguments |= {"past_key_values": cache, **_over(generate_kwargs.get("generation_config"))}
+    arguments |= to_generate(cache) | _over(generate_kwargs.get("generation_config"))
     ends = _end_ids(model, generate_kwargs)
     if follow is not None:
         own = generate_kwargs.get("streamer")
@@ -292,23 +301,6 @@ def _prompt(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Pro
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     assert found is not None  # a forward has run: it found the decoder or raised
     return Prompt(cache, found, watching)
-
-
-def truncate(cache: Any, length: int) -> None:
-    """Drops every key from position `length` on; raises ModelError for layers that keep a state instead of keys."""
-    if hasattr(cache, "truncate"):
-        return cache.truncate(length)
-    check_rolls_back(cache)
-    for layer in cache.layers:
-        if layer.is_initialized:
-            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
-
-
-def check_rolls_back(cache: Any) -> None:
-    """Raises ModelError for layers that keep a state instead of keys."""
-    for layer in cache.layers:
-        if not hasattr(layer, "keys"):
-            raise ModelError(f"the cache holds a {type(layer).__name__}: recurrent layers cannot be rolled back")
 
 
 def without_logits(model: Any, but_last: bool = False) -> dict[str, Any]:

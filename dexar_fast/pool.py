@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from dexar_fast import ops
 from dexar_fast._C import KvCache, Row
 from dexar_fast.errors import CacheError, InputError
+from dexar_fast.model_cache import to_forward, whole_cache
 from dexar_fast.session import borrowed
 
 BLOCK_SIZE = 16
@@ -98,12 +98,13 @@ def bytes_per_token(model: Any) -> int:
 
     Widths of heads differ between layers in some, others share the keys of one layer among several.
     """
-    cache = DynamicCache()
+    cache = whole_cache(model.config)
     layers: list[Any] = cache.layers
     token = torch.zeros(1, 1, dtype=torch.long, device=None if model.device.type == "meta" else model.device)
     with borrowed(model):
-        model.get_decoder()(input_ids=token, past_key_values=cache, use_cache=True)
-    return sum(states.nbytes for layer in layers if layer.is_initialized for states in (layer.keys, layer.values))
+        decoder = model.get_decoder()
+        decoder(input_ids=token, use_cache=True, **to_forward(decoder, cache))
+    return sum(states.nbytes for layer in layers for states in (layer.keys, layer.values) if states is not None)
 
 
 def _kind(states: Tensor) -> tuple[int, int, torch.dtype, torch.device]:

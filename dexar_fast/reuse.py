@@ -92,6 +92,7 @@ class Pooled(Start):
     """A prompt over a pool: begins with what is known of it, makes the rest known."""
 
     def __init__(self, pool: KVPool, model: Any, inputs: Mapping[str, Any], reserve: int) -> None:
+        super().__init__(model.config)
         self._pool = pool
         self._model = model
         self._keys = position_keys(model.config, inputs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache
 
 from dexar_fast.cache_layer import CountingLayer
-from dexar_fast.generation import check_rolls_back
+from dexar_fast.model_cache import check_rolls_back
 
 
 class RewoundCache(Cache):

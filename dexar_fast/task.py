@@ -160,7 +160,7 @@ class Task:
 
     def _start(self) -> generation.Start:
         if self._pool is None:
-            return generation.Start()
+            return generation.Start(self._model.config)
         from dexar_fast.reuse import Pooled
 
         targets = self._question.targets

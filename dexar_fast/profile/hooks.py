@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from dexar_fast.model_cache import cache_in
 from dexar_fast.stages import Recorder, stage
 
 FEATURES = ("get_image_features", "get_video_features")
@@ -21,7 +22,7 @@ def inner_stages(model: Any, recorder: Recorder) -> Iterator[None]:
     def forward(kwargs: dict[str, Any]) -> str | None:
         if recorder.open[-1:] != ["generation"]:
             return None
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         return "decode" if cache is not None and cache.get_seq_length() else "prefill"
 
     with ExitStack() as stack:

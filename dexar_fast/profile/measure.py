@@ -14,6 +14,7 @@ import transformers
 from dexar_fast import __version__
 from dexar_fast.explanation import Explanation
 from dexar_fast.fields import ARRAYS
+from dexar_fast.model_cache import cache_in
 from dexar_fast.profile.counting import Counter
 from dexar_fast.profile.hooks import inner_stages
 from dexar_fast.profile.limits import Limits, limits, timed
@@ -74,7 +75,7 @@ def _counted(work: Workload) -> tuple[Counter, int]:
     caches: list[Any] = []
 
     def keep(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        caches[:] = [kwargs["past_key_values"]]
+        caches[:] = [cache_in(kwargs)]
 
     handle = work.model.register_forward_hook(keep, with_kwargs=True)
     try:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
 
 from dexar_fast import loading, prompting
 from dexar_fast.errors import InputError, ModelError
@@ -18,6 +17,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import visual_positions
 from dexar_fast.images import load_images
 from dexar_fast.loading import unwrapped
+from dexar_fast.model_cache import to_generate, whole_cache
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.shapes import build
 
@@ -111,7 +111,7 @@ def _of_shape(
 
 
 def _generated(model: Any, inputs: Mapping[str, Any], length: dict[str, Any]) -> Tensor:
-    return model.generate(**inputs, past_key_values=DynamicCache(), **length)
+    return model.generate(**inputs, **to_generate(whole_cache(model.config)), **length)
 
 
 def _picture(side: int) -> Image.Image:
