@@ -32,6 +32,7 @@ from dexar_fast import Explainer
 from dexar_fast._C import KvCache
 from dexar_fast.cache import PoolCache
 from dexar_fast.fields import ARRAYS
+from dexar_fast.model_cache import to_forward
 from dexar_fast.pool import BLOCK_SIZE, Keys, KVPool
 from dexar_fast.profile.shapes import build
 
@@ -73,7 +74,7 @@ def step(model: Any, cache: Cache) -> Tensor:
     """One token behind what the cache holds; its logits."""
     token = torch.full((1, 1), 20)
     position = torch.tensor([[int(cache.get_seq_length())]])
-    return model(input_ids=token, position_ids=position, past_key_values=cache, use_cache=True).logits
+    return model(input_ids=token, position_ids=position, **to_forward(model, cache), use_cache=True).logits
 
 
 def steps(model: Any, tokens: int, rounds: int) -> Iterator[Group]:
@@ -110,7 +111,7 @@ def second_question(found: Subject, rounds: int) -> Group:
 
     @torch.no_grad()
     def prefill() -> None:
-        found.model(**shared, use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
+        found.model(**shared, use_cache=True, **to_forward(found.model, DynamicCache()), logits_to_keep=1)
 
     jobs = [
         Job("alone", "explain_inputs without a pool", lambda: alone.explain_inputs(next(asked), found.targets)),
@@ -213,7 +214,7 @@ def _empty(model: Any) -> dict[str, Cache]:
 
 @torch.no_grad()
 def _logits(found: Subject, cache: Cache) -> Iterator[Tensor]:
-    yield found.model(**found.inputs, past_key_values=cache, use_cache=True).logits[0, -1:]
+    yield found.model(**found.inputs, **to_forward(found.model, cache), use_cache=True).logits[0, -1:]
     for _ in range(3):
         yield step(found.model, cache)[0]
 

@@ -20,6 +20,7 @@ from bench.options import Options
 from bench.subjects import subject
 from bench.timing import Job
 from dexar_fast import Explainer
+from dexar_fast.model_cache import to_generate
 from dexar_fast.profile.shapes import build
 
 LAYERS = (4, 8)
@@ -48,7 +49,7 @@ def generated_answer(layers: int, tokens: int, rounds: int) -> Group:
     found = subject(build("llava-512", layers=layers), tokens)
     explainer = Explainer(found.model)
     jobs = [
-        Job("generate", "generate() with a dynamic cache", lambda: found.generate(past_key_values=DynamicCache())),
+        Job("generate", "generate() with a dynamic cache", lambda: found.generate(**to_generate(DynamicCache()))),
         Job(
             "explain",
             "Explainer.explain_inputs that generates the same tokens, then explains them",

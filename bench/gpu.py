@@ -29,6 +29,7 @@ from bench.subjects import Subject, subject
 from bench.timing import Job, timer_on
 from dexar_fast import Explainer
 from dexar_fast.fields import ARRAYS
+from dexar_fast.model_cache import to_generate
 from dexar_fast.profile.peak import peak
 from dexar_fast.profile.shapes import Built, build
 
@@ -92,7 +93,7 @@ def generated_answers(options: Options) -> Iterator[Group]:
 
 
 def _generate(found: Subject, dynamic: bool) -> None:
-    found.generate(**({"past_key_values": DynamicCache()} if dynamic else {"cache_implementation": "static"}))
+    found.generate(**(to_generate(DynamicCache()) if dynamic else {"cache_implementation": "static"}))
 
 
 def added_over_static(groups: Sequence[Group]) -> dict[str, float]:

@@ -34,6 +34,7 @@ from bench.options import Options
 from bench.subjects import subject
 from dexar_fast import Explainer, Explanation
 from dexar_fast.cache import PoolCache
+from dexar_fast.model_cache import to_generate
 from dexar_fast.pool import KVPool
 from dexar_fast.profile.shapes import Built, build
 from dexar_fast.stream import Piece
@@ -89,7 +90,7 @@ def generate(tokens: int) -> None:
     built = model()
     inputs = built.inputs_for()
     cache = PoolCache(KVPool(inputs["input_ids"].shape[1] + tokens + SPARE))
-    built.model.generate(**inputs, past_key_values=cache, streamer=EveryChunk(Marks()), **sampling(tokens))
+    built.model.generate(**inputs, **to_generate(cache), streamer=EveryChunk(Marks()), **sampling(tokens))
 
 
 def stream(tokens: int, out: str) -> None:

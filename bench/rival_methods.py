@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from bench.subjects import Subject
+from dexar_fast.model_cache import to_forward
 
 Arrays = dict[str, Tensor]
 EAGER, FUSED = "bench_eager", "bench_sdpa"
@@ -38,11 +39,11 @@ def cached(subject: Subject) -> Arrays:
     model, cache, rows = subject.model, DynamicCache(), []
     ids = torch.cat([subject.inputs["input_ids"][0], subject.targets])
     with torch.no_grad():
-        model(**_without_last(subject.inputs), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(**_without_last(subject.inputs), **to_forward(model, cache), use_cache=True, logits_to_keep=1)
     for t, target in enumerate(subject.targets):
         query = ids[None, subject.prompt - 1 + t, None]
         with recording(model, EAGER) as seen, torch.enable_grad():
-            model(input_ids=query, past_key_values=cache, use_cache=True)
+            model(input_ids=query, **to_forward(model, cache), use_cache=True)
         rows.append(_attention_gradients(model, seen, int(target)))
         for layer in cache.layers:
             layer.keys, layer.values = layer.keys.detach(), layer.values.detach()

@@ -32,6 +32,7 @@ from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job
 from dexar_fast import Explainer
+from dexar_fast.model_cache import to_generate
 from dexar_fast.profile.shapes import build
 
 LAYERS = 4
@@ -73,7 +74,7 @@ def generation(found: Subject, rounds: int) -> Group:
     tokens = len(found.targets)
     explainer = Explainer(found.model)
     jobs = [
-        Job("dynamic", "generate() with a dynamic cache", lambda: found.generate(past_key_values=DynamicCache())),
+        Job("dynamic", "generate() with a dynamic cache", lambda: found.generate(**to_generate(DynamicCache()))),
         Job(
             "static",
             "generate() with a static cache (which transformers compiles for on a GPU, not on a CPU)",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from dexar_fast.model_cache import to_forward
 from dexar_fast.profile import shapes
 
 FIRST_TARGET, LAST_TARGET = 10, 190  # ids of an answer: in every vocabulary, and no image's
@@ -46,7 +47,9 @@ class Subject:
     @torch.no_grad()
     def forward(self) -> None:
         """The floor: one plain forward of the P + T tokens, into a cache, for the last logits only."""
-        self.model(**self.whole(len(self.targets)), use_cache=True, past_key_values=DynamicCache(), logits_to_keep=1)
+        self.model(
+            **self.whole(len(self.targets)), use_cache=True, **to_forward(self.model, DynamicCache()), logits_to_keep=1
+        )
 
     def generate(self, **more: Any) -> Tensor:
         """As many tokens as the answer has, greedily; the model's own generate()."""

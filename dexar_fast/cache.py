@@ -14,7 +14,9 @@ from dexar_fast.pool import Keys, KVPool, Rows
 
 
 class PoolCache(Cache):
-    """For `model(past_key_values=PoolCache(pool))` and generate(): equal to a DynamicCache, for inference.
+    """For `model(cache=PoolCache(pool))` and generate(): equal to a DynamicCache, for inference.
+
+    Before transformers 5.24 the keyword is `past_key_values`.
 
     Every key is kept, those of sliding-window layers too: the mask makes the window. One sequence is a strided view of
     the pool [1, H_kv, S, D]; so are rows of a batch while they are evenly spaced, else they are gathered. The slots

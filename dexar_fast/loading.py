@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.geometry import visual_positions, visual_token_ids
+from dexar_fast.model_cache import NAMES as CACHE_NAMES
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
-OWN_INPUTS = ("past_key_values", "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions")
+OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions")
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 HUB_FILE = "config.json"  # of every model on the Hub: asked for to learn whether the Hub answers
 IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with

@@ -20,7 +20,7 @@ def pairwise(axes: dict[str, list[Any]]) -> list[dict[str, Any]]:
             case[axis] = max(axes[axis], key=lambda value: _covered(case, axis, value, missing))
         for pair in combinations(case.items(), 2):
             missing.pop(frozenset(pair), None)
-        cases.append(case)
+        cases.append({axis: case[axis] for axis in axes})  # a set has none: the order is that of the axes in every run
     return cases
 
 

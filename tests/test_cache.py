@@ -19,6 +19,7 @@ from dexar_fast._C import BudgetExhausted
 from dexar_fast.cache import PoolCache
 from dexar_fast.errors import CacheError, InputError
 from dexar_fast.geometry import visual_positions
+from dexar_fast.model_cache import to_forward, to_generate
 from dexar_fast.pool import KVPool
 from dexar_fast.reuse import begin, position_keys
 
@@ -43,16 +44,14 @@ def pool() -> KVPool:
 def generate(model: Any, inputs: zoo.Inputs, cache: Cache, **options: Any) -> tuple[Tensor, Tensor]:
     """The ids and the logits of six tokens."""
     options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False} | options
-    output = model.generate(
-        **inputs, past_key_values=cache, output_logits=True, return_dict_in_generate=True, **options
-    )
+    output = model.generate(**inputs, **to_generate(cache), output_logits=True, return_dict_in_generate=True, **options)
     return output.sequences, torch.stack(output.logits)
 
 
 @torch.no_grad()
 def logits(model: Any, cache: Cache, ids: Tensor) -> Tensor:
     """Of ids [B, Q] behind what the cache holds."""
-    return model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+    return model(input_ids=ids, **to_forward(model, cache), use_cache=True).logits
 
 
 def assert_equal(found: Any, expected: Any) -> None:

@@ -355,7 +355,13 @@ def test_an_error_of_the_users_streamer_passes(llava: Built) -> None:
 
 
 @pytest.mark.parametrize(
-    "inputs_like", [{"pixel_values": None}, {"past_key_values": object()}, {"input_ids": torch.tensor([[999, 190, 5]])}]
+    "inputs_like",
+    [
+        {"pixel_values": None},
+        {"past_key_values": object()},
+        {"cache": object()},
+        {"input_ids": torch.tensor([[999, 190, 5]])},
+    ],
 )
 def test_inputs_that_cannot_be_are_refused(llava: Built, inputs_like: dict[str, Any]) -> None:
     model, inputs = llava

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from dexar_fast import Explainer, Explanation, InputError, engine, pool
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.cache import PoolCache
+from dexar_fast.model_cache import to_forward, to_generate
 from dexar_fast.pool import KVPool
 
 BLOCK = 4
@@ -143,18 +144,18 @@ def test_a_cache_of_its_own_goes_on_after_a_fault(alone: Explainer, image: Image
     results = []
     with torch.no_grad():
         for cache in (DynamicCache(), PoolCache(shared)):
-            alone.model(input_ids=ids, past_key_values=cache)
+            alone.model(input_ids=ids, **to_forward(alone.model, cache))
             prepare, error = FAULTS[fault]
             with pytest.MonkeyPatch.context() as patched, pytest.raises(error):
                 options = prepare(alone.model, patched)
                 more = torch.cat([ids, ids[:, :1]], dim=1)
-                alone.model.generate(more, past_key_values=cache, do_sample=False, **options)
+                alone.model.generate(more, **to_generate(cache), do_sample=False, **options)
             if isinstance(cache, PoolCache):
                 cache.truncate(20)
             else:
                 for layer in cache.layers:
                     layer.keys, layer.values = layer.keys[:, :, :20], layer.values[:, :, :20]
-            results.append(alone.model(input_ids=ids.flip(1), past_key_values=cache).logits)
+            results.append(alone.model(input_ids=ids.flip(1), **to_forward(alone.model, cache)).logits)
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
     del cache
     assert_empty(shared)
@@ -246,12 +247,14 @@ def test_a_fork_is_right_while_its_parent_closes(alone: Explainer) -> None:
     with torch.no_grad():
         parent, plain = PoolCache(shared), DynamicCache()
         for cache in (parent, plain):
-            alone.model(input_ids=ids, past_key_values=cache)
+            alone.model(input_ids=ids, **to_forward(alone.model, cache))
         child = parent.fork()
         parent.reset()
         other = PoolCache(shared)
-        alone.model(input_ids=ids.flip(1), past_key_values=other)
-        logits = [alone.model(input_ids=ids[:, :3], past_key_values=cache).logits for cache in (child, plain)]
+        alone.model(input_ids=ids.flip(1), **to_forward(alone.model, other))
+        logits = [
+            alone.model(input_ids=ids[:, :3], **to_forward(alone.model, cache)).logits for cache in (child, plain)
+        ]
     torch.testing.assert_close(*logits, rtol=1e-6, atol=1e-6)
     child.reset()
     other.reset()

@@ -13,6 +13,8 @@ import zoo
 from scipy import ndimage
 from transformers import DynamicCache
 
+from dexar_fast.model_cache import to_forward
+
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 STEPS = 6
 
@@ -80,7 +82,7 @@ def test_oracle_gradient_is_a_finite_difference(family: str) -> None:
     full = reference.full_sequence(model, inputs, targets)
     cache = DynamicCache()
     with torch.no_grad():
-        model(**full, past_key_values=cache, use_cache=True)
+        model(**full, **to_forward(model, cache), use_cache=True)
     token, position = 1, inputs["input_ids"].shape[1]
     gradients = result["gradients"][token]
     checked = [(layer, head) for layer, head in itertools.product(range(len(gradients)), (0, 3))]
