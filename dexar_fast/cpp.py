@@ -6,6 +6,7 @@ float32 as elsewhere, but subnormal numbers count as 0.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from dexar_fast.errors import BackendError, InputError
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 # The tests run the last two in software, and VDPBF16PS on a CPU that hides it; no machine of ours has executed "amx".
 TRUSTED = INSTRUCTION_SETS[:3]
+ENVIRONMENT = "DEXAR_FAST_INSTRUCTIONS"  # holds a process to one of them
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
 
@@ -37,8 +39,16 @@ def obstacle() -> str | None:
 
 @cache
 def best_instruction_set() -> str:
-    """The fastest of INSTRUCTION_SETS that this CPU has; one outside TRUSTED only where it `agrees`."""
-    return next(name for name in reversed(instruction_sets()) if name in TRUSTED or agrees(name))
+    """The fastest of INSTRUCTION_SETS that this CPU has; one outside TRUSTED only where it `agrees`.
+
+    Or the one that the environment's DEXAR_FAST_INSTRUCTIONS names.
+    Raises:
+        BackendError: the environment asks for what this CPU has not.
+    """
+    asked, here = os.environ.get(ENVIRONMENT), instruction_sets()
+    if asked and asked not in here:
+        raise BackendError(f"the environment's {ENVIRONMENT} is {asked!r}: this machine offers {', '.join(here)}")
+    return asked or next(name for name in reversed(here) if name in TRUSTED or agrees(name))
 
 
 def instruction_sets() -> list[str]:

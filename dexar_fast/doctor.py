@@ -90,9 +90,12 @@ def _processor() -> list[Finding]:
 
 
 def _distrusted() -> str:
-    """What this CPU offers the extension, and fails at."""
-    faster = cpp.instruction_sets()[cpp.instruction_sets().index(cpp.best_instruction_set()) + 1 :]
-    return f"{' and '.join(faster)}: not used, its results differ from those of avx512" if faster else ""
+    """What this CPU offers the extension, and fails at, or is held from."""
+    best = cpp.best_instruction_set()
+    faster = cpp.instruction_sets()[cpp.instruction_sets().index(best) + 1 :]
+    held = os.environ.get(cpp.ENVIRONMENT) == best
+    reason = f"{cpp.ENVIRONMENT} is {best}" if held else "its results differ from those of avx512"
+    return f"{' and '.join(faster)}: not used, {reason}" if faster else ""
 
 
 def _compiler() -> Finding:

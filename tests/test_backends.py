@@ -11,7 +11,7 @@ import pytest
 import torch
 import zoo
 
-from dexar_fast import BackendError, Explainer, InputError, backends, cpp, operands, ops
+from dexar_fast import BackendError, Explainer, InputError, backends, cpp, doctor, operands, ops
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")
@@ -116,6 +116,28 @@ def test_an_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.Monk
         backends.plan()
     monkeypatch.setenv(backends.ENVIRONMENT, "")
     assert backends.plan() == backends.plan("auto")
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a process found out about its CPU."""
+    cpp.best_instruction_set.cache_clear()
+    yield
+    cpp.best_instruction_set.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_environment_holds_the_extension_to_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpp.ENVIRONMENT, "portable")
+    assert cpp.best_instruction_set() == "portable"
+    assert all("DEXAR_FAST_INSTRUCTIONS is portable" in doctor._distrusted() for _ in cpp.instruction_sets()[1:])
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_instructions_that_this_cpu_has_not_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cpp.ENVIRONMENT, "sse9")
+    with pytest.raises(BackendError, match="DEXAR_FAST_INSTRUCTIONS is 'sse9': this machine offers portable"):
+        cpp.best_instruction_set()
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
