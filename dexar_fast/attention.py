@@ -6,6 +6,8 @@ layer tail behind it can be differentiated on its own (method.md section 2). No 
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,13 +20,38 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from dexar_fast.errors import ModelError
 
 NAME = "dexar_fast"
+# Tensors that attention may be given beside what the model's own forward takes and passes on:
+POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # packed sequences are told by the mask, too
+APPLIED = frozenset({"position_bias"})  # which SDPA adds to its scores
+Kind = tuple[type, frozenset[str], str]  # of a call: who makes it, with which tensors of its own, the kind of mask
 SOFTCAP_BLOCK = 128  # query rows at a time: the scores of a soft-capped layer never take a full [S, S]
 
 
 class Watcher:
-    """What a thread installs in `watcher` to see its own forward passes, and no other thread's."""
+    """What a thread installs in `watcher` to see its own forward passes, and no other thread's.
+
+    Args:
+        met: takes the ways in which the model calls its attention.
+        inputs: the names of what is passed to the model's forward, which may pass it on.
+    """
 
     explicit_masks = False  # whether a causal mask must be spelt out where SDPA would leave it implicit
+
+    def __init__(self, model: nn.Module, met: set[Kind], inputs: Iterable[str]) -> None:
+        self.model = model
+        self.passed_on = POSITIONS.union(inspect.signature(model.forward).parameters, inputs)
+        self._met = met
+
+    def called(self, module: nn.Module, tensors: frozenset[str], mask: Any) -> None:
+        """Called before every attention with the names of its tensor keywords. Raises ModelError for unknown ones."""
+        own = tensors - self.passed_on
+        unknown = own - APPLIED
+        if unknown:
+            raise ModelError(
+                f"{type(module).__name__} gives its attention {' and '.join(sorted(unknown))} beside queries, keys and "
+                "values (sinks, sparse indices or the like), which dexar_fast does not apply: it is not supported"
+            )
+        self._met.add((type(module), own, mask_kind(mask)))
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """Called before every attention with its mask [1, 1, Q, S]; returns the mask to use."""
@@ -35,6 +62,25 @@ class Watcher:
         return output
 
 
+def tensors_in(keywords: Mapping[str, Any]) -> frozenset[str]:
+    """The names of those that are a tensor, or hold one."""
+    return frozenset(name for name, value in keywords.items() if _holds_tensor(value))
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_holds_tensor, value)))
+
+
+def mask_kind(mask: Any) -> str:
+    """What a mask is to SDPA: "allowed" keys (none given is causal) or "added" scores, "by head" with such an axis."""
+    if mask is None:
+        return "allowed"
+    if not isinstance(mask, Tensor) or mask.ndim != 4:
+        return type(mask).__name__
+    kind = "allowed" if mask.dtype == torch.bool else "added"
+    return f"{kind} by head" if mask.shape[1] > 1 else kind
+
+
 watcher: ContextVar[Watcher | None] = ContextVar("dexar_fast_watcher", default=None)
 
 
@@ -42,14 +88,15 @@ def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """The AttentionInterface function: [B, H, Q, D] queries to an output [B, Q, H, D]."""
-    if kwargs.get("s_aux") is not None:
-        raise ModelError(f"{type(module).__name__} attends to a learned sink, which dexar_fast does not support")
     watching = watcher.get()
     if watching is not None:
+        watching.called(module, tensors_in(kwargs), attention_mask)
         attention_mask = watching.mask(module, attention_mask)
     softcap = kwargs.pop("softcap", None)
     if softcap is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    elif kwargs.get("position_bias") is not None:
+        raise ModelError(f"{type(module).__name__} adds a bias of positions to capped scores: it is not supported")
     else:
         output = softcapped_attention(query, key, value, attention_mask, kwargs.get("scaling"), softcap)
     if watching is not None:
@@ -92,11 +139,18 @@ def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The last `queries` rows of one sequence's mask as [Q, S] bool; none given means causal."""
+    """The last `queries` rows of one sequence's mask as [Q, S] bool; none given means causal.
+
+    Raises:
+        ModelError: heads that attend to different keys.
+    """
     if mask is None:
         return causal(queries, keys, device)
-    mask = mask[0, 0, -queries:, :keys]
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    mask = mask[0, :, -queries:, :keys]
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    if len(seen) > 1 and not bool((seen == seen[:1]).all()):
+        raise ModelError("the heads of a layer attend to different keys (sparse attention): it is not supported")
+    return seen[0]
 
 
 def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:

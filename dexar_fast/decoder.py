@@ -5,13 +5,14 @@ A decoder layer is the member of a ModuleList that holds a module which attends 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, is_causal, watcher
 from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
@@ -45,8 +46,9 @@ class PromptWatcher(Watcher):
     the last prompt token, which a later pass cannot tell from the number of keys. Of a batch (beams) it is the first.
     """
 
-    def __init__(self, model: nn.Module, length: int) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
+        super().__init__(model, agreement_of(model).met, inputs)
+        self.logits: Tensor | None = None  # [V] of the last token, where they were seen
         self._length = length  # of the P tokens those that run: the first forward of so many is the prompt's
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
         self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1, 1]
@@ -80,8 +82,8 @@ class PromptWatcher(Watcher):
 class DecoderTracer(PromptWatcher):
     """Watches the first forward of a model, and finds its decoder."""
 
-    def __init__(self, model: nn.Module, length: int) -> None:
-        super().__init__(model, length)
+    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
+        super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
@@ -149,6 +151,7 @@ class DecoderTracer(PromptWatcher):
         layers = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
+        self.logits = output.logits[0, -1]
         self.decoder = Decoder(layers, self._attended, lens, self._causal, places)
 
 

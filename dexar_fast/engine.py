@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, with_answer, without_logits
+from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, with_answer
+from dexar_fast.logits import without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model_cache import to_forward, truncate
 from dexar_fast.operands import Keys, LayerScores, placed, run_of
@@ -103,7 +105,7 @@ class Pass(Watcher):
     """The hooks that take each layer's VJP inside that layer's own forward."""
 
     def __init__(self, model: Any, prompt: Prompt, plan: Plan) -> None:
-        self._model = model
+        super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
         self._visual = run_of(plan.visual)
@@ -148,8 +150,8 @@ class Pass(Watcher):
         return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
 
     def _step(self, ids: Tensor, cache: Any) -> None:
-        passed = to_forward(self._model, cache) | without_logits(self._model)
-        self._model(input_ids=ids, use_cache=True, **passed)
+        passed = to_forward(self.model, cache) | without_logits(self.model)
+        self.model(input_ids=ids, use_cache=True, **passed)
 
     def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
@@ -158,7 +160,7 @@ class Pass(Watcher):
         """
         truncate(self._prompt.cache, known)
         whole = with_answer(inputs, targets[:-1])
-        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self._model, cache, whole), known)
+        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole), known)
 
     @torch.no_grad()
     def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:

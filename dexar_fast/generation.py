@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from transformers import GenerationConfig
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.errors import DexarError, InputError, NumericalError
 from dexar_fast.loading import check_length, context, reason
+from dexar_fast.logits import last_logits, without_logits
 from dexar_fast.memory import is_out_of_memory
 from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
 from dexar_fast.settings import positive
@@ -93,7 +93,8 @@ def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | N
 def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
     """One forward over what the cache does not hold of a prompt."""
     if cache.get_seq_length() == 0:
-        model(**left, **to_forward(model, cache), use_cache=True, **without_logits(model, with_logits))
+        logits = last_logits(model) if with_logits else without_logits(model)
+        model(**left, **to_forward(model, cache), use_cache=True, **logits)
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt
         model.generate(**left, **_one_forward(model), **to_generate(cache))
 
@@ -294,26 +295,13 @@ def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
 
 def _watcher(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
     length = inputs["input_ids"].shape[1] - cache.get_seq_length()
-    return PromptWatcher(model, length) if decoder is not None else DecoderTracer(model, length)
+    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
 
 
 def _prompt(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     assert found is not None  # a forward has run: it found the decoder or raised
     return Prompt(cache, found, watching)
-
-
-def without_logits(model: Any, but_last: bool = False) -> dict[str, Any]:
-    """The argument that spares a forward its logits, all or all but the last, for models that know it.
-
-    One row of them reads the whole head: 0.25 GB at 7B.
-    """
-    known = inspect.signature(model.forward).parameters.get("logits_to_keep")
-    if known is None:
-        return {}
-    if but_last or "Tensor" not in str(known.annotation):
-        return {"logits_to_keep": 1}
-    return {"logits_to_keep": torch.empty(0, dtype=torch.long, device=model.device)}
 
 
 def _end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:

@@ -14,6 +14,7 @@ from torch import nn
 from dexar_fast import attention
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
+IMPLEMENTATION = "_attn_implementation"
 POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -56,6 +57,25 @@ class Loan:
         self.give()
         yield
         self.take()
+
+    @property
+    def attention(self) -> str:
+        """The name of the attention implementation that the text decoder had when the model was taken."""
+        return self._own()[2]
+
+    @contextmanager
+    def own_attention(self) -> Iterator[None]:
+        """The text decoder attends inside the block as it did when the model was taken."""
+        own = self._own()
+        ours = _values([own])
+        _put([own])
+        try:
+            yield
+        finally:
+            _put(ours)
+
+    def _own(self) -> Attribute:
+        return next(found for found in self._found if found[1] == IMPLEMENTATION)
 
     def take(self) -> None:
         while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
@@ -122,5 +142,5 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "_compiled_call_impl", None) for module in compiled),
         *((module, "forward", module._orig_mod.__call__) for module in wrappers),
         *((module, "rope_deltas", None) for module in positioned),
-        (model.config.get_text_config(decoder=True), "_attn_implementation", attention.NAME),
+        (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
     ]

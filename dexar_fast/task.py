@@ -12,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from dexar_fast import __version__, engine, generation, loading, ops
+from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.follow import Follower, Job
@@ -20,7 +21,7 @@ from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.question import Question
 from dexar_fast.record import Record
 from dexar_fast.result import Chunk, Frame
-from dexar_fast.session import Abandoned, borrowed, is_borrowed_here
+from dexar_fast.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 from dexar_fast.stream import Channel, Piece, Stream
@@ -74,11 +75,12 @@ class Task:
         laps = Laps(self._question.seconds)
         if self._out is not None:
             free_folder(self._out)
-        with borrowed(self._model), ExitStack() as stack:
-            follower = Follower(partial(self._job, stack, laps), self._question.ids[-1], PIECE)
+        with borrowed(self._model) as loan, ExitStack() as stack:
+            follower = Follower(partial(self._job, loan, stack, laps), self._question.ids[-1], PIECE)
             answer, prompt = self._answer(stack, follower if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             follower.finish(answer.tolist(), prompt)
+            self._check_agreement(prompt, loan)
             laps.lap("explain")
         return follower.record.explanation()
 
@@ -97,7 +99,7 @@ class Task:
         with borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: generation.Prompt) -> Job:
-                job = self._job(stack, laps, prompt)
+                job = self._job(loan, stack, laps, prompt)
                 job.chunk = min(job.chunk, size)
                 channel.record = job.record
                 return job
@@ -113,6 +115,12 @@ class Task:
             follower = Follower(begin, self._question.ids[-1], size, hand, channel.check)
             answer, prompt = self._answer(stack, follower)
             follower.finish(answer.tolist(), prompt)
+            self._check_agreement(prompt, loan)
+
+    def _check_agreement(self, prompt: generation.Prompt, loan: Loan) -> None:
+        """Raises ModelError where the model under our attention is another than under its own."""
+        with generation.refusals():
+            agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
 
     def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generation.Prompt]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
@@ -167,10 +175,11 @@ class Task:
         reserve = 0 if targets is None else len(self._question.ids) + len(targets)
         return Pooled(self._pool, self._model, self._question.inputs, reserve)
 
-    def _job(self, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
+    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
         explainer, question = self._explainer, self._question
         explainer.decoder = prompt.decoder
+        self._check_agreement(prompt, loan)
         plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
         frame = Frame(
             visual=plan.visual,
