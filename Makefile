@@ -3,25 +3,39 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-# Plain `torch` on Linux is the CUDA build, several GB, so the CPU build is looked for first: under its own version
-# where pip is already set up to find it, then in PyTorch's index. Only where neither has it is the default taken
-# (on macOS that is the CPU build). A torch that the environment already has stays. To use another build, install it
-# into .venv before the first `make`.
-TORCH := 2.13.0
-TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-
+# Everything is installed in the versions of PINS, the build requirements too: so pip makes no environment of its own
+# to build in, which the pins would not reach.
+PINS := constraints.txt
+EXTRAS := test
+INSTALL = $(PIP) install --quiet --no-build-isolation --constraint $(VENV)/pins
+BUILD_REQUIRES := setuptools pybind11 ninja wheel
 BUILD_INPUTS := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: demo test fuzz bench clean
+# What `make pins` pins: the newest torch that all tests have run on as its CPU build, and the newest of all else.
+TORCH := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+RESOLVER := .venv-pins/bin/uv
+RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal --python-version 3.11 --fork-strategy fewest \
+  --custom-compile-command 'make pins' --upgrade --all-extras pyproject.toml
+
+.PHONY: demo test test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
 
-test: $(VENV)/installed-test
+test: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy dexar_fast
 	$(BIN)/pytest --cov --cov-report=term
+
+# The same on the newest releases that pyproject.toml allows today, and on the oldest: in environments of their own.
+test-newest: $(RESOLVER)
+	$(RESOLVE) --output-file .venv-pins/newest.txt
+	$(MAKE) test VENV=.venv-newest PINS=.venv-pins/newest.txt EXTRAS=test,vision
+
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest PINS=constraints-oldest.txt EXTRAS=test,vision
 
 # Looks for new cases for ten minutes, and then some.
 fuzz: $(VENV)/installed-test
@@ -30,26 +44,40 @@ fuzz: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
 
+pins: $(RESOLVER)
+	echo 'torch==$(TORCH)' | $(RESOLVE) - --output-file constraints.txt
+	$(RESOLVE) --resolution lowest-direct --output-file constraints-oldest.txt
+
 clean:
-	rm -rf $(VENV) build out dist *.egg-info dexar_fast/_C.*.so dexar_fast/_cuda.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-* build out dist *.egg-info dexar_fast/_C.*.so dexar_fast/_cuda.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 
-$(VENV)/torch:
+$(RESOLVER):
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/pip --disable-pip-version-check install --quiet uv
+
+# Plain `torch` on Linux is the CUDA build, several GB, so the CPU build is looked for first: where pip is already set up
+# to find it, then in PyTorch's index. Only where neither has it is the default taken (on macOS that is the CPU build).
+# A torch that was there before stays, whichever it is, and the pins of what is built for one torch give way.
+TORCHES = $(shell sed -nE 's/^(($(if $(findstring vision,$(EXTRAS)),torch|torchvision,torch))==[^ ;]+).*/\1/p' $(PINS))
+
+$(VENV)/pins: $(PINS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo 'torch: the CPU build of $(TORCH) where it is found'
-	@$(BIN)/python -c 'import torch' 2>/dev/null \
-	  || $(PIP) install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null \
-	  || $(PIP) install --quiet --retries 0 --timeout 15 --index-url $(TORCH_CPU_INDEX) 'torch==$(TORCH)' 2>/dev/null \
-	  || $(PIP) install 'torch==$(TORCH)'
+	if test -e $(VENV)/own-torch || { test ! -e $@ && $(BIN)/python -c 'import torch' 2>/dev/null; }; then \
+	  touch $(VENV)/own-torch; \
+	  sed -E '/^(torch|torchvision|triton)==/d' $(PINS) > $@; \
+	else \
+	  echo 'torch: the CPU build of $(TORCHES) where it is found'; \
+	  $(PIP) install --quiet $(TORCHES:=+cpu) 2>/dev/null \
+	  || $(PIP) install --quiet --retries 0 --timeout 15 --index-url $(TORCH_CPU_INDEX) $(TORCHES) 2>/dev/null \
+	  || $(PIP) install $(TORCHES) && cp $(PINS) $@; \
+	fi
+
+INSTALL_ALL = $(INSTALL) $(BUILD_REQUIRES) && $(INSTALL) --editable
+
+$(VENV)/installed: $(VENV)/pins $(BUILD_INPUTS)
+	$(INSTALL_ALL) .
 	touch $@
 
-$(VENV)/installed: $(VENV)/torch $(BUILD_INPUTS)
-	$(PIP) install --quiet --editable .
-	touch $@
-
-$(VENV)/installed-test: $(VENV)/torch $(BUILD_INPUTS)
-	$(PIP) install --quiet --editable '.[test]'
-	touch $@ $(VENV)/installed
-
-$(VENV)/installed-bench: $(VENV)/torch $(BUILD_INPUTS)
-	$(PIP) install --quiet --editable '.[bench]'
+$(VENV)/installed-%: $(VENV)/pins $(BUILD_INPUTS)
+	$(INSTALL_ALL) '.[$*]'
 	touch $@ $(VENV)/installed

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexar_fast import __version__, backends, cpp, cpu
+from dexar_fast import __version__, backends, cpp, cpu, libraries
 from dexar_fast.errors import BackendError, DexarError
 
-_TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision and InternVL need it; LLaVA's does not"
+_TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision, InternVL and SmolVLM need it; LLaVA's does not"
 _COMPILER_SECONDS = 10.0
 
 
@@ -39,9 +39,10 @@ def diagnose() -> dict[str, list[Finding]]:
         Findings under "versions", "machine" and "operations" (an operation, its backend, why).
     """
     own = Finding("dexar-fast", __version__, str(Path(__file__).parent))
-    packages = [_package(name) for name in ("torch", "transformers", "accelerate", "triton")]
+    engine = Finding("torch", torch.__version__)  # with its build, which the metadata of some wheels does not name
+    packages = [_package(name) for name in ("transformers", "accelerate", "triton")]
     return {
-        "versions": [Finding("python", platform.python_version()), own, *packages, _torchvision()],
+        "versions": [Finding("python", platform.python_version()), own, engine, *packages, _torchvision()],
         "machine": [Finding("system", platform.platform()), *_processor(), _compiler(), *_gpus()],
         "operations": _operations(),
     }
@@ -68,12 +69,13 @@ def _package(name: str) -> Finding:
 def _torchvision() -> Finding:
     """Its wheel installs beside a torch it was not built for, and then fails to import: so it is imported."""
     found = _package("torchvision")
+    note = f"{_TORCHVISION_USERS}: {libraries.vision()}"
     if found.value == "not installed":
-        return Finding(found.name, found.value, _TORCHVISION_USERS)
+        return Finding(found.name, found.value, note)
     try:
         import_module("torchvision")
     except (ImportError, RuntimeError) as error:
-        return Finding(found.name, found.value, f"does not import: {error}; {_TORCHVISION_USERS}")
+        return Finding(found.name, found.value, f"does not import: {error}; {note}")
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.geometry import visual_positions, visual_token_ids
+from dexar_fast.libraries import missing
 from dexar_fast.model_cache import NAMES as CACHE_NAMES
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
@@ -42,7 +43,7 @@ def load(name: Any, device: Any, dtype: Any, **options: Any) -> tuple[Any, Any]:
         model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **options)
     except Exception as error:  # for a broken folder transformers raises any kind of error
         raise ModelError(
-            f"cannot load {name!r} as a model for images and text: {reason(error)} "
+            f"cannot load {name!r} as a model for images and text: {missing(error) or reason(error)} "
             "(give a folder that holds one, or its name on the Hugging Face Hub)"
         ) from error
     if "device_map" not in options:

@@ -17,7 +17,7 @@ import numpy as np
 import small_llava
 import torch
 import transformers
-from linear_vision import colours, linearise
+from linear_vision import NEWLINE, colours, linearise
 from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
@@ -123,8 +123,9 @@ def image_features(model: Any, *names: str) -> Features:
     return lambda inputs: colours(model.get_image_features(**{n: inputs[n] for n in names if n in inputs}))
 
 
-def video_features(model: Any, *names: str) -> Features:
-    return lambda inputs: colours(model.get_video_features(**{n: inputs[n] for n in names}))
+def video_features(model: Any, pixels: str, *names: str) -> Features:
+    """What the model makes of a video; of its pixels by position: LLaVA-OneVision named them otherwise before 5.24."""
+    return lambda inputs: colours(model.get_video_features(inputs[pixels], **{n: inputs[n] for n in names}))
 
 
 def ask(processor: Any, placeholder: str, **settings: Any) -> Process:
@@ -293,7 +294,14 @@ def onevision_video() -> Family:
         return {"pixel_values_videos": pixels, "input_ids": written(["<video>" * (len(frames) * 196 + 1)])}
 
     model = onevision_model()
-    features = video_features(model, "pixel_values_videos")
+    packed = video_features(model, "pixel_values_videos")
+
+    def features(inputs: Inputs) -> Tensor:
+        """With the newline behind the frames, which the model's forward adds itself before transformers 5.24."""
+        made = packed(inputs)
+        newline = made.new_full((int(len(made) % 196 == 0),), NEWLINE)
+        return torch.cat([made, newline])
+
     return Family("onevision_video", model, SimpleNamespace(image_processor=images), process, features, 28, 1, 0.25)
 
 

@@ -4,27 +4,45 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("dexar_fast", "csrc", "kernels", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "kernels", "tests")
+FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", ".gitignore")
+FILES += (".clang-format", "constraints.txt", "constraints-oldest.txt")
+BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 pytestmark = pytest.mark.slow
 
 RUN = "from dexar_fast.cli import main; main()"
 
 
-def build(folder: Path, **environment: str) -> Path:
-    """Builds a wheel from a clean copy of the sources and unpacks it; no network, no build environment."""
-    source = folder / "source"
-    source.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    for built in source.glob("dexar_fast/_C.*.so"):
-        built.unlink()
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution of a clean copy of the sources."""
+    folder = tmp_path_factory.mktemp("sdist")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=BUILT)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder / "source" / name)
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('..'))"
+    subprocess.run([sys.executable, "-c", code], cwd=folder / "source", check=True, capture_output=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+def build(sdist: Path, folder: Path, **environment: str) -> Path:
+    """Builds a wheel from the source distribution and unpacks it; no network, no build environment."""
+    source = shutil.copytree(sdist, folder / "source")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", folder, source], env=os.environ | environment, check=True)
     (wheel,) = folder.glob("*.whl")
@@ -43,13 +61,86 @@ def python(site: Path, code: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel"))
+def site(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def portable_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("portable"), CC="/bin/false", CXX="/bin/false")
+def portable_site(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nothing = tmp_path_factory.mktemp("nothing")  # in PATH: no nvcc either
+    return build(sdist, tmp_path_factory.mktemp("portable"), CC="/bin/false", CXX="/bin/false", PATH=str(nothing))
+
+
+def test_the_sdist_holds_every_file_that_its_tests_need(sdist: Path) -> None:
+    def files(folder: Path) -> set[Path]:
+        return {path.relative_to(ROOT) for path in folder.rglob("*") if path.is_file()}
+
+    unpacked = {path.relative_to(sdist) for path in sdist.rglob("*") if path.is_file()}
+    needed = {path for name in FOLDERS for path in files(ROOT / name) if path.suffix not in (".so", ".pyc")}
+    assert needed | set(map(Path, FILES)) <= unpacked
+    assert not [path for path in unpacked if path.suffix in (".so", ".pyc")]
+
+
+def tags(site: Path) -> str:
+    (wheel,) = site.parent.glob("*.whl")
+    return wheel.stem.split("-", 2)[2]
+
+
+def test_a_wheel_is_bound_to_a_platform_only_by_an_extension_in_it(site: Path, portable_site: Path) -> None:
+    assert tags(site).startswith(f"cp{sys.version_info.major}{sys.version_info.minor}-")
+    assert not tags(site).endswith("-any")
+    assert tags(portable_site) == "py3-none-any"
+    assert not list(portable_site.rglob("*.so"))
+    (metadata,) = portable_site.glob("*.dist-info/WHEEL")
+    assert "Root-Is-Purelib: true" in metadata.read_text()
+
+
+def pins(name: str) -> dict[str, list[str]]:
+    """The versions of each package in a file of constraints."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if not line.startswith("#"):
+            pinned = Requirement(line)  # a path would be none
+            (specifier,) = pinned.specifier
+            assert pinned.url is None
+            assert specifier.operator == "=="
+            found.setdefault(canonicalize_name(pinned.name), []).append(specifier.version)
+    return found
+
+
+def requirements() -> list[Requirement]:
+    """All that pyproject.toml asks for, whatever for."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    lists = [PROJECT["build-system"]["requires"], PROJECT["project"]["dependencies"], *extras]
+    return [Requirement(line) for lines in lists for line in lines]
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
+def test_the_pins_hold_all_that_is_asked_for_and_fit(name: str) -> None:
+    pinned = pins(name)
+    for requirement in requirements():
+        versions = pinned[canonicalize_name(requirement.name)]
+        assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_a_torch_of_any_build_fits_the_pins() -> None:
+    (version,) = pins("constraints.txt")["torch"]
+    assert Requirement(f"torch=={version}").specifier.contains(f"{version}+cpu")
+
+
+def test_the_oldest_pins_are_the_lower_bounds() -> None:
+    pinned = pins("constraints-oldest.txt")
+    for requirement in requirements():
+        (lower,) = [s.version for s in requirement.specifier if s.operator == ">="]
+        (version,) = pinned[canonicalize_name(requirement.name)]
+        assert version.split(".")[: len(lower.split("."))] == lower.split("."), requirement
+
+
+def test_make_installs_what_the_build_requires() -> None:
+    text = (ROOT / "Makefile").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("BUILD_REQUIRES := ")]
+    required = {Requirement(text).name for text in PROJECT["build-system"]["requires"]}
+    assert required <= set(line.split()[2:])
 
 
 def test_the_wheel_holds_every_file_of_the_package(site: Path) -> None:

@@ -38,7 +38,7 @@ def encode(explanation: Explanation, pieces: Pieces, pictures: Sequence[Picture]
     return {
         "grids": _grids(explanation),
         "pictures": [{"width": p.width, "height": p.height, "mapped": p.mapped, "name": p.name} for p in pictures],
-        "maps": packed(np.array([maps.min_max_of(row, cells)[order] for row in values]) * _FINE),
+        "maps": packed(np.array([maps.min_max_of(row, cells)[order] for row in values], np.float64) * _FINE),
         "heads": packed(heads * steps),
         "steps": steps,
         "layers": _layers(explanation),
