@@ -28,8 +28,8 @@ SWITCHES = (
     "do_image_splitting",
 )  # settings that move pixels, often given in the call
 FRAMES = {"do_sample_frames": False}  # the frames given are those that were sampled
-CLOSE = 0.02  # of the contrast of the pixels: how far another backend's resize, in another dtype, may be off
-ALIKE = 0.05  # of their variance: how far a picture that was resized on its way may be off
+CLOSE = 0.001  # of the variance of the pixels: how far another backend's resize may be off, on average
+ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
 
 UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
 OTHERS = (
@@ -104,14 +104,14 @@ def _ways(processor: Any, question: Question) -> Iterator[tuple[list[Image.Image
     base, usual, inputs = processor.image_processor, usual_settings(processor), question.inputs
     for pictures in readings(question.given):
         images, frames = _split(pictures, inputs)
-        if frames and not _same(_made(processor.video_processor, [frames], FRAMES), inputs, _close):
+        if frames and not _same(_made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
             continue
         for changed in _settings(base, usual) if images else [usual]:
-            if not images or _same(_made(base, _nested(images, inputs), changed), inputs, _close):
+            if not images or _same(_made(base, _nested(images, inputs), changed), inputs, CLOSE):
                 yield pictures, Called(Settings(base, changed))
     for pictures in readings(question.given):
         resized = _resized(pictures, inputs, base)
-        if resized and _same(_made(base, resized, {**usual, "do_resize": False}), inputs, _alike):
+        if resized and _same(_made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
             yield pictures, Called(Settings(base, usual))
 
 
@@ -161,26 +161,20 @@ def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) ->
     return [image.resize(target, Image.Resampling.BICUBIC) for image, target in zip(images, targets, strict=True)]
 
 
-def _same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], alike: Callable[[Tensor, Tensor], bool]) -> bool:
-    """Whether all that both hold is the same, pixels among it."""
+def _same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], share: float) -> bool:
+    """Whether all that both hold is the same, pixels among it, up to a share of their variance."""
     if made is None:
         return False
     both = [(made[name], inputs[name]) for name in made if isinstance(inputs.get(name), Tensor)]
-    same = all(isinstance(one, Tensor) and one.shape == other.shape and alike(one, other) for one, other in both)
+    same = all(
+        isinstance(one, Tensor) and one.shape == other.shape and _equal(one, other, share) for one, other in both
+    )
     return same and any(other.is_floating_point() for _, other in both)
 
 
-def _close(made: Tensor, given: Tensor) -> bool:
-    """Equal, but for what another backend of the processor and another dtype round."""
-    if not made.is_floating_point():
-        return torch.equal(made.to(given), given)
-    one, other = made.to(given).float(), given.float()
-    return bool(((one - other).abs() <= CLOSE * (one.max() - one.min())).all())
-
-
-def _alike(made: Tensor, given: Tensor) -> bool:
-    """Equal, but for a resize more."""
-    if not made.is_floating_point():
-        return torch.equal(made.to(given), given)
-    one, other = made.to(given).float(), given.float()
-    return bool((one - other).square().mean() <= ALIKE * one.var(correction=0))
+def _equal(made: Tensor, given: Tensor, share: float) -> bool:
+    one, other = made.to(given), given
+    if not other.is_floating_point():
+        return torch.equal(one, other)
+    one, other = one.float(), other.float()
+    return bool((one - other).square().mean() <= share * one.var(correction=0))

@@ -306,7 +306,7 @@ def test_the_grids_of_a_video_say_so(name: str, frames: int) -> None:
 # What cannot be known
 
 
-CROPPED = ("llava", "bakllava", "vipllava", "onevision_nested")  # or padded
+CROPPED = ("llava", "bakllava", "vipllava")
 
 
 @pytest.mark.parametrize("name", [*IMAGES, "onevision_nested"])
