@@ -1,12 +1,9 @@
-"""The picture that the model saw is the one drawn on, whatever the call of its processor was; else a map has no place."""
+"""The picture that the model saw is drawn on, whatever the call of its processor was; else a map has no place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,22 +12,13 @@ import pytest
 import small_llava
 import torch
 from bad_input import MODEL, PROCESSOR, TOKENIZER
+from pictures import WIDE, picture, seen
 from PIL import Image
-from processors import IMAGES, VIDEOS, Family
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.geometry import Layout, layout
-from dexar_fast.question import given
-from dexar_fast.seen import OTHERS, TURNED, UNCHECKED, placed
+from dexar_fast.seen import OTHERS, TURNED, UNCHECKED
 
-WIDE = (240, 80)
 ORIENTATION = 0x0112
-
-
-def picture(size: tuple[int, int] = WIDE, seed: int = 0) -> Image.Image:
-    """Smooth, and nowhere the same."""
-    cells = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
 
 
 def photo(size: tuple[int, int] = WIDE, orientation: int = 6) -> Image.Image:
@@ -217,12 +205,8 @@ def test_inputs_of_another_dtype_are_the_same(dtype: torch.dtype) -> None:
 # Without the processor
 
 
-def seen(processor: Any, config: Any, inputs: Any, images: Any) -> Layout:
-    return placed(config, processor, given(inputs, images))[1]
-
-
 def test_without_the_processor_a_place_is_said_to_be_unchecked() -> None:
-    made = family("qwen2_5_vl")
+    made = processors.qwen2_5_vl()
     inputs = made.process([picture()])
     found = seen(None, made.config, inputs, picture())
     assert found.grids and found.warning == UNCHECKED
@@ -237,103 +221,3 @@ def test_explain_makes_the_pixels_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "preprocess", lambda self, *args, **kw: calls.append(1) or real(self, *args, **kw))
     Explainer(MODEL, PROCESSOR).explain(picture(), "Describe the image.", "red")
     assert len(calls) == 1
-
-
-# The families
-
-
-@lru_cache
-def family(name: str) -> Family:
-    return (IMAGES | VIDEOS | {"onevision_nested": processors.onevision_nested})[name]()
-
-
-@pytest.mark.parametrize("name", [*IMAGES, "onevision_nested"])
-def test_the_pictures_of_every_family_are_recognised(name: str) -> None:
-    """And another order of them is not taken for theirs."""
-    made = family(name)
-    images = [picture((300, 500), 1), picture((640, 320), 2), picture((500, 300), 3)]
-    inputs = made.process(images)
-    expected = layout(made.config, made.processor, inputs, [image.size for image in images])
-    found = seen(made.processor, made.config, inputs, images)
-    assert found.grids == expected.grids != () and found.warning is None
-    swapped = seen(made.processor, made.config, inputs, [images[0], images[2], images[1]])
-    assert swapped.grids == () and swapped.warning
-
-
-@pytest.mark.parametrize("name", VIDEOS)
-def test_a_video_is_unchecked_without_its_processor(name: str) -> None:
-    made = family(name)
-    frames = [picture((420, 240), n) for n in range(5)]
-    inputs = made.process(frames)
-    found = seen(made.processor, made.config, inputs, frames)
-    assert found.warning == UNCHECKED
-    assert found.grids == layout(made.config, made.processor, inputs, [frame.size for frame in frames]).grids != ()
-    assert seen(made.processor, made.config, inputs, frames[:-1]).grids == ()
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
-def test_a_video_whose_frames_carry_the_image_id(before: bool) -> None:
-    """InternVL: frames and picture are squares under one id, in the order of the prompt."""
-    made = family("internvl")
-    frames, image = [picture((320, 240), n) for n in range(3)], picture((320, 240), 9)
-    order = [*frames, image] if before else [image, *frames]
-    pixels = made.processor.image_processor(order, return_tensors="pt", crop_to_patches=False).pixel_values
-    run = "<img>" + "<IMG_CONTEXT>" * 256 + "</img>"
-    inputs = {"pixel_values": pixels, "input_ids": processors.written([run] * 4)}
-    found = seen(made.processor, made.config, inputs, order)
-    assert [(grid.image, grid.start) for grid in found.grids] == [(n, 256 * n) for n in range(4)]
-    others = [image, *frames] if before else [*frames, image]
-    assert seen(made.processor, made.config, inputs, others).grids == ()
-
-
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "mistral3", "pixtral"])
-def test_a_picture_that_was_resized_on_its_way_is_still_itself(name: str) -> None:
-    """As qwen_vl_utils does, or a size in the call: the inputs name the grid, which is all of the picture."""
-    made = family(name)
-    image = picture((640, 480))
-    inputs = made.process([image.resize((336, 224), Image.Resampling.BICUBIC)])
-    assert seen(made.processor, made.config, inputs, image).grids
-    for turn in (Image.Transpose.ROTATE_180, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90):
-        found = seen(made.processor, made.config, inputs, image.transpose(turn))
-        assert found.grids == () and found.warning
-
-
-def test_crops_that_a_call_switched_on_are_found() -> None:
-    """Gemma 3's combined processor says no in every call that does not say otherwise, whatever its settings are."""
-    made = family("gemma3_crops")
-    made.processor.image_processor.pan_and_scan_min_crop_size = 16
-    image = picture((1200, 400))
-    found = seen(made.processor, made.config, made.process([image]), image)
-    assert len(found.grids) == 4 and found.warning is None
-    plain = seen(made.processor, made.config, family("gemma3").process([image]), image)
-    assert len(plain.grids) == 1 and plain.warning is None
-
-
-def image_processor(module: str, kind: str, **settings: Any) -> Any:
-    made = import_module(f"transformers.models.{module}.image_processing_pil_{module}")
-    return getattr(made, f"{kind}ImageProcessorPil")(**settings)
-
-
-SQUARE = {"size": {"height": 384, "width": 384}}
-CROP = {"size": {"shortest_edge": 384}, "crop_size": {"height": 384, "width": 384}}
-SQUARES: dict[str, tuple[Callable[[], Any], tuple[float, ...]]] = {
-    "deepseek_vl": (lambda: image_processor("deepseek_vl", "DeepseekVL", **SQUARE), (0, -80, 240, 160)),
-    "janus": (lambda: image_processor("janus", "Janus", **SQUARE), (0, -80, 240, 160)),
-    "fast_vlm": (lambda: image_processor("clip", "CLIP", **CROP), (80, 0, 160, 80)),
-    "pp_chart2table": (lambda: image_processor("siglip", "Siglip", **SQUARE), (0, 0, 240, 80)),
-    "shieldgemma2": (lambda: image_processor("siglip", "Siglip", **SQUARE), (0, 0, 240, 80)),
-}
-
-
-@pytest.mark.parametrize("kind", SQUARES)
-def test_families_that_see_one_square_for_certain(kind: str) -> None:
-    """DeepSeek-VL and Janus letterbox, FastVLM's tower has no patches, the others stretch."""
-    processor, box = SimpleNamespace(image_processor=SQUARES[kind][0]()), SQUARES[kind][1]
-    vision = SimpleNamespace(**({} if kind == "fast_vlm" else {"patch_size": 16}))
-    config = SimpleNamespace(model_type=kind, image_token_id=7, vision_config=vision)
-    inputs = dict(processor.image_processor([picture()], return_tensors="pt"))
-    inputs["input_ids"] = torch.tensor([[1, *[7] * 144, 2]])
-    found = seen(processor, config, inputs, picture())
-    (grid,) = found.grids
-    assert (grid.rows, grid.columns) == (12, 12) and found.warning is None
-    assert grid.box == pytest.approx(box)
