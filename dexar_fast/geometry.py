@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dexar_fast.blocks import Block, Prompt, UnknownLayout
 from dexar_fast.errors import InputError, ModelError
-from dexar_fast.families import FAMILIES, Block, Prompt, UnknownLayout, square
+from dexar_fast.families import FAMILIES
 from dexar_fast.grid import Grid, Size
+from dexar_fast.patches import named_grids
 
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
 VIDEO_TOKENS = ("video_token_id", "video_token_index")
@@ -24,7 +25,7 @@ class Layout:
 
     positions: Tensor
     grids: tuple[Grid, ...]
-    warning: str | None = None  # why there are no grids, or what was assumed
+    warning: str | None = None  # why there are no grids, or what they assume
 
 
 def visual_token_ids(config: Any) -> list[int]:
@@ -64,13 +65,18 @@ def layout(config: Any, processor: Any, inputs: Mapping[str, Any], sizes: Sequen
     image_ids, video_ids = (torch.tensor(_ids(config, names)) for names in (IMAGE_TOKENS, VIDEO_TOKENS))
     video = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
     prompt = Prompt(config, getattr(processor, "image_processor", None), inputs, sizes, video.tolist())
-    family = FAMILIES.get(config.model_type)
+    family = FAMILIES.get(config.model_type, named_grids)
     try:
-        if family is not None:
-            return Layout(positions, _placed(prompt, *family(prompt)))
-        return Layout(positions, _placed(prompt, _squares(prompt, positions.tolist()), []), _assumption(config))
+        grids = _placed(prompt, *family(prompt))
     except UnknownLayout as reason:
-        return Layout(positions, (), f"the maps have no place in the image, because {reason}")
+        return nowhere(positions, str(reason))
+    notes = [*([_assumption(config)] if family is named_grids else []), *prompt.notes]
+    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None)
+
+
+def nowhere(positions: Tensor, reason: str) -> Layout:
+    """Visual tokens without a place in the images."""
+    return Layout(positions, (), f"the maps have no place in the image, because {reason}")
 
 
 def _placed(prompt: Prompt, images: list[Block], videos: list[Block]) -> tuple[Grid, ...]:
@@ -104,25 +110,12 @@ def _check(prompt: Prompt, images: list[Block], videos: list[Block]) -> None:
         raise UnknownLayout(f"the inputs hold {shown} images and frames, and {len(prompt.sizes)} were given")
 
 
-def _squares(prompt: Prompt, positions: list[int]) -> list[Block]:
-    """A family that is not in the table: one square over each whole image, where the numbers allow it."""
-    images = len(prompt.sizes) if prompt.sizes is not None else _runs(positions)
-    length = len(positions) // images
-    side = square(length)
-    return [Block([Grid(0, 0, side, side)], length) for _ in range(images)]
-
-
 def _assumption(config: Any) -> str:
     return (
-        f"the geometry of the model family {config.model_type!r} is not known: "
-        "each image is taken for one square grid over all of it"
+        f"the geometry of the model family {config.model_type!r} is not known: the grid that its inputs name is laid "
+        "over all of each image"
     )
 
 
 def _ids(config: Any, names: Sequence[str]) -> list[int]:
     return [int(value) for name in names if (value := getattr(config, name, None)) is not None]
-
-
-def _runs(positions: list[int]) -> int:
-    """How many runs of consecutive positions there are."""
-    return len(list(groupby(enumerate(positions), lambda pair: pair[1] - pair[0])))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dexar_fast.errors import ImageError
 
 
-def load_images(image: Any) -> list[Image.Image]:
-    """A path, a PIL image, an array [height, width(, channels)], or a list of them, as upright RGB images.
+@dataclass(frozen=True)
+class Reading:
+    """How an image is read: turned upright as its EXIF says, and what is transparent on white."""
+
+    upright: bool = True
+    on_white: bool = True
+
+
+USUAL = Reading()
+
+
+def load_images(image: Any, reading: Reading = USUAL) -> list[Image.Image]:
+    """A path, a PIL image, an array [height, width(, channels)], or a list of them, as RGB images, upright as a rule.
 
     Raises:
         ImageError: an image that is missing, unreadable, empty or of no known kind; the message names it.
@@ -22,30 +35,54 @@ def load_images(image: Any) -> list[Image.Image]:
     many = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else [image]
     if len(many) == 0:
         raise ImageError("no image: pass a path, a PIL image or an array")
-    return [load_image(one) for one in many]
+    return [load_image(one, reading) for one in many]
 
 
-def load_image(image: Any) -> Image.Image:
+def readings(image: Any) -> Iterator[list[Image.Image]]:
+    """`load_images` in every way that somebody else may have read them, the usual one first; no two are the same.
+
+    A processor leaves a PIL image as it lies, and some drop what says that a pixel is transparent.
+    """
+    before: list[list[tuple[Any, bytes]]] = []
+    for upright in (True, False):
+        for on_white in (True, False):
+            with suppress(ImageError):  # of a kind that Pillow does not turn into RGB in this way
+                images = load_images(image, Reading(upright, on_white))
+                content = [(one.size, one.tobytes()) for one in images]
+                if content not in before:
+                    before.append(content)
+                    yield images
+
+
+def is_turned(image: Any) -> bool:
+    """Whether any of the images does not lie upright."""
+    sizes_and_bytes = [
+        [(one.size, one.tobytes()) for one in load_images(image, Reading(upright=upright))] for upright in (True, False)
+    ]
+    return sizes_and_bytes[0] != sizes_and_bytes[1]
+
+
+def load_image(image: Any, reading: Reading = USUAL) -> Image.Image:
     """One image; see `load_images`."""
     if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
         raise ImageError(f"{image} is on the web: download it first and pass the path of the file")
     if isinstance(image, str | os.PathLike):
-        return _open(Path(image))
+        return _open(Path(image), reading)
     if isinstance(image, Image.Image):
-        return _upright(image, "the image")
+        return _read(image, "the image", reading)
     if hasattr(image, "__array__"):
-        return _from_array(_as_array(image))
+        return _from_array(_as_array(image), reading)
     raise ImageError(f"cannot read a {type(image).__name__} as an image: pass a path, a PIL image or an array")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, reading: Reading) -> Image.Image:
     try:
         if path.is_dir():
             raise ImageError(f"{path} is a folder: pass the path of an image file")
         if path.exists() and not path.is_file():  # a pipe might never end
             raise ImageError(f"{path} is no regular file: pass the path of an image file")
         with Image.open(path) as file:
-            return _upright(file, str(path))
+            return _read(file, str(path), reading)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -58,20 +95,20 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{path} cannot be read: {error}") from error
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
+def _read(image: Image.Image, name: str, reading: Reading) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name} is empty: {image.size[0]} x {image.size[1]} pixels")
     try:
-        return _rgb(ImageOps.exif_transpose(image))
+        return _rgb(ImageOps.exif_transpose(image) if reading.upright else image.copy(), reading.on_white)
     except Exception as error:  # see _open
         raise ImageError(f"{name} is damaged, or of a kind that has no RGB: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB; transparent pixels show white behind them."""
+def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
+    """RGB; transparent pixels show white behind them, or the colour they have."""
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    if not image.has_transparency_data:
+    if not (on_white and image.has_transparency_data):
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -92,7 +129,7 @@ def _as_array(image: Any) -> np.ndarray:
         raise ImageError(f"cannot read this {type(image).__name__}: pass it as a numpy array ({error})") from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray, reading: Reading) -> Image.Image:
     """uint8, or floats in [0, 1]; grey [h, w], or [h, w, 1 | 3 | 4]."""
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"an image array is [height, width] or [height, width, 1, 3 or 4], not {list(array.shape)}")
@@ -102,4 +139,4 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
         raise ImageError(f"an image array is uint8, or float from 0 to 1, not {array.dtype}")
-    return _rgb(Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array))
+    return _rgb(Image.fromarray(array.squeeze(-1) if array.shape[2:] == (1,) else array), reading.on_white)

@@ -27,6 +27,7 @@ class Question:
     text: str | None = None  # the rendered prompt, where it is known
     content: Tensor | None = None  # positions of the user's own text
     seconds: float | None = None  # that the processor took
+    given: Any = None  # the pictures as they came along with inputs, which may have been read in another way
 
     @cached_property
     def ids(self) -> list[int]:
@@ -36,7 +37,7 @@ class Question:
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Question:
     """From what somebody's processor made."""
-    return Question(inputs, targets, [] if images is None else load_images(images))
+    return Question(inputs, targets, [] if images is None else load_images(images), given=images)
 
 
 def read(

@@ -16,11 +16,11 @@ from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.follow import Follower, Job
-from dexar_fast.geometry import layout
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.question import Question
 from dexar_fast.record import Record
 from dexar_fast.result import Chunk, Frame
+from dexar_fast.seen import placed
 from dexar_fast.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
@@ -63,8 +63,8 @@ class Task:
             loading.check_inputs(
                 self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
             )
-            sizes = [image.size for image in question.images]
-            self._placed = layout(self._model.config, explainer.processor, self._question.inputs, sizes or None)
+            images, self._placed = placed(self._model.config, explainer.processor, self._question)
+            self._question = replace(self._question, images=images)
         if explainer.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
 

@@ -97,6 +97,26 @@ def turned() -> dict[str, Any]:
 
 FRAMES = {"save_all": True, "append_images": [Image.new("RGB", PICTURE.size, "blue")]}
 
+
+def beside_inputs(behind: Image.Image, given: Any, shown: Image.Image) -> Callable[[Path], list[Case]]:
+    """Inputs that the processor made of one picture, explained with another beside them."""
+
+    def explained(beside: Any) -> Any:
+        text = f"USER: {bad_input.small_llava.IMAGE}\n{PROMPT} ASSISTANT:"
+        inputs = bad_input.PROCESSOR(images=behind, text=text, return_tensors="pt")
+        ids = bad_input.TOKENIZER(" " + ANSWER, add_special_tokens=False).input_ids
+        return bad_input.Explainer(bad_input.MODEL, bad_input.PROCESSOR).explain_inputs(inputs, ids, images=beside)
+
+    return lambda folder: [Case(lambda: explained(given), lambda: explained(shown))]
+
+
+def lying() -> Image.Image:
+    """A photo in memory that lies on its side, and says so."""
+    image, exif = turned()["image"], turned()["exif"]
+    image.getexif()[0x0112] = exif[0x0112]
+    return image
+
+
 ROWS = {
     "missing file": Row("ImageError", ("does not exist: check the path",), lambda f: given(f / "none.png")),
     "empty file": Row("ImageError", ("is not an image that Pillow can read: convert it",), written("a.png", b"")),
@@ -127,6 +147,11 @@ ROWS = {
     "alpha": Row("explained", ("what is transparent is white",), saved("a.png", see_through(), on_white())),
     "animated": Row("explained", ("the first frame",), saved("a.webp", PICTURE, PICTURE, lossless=True, **FRAMES)),
     "EXIF-rotated": Row("explained", ("shown and explained upright",), saved("a.png", like=PICTURE, **turned())),
+    "EXIF-rotated photo beside inputs": Row(
+        "explained",
+        ("drawn on as the model saw it, which was as it lies",),
+        beside_inputs(lying(), lying(), turned()["image"]),
+    ),
     "path with spaces and non-ASCII": Row("explained", ("as it is",), saved("ein Bild ü 猫 🙂.png", PICTURE, PICTURE)),
 }
 
@@ -134,6 +159,14 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_image(row: str, tmp_path: Path, model_folder: Path) -> None:
     bad_input.check(ROWS[row], tmp_path, model_folder)
+
+
+@pytest.mark.parametrize("other", [PICTURE.transpose(Image.Transpose.ROTATE_180), Image.new("RGB", PICTURE.size)])
+def test_another_picture_beside_inputs_has_no_map(other: Image.Image) -> None:
+    (case,) = beside_inputs(PICTURE, other, PICTURE)(Path())
+    found = case.explain()
+    assert found.grids == () and found.token_maps.any()
+    assert "pass the very pictures it got" in found.diagnostics["warnings"][0]
 
 
 def test_an_upright_image_is_explained_unlike_the_turned_one() -> None:
