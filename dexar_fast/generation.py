@@ -227,6 +227,12 @@ def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
         )
 
 
+def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of generate()'s arguments that it only hands on to the model's forward."""
+    own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
+    return {name: value for name, value in generate_kwargs.items() if name not in own}
+
+
 @contextmanager
 def refusals(
     ran: Callable[[], bool] = lambda: False, generate_kwargs: Mapping[str, Any] | None = None
