@@ -75,8 +75,8 @@ class KVPool:
         for tensor, states in zip(self.layers[index], (key, value), strict=True):
             if _kind(tensor) != _kind(states):
                 raise CacheError(
-                    f"the pool holds keys of {_said(tensor)}, and the model makes {_said(states)}: it is another model, "
-                    "or has another dtype or device by now; give it a KVPool of its own"
+                    f"the pool holds keys of {_said(tensor)}, and the model makes {_said(states)}: it is another "
+                    "model, or has another dtype or device by now; give it a KVPool of its own"
                 )
         return self.layers[index]
 

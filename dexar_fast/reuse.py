@@ -54,7 +54,7 @@ def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
 
 
 def of_state(keys: Keys, state: int) -> Keys:
-    """The keys of a model in one state (`weights.state`): others than in every other state, of this model or another."""
+    """The keys of a model in one state (`weights.state`): others than in any other state, of whatever model."""
     return _mix(keys ^ _mix(np.full(1, state, np.uint64)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -29,16 +29,19 @@ OURS = "dexar_fast"
 LIBRARIES = frozenset({OURS, "torch", "transformers", "accelerate", "peft", "bitsandbytes", *sys.stdlib_module_names})
 INSTALLED = "-packages"  # in the path of what pip or a distribution installed
 OBSERVERS = (f"{OURS}.", "transformers.utils.")  # whose hooks come and go, and change nothing
-PASSING = frozenset({"_output_capturing_hooks_installed"})  # what transformers notes of these
+# What transformers notes of its observers, and how a model would be spread over devices.
+PASSING = frozenset({"_output_capturing_hooks_installed", "_tp_plan", "_pp_plan", "_ep_plan", "_fsdp_plan"})
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 OF_EVERY_MODULE = PASSING.union(vars(nn.Module()))
 ATOMS = frozenset({int, float, bool, str, bytes, type(None), torch.dtype, torch.device})
+PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 FUNCTIONS = frozenset({FunctionType, MethodType, partial})
 
 _counter = itertools.count()
 _models: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
+@torch.no_grad()
 def state(model: nn.Module, arguments: Mapping[str, Any] | None = None) -> int:
     """A number that a model has again only where it computes what it did; `arguments` are its forward's, beside inputs.
 
@@ -108,31 +111,39 @@ class Reader:
         self._seen = {id(model)}  # of modules and configs
         self._samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
-    def modules(self) -> Iterator[Any]:
-        """The facts of every module."""
+    def modules(self) -> list[Any]:
+        """The facts of every module. Each comes by at every explanation: no more is done here than must be."""
+        facts: list[Any] = []
         for module in self._modules:
             own = vars(module)
-            self.classes.add(type(module))
-            yield type(module)
-            for name, value in own.items():
-                if name not in OF_EVERY_MODULE:
-                    yield name, value if type(value) in ATOMS else self.read(value)
+            facts.append(type(module))
+            facts += [
+                x if type(x[1]) in ATOMS else self._attribute(x) for x in own.items() if x[0] not in OF_EVERY_MODULE
+            ]
             for tensors in (own["_parameters"], own["_buffers"]):
-                yield from [(name, self._tensor(x)) for name, x in tensors.items() if x is not None]
-            for hooks in HOOKS:
-                if own[hooks]:
-                    yield from [self._function(x) for x in own[hooks].values() if not _home(x).startswith(OBSERVERS)]
+                if tensors:
+                    facts += [(name, self._tensor(x)) for name, x in tensors.items() if x is not None]
+            for name in HOOKS:
+                if own[name]:
+                    facts += [self._function(x) for x in own[name].values() if not _home(x).startswith(OBSERVERS)]
             for child in own["_modules"].values():
                 self._module(child)
+        self.classes = {type(module) for module in self._modules}
+        return facts
+
+    def _attribute(self, item: tuple[str, Any]) -> Any:
+        return item[0], self.read(item[1])
 
     def read(self, value: Any) -> Any:
         """What an attribute says."""
         kind = type(value)
         if kind in ATOMS:
             return value
+        if id(value) in self._seen:  # most often a config: all that it is asked for costs
+            return id(value)
         if kind in FUNCTIONS:
             return self._function(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             return tuple([(self.read(name), self.read(x)) for name, x in value.items()])
         if isinstance(value, list | tuple):
             return (kind, *map(self.read, value))
@@ -142,7 +153,7 @@ class Reader:
             return self._tensor(value)
         if isinstance(value, nn.Module):
             self._module(value)
-        if isinstance(value, PreTrainedConfig) and id(value) not in self._seen:
+        if isinstance(value, PreTrainedConfig):
             self._seen.add(id(value))
             return self.read(object.__getattribute__(value, "__dict__"))  # theirs does much at every name
         return kind, id(value)
@@ -159,15 +170,15 @@ class Reader:
 
     def _tensor(self, x: Tensor) -> tuple[Any, ...]:
         """Its identity and shape; of its numbers a sample is taken."""
-        if hasattr(x, "__tensor_flatten__"):  # quantised, or spread over devices
+        if type(x) not in PLAIN and hasattr(x, "__tensor_flatten__"):  # quantised, or spread over devices
             return id(x), *[self._tensor(getattr(x, name)) for name in x.__tensor_flatten__()[0]]
-        if x.device.type == "meta":
+        if x.is_meta:
             return id(x), x.shape
-        if x.numel():
-            self._samples.setdefault((x.device, x.dtype), []).append(_some(x.detach()))
-        return id(x), x.data_ptr(), None if x.is_inference() else x._version, x.shape, x.stride()
+        count = x.numel()
+        if count:
+            self._samples.setdefault((x.device, x.dtype), []).append(_some(x, count))
+        return id(x), x.data_ptr(), None if x.is_inference() else x._version, x.shape
 
-    @torch.no_grad()
     def samples(self) -> tuple[Any, ...]:
         """The bytes of all samples, by device and dtype."""
         return tuple(
@@ -175,9 +186,8 @@ class Reader:
         )
 
 
-def _some(x: Tensor) -> Tensor:
-    """About SAMPLES elements, evenly spaced; as a view where they are dense."""
+def _some(x: Tensor, count: int) -> Tensor:
+    """About SAMPLES of its elements, evenly spaced; as a view where they are dense."""
     if x.is_contiguous():
-        count = min(SAMPLES, x.numel())
-        return x.as_strided((count,), (x.numel() // count,), x.storage_offset())
+        return x.as_strided((min(SAMPLES, count),), (max(1, count // SAMPLES),))
     return x[tuple(slice(None, None, max(1, size // 3)) for size in x.shape)].flatten()
