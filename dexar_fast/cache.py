@@ -25,7 +25,9 @@ class PoolCache(Cache):
     Args:
         pool: the pool; of one model.
         keys: [P] names of the prompt's positions, batch 1: the cache begins with the longest known prefix of them,
-            without the last token, which is to be run. None begins empty.
+            without the last token, which is to be run. None begins empty. Equal names must mean equal keys and values:
+            of one text, one set of images, and one state of one model. Give `reuse.of_state(reuse.position_keys(
+            model.config, inputs), weights.state(model))`, both for a new cache and to `commit`.
         reserve: tokens to keep room for in each row. More may come, and may cost a move.
     Raises:
         BudgetExhausted: the pool has no room for the keys or the reserve. A forward may raise it, too; `crop` the cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,6 +226,12 @@ def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
             "one answer is streamed, as it is written: leave out num_beams and num_return_sequences, or call "
             "explain(), which takes beams"
         )
+
+
+def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of generate()'s arguments that it only hands on to the model's forward."""
+    own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
+    return {name: value for name, value in generate_kwargs.items() if name not in own}
 
 
 @contextmanager

@@ -32,7 +32,8 @@ class KVPool:
 
     Layers are allocated at their first use, with the dtype and on the device of the states they are given. A pool may
     be used from several threads, on one stream of each device. The features of the last images are kept, too: some
-    megabytes beyond the budget.
+    megabytes beyond the budget. What an Explainer has put in is found again only while the model computes what it did
+    (`weights.state`): a training step, other weights or an adapter that is switched make all of it unfindable.
 
     Args:
         slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
@@ -66,14 +67,17 @@ class KVPool:
         """The layer's tensors, for states [B, H_kv, Q, D].
 
         Raises:
-            CacheError: the pool holds another model's layers.
+            CacheError: the pool holds another model's layers, or this one's in another dtype or on another device.
         """
         with self._allocating, torch.inference_mode(False):
             if index not in self.layers:
                 self.layers[index] = self._allocate(key), self._allocate(value)
         for tensor, states in zip(self.layers[index], (key, value), strict=True):
             if _kind(tensor) != _kind(states):
-                raise CacheError(f"the pool holds another model: {_kind(tensor)} is not {_kind(states)} as given")
+                raise CacheError(
+                    f"the pool holds keys of {_said(tensor)}, and the model makes {_said(states)}: it is another "
+                    "model, or has another dtype or device by now; give it a KVPool of its own"
+                )
         return self.layers[index]
 
     def _allocate(self, states: Tensor) -> Tensor:
@@ -110,6 +114,11 @@ def bytes_per_token(model: Any) -> int:
 def _kind(states: Tensor) -> tuple[int, int, torch.dtype, torch.device]:
     """Heads, width, dtype, device."""
     return states.shape[1], states.shape[3], states.dtype, states.device
+
+
+def _said(states: Tensor) -> str:
+    heads, width, dtype, device = _kind(states)
+    return f"{heads} heads of {width} numbers in {str(dtype).removeprefix('torch.')} on {device}"
 
 
 class Rows:

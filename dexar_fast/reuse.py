@@ -1,6 +1,7 @@
 """What prompts that begin alike share, images included: the names of their positions, and a start from a pool.
 
-Two positions have the same name where their keys and values are the same, given equal positions before them.
+Two positions have the same name where their keys and values are the same, given equal positions before them and the
+same state of the model: `of_state` mixes that in, so that what other weights have made is not found, and ages out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexar_fast import weights
 from dexar_fast.cache import PoolCache
 from dexar_fast.generation import Start
 from dexar_fast.geometry import visual_positions
@@ -37,6 +39,8 @@ def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
     Where all of the prompt is read in both directions (PaliGemma) every key mixes the whole of it, text included: equal
     prompts have equal keys, different ones share none. Longer than the model's window (PaliGemma 2) it has no keys [0]:
     its last token, run by itself, would be given the window of a token of the answer.
+
+    They say nothing of the weights: for a pool that outlives these see `of_state`.
     """
     ids = inputs["input_ids"]
     if config.model_type in PREFIX_LM:
@@ -47,6 +51,11 @@ def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
     visual = visual_positions(config, ids).cpu().numpy()
     keys[visual] = _numbered(_content(inputs, PER_TOKEN), len(visual))
     return keys
+
+
+def of_state(keys: Keys, state: int) -> Keys:
+    """The keys of a model in one state (`weights.state`): others than in any other state, of whatever model."""
+    return _mix(keys ^ _mix(np.full(1, state, np.uint64)))
 
 
 def _numbered(content: np.uint64, count: int) -> Keys:
@@ -89,13 +98,25 @@ def begin(
 
 
 class Pooled(Start):
-    """A prompt over a pool: begins with what is known of it, makes the rest known."""
+    """A prompt over a pool: begins with what the model, as it is now, has made of it, and makes the rest known.
 
-    def __init__(self, pool: KVPool, model: Any, inputs: Mapping[str, Any], reserve: int) -> None:
+    Args:
+        arguments: further ones of the model's forward.
+    """
+
+    def __init__(
+        self,
+        pool: KVPool,
+        model: Any,
+        inputs: Mapping[str, Any],
+        reserve: int,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(model.config)
         self._pool = pool
         self._model = model
-        self._keys = position_keys(model.config, inputs)
+        self._state = weights.state(model, arguments)
+        self._keys = of_state(position_keys(model.config, inputs), self._state)
         self._reserve = reserve
         self._begun: list[PoolCache] = []
 
@@ -126,8 +147,9 @@ class Pooled(Start):
         def features(*args: Any, **kwargs: Any) -> Any:
             self._look_again()
             shapes = [x.shape for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]  # beams repeat the pixels
-            if self._pool.features[0] != (images, shapes):
-                self._pool.features = (images, shapes), look(*args, **kwargs)
+            name = self._state, images, shapes
+            if self._pool.features[0] != name:
+                self._pool.features = name, look(*args, **kwargs)
             return copy(self._pool.features[1])  # generate() puts the features of beams into what it is given
 
         setattr(self._model.base_model, LOOK, features)

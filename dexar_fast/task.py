@@ -173,7 +173,8 @@ class Task:
 
         targets = self._question.targets
         reserve = 0 if targets is None else len(self._question.ids) + len(targets)
-        return Pooled(self._pool, self._model, self._question.inputs, reserve)
+        arguments = generation.forward_arguments(self._model, self._generate_kwargs)
+        return Pooled(self._pool, self._model, self._question.inputs, reserve, arguments)
 
     def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""

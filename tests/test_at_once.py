@@ -14,7 +14,7 @@ from test_engine import SquareTensors, long_prompt
 from test_explain_many import another_question
 from test_parity import ARRAYS
 
-from dexar_fast import Explainer, InputError, ops, tail
+from dexar_fast import Explainer, InputError, ops, tail, weights
 from dexar_fast.explanation import Explanation
 from dexar_fast.pool import KVPool
 
@@ -44,7 +44,9 @@ def counted(explainer: Explainer) -> Iterator[list[int]]:
         seen.append((args[0] if args else kwargs["hidden_states"]).shape[1])
 
     handle = explainer.decoder.layers[0].register_forward_pre_hook(count, with_kwargs=True)
-    yield seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "OBSERVERS", (*weights.OBSERVERS, __name__))  # another hook ends the reuse
+        yield seen
     handle.remove()
 
 

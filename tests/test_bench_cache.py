@@ -14,7 +14,7 @@ from bench import cache, command, results, tables
 from bench.groups import Group
 from bench.options import Options
 from bench.subjects import subject
-from dexar_fast import Explainer
+from dexar_fast import Explainer, weights
 from dexar_fast.profile.shapes import build
 
 TINY = {"layers": 2, "grid": 4, "width": 64}
@@ -58,6 +58,7 @@ def test_a_second_question_is_another_one_each_time_and_spares_the_vision_tower(
         return explanation
 
     monkeypatch.setattr(Explainer, "explain_inputs", watched)
+    monkeypatch.setattr(weights, "OBSERVERS", (*weights.OBSERVERS, __name__))  # another hook ends the reuse
     found.model.model.vision_tower.register_forward_pre_hook(lambda *_: looks.append(running[-1]))
     group = cache.second_question(found, rounds=3)
     assert len(set(asked)) == len(asked) == 9  # one that the pool begins with, one each to warm up, three each
