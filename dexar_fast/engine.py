@@ -24,7 +24,7 @@ from torch.autograd.graph import get_gradient_edge
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, with_answer, without_logits
+from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer, without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model_cache import to_forward, truncate
 from dexar_fast.operands import Keys, LayerScores, placed, run_of
@@ -84,7 +84,7 @@ def explain(
 def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor) -> Attribution | None:
     """The sums of a whole answer [T], in one forward with the rest of its prompt; None where that does not fit."""
     try:
-        with Pass(model, prompt, plan).hooked() as running, refusals(lambda: _has_run(prompt.cache, rest.known)):
+        with Pass(model, prompt, plan).hooked() as running:
             sums = running.prompt(rest.inputs, targets, rest.known)
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -92,11 +92,6 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
         return None
     rest.start.ran(prompt.cache)
     return sums
-
-
-def _has_run(cache: Any, known: int) -> bool:
-    """Whether a cache that held so many tokens holds more."""
-    return cache.get_seq_length() > known
 
 
 class Pass(Watcher):
