@@ -25,7 +25,7 @@ from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, attendable, watcher
 from dexar_fast.decoder import hidden_states
 from dexar_fast.errors import ModelError
-from dexar_fast.generation import Prompt, Rest, by_itself, refusals, run, with_answer
+from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
 from dexar_fast.logits import without_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model_cache import to_forward, truncate
@@ -86,7 +86,7 @@ def explain(
 def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor) -> Attribution | None:
     """The sums of a whole answer [T], in one forward with the rest of its prompt; None where that does not fit."""
     try:
-        with Pass(model, prompt, plan).hooked() as running, refusals(lambda: _has_run(prompt.cache, rest.known)):
+        with Pass(model, prompt, plan).hooked() as running:
             sums = running.prompt(rest.inputs, targets, rest.known)
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -94,11 +94,6 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
         return None
     rest.start.ran(prompt.cache)
     return sums
-
-
-def _has_run(cache: Any, known: int) -> bool:
-    """Whether a cache that held so many tokens holds more."""
-    return cache.get_seq_length() > known
 
 
 class Pass(Watcher):

@@ -17,6 +17,14 @@ class ModelError(DexarError):
     """A model that cannot be loaded, or whose decoder cannot be explained."""
 
 
+class LibraryError(DexarError):
+    """A library that this package stands on warns where warnings are errors, or lacks another; the message names it."""
+
+
+class InternalError(DexarError, RuntimeError):
+    """A fault of dexar_fast itself; the message asks for a report."""
+
+
 class NumericalError(DexarError, ArithmeticError):
     """NaN or infinity where a finite number was needed; the message names the layer."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from PIL import Image
 
-from dexar_fast import backends, generation, loading, question
+from dexar_fast import backends, faults, generation, loading, question
 from dexar_fast.decoder import Decoder
 from dexar_fast.explanation import Explanation
 from dexar_fast.images import load_images
@@ -22,6 +23,22 @@ from dexar_fast.task import PIECE, Task
 
 if TYPE_CHECKING:
     from dexar_fast.pool import KVPool
+
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+Method = Callable[Concatenate["Explainer", Given], Result]
+
+
+def _named(method: Method[Given, Result]) -> Method[Given, Result]:
+    """Whatever a method raises says whose fault it is."""
+
+    @wraps(method)
+    def call(self: Explainer, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with faults.named(self.model, None, kwargs):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class Explainer:
@@ -95,6 +112,7 @@ class Explainer:
         model, processor = loading.load(name, device, dtype, **options)
         return cls(model, processor, **knobs)
 
+    @_named
     def explain(
         self,
         image: Any,
@@ -123,6 +141,7 @@ class Explainer:
         asked = self._read(images, prompt, response)
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
+    @_named
     def stream(
         self,
         image: Any,
@@ -152,6 +171,7 @@ class Explainer:
             images = load_images(image)
         return self._stream(self._read(images, prompt, None), chunk_size, max_new_tokens, generate_kwargs, out)
 
+    @_named
     def explain_many(
         self,
         image: Any,
@@ -180,6 +200,7 @@ class Explainer:
         pool = self.pool or self._pool_for(questions, generate_kwargs)
         return [Task(self, each, generate_kwargs, pool).explain() for each in questions]
 
+    @_named
     def explain_inputs(
         self,
         inputs: Mapping[str, Any],
@@ -205,6 +226,7 @@ class Explainer:
         asked = question.given(inputs, images, None if target_ids is None else loading.as_ids(target_ids))
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
+    @_named
     def stream_inputs(
         self,
         inputs: Mapping[str, Any],

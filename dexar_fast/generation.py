@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
-from dexar_fast.errors import DexarError, InputError, NumericalError
-from dexar_fast.loading import check_length, context, reason
+from dexar_fast.errors import InputError
+from dexar_fast.faults import sampled
+from dexar_fast.loading import check_length, context
 from dexar_fast.logits import last_logits, without_logits
-from dexar_fast.memory import is_out_of_memory
 from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
 from dexar_fast.settings import positive
 from dexar_fast.stages import stage
@@ -85,7 +84,7 @@ def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, star
 
 def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
     watching = _watcher(model, left, cache, decoder)
-    with watching.watching(), refusals(), stage("prefill"):
+    with watching.watching(), stage("prefill"):
         run(model, cache, left, decoder is None)
     start.ran(cache)
     return _prompt(cache, watching, decoder)
@@ -166,7 +165,7 @@ def generate(
     if follow is not None:
         own = generate_kwargs.get("streamer")
         arguments["streamer"] = Tap(own, ends, lambda token: follow(token, _prompt(cache, watching, decoder)))
-    with watching.watching(), refusals(lambda: cache.get_seq_length() > known, generate_kwargs), stage("generation"):
+    with watching.watching(), sampled(), stage("generation"):
         output = model.generate(**arguments)
     answer = _without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
@@ -232,32 +231,6 @@ def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[st
     """Those of generate()'s arguments that it only hands on to the model's forward."""
     own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
     return {name: value for name, value in generate_kwargs.items() if name not in own}
-
-
-@contextmanager
-def refusals(
-    ran: Callable[[], bool] = lambda: False, generate_kwargs: Mapping[str, Any] | None = None
-) -> Iterator[None]:
-    """Turns what transformers and torch raise for inputs that do not fit the model into an InputError.
-
-    In generate(), once the prompt has run, an error is the user's (a streamer's, say) and passes.
-    """
-    try:
-        yield
-    except DexarError:
-        raise
-    except Exception as error:
-        if "probability tensor" in str(error):
-            raise NumericalError("NaN or infinity in the model's logits: no answer can be sampled from them") from error
-        if is_out_of_memory(error) or ran():
-            raise
-        asked = ", ".join(name for name in generate_kwargs or () if name != "max_new_tokens")
-        refusal = (
-            f"generate() refuses its arguments ({asked}) or the inputs"
-            if asked
-            else "the model refuses its inputs, pass what its processor returns"
-        )
-        raise InputError(f"{refusal}: {reason(error)}") from error
 
 
 def _one_forward(model: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from dexar_fast import __version__, engine, generation, loading, ops
+from dexar_fast import __version__, engine, faults, generation, loading, ops
 from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
@@ -75,7 +75,7 @@ class Task:
         laps = Laps(self._question.seconds)
         if self._out is not None:
             free_folder(self._out)
-        with borrowed(self._model) as loan, ExitStack() as stack:
+        with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             follower = Follower(partial(self._job, loan, stack, laps), self._question.ids[-1], PIECE)
             answer, prompt = self._answer(stack, follower if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
@@ -83,6 +83,9 @@ class Task:
             self._check_agreement(prompt, loan)
             laps.lap("explain")
         return follower.record.explanation()
+
+    def _named(self) -> AbstractContextManager[None]:
+        return faults.named(self._model, self._question.inputs, self._generate_kwargs)
 
     def stream(self, size: int) -> Stream:
         """The answer in pieces of `size` tokens, as it is written."""
@@ -96,7 +99,7 @@ class Task:
     def _write(self, size: int, channel: Channel) -> None:
         """The work of a stream's thread."""
         laps = Laps(self._question.seconds)
-        with borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
+        with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: generation.Prompt) -> Job:
                 job = self._job(loan, stack, laps, prompt)
@@ -119,8 +122,7 @@ class Task:
 
     def _check_agreement(self, prompt: generation.Prompt, loan: Loan) -> None:
         """Raises ModelError where the model under our attention is another than under its own."""
-        with generation.refusals():
-            agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
+        agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
 
     def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generation.Prompt]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
