@@ -18,7 +18,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Decoder:
     """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
 
@@ -26,9 +26,14 @@ class Decoder:
     attentions: list[nn.Module]
     lens: LogitLens
     causal: bool  # no token of the prompt that was traced could read one behind it
+    last: nn.Module  # what gives the lens its input
     places: dict[str, nn.Module]  # every module of these by its name in the model
-    differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+
+    def renew(self, found: Decoder) -> None:
+        """Takes the lens of a later forward of the model, and forgets what agreed with the one before."""
+        self.lens, self.last, self.places = found.lens, found.last, found.places
+        self.trusted_tails.clear()
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
@@ -88,6 +93,7 @@ class DecoderTracer(PromptWatcher):
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
         self._causal = True
+        self._last: nn.Module  # of the lists' members the one that ran last
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
@@ -124,6 +130,7 @@ class DecoderTracer(PromptWatcher):
             hidden = hidden_states(output)
             if isinstance(hidden, Tensor):
                 self._lens.restart(hidden)
+                self._last = module
 
     def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self._mine():
@@ -149,10 +156,10 @@ class DecoderTracer(PromptWatcher):
             )
         lens = self._lens.finish(output.logits)
         layers = _layers_of(model, self._attended)
-        held = {id(module) for module in [*layers, *self._attended, *lens.modules]}
+        held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
-        self.decoder = Decoder(layers, self._attended, lens, self._causal, places)
+        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
 
 
 def hidden_states(output: Any) -> Any:

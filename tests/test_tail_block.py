@@ -92,7 +92,7 @@ class Layer(nn.Module):
             return self.post_attention_layernorm, self.pre_feedforward_layernorm, self.post_feedforward_layernorm
         return None, self.input_layernorm if self.kind.parallel else self.post_attention_layernorm, None
 
-    def forward(self, attended: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, residual: Tensor, attended: Tensor) -> Tensor:
         behind_attention, before_mlp, behind_mlp = self.norms
         out = self.self_attn.o_proj(attended)
         middle = residual + (out if behind_attention is None else behind_attention(out))
@@ -162,10 +162,12 @@ def tail_of(
     """u by the formula, from a forward of the layer that some earlier positions run in as well."""
     tails = Tails([(0, layer, layer.self_attn)], lens, {})
     earlier = torch.full((EARLIER, 1), torch.nan).to(given[0])
-    rows = (torch.cat([earlier.expand(-1, x.shape[1]), x])[None] for x in given)
+    rows = (torch.cat([earlier.expand(-1, x.shape[1]), x])[None] for x in reversed(given))
     with tails.watching(lambda: True):
         output = layer(*rows)
-    return tails.vjp(0, output, targets, norm_twice)
+    u = tails.vjp(0, output, given[0][None, :, None], targets, norm_twice)
+    tails.settle(output[:, -len(targets) :])
+    return u[0, :, 0]
 
 
 def assert_close(found: Tensor, expected: Tensor, bound: float) -> None:
@@ -247,7 +249,7 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
         output = layer(torch.randn(1, 5, 60).to(dtype))
     (wanted,) = torch.autograd.grad(lens(output, targets).sum(), leaf[0])
     assert not tails.trusts(0)
-    found = tails.judged(0, output.detach(), targets, False, wanted)
+    found = tails.judged(0, output.detach(), leaf[0][:, :, None], targets, False, wanted[:, :, None])[:, :, 0]
     assert tails.trusts(0)
     assert_close(found, wanted, TOLERANCE[dtype])
 
@@ -282,13 +284,13 @@ def test_what_a_norm_is_given_by_keyword_is_left_to_autograd() -> None:
     """It is not seen."""
 
     class Keyword(Layer):
-        def forward(self, attended: Tensor, residual: Tensor) -> Tensor:
+        def forward(self, residual: Tensor, attended: Tensor) -> Tensor:
             return self.post_attention_layernorm(input=residual + self.self_attn.o_proj(attended))
 
     layer, head = Keyword(KINDS["stablelm"]), nn.Linear(60, VOCABULARY)
     tails = Tails([(0, layer, layer.self_attn)], lens_of(nn.LayerNorm(60), head), {})
     with tails.watching(lambda: True):
-        output = layer(torch.randn(1, 3, HEADS_DIM), torch.randn(1, 3, 60))
+        output = layer(torch.randn(1, 3, 60), torch.randn(1, 3, HEADS_DIM))
     expected = torch.randn(1, 3, 4, 11)
-    assert tails.judged(0, output, torch.arange(3), False, expected) is expected
+    assert tails.judged(0, output, expected, torch.arange(3), False, expected) is expected
     assert not tails.trusts(0)
