@@ -153,26 +153,27 @@ class Tails:
     def settle(self, hidden: Tensor) -> None:
         """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries.
 
-        Raises Outdated if a layer that was trusted did not compute what its tail takes it to, or the final norm did not.
+        Raises Outdated if a layer that was trusted, or the final norm, did not compute what the tail takes it to.
         """
         comparisons, self._compared = self._compared, []
         good = self._hold(comparisons, hidden)
         wrong = [index for (index, _), one in zip(comparisons, good, strict=True) if not one]
         for index in wrong:
-            del self._trusted[index]
+            self._trusted.pop(index, None)
         if wrong:
             raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
 
     def _hold(self, compared: list[tuple[int, Comparison]], hidden: Tensor) -> list[bool]:
-        """Whether each of the layers does, and what is behind all of them."""
+        """Whether each layer does; none where the norm behind all of them does not."""
         kinds: dict[Any, list[int]] = {}
         for at, (_, comparison) in enumerate(compared):
             kinds.setdefault(comparison.kind, []).append(at)
         good = [False] * len(compared)
-        normed = self._lens.norm(hidden)[0] if compared else hidden
+        if not compared:
+            return good
+        head, normed = self._parts[compared[0][0]][1], self._lens.norm(hidden)[0]
         with as_it_is():
-            heads = [self._parts[index][1] for index, _ in compared[:1]]
-            if not all(holds([normed_alike(head.norm, hidden[0], normed)])[0] for head in heads):
+            if not all(holds([normed_alike(head.norm, hidden[0], normed)])):
                 return good
             for members in kinds.values():
                 for at, one in zip(members, holds([compared[at][1] for at in members]), strict=True):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, rsqrt
 
 from dexar_fast.vjp import gated_vjp, norm_vjp
 
@@ -58,7 +58,7 @@ class Norm:
         """weights @ norm(x) [2, d] of x [C, d]; total: the weights' own sums [2, 1]."""
         if self.centred:
             x = x - x.mean(1, keepdim=True)
-        normed = (weights * torch.rsqrt(x.square().mean(1) + self.eps)) @ x * self._scale(x)
+        normed = (weights * rsqrt(x.square().mean(1) + self.eps)) @ x * self._scale(x)
         bias = getattr(self.module, "bias", None)
         return normed if bias is None else normed + total * bias
 

@@ -1,6 +1,6 @@
 """Whether a layer computes what its tail's VJP takes it to: its numbers are compared, not its code.
 
-    W m = W h + o_proj(W a);   W gate = gate_proj(W n(m));   W up = up_proj(W n(m));   W x = W m + down(W (act(gate) up))
+    W m = W h + o_proj(W a);  W gate = gate_proj(W n(m));  W up = up_proj(W n(m));  W x = W m + down(W (act(gate) up))
 
 with two rows W [2, C] of weights over the C queries (and the norms behind attention and MLP, where there are any). A
 product of a sum of rows is the sum of their products: so every row and every feature is looked at, and each matrix is
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from dexar_fast.tail_block import Block, Norm, Seen, gated
 
-# A relation sees its result, its operands and its factors rounded, each by half an eps at most, at random. Relative to
-# the sum of both sides that is 0.3 eps; what products and means of n terms add is sqrt(n) roundings of what they sum in.
+# A relation's result, operands and factors are rounded by half an eps at most, at random: relative to the sum of both
+# sides 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum in. Over
+# tests/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
 ROUNDINGS = 2
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
@@ -86,7 +87,7 @@ def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor
     drawn = 0.5 + torch.rand(2, rows, generator=generator, dtype=torch.float64)
     drawn[1] *= 1 - 2 * torch.randint(2, (rows,), generator=generator)
     drawn /= rows**0.5
-    return tuple(x.to(device, dtype) for x in (drawn, drawn.sum(1, keepdim=True)))
+    return drawn.to(device, dtype), drawn.sum(1, keepdim=True).to(device, dtype)
 
 
 def compared(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> Comparison:

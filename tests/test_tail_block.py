@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
 from dexar_fast import reference
-from dexar_fast.lens import LogitLens, Slot, Step
+from dexar_fast.lens import LogitLens, Outdated, Slot, Step
 from dexar_fast.tail import TOLERANCE, Tails
 from dexar_fast.tail_modules import block_of, head_of
 
@@ -65,6 +66,14 @@ KINDS = {
 }
 
 
+class Mlp(nn.Module):
+    """Its children are named and made by the layer."""
+
+    def forward(self, normed: Tensor) -> Tensor:
+        up, gate = self.up_proj(normed), getattr(self, "gate_proj", None)
+        return self.down_proj(self.act_fn(up) if gate is None else self.act_fn(gate(normed)) * up)
+
+
 class Layer(nn.Module):
     """What lies behind the attention, under the names that transformers gives."""
 
@@ -73,7 +82,7 @@ class Layer(nn.Module):
         norm = partial(NORMS[kind.norm], kind.width)
         linear = partial(nn.Linear, bias=kind.bias)
         self.kind = kind
-        self.self_attn, self.mlp = nn.Module(), nn.Module()
+        self.self_attn, self.mlp = nn.Module(), Mlp()
         self.self_attn.o_proj = linear(HEADS_DIM, kind.width)
         self.input_layernorm = norm()
         if not kind.parallel:
@@ -96,13 +105,7 @@ class Layer(nn.Module):
         behind_attention, before_mlp, behind_mlp = self.norms
         out = self.self_attn.o_proj(attended)
         middle = residual + (out if behind_attention is None else behind_attention(out))
-        normed, mlp = before_mlp(residual if self.kind.parallel else middle), self.mlp
-        wide = (
-            mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed)
-            if self.kind.gated
-            else mlp.act_fn(mlp.up_proj(normed))
-        )
-        fed = mlp.down_proj(wide)
+        fed = self.mlp(before_mlp(residual if self.kind.parallel else middle))
         return middle + (fed if behind_mlp is None else behind_mlp(fed))
 
     def oracle(self) -> reference.LayerTail:
@@ -159,14 +162,20 @@ def capped(by: float) -> tuple[Step, ...]:
 def tail_of(
     layer: Any, lens: LogitLens, given: tuple[Tensor, Tensor], targets: Tensor, norm_twice: bool = False
 ) -> Tensor:
-    """u by the formula, from a forward of the layer that some earlier positions run in as well."""
+    """u by the formula, from a forward of the layer that some earlier positions run in as well.
+
+    The layer's numbers are the formula's, too, unless a norm sums in less than it is given.
+    """
     tails = Tails([(0, layer, layer.self_attn)], lens, {})
     earlier = torch.full((EARLIER, 1), torch.nan).to(given[0])
     rows = (torch.cat([earlier.expand(-1, x.shape[1]), x])[None] for x in reversed(given))
     with tails.watching(lambda: True):
         output = layer(*rows)
     u = tails.vjp(0, output, given[0][None, :, None], targets, norm_twice)
-    tails.settle(output[:, -len(targets) :])
+    norms = [*layer.modules(), *lens.modules]
+    in_single = output.dtype == torch.float64 and any(isinstance(m, Gemma2RMSNorm | CohereLayerNorm) for m in norms)
+    with pytest.raises(Outdated) if in_single else nullcontext():
+        tails.settle(output[:, -len(targets) :])
     return u[0, :, 0]
 
 
