@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, is_causal, watcher
@@ -18,7 +19,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Decoder:
     """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
 
@@ -26,9 +27,14 @@ class Decoder:
     attentions: list[nn.Module]
     lens: LogitLens
     causal: bool  # no token of the prompt that was traced could read one behind it
+    last: nn.Module  # what gives the lens its input
     places: dict[str, nn.Module]  # every module of these by its name in the model
-    differentiable: set[nn.Module] = field(default_factory=set)  # modules of the layers that a pass has seen to be so
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+
+    def renew(self, found: Decoder) -> None:
+        """Takes the lens of a later forward of the model, and forgets what agreed with the one before."""
+        self.lens, self.last, self.places = found.lens, found.last, found.places
+        self.trusted_tails.clear()
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
@@ -88,6 +94,8 @@ class DecoderTracer(PromptWatcher):
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
         self._causal = True
+        self._given: dict[nn.Module, tuple[Any, Any]] = {}  # to the modules that run
+        self._last: nn.Module  # of the lists' members the one that ran last
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
@@ -100,16 +108,15 @@ class DecoderTracer(PromptWatcher):
         layers = _list_members(self.model)
         with super().watching(), ExitStack() as stack:
             for module in layers:
-                self._hook(stack, module, self._enter, self._leave_layer)
+                stack.callback(module.register_forward_pre_hook(self._enter).remove)
+                stack.callback(module.register_forward_hook(self._leave_layer).remove)
             for module in _outermost(self.model, layers):
-                self._hook(stack, module, self._enter, self._leave_module)
+                enter = module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True)
+                stack.callback(enter.remove)
+                stack.callback(module.register_forward_hook(self._leave_module).remove)
             stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
             stack.callback(self.model.register_forward_hook(self._finish, always_call=True).remove)
             yield
-
-    def _hook(self, stack: ExitStack, module: nn.Module, enter: Any, leave: Any) -> None:
-        stack.callback(module.register_forward_pre_hook(enter).remove)
-        stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
 
     def _mine(self) -> bool:
         return watcher.get() is self and self.decoder is None
@@ -118,17 +125,24 @@ class DecoderTracer(PromptWatcher):
         if self._mine():
             self._lens.pause()
 
-    def _leave_layer(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before any hook of the user's, which a call of the module runs as well."""
+        if self._mine():
+            self._given[module] = args, kwargs
+            self._lens.pause()
+
+    def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._mine():
             self._lens.resume()
             hidden = hidden_states(output)
             if isinstance(hidden, Tensor):
                 self._lens.restart(hidden)
+                self._last = module
 
-    def _leave_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._mine():
             self._lens.resume()
-            self._lens.record(module, args, kwargs, output)
+            self._lens.record(module, *self._given.pop(module), output)
 
     def _begin(self, model: nn.Module, args: Any) -> None:
         """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
@@ -149,10 +163,10 @@ class DecoderTracer(PromptWatcher):
             )
         lens = self._lens.finish(output.logits)
         layers = _layers_of(model, self._attended)
-        held = {id(module) for module in [*layers, *self._attended, *lens.modules]}
+        held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
-        self.decoder = Decoder(layers, self._attended, lens, self._causal, places)
+        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
 
 
 def hidden_states(output: Any) -> Any:
@@ -161,11 +175,16 @@ def hidden_states(output: Any) -> Any:
 
 
 def _list_holders(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if any(isinstance(child, nn.ModuleList) for child in m.children())]
+    return [m for m in model.modules() if any(map(_is_list, m.children()))]
 
 
 def _list_members(model: nn.Module) -> list[nn.Module]:
-    return [member for module in model.modules() if isinstance(module, nn.ModuleList) for member in module]
+    return [member for module in model.modules() if _is_list(module) for member in module.children()]
+
+
+def _is_list(module: nn.Module) -> bool:
+    """Of layers, that is: torch keeps what parametrizes a weight in one, too."""
+    return isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
 
 
 def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
@@ -200,6 +219,6 @@ def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]
 def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:
     path = name.split(".")
     for end in range(len(path), 0, -1):
-        if isinstance(modules[".".join(path[: end - 1])], nn.ModuleList):
+        if _is_list(modules[".".join(path[: end - 1])]):
             return modules[".".join(path[:end])]
     raise ModelError(f"{name} attends outside a ModuleList of decoder layers: dexar_fast cannot tell its layer")

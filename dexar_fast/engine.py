@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from dexar_fast.agreement import agreement_of
-from dexar_fast.attention import Watcher, attendable, watcher
-from dexar_fast.decoder import hidden_states
+from dexar_fast.attention import Watcher, attendable, is_causal, watcher
+from dexar_fast.decoder import DecoderTracer, hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
-from dexar_fast.logits import without_logits
+from dexar_fast.lens import Outdated
+from dexar_fast.logits import last_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model_cache import to_forward, truncate
 from dexar_fast.operands import Keys, LayerScores, placed, run_of
@@ -71,23 +72,47 @@ def explain(
             return chunk
         with fitting("running the prompt"):
             prompt = by_itself(model, prompt)
-    with Pass(model, prompt, plan).hooked() as running:
-        if plan.ends_with_image is not None and first == plan.prompt - 1:
-            take(running.prompt(plan.ends_with_image, ids[1:2]))
-            first, ids = first + 1, ids[1:]
-        while len(ids) > 1:
-            sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
-            take(sums)
-            done = len(sums.token_maps)
-            first, ids = first + done, ids[done:]
+    renewed = -1  # where the model was last looked at again
+    while len(ids) > 1:
+        try:
+            with Pass(model, prompt, plan).hooked() as running:
+                while len(ids) > 1:
+                    if plan.ends_with_image is not None and first == plan.prompt - 1:
+                        sums = running.prompt(plan.ends_with_image, ids[1:2])
+                    else:
+                        sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
+                    take(sums)
+                    done = len(sums.token_maps)
+                    first, ids = first + done, ids[done:]
+        except Outdated:
+            if first == renewed:
+                raise
+            renewed = first
+            _look_again(model, prompt, first, ids[1:2])
     return chunk
 
 
+@torch.no_grad()
+def _look_again(model: Any, prompt: Prompt, position: int, token: Tensor) -> None:
+    """Traces the lens anew, in a forward of one token [1]. Raises ModelError as a first prompt does."""
+    truncate(prompt.cache, position)
+    tracing = DecoderTracer(model, 1, prompt.seen.passed_on)
+    with tracing.watching():
+        model(input_ids=token[None], use_cache=True, **to_forward(model, prompt.cache), **last_logits(model))
+    assert tracing.decoder is not None  # or the forward raised
+    prompt.decoder.renew(tracing.decoder)
+
+
 def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor) -> Attribution | None:
-    """The sums of a whole answer [T], in one forward with the rest of its prompt; None where that does not fit."""
+    """The sums of a whole answer [T], in one forward with the rest of its prompt.
+
+    None where that does not fit, or something that was found of the model no longer holds.
+    """
     try:
         with Pass(model, prompt, plan).hooked() as running:
             sums = running.prompt(rest.inputs, targets, rest.known)
+    except Outdated:
+        return None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -111,8 +136,9 @@ class Pass(Watcher):
         self._targets: Tensor  # [C]
         self._runs_prompt = False
         self._sums: LayerSums
-        self._checks = ExitStack()  # holds hooks on the modules that no pass has run yet
-        self._unchecked: list[nn.Module] = []
+        self._checks = ExitStack()  # holds hooks on what autograd is to go through, until it has once
+        self._hidden: Tensor  # [1, Q, d] what the decoder's last layer gave
+        self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
         self._keys: Keys
@@ -130,9 +156,10 @@ class Pass(Watcher):
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 for index in self._plan.layers:
                     stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
-                    self._unchecked += [m for m in decoder.layers[index].modules() if m not in decoder.differentiable]
-                for module in self._unchecked:
-                    self._checks.callback(module.register_forward_hook(self._check_gradient).remove)
+                    for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
+                        self._checks.callback(module.register_forward_hook(self._check_gradient).remove)
+                stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
+                stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
                     stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
                 yield self
@@ -145,7 +172,7 @@ class Pass(Watcher):
         return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
 
     def _step(self, ids: Tensor, cache: Any) -> None:
-        passed = to_forward(self.model, cache) | without_logits(self.model)
+        passed = to_forward(self.model, cache) | last_logits(self.model)
         self.model(input_ids=ids, use_cache=True, **passed)
 
     def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
@@ -155,7 +182,7 @@ class Pass(Watcher):
         """
         truncate(self._prompt.cache, known)
         whole = with_answer(inputs, targets[:-1])
-        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole), known)
+        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole, True), known)
 
     @torch.no_grad()
     def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:
@@ -169,9 +196,26 @@ class Pass(Watcher):
         with stage("chunk forward"):
             forward(self._prompt.cache)
         self._checks.close()
-        self._prompt.decoder.differentiable.update(self._unchecked)
+        with stage("checks"):
+            self._check()
         with stage("transfer"):
             return self._sums.attribution(first + len(targets))
+
+    def _check(self) -> None:
+        """Raises Outdated where the model does not compute what was found of it."""
+        self._tails.settle(self._hidden[:, -len(self._targets) :])
+        try:
+            self._prompt.decoder.lens.check(self._hidden, self._logits, self._targets)
+        except ModelError as error:
+            raise Outdated(str(error)) from error
+
+    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
+        if watcher.get() is self:
+            self._hidden = hidden_states(output).detach()
+
+    def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
+        if watcher.get() is self:
+            self._logits = output.logits[:, -1:].detach()
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Positions go on from that of the last prompt token, as in generate()."""
@@ -204,17 +248,20 @@ class Pass(Watcher):
             )
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
         self._leaf, self._value = queries.detach(), value
-        self._keys = self._keys_under(mask, value)
+        self._keys = self._keys_under(module, mask, value)
         if self._tails.trusts(self._wanted[id(module)]):
             return output
         self._leaf.requires_grad_()
         torch.set_grad_enabled(True)
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
 
-    def _keys_under(self, mask: Tensor | None, value: Tensor) -> Keys:
+    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys:
         known, keys = (id(mask), value.device), value.shape[2]
         if known not in self._known_keys:
             with stage("masks"):
+                if self._prompt.rest is not None and not is_causal(module, mask, keys):
+                    self._prompt.decoder.causal = False
+                    raise Outdated("tokens of the prompt read those behind them")
                 seen = attendable(mask, len(self._targets), keys, value.device)
                 visual, text = self._positions(value.device)
                 self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
@@ -249,9 +296,9 @@ class Pass(Watcher):
     def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
         if self._tails.trusts(index):
-            return self._tails.vjp(index, hidden, self._targets, norm_twice).view(self._leaf.shape)
+            return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
         u = self._recorded_vjp(hidden, norm_twice)
-        return self._tails.judged(index, hidden, self._targets, norm_twice, u)
+        return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
         """By autograd, through the graph that the layer recorded."""

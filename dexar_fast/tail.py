@@ -1,9 +1,10 @@
 """Which layers' tails are taken without autograd: those that look like a known block and have once agreed with it.
 
 A tail is trusted for as long as its layer and the lens hold the same modules with the same forwards, free of hooks, and
-the same numbers among their attributes; weights and the epsilon of a norm are read anew for every pass. Code that keeps
-these and changes otherwise what a module computes is not noticed: a flag, or a function that an activation keeps as an
-attribute and is replaced, say.
+the same numbers, flags and names among their attributes; weights and the epsilon of a norm are read anew for every
+pass. What a layer computes in a pass is then held to the tail's own formula (`tail_values`): code that changes its
+numbers in any other way is noticed once it has. A module with a forward of its own is never trusted, for what such a
+function keeps may cut a gradient and change no number. Only code of a class that does so by a global is not noticed.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
 from dexar_fast.decoder import Decoder
-from dexar_fast.lens import LogitLens
+from dexar_fast.lens import LogitLens, Outdated
 from dexar_fast.tail_block import Block, Head
 from dexar_fast.tail_modules import block_of, head_of
+from dexar_fast.tail_values import Comparison, compared, excess, normed_alike
 
 # Of the largest gradient. Over all families of tests/zoo.py in both modes from four seeds, tail and autograd differ by
 # up to 5e-7 in float32, 1.2e-2 in bfloat16 and 1.5e-3 in float16, and by no more at d = 2,048: half precision is given
 # twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as the
 # RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
-NUMBERS = (float, int)
+NUMBERS = (float, int, bool, str)
+PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is ours
 OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 
 Parts = tuple[Block, Head]
@@ -61,6 +64,9 @@ class Tails:
         self._found: dict[int, list[Any]] = {}
         self._parts: dict[int, Parts] = {}
         self._seen: dict[str, Tensor] = {}
+        self._compared: list[tuple[int, Comparison]] = []
+        self._layers = {index: layer for index, layer, _ in layers}
+        self._lens = lens
         everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
         of_lens = behaviour(lens.modules)
         head = cache(lambda: head_of(lens))
@@ -68,7 +74,8 @@ class Tails:
             modules = below(layer)
             self._found[index] = behaviour(modules) + of_lens
             hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
-            if not may_change(everywhere + hooks):
+            altered = any(map(has_own_forward, modules + lens.modules))
+            if not altered and not may_change(everywhere + hooks):
                 self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
     def _known(self, index: int) -> Parts | None:
@@ -98,8 +105,13 @@ class Tails:
             if values and watched():  # what is passed by keyword is not seen
                 self._seen[name] = values[0].detach()
 
+        def keep_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep("input", args or tuple(x for x in (kwargs.get("hidden_states"),) if x is not None))
+
         with ExitStack() as stack:
-            for block, _ in self._parts.values():
+            for index, (block, _) in self._parts.items():
+                into = self._layers[index].register_forward_pre_hook(keep_input, with_kwargs=True)
+                stack.callback(into.remove)
                 for name, module in block.inputs.items():
                     before = module.register_forward_pre_hook(lambda _, args, name=name: keep(name, args))
                     stack.callback(before.remove)
@@ -108,16 +120,19 @@ class Tails:
                     stack.callback(behind.remove)
             yield
 
-    def vjp(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
-        """u [C, H D] of the layer that has just run, from its output [1, C', d]; the last C positions are meant."""
-        block, head = self._parts[index]
-        count = len(targets)
-        seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
-        self._seen.clear()
-        grad = head.vjp(hidden[0, -count:].detach(), targets, norm_twice, self._backend)
-        return block.vjp(seen, grad, self._backend)
+    def vjp(self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
+        """u [1, C, H, D] of the trusted layer that has just run; `settle` says whether it holds.
 
-    def judged(self, index: int, hidden: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor) -> Tensor:
+        Args:
+            hidden: [1, C', d] its output; the last C positions are meant. leaf: [1, C, H, D] its attention's output.
+        """
+        seen = self._rows(len(targets))
+        self._compared.append((index, self._comparison(index, seen, hidden, leaf)))
+        return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
+
+    def judged(
+        self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor
+    ) -> Tensor:
         """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
 
         Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
@@ -125,14 +140,61 @@ class Tails:
         if index not in self._parts:
             return expected
         block, _ = parts = self._parts[index]
-        if self._seen.keys() == block.inputs.keys() | block.outputs.keys():
-            found = self.vjp(index, hidden, targets, norm_twice).view(expected.shape)
-            if agrees(found, expected):
+        if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
+            seen = self._rows(len(targets))
+            found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
+            if agrees(found, expected) and all(holds([self._comparison(index, seen, hidden, leaf)])):
                 self._trusted[index] = self._found[index], parts
                 return found
         self._seen.clear()
         del self._parts[index]
         return expected
+
+    def settle(self, hidden: Tensor) -> None:
+        """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries.
+
+        Raises Outdated if a layer that was trusted, or the final norm, did not compute what the tail takes it to.
+        """
+        comparisons, self._compared = self._compared, []
+        good = self._hold(comparisons, hidden)
+        wrong = [index for (index, _), one in zip(comparisons, good, strict=True) if not one]
+        for index in wrong:
+            self._trusted.pop(index, None)
+        if wrong:
+            raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
+
+    def _hold(self, compared: list[tuple[int, Comparison]], hidden: Tensor) -> list[bool]:
+        """Whether each layer does; none where the norm behind all of them does not."""
+        kinds: dict[Any, list[int]] = {}
+        for at, (_, comparison) in enumerate(compared):
+            kinds.setdefault(comparison.kind, []).append(at)
+        good = [False] * len(compared)
+        if not compared:
+            return good
+        head, normed = self._parts[compared[0][0]][1], self._lens.norm(hidden)[0]
+        with as_it_is():
+            if not all(holds([normed_alike(head.norm, hidden[0], normed)])):
+                return good
+            for members in kinds.values():
+                for at, one in zip(members, holds([compared[at][1] for at in members]), strict=True):
+                    good[at] = one
+        return good
+
+    def _rows(self, count: int) -> dict[str, Tensor]:
+        """What was seen of the last positions, [C, n] each."""
+        seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
+        self._seen.clear()
+        return seen
+
+    def _comparison(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> Comparison:
+        block, _ = self._parts[index]
+        with as_it_is():
+            return compared(block, seen, leaf[0].detach().flatten(1), hidden[0, -leaf.shape[1] :].detach())
+
+    def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
+        block, head = self._parts[index]
+        grad = head.vjp(hidden[0, -len(targets) :].detach(), targets, norm_twice, self._backend)
+        return block.vjp(seen, grad, self._backend)
 
 
 def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Parts | None:
@@ -158,7 +220,13 @@ def behaviour(modules: list[nn.Module]) -> list[Any]:
     """What modules do to their inputs: their forwards, the kinds of their weights, and numbers that they may read."""
     forwards = [module.forward for module in modules]
     kinds = [type(module._parameters.get("weight")) for module in modules]
-    numbers = [x for m in modules if type(m) is not nn.Linear for x in vars(m).values() if type(x) in NUMBERS]
+    numbers = [
+        x
+        for m in modules
+        if type(m) is not nn.Linear
+        for name, x in vars(m).items()
+        if type(x) in NUMBERS and name not in PASSIVE
+    ]
     return [*forwards, *kinds, *numbers]
 
 
@@ -180,9 +248,26 @@ def hooks_of_all() -> list[Any]:
     return [hook for hooks in (*forward, *backward) for hook in hooks.values()]
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a module's forward is not its class's; that of accelerate's hooks moves tensors alone."""
+    return "forward" in vars(module) and not hasattr(module, "_hf_hook")
+
+
 def may_change(hooks: list[Any]) -> bool:
     """Whether any of the hooks may change something, in this call or a later one."""
     return any(not str(getattr(hook, "__module__", "")).startswith(OBSERVERS) for hook in hooks)
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Inside the block torch computes what it says: no mode of the user's that is around the model changes it, too."""
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        yield
+
+
+def holds(comparisons: list[Comparison]) -> list[bool]:
+    """Whether each, all of one kind, differs by rounding alone; never where anything is not finite."""
+    return (excess(comparisons) <= 1).tolist()
 
 
 def agrees(found: Tensor, expected: Tensor) -> bool:

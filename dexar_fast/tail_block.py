@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, rsqrt
 
 from dexar_fast.vjp import gated_vjp, norm_vjp
 
@@ -31,6 +31,13 @@ PLAIN_VJPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # act'(x) dz from
     "gelu_tanh": partial(torch.ops.aten.gelu_backward, approximate="tanh"),
     "relu": lambda grad, x: torch.ops.aten.threshold_backward(grad, x, 0),
     "quick_gelu": lambda grad, x: torch.ops.aten.silu_backward(grad, QUICK * x),
+}
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {  # act(x)
+    "silu": torch.ops.aten.silu,
+    "gelu": torch.ops.aten.gelu,
+    "gelu_tanh": partial(torch.ops.aten.gelu, approximate="tanh"),
+    "relu": torch.ops.aten.relu,
+    "quick_gelu": lambda x: torch.ops.aten.silu(QUICK * x) / QUICK,
 }
 
 
@@ -46,6 +53,14 @@ class Norm:
     def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None, *, backend: str) -> Tensor:
         """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
         return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
+
+    def summed(self, x: Tensor, weights: Tensor, total: Tensor) -> Tensor:
+        """weights @ norm(x) [2, d] of x [C, d]; total: the weights' own sums [2, 1]."""
+        if self.centred:
+            x = x - x.mean(1, keepdim=True)
+        normed = (weights * rsqrt(x.square().mean(1) + self.eps)) @ x * self._scale(x)
+        bias = getattr(self.module, "bias", None)
+        return normed if bias is None else normed + total * bias
 
     def _scale(self, x: Tensor) -> Tensor:
         """[d]; ones where the module has no weight."""
@@ -78,6 +93,12 @@ class Mlp:
         return self.norm.vjp(seen["middle"], grad_normed, grad, backend=backend)
 
 
+def gated(mlp: Mlp, seen: Seen) -> Tensor:
+    """z [C, I], what the MLP's second matrix is given."""
+    act = PLAIN[mlp.activation]
+    return act(seen["up"]) if mlp.gate is None else act(seen["gate"]) * seen["up"]
+
+
 @dataclass(frozen=True)
 class Block:
     """The modules of one layer's tail."""
@@ -85,6 +106,7 @@ class Block:
     o_proj: nn.Linear
     mlp: Mlp | None = None  # None where it does not depend on the attention's output
     norm_behind: Norm | None = None
+    beside: nn.Module | None = None  # whose output is added, where it does not
 
     @property
     def inputs(self) -> dict[str, nn.Module]:
@@ -96,11 +118,9 @@ class Block:
 
     @property
     def outputs(self) -> dict[str, nn.Module]:
-        """The modules whose outputs it reads."""
-        if self.mlp is None:
-            return {}
-        linears = {"up": self.mlp.up, "gate": self.mlp.gate}
-        return {name: linear for name, linear in linears.items() if linear is not None}
+        """The modules whose outputs it reads, or the check of values does."""
+        named = {"beside": self.beside} if self.mlp is None else {"up": self.mlp.up, "gate": self.mlp.gate}
+        return {name: module for name, module in named.items() if module is not None}
 
     def vjp(self, seen: Seen, grad: Tensor, backend: str = "auto") -> Tensor:
         """u [C, H D] from d o / d x [C, d]; backend: of the element-wise steps, as `backends.plan` takes it."""

@@ -54,7 +54,8 @@ def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
         return None
     behind_attention, before_mlp, behind_mlp = (norms.get(name or "") for name in layout)
     if before_mlp is None:
-        return Block(o_proj, None, behind_attention)
+        beside = layer._modules.get("mlp")
+        return None if beside is None else Block(o_proj, None, behind_attention, beside)
     mlp = _mlp_of(layer._modules.get("mlp", layer), before_mlp, behind_mlp)
     return None if mlp is None else Block(o_proj, mlp, behind_attention)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, rsqrt
 from torch.nn import functional as F
 
 from dexar_fast import cpp_tail, tail_operators
@@ -68,7 +68,7 @@ def _norm_vjp(x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tens
     x, grad = x.to(dtype), grad * scale.to(dtype)
     if centred:
         x = x - x.mean(-1, keepdim=True)
-    inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    inverse = rsqrt(x.square().mean(-1, keepdim=True) + eps)
     normed = x * inverse
     found = (grad - normed * (normed * grad).mean(-1, keepdim=True)) * inverse
     if centred:

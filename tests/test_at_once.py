@@ -14,7 +14,7 @@ from test_engine import SquareTensors, long_prompt
 from test_explain_many import another_question
 from test_parity import ARRAYS
 
-from dexar_fast import Explainer, InputError, ops, tail, weights
+from dexar_fast import Explainer, InputError, ops, tail, tail_values, weights
 from dexar_fast.explanation import Explanation
 from dexar_fast.pool import KVPool
 
@@ -32,6 +32,7 @@ ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that sum in float32 in a float64 model keep no tail from agreeing."""
     monkeypatch.setitem(tail.TOLERANCE, torch.float64, 1e-5)
+    monkeypatch.setitem(tail_values.EPS, torch.float64, torch.finfo(torch.float32).eps)
 
 
 @contextmanager

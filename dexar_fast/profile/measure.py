@@ -25,7 +25,7 @@ from dexar_fast.stages import Recorder
 
 Report = dict[str, Any]
 GENERATING = ("vision", "prefill", "decode", "generation")
-EXPLAINING = ("chunk forward", "masks", "VJP", "scoring", "aggregation", "transfer")
+EXPLAINING = ("chunk forward", "masks", "VJP", "checks", "scoring", "aggregation", "transfer")
 
 
 def measure(work: Workload, rounds: int = 5) -> Report:

@@ -25,6 +25,7 @@ STAGES = {
     "chunk forward": "the answer's tokens through the decoder again, many at a time",
     "masks": "which keys each of them may read",
     "VJP": "back through each layer's tail",
+    "checks": "whether the model computes what was found of it",
     "scoring": "gradients, head scores and maps of each layer, summed over layers",
     "aggregation": "sums over tokens",
     "transfer": "inputs to the device, results from it",
