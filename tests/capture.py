@@ -17,15 +17,20 @@ Forward = Callable[[], LayerSums]
 
 @contextmanager
 def chunks_run_by(run: Callable[[Forward], LayerSums]) -> Iterator[list[int]]:
-    """Hands the forward of every chunk to `run`, which returns the sums of its layers; yields the chunks' sizes."""
+    """Hands the forward of every chunk to `run`, which returns the sums of its layers; yields the chunks' sizes.
+
+    What was computed is checked behind it, as the sums are fetched.
+    """
     sizes: list[int] = []
-    chunk, attribution = engine.Pass.chunk, LayerSums.attribution
+    chunk, check, attribution = engine.Pass.chunk, engine.Pass._check, LayerSums.attribution
 
     def handed(self: engine.Pass, first: int, ids: torch.Tensor, size: int) -> Any:
         sizes.append(size)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(LayerSums, "attribution", lambda sums, length: sums)
+            inner.setattr(engine.Pass, "_check", lambda running: None)
             sums = run(lambda: chunk(self, first, ids, size))  # type: ignore[arg-type, return-value]
+        check(self)
         return attribution(sums, first + size)
 
     with pytest.MonkeyPatch.context() as patch:
