@@ -48,6 +48,7 @@ class LogitLens:
     input_slot: int  # what the head reads
     logit_slot: int  # what the head writes
     output_slot: int
+    rows: int  # ids that it has a logit of
     _copies: dict[tuple[int, torch.device], nn.Module] = field(default_factory=dict, repr=False)
 
     @property
@@ -112,7 +113,7 @@ class LogitLens:
         Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
         Non-finite logits pass: the pass itself names the layer they come from.
         """
-        own = logits[0, -1].to(hidden.device)
+        own = logits[0, -1, : self.rows].to(hidden.device)
         if not own.isfinite().all():
             return
         tokens = torch.linspace(0, len(own) - 1, min(CHECKED_TOKENS, len(own)), device=own.device).long()
@@ -194,6 +195,7 @@ class LensTracer(TorchFunctionMode):
             input_slot=step.args[0].index,
             logit_slot=step.result,
             output_slot=self._slots[id(logits)].index,
+            rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
         assert self.hidden is not None
         lens.check(self.hidden, logits)
