@@ -76,11 +76,14 @@ def explain(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer while it is written, coloured by the tokens' weights.")
     ] = False,
+    allow_missing_weights: Annotated[
+        bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
-    options |= {"text_set": text_set, "backend": backend}
+    options |= {"text_set": text_set, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
         _explain(image, prompt, out, response, max_new_tokens, model, by, stream, **options)
 
@@ -159,6 +162,8 @@ def _explain(
     from dexar_fast import Explainer
 
     explainer, console = Explainer.from_pretrained(model, **options), Console()
+    for warning in explainer.warnings:
+        _say("warning:", warning)
     interrupt = None
     if stream:
         size = options.get("chunk_size") or STREAMED_TOKENS

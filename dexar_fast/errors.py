@@ -43,3 +43,8 @@ class BackendError(DexarError):
 
 class FileError(DexarError, OSError):
     """A file that cannot be read as an explanation, or cannot be written."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 
 from dexar_fast import backends, faults, generation, loading, question
+from dexar_fast.adapters import unwrapped
 from dexar_fast.decoder import Decoder
 from dexar_fast.explanation import Explanation
 from dexar_fast.images import load_images
+from dexar_fast.inputs import as_ids
 from dexar_fast.question import Question
 from dexar_fast.settings import positive, settings
 from dexar_fast.shards import Folder
@@ -75,7 +78,7 @@ class Explainer:
         backend: str = "auto",
         pool: KVPool | None = None,
     ) -> None:
-        self.model = loading.unwrapped(model)
+        self.model = unwrapped(model)
         loading.check_model(self.model)
         self.processor = processor
         self.settings = settings(
@@ -92,15 +95,26 @@ class Explainer:
         self.pool = pool
         self.backends()
         self.decoder: Decoder | None = None  # of the model, once a prompt has run
+        self.warnings: list[str] = []  # about the model's weights, for every explanation
 
     @classmethod
-    def from_pretrained(cls, name: Any = None, *, device: Any = None, dtype: Any = None, **options: Any) -> Self:
+    def from_pretrained(
+        cls,
+        name: Any = None,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        allow_missing_weights: bool = False,
+        **options: Any,
+    ) -> Self:
         """Loads a model and its processor; without a name the small model that comes with this package.
 
         Args:
-            name: a Hugging Face model id or a folder.
+            name: a Hugging Face model id or a folder, also of a PEFT adapter: the model that it names is loaded, too.
             device: where to put the model; None is the GPU if there is one, else the CPU.
             dtype: "float32", "bfloat16", ... or a torch dtype; None is as stored, for the embedded model float32.
+            allow_missing_weights: go on where the checkpoint lacks weights of the model, or holds some that its modules
+                do not take; the explanations' warnings name them.
             options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
         Raises:
             ModelError: no such model, or not one for images and text. InputError: an unknown knob value.
@@ -109,8 +123,12 @@ class Explainer:
         knobs = {name: options.pop(name) for name in known if name in options}
         # Before the model is loaded, which may take minutes:
         settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
-        model, processor = loading.load(name, device, dtype, **options)
-        return cls(model, processor, **knobs)
+        loaded = loading.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
+        explainer = cls(loaded.model, loaded.processor, **knobs)
+        explainer.warnings = loaded.warnings
+        for warning in loaded.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return explainer
 
     @_named
     def explain(
@@ -223,7 +241,7 @@ class Explainer:
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        asked = question.given(inputs, images, None if target_ids is None else loading.as_ids(target_ids))
+        asked = question.given(inputs, images, None if target_ids is None else as_ids(target_ids))
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     @_named

@@ -24,8 +24,8 @@ from dexar_fast.errors import (
     ModelError,
     NumericalError,
     OutOfMemoryError,
+    reason,
 )
-from dexar_fast.loading import reason
 from dexar_fast.memory import is_out_of_memory
 from dexar_fast.session import borrowed
 

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.errors import InputError
 from dexar_fast.faults import sampled
-from dexar_fast.loading import check_length, context
+from dexar_fast.inputs import check_length, context
 from dexar_fast.logits import last_logits, without_logits
 from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
 from dexar_fast.settings import positive

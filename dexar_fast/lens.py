@@ -52,6 +52,7 @@ class LogitLens:
     input_slot: int  # what the head reads
     logit_slot: int  # what the head writes
     output_slot: int
+    rows: int  # ids that it has a logit of
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -106,7 +107,7 @@ class LogitLens:
         Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
         Non-finite logits pass: the pass itself names the layer they come from.
         """
-        own = logits[0, -1].to(hidden.device)
+        own = logits[0, -1, : self.rows].to(hidden.device)
         largest = float(own.abs().max())
         if not math.isfinite(largest):
             return
@@ -195,6 +196,7 @@ class LensTracer(TorchFunctionMode):
             input_slot=step.args[0].index,
             logit_slot=step.result,
             output_slot=self._slots[id(logits)].index,
+            rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
         assert self.hidden is not None
         lens.check(self.hidden, logits)

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.errors import InputError
-from dexar_fast.loading import reason
+from dexar_fast.errors import InputError, reason
 
 LONGEST_CHARACTER = 4  # in tokens, as many as UTF-8 has bytes for it
 UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to

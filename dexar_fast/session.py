@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dexar_fast import attention
+from dexar_fast.plain_tensors import plain_tensors
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation"
@@ -142,5 +143,6 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "_compiled_call_impl", None) for module in compiled),
         *((module, "forward", module._orig_mod.__call__) for module in wrappers),
         *((module, "rope_deltas", None) for module in positioned),
+        *plain_tensors(model),
         (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
     ]

@@ -11,7 +11,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from dexar_fast import __version__, engine, faults, generation, loading, ops
+from dexar_fast import __version__, engine, faults, generation, inputs, ops
+from dexar_fast.adapters import check_adapters
 from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
@@ -57,10 +58,11 @@ class Task:
         self._generate_kwargs = generate_kwargs
         self._pool = pool
         self._out = out
+        check_adapters(self._model)
         with stage("transfer"):
-            self._question = replace(question, inputs=loading.on_device(self._model, question.inputs))
+            self._question = replace(question, inputs=inputs.on_device(self._model, question.inputs))
         with stage("layout"):
-            loading.check_inputs(
+            inputs.check_inputs(
                 self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
             )
             images, self._placed = placed(self._model.config, explainer.processor, self._question)
@@ -126,18 +128,19 @@ class Task:
 
     def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generation.Prompt]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
-        model, inputs, explainer = self._model, self._question.inputs, self._explainer
+        model, given, explainer = self._model, self._question.inputs, self._explainer
         if explainer.decoder is not None and not explainer.decoder.is_of(model):
             explainer.decoder = None
         start = stack.enter_context(self._start())
+        stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._question.targets is not None:
                 return self._question.targets, self._prompt(self._question.targets, start)
             try:
-                return generation.generate(model, inputs, explainer.decoder, start, self._arguments(), follower)
+                return generation.generate(model, given, explainer.decoder, start, self._arguments(), follower)
             except NumericalError:
                 with suppress(InputError):
-                    explainer.explain_inputs(inputs, target_ids=[0])  # any token at all: the pass names the layer
+                    explainer.explain_inputs(given, target_ids=[0])  # any token at all: the pass names the layer
                 raise
             except (Abandoned, KeyboardInterrupt):
                 if follower is not None:
@@ -146,19 +149,19 @@ class Task:
 
     def _prompt(self, targets: Tensor, start: generation.Start) -> generation.Prompt:
         """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
-        decoder, inputs = self._explainer.decoder, self._question.inputs
-        if decoder is not None and generation.takes_answer(inputs, decoder, self._placed.positions):
+        decoder, given = self._explainer.decoder, self._question.inputs
+        if decoder is not None and generation.takes_answer(given, decoder, self._placed.positions):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
             if len(targets) <= self._chunk and Tails.of(decoder, layers).trusts_all():
-                return generation.postponed(self._model, inputs, decoder, start)
-        return generation.prefill(self._model, inputs, decoder, start)
+                return generation.postponed(self._model, given, decoder, start)
+        return generation.prefill(self._model, given, decoder, start)
 
     @cached_property
     def _chunk(self) -> int:
         """How many tokens to explain at once, by the decoder that is known by now."""
         decoder = self._explainer.decoder
         assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
-        heads = self._model.config.get_text_config(decoder=True).num_attention_heads
+        heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
         length = len(self._question.ids) + self._longest()
         return self._explainer.chunk_size or default_chunk(decoder.layers, heads, length)
 
@@ -182,13 +185,14 @@ class Task:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
         explainer, question = self._explainer, self._question
         explainer.decoder = prompt.decoder
+        inputs.check_scored(question.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
         plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
         frame = Frame(
             visual=plan.visual,
             grids=self._placed.grids,
             images=tuple(question.images),
-            warnings=[self._placed.warning] if self._placed.warning else [],
+            warnings=[*explainer.warnings, *filter(None, [self._placed.warning])],
             metadata=self._metadata(plan, laps.seconds, chunk),
         )
         tokenizer = getattr(explainer.processor, "tokenizer", None)

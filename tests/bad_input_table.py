@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import bad_input
+import test_bad_checkpoints
 import test_bad_files
 import test_bad_images
 import test_bad_models
@@ -18,6 +19,7 @@ SECTIONS = {
     "Images": test_bad_images.ROWS,
     "Prompts and answers": test_bad_text.ROWS,
     "Models, processors and numbers": test_bad_models.ROWS,
+    "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
     "Files": test_bad_files.ROWS,
 }
 HEAD = """# Bad input and what comes of it

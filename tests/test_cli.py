@@ -54,6 +54,7 @@ def explanation(weights: tuple[float, ...] = (0.5, 0.25), grids: bool = True, **
 class FakeExplainer:
     """Answers with `result`, or raises it; remembers what it was asked."""
 
+    warnings = ()
     result: Explanation | BaseException
     loaded: tuple[Any, dict[str, Any]] | None
     asked: tuple[Any, ...] | None
@@ -137,7 +138,7 @@ def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplaine
 
 def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
-    more = "--backend torch --max-new-tokens 5 --response Red."
+    more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights"
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *options.split(), *more.split())
     assert result.exit_code == 0, result.output
     assert fake.loaded == (
@@ -149,6 +150,7 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
             "chunk_size": 3,
             "text_set": "prompt",
             "backend": "torch",
+            "allow_missing_weights": True,
         },
     )
     assert fake.asked is not None

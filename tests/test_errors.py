@@ -181,7 +181,7 @@ def test_a_batch_of_two() -> None:
     refused(InputError, "input_ids [1, P]", "one prompt at a time", call=lambda: explainer().explain_inputs(made, [7]))
 
 
-@pytest.mark.parametrize("ids", [None, torch.tensor([3, 4]), [[3, 4]]])
+@pytest.mark.parametrize("ids", [None, torch.tensor([3, 4]), [[[3, 4]]], "3 4"])
 def test_input_ids_of_another_shape(ids: Any) -> None:
     made = {k: v for k, v in (inputs() | {"input_ids": ids}).items() if v is not None}
     refused(InputError, "inputs must hold input_ids [1, P]", call=lambda: explainer().explain_inputs(made, [7]))

@@ -149,7 +149,9 @@ def drawn(module: Any, dtype: torch.dtype) -> Any:
 
 def lens_of(norm: nn.Module, head: nn.Linear, *after: Step) -> LogitLens:
     """head(norm(x)) and what comes behind."""
-    return LogitLens([Step(norm, (Slot(0),), {}, 1)], head, list(after), 1, 2, after[-1].result if after else 2)
+    return LogitLens(
+        [Step(norm, (Slot(0),), {}, 1)], head, list(after), 1, 2, after[-1].result if after else 2, head.out_features
+    )
 
 
 def capped(by: float) -> tuple[Step, ...]:

@@ -11,12 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast import loading, prompting
-from dexar_fast.errors import InputError, ModelError
+from dexar_fast.adapters import unwrapped
+from dexar_fast.errors import InputError, ModelError, reason
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.geometry import visual_positions
 from dexar_fast.images import load_images
-from dexar_fast.loading import unwrapped
+from dexar_fast.inputs import on_device
 from dexar_fast.model_cache import to_generate, whole_cache
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.shapes import build
@@ -65,7 +66,7 @@ def workload(
     length: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
     if name in DIMENSIONS:
         return _of_shape(str(name), image_size, prompt_tokens, length, device, dtype, knobs)
-    model, processor = loading.load(name, device, dtype)
+    model, processor, _ = loading.load(name, device, dtype)
     picture = _picture(image_size or 336)
     prompt = _prompt(processor, picture, prompt_tokens)
     explainer = Explainer(model, processor, **knobs)
@@ -73,7 +74,7 @@ def workload(
     def inputs() -> Mapping[str, Any]:
         pictures = load_images(picture)
         processed = prompting.process(processor, prompting.render(processor, prompt, 1), pictures)
-        return loading.on_device(model, processed)
+        return on_device(model, processed)
 
     return Workload(
         model,
@@ -99,7 +100,7 @@ def _of_shape(
             name, device, getattr(torch, dtype.removeprefix("torch.")) if dtype not in (None, "auto") else default
         )
     except (RuntimeError, AssertionError) as error:  # out of memory, or what torch says of a device that is not there
-        raise ModelError(f"cannot build {name} on device {device!r}: {loading.reason(error)}") from error
+        raise ModelError(f"cannot build {name} on device {device!r}: {reason(error)}") from error
     inputs = built.inputs_for(prompt_tokens, image_size)
     explainer = Explainer(built.model, **knobs)
     return Workload(
