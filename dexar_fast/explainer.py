@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import torch
 from PIL import Image
 
-from dexar_fast import backends, faults, generation, loading, question
+from dexar_fast import backends, faults, loading, question
 from dexar_fast.adapters import unwrapped
 from dexar_fast.decoder import Decoder
 from dexar_fast.explanation import Explanation
+from dexar_fast.generation_settings import beams, new_tokens
 from dexar_fast.images import load_images
 from dexar_fast.inputs import as_ids
 from dexar_fast.question import Question
@@ -150,7 +151,8 @@ class Explainer:
             response: the answer to explain; None generates it.
             out: a new folder to keep what is explained in, as it is found: `Explanation.load(out)` reads what is
                 finished at any time, also after the process was killed.
-            max_new_tokens, generate_kwargs: for transformers' generate(); 128 tokens at most unless said otherwise.
+            max_new_tokens, generate_kwargs: for transformers' generate(), which goes by the model's own generation
+                config, too; 128 tokens at most where nobody says otherwise.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
@@ -287,9 +289,9 @@ class Explainer:
         longest = 0
         for each in questions:
             length, targets = len(each.ids), each.targets
-            new = generation.new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
+            new = new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
             longest = max(longest, length + new)
-        slots = 1 + (1 + 2 * generation.beams(self.model, generate_kwargs)) * longest
+        slots = 1 + (1 + 2 * beams(self.model, generate_kwargs)) * longest
         return KVPool(slots, backend=self.backend)
 
 

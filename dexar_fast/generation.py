@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.errors import InputError
 from dexar_fast.faults import sampled
-from dexar_fast.inputs import check_length, context
+from dexar_fast.generation_settings import beams, check_arguments, end_ids, new_tokens, one_forward, over, without_end
 from dexar_fast.logits import last_logits, without_logits
 from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
-from dexar_fast.settings import positive
 from dexar_fast.stages import stage
 
-DEFAULT_NEW_TOKENS = 128
 TYPES = "mm_token_type_ids"  # 0 is text
 
 
@@ -96,7 +91,7 @@ def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = Fal
         logits = last_logits(model) if with_logits else without_logits(model)
         model(**left, **to_forward(model, cache), use_cache=True, **logits)
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt
-        model.generate(**left, **_one_forward(model), **to_generate(cache))
+        model.generate(**left, **one_forward(model), **to_generate(cache))
 
 
 def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
@@ -151,7 +146,7 @@ def generate(
         InputError: the answer is empty, or an argument is none of generate()'s.
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
-    check_arguments(inputs, generate_kwargs)
+    check_arguments(model, inputs, generate_kwargs)
     cache, left = start.begin(inputs)
     known = cache.get_seq_length()
     if known > 0:
@@ -159,15 +154,14 @@ def generate(
     watching = _watcher(model, inputs, cache, decoder)
     length = inputs["input_ids"].shape[1]
     limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
-    arguments = left | dict(generate_kwargs) | limit
-    arguments |= to_generate(cache) | _over(generate_kwargs.get("generation_config"))
-    ends = _end_ids(model, generate_kwargs)
+    arguments = left | dict(generate_kwargs) | over(model, generate_kwargs, limit) | to_generate(cache)
+    ends = end_ids(model, generate_kwargs)
     if follow is not None:
         own = generate_kwargs.get("streamer")
         arguments["streamer"] = Tap(own, ends, lambda token: follow(token, _prompt(cache, watching, decoder)))
     with watching.watching(), sampled(), stage("generation"):
         output = model.generate(**arguments)
-    answer = _without_end(output.sequences[0, length:], ends)
+    answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = _prompt(cache, watching, decoder)
@@ -204,75 +198,6 @@ class Tap:
             self._own.end()
 
 
-def check_arguments(inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
-    """Raises InputError for arguments of generate() that cannot be explained."""
-    twice = [name for name in generate_kwargs if name in inputs]
-    if twice:
-        raise InputError(f"{', '.join(twice)} cannot be given twice: the inputs hold it, leave it out")
-    config = generate_kwargs.get("generation_config")
-    if config is not None and not isinstance(config, GenerationConfig):
-        raise InputError(f"generation_config must be a transformers.GenerationConfig, not a {type(config).__name__}")
-    if (generate_kwargs.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1) != 1:
-        raise InputError("num_return_sequences: one answer is explained at a time; call again for another")
-
-
-def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
-    """Raises InputError for arguments that follow more than one answer at once."""
-    config = generate_kwargs.get("generation_config") or model.generation_config
-    answers = generate_kwargs.get("num_return_sequences") or config.num_return_sequences or 1
-    if answers != 1 or beams(model, generate_kwargs) != 1:
-        raise InputError(
-            "one answer is streamed, as it is written: leave out num_beams and num_return_sequences, or call "
-            "explain(), which takes beams"
-        )
-
-
-def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of generate()'s arguments that it only hands on to the model's forward."""
-    own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
-    return {name: value for name, value in generate_kwargs.items() if name not in own}
-
-
-def _one_forward(model: Any) -> dict[str, Any]:
-    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
-    own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
-    one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
-    return own | one | {"do_sample": False, **_over(None)}
-
-
-def _over(config: Any) -> dict[str, Any]:
-    """What generate() must do here: return a dict, and use the cache it is given; in the user's own config, if any."""
-    ours = {"cache_implementation": None, "return_dict_in_generate": True, "use_cache": True}
-    if config is None:
-        return ours
-    config = copy.deepcopy(config)
-    config.update(**ours)
-    return {"generation_config": config}
-
-
-def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> int:
-    """How many tokens to generate: what the caller says, else no more than the context holds. Raises InputError."""
-    config = generate_kwargs.get("generation_config")
-    new, whole = (generate_kwargs.get(n, getattr(config, n, None)) for n in ("max_new_tokens", "max_length"))
-    if new is not None:
-        new = positive("max_new_tokens", new)
-    elif whole is not None:
-        new = positive("max_length", whole) - prompt
-        if new < 1:
-            raise InputError(f"max_length {whole} ends before the prompt of {prompt} tokens: pass max_new_tokens")
-    else:
-        longest = context(model)
-        new = DEFAULT_NEW_TOKENS if longest is None else min(DEFAULT_NEW_TOKENS, longest - prompt)
-    check_length(model, prompt, new)
-    return new
-
-
-def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
-    """How many answers generate() follows at once."""
-    config = generate_kwargs.get("generation_config") or model.generation_config
-    return int(generate_kwargs.get("num_beams") or config.num_beams or 1)
-
-
 def _watcher(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
     length = inputs["input_ids"].shape[1] - cache.get_seq_length()
     return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
@@ -282,18 +207,3 @@ def _prompt(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Pro
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     assert found is not None  # a forward has run: it found the decoder or raised
     return Prompt(cache, found, watching)
-
-
-def _end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
-    own = model.generation_config.eos_token_id
-    config = generate_kwargs.get("generation_config")
-    given = own if config is None or config.eos_token_id is None else config.eos_token_id
-    ids = generate_kwargs.get("eos_token_id", given)
-    if ids is None:
-        return set()
-    return {int(i) for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids).flatten().tolist())}
-
-
-def _without_end(ids: Tensor, ends: set[int]) -> Tensor:
-    stop = next((i for i, token in enumerate(ids.tolist()) if token in ends), len(ids))
-    return ids[:stop]

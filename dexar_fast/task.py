@@ -17,6 +17,14 @@ from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.follow import Follower, Job
+from dexar_fast.generation_settings import (
+    beams,
+    check_arguments,
+    check_single,
+    forward_arguments,
+    new_tokens,
+    setting,
+)
 from dexar_fast.memory import default_chunk, fitting
 from dexar_fast.question import Question
 from dexar_fast.record import Record
@@ -73,7 +81,7 @@ class Task:
     def explain(self) -> Explanation:
         """The whole answer's. With `out` a generated one is explained while it is written, so that a kill leaves it."""
         generated = self._question.targets is None
-        along = generated and self._out is not None and generation.beams(self._model, self._generate_kwargs) == 1
+        along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
         laps = Laps(self._question.seconds)
         if self._out is not None:
             free_folder(self._out)
@@ -91,8 +99,8 @@ class Task:
 
     def stream(self, size: int) -> Stream:
         """The answer in pieces of `size` tokens, as it is written."""
-        generation.check_arguments(self._question.inputs, self._generate_kwargs)
-        generation.check_single(self._model, self._generate_kwargs)
+        check_arguments(self._model, self._question.inputs, self._arguments())
+        check_single(self._model, self._generate_kwargs)
         self._longest()
         if self._out is not None:
             free_folder(self._out)
@@ -167,7 +175,7 @@ class Task:
 
     def _arguments(self) -> dict[str, Any]:
         """generate()'s. For stop strings it wants the tokenizer, too."""
-        if "stop_strings" not in self._generate_kwargs:
+        if setting(self._model, self._generate_kwargs, "stop_strings") is None:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._explainer.processor, "tokenizer", None)} | self._generate_kwargs
 
@@ -178,7 +186,7 @@ class Task:
 
         targets = self._question.targets
         reserve = 0 if targets is None else len(self._question.ids) + len(targets)
-        arguments = generation.forward_arguments(self._model, self._generate_kwargs)
+        arguments = forward_arguments(self._model, self._generate_kwargs)
         return Pooled(self._pool, self._model, self._question.inputs, reserve, arguments)
 
     def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: generation.Prompt) -> Job:
@@ -203,7 +211,7 @@ class Task:
         """The most tokens that the answer can have. Raises InputError."""
         if self._question.targets is not None:
             return len(self._question.targets)
-        return generation.new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
+        return new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
 
     def _plan(self, length: int) -> engine.Plan:
         """What to compute over a sequence of P + T tokens."""
