@@ -43,23 +43,23 @@ def readings(image: Any) -> Iterator[list[Image.Image]]:
 
     A processor leaves a PIL image as it lies, and some drop what says that a pixel is transparent.
     """
-    before: list[list[tuple[Any, bytes]]] = []
+    before: list[list[Image.Image]] = []
     for upright in (True, False):
         for on_white in (True, False):
             with suppress(ImageError):  # of a kind that Pillow does not turn into RGB in this way
                 images = load_images(image, Reading(upright, on_white))
-                content = [(one.size, one.tobytes()) for one in images]
-                if content not in before:
-                    before.append(content)
+                if all(_content(images) != _content(others) for others in before):
                     yield images
+                before.append(images)
 
 
 def is_turned(image: Any) -> bool:
     """Whether any of the images does not lie upright."""
-    sizes_and_bytes = [
-        [(one.size, one.tobytes()) for one in load_images(image, Reading(upright=upright))] for upright in (True, False)
-    ]
-    return sizes_and_bytes[0] != sizes_and_bytes[1]
+    return _content(load_images(image)) != _content(load_images(image, Reading(upright=False)))
+
+
+def _content(images: list[Image.Image]) -> list[tuple[tuple[int, int], bytes]]:
+    return [(image.size, image.tobytes()) for image in images]
 
 
 def load_image(image: Any, reading: Reading = USUAL) -> Image.Image:

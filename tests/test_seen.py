@@ -15,7 +15,7 @@ from bad_input import MODEL, PROCESSOR, TOKENIZER
 from pictures import WIDE, picture, seen
 from PIL import Image
 
-from dexar_fast import Explainer, Explanation
+from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast.seen import OTHERS, TURNED, UNCHECKED
 
 ORIENTATION = 0x0112
@@ -162,6 +162,22 @@ def test_a_picture_of_another_mode_is_no_other_picture(mode: str) -> None:
 
 def test_an_array_is_no_other_picture() -> None:
     assert explain(asked([picture()]), np.asarray(picture())).grids
+
+
+def test_a_map_is_not_drawn_over_the_picture_on_its_side(tmp_path: Path) -> None:
+    """The photo's file is read upright, and the model saw it as it lies."""
+    lying = photo()
+    lying.save(tmp_path / "photo.png", exif=lying.getexif())
+    found = explain(asked([lying]), lying)
+    assert found.overlay(image=picture((480, 160))).size == (480, 160)
+    with pytest.raises(InputError, match="80 x 240 pixels is the explained one of 240 x 80 on its side"):
+        found.overlay(image=tmp_path / "photo.png")
+
+
+def test_a_map_without_a_place_says_why_it_is_not_drawn() -> None:
+    found = explain(asked([picture()]), picture(seed=1))
+    with pytest.raises(InputError, match=r"unknown.*not those that the processor makes"):
+        found.overlay()
 
 
 OTHER = {

@@ -34,11 +34,14 @@ def place(explanation: Explanation, values: NDArray[np.floating], image: int) ->
 
 
 def check_geometry(explanation: Explanation) -> None:
-    """InputError where no grid says where the visual tokens lie."""
+    """InputError where no grid says where the visual tokens lie; it names the reason."""
     if not explanation.grids:
+        warnings = explanation.diagnostics.get("warnings")
+        reasons = [str(text) for text in warnings if "no place" in str(text)] if isinstance(warnings, list) else []
+        reason = reasons[0] if reasons else "the maps have no place in the image"
         raise InputError(
-            "the geometry of this model family is unknown, so a map has no place in the image: "
-            "token_maps and sequence_map hold the values of the visual tokens"
+            f"the geometry of this explanation is unknown: {reason}; token_maps and sequence_map hold the values of "
+            "the visual tokens"
         )
 
 
@@ -70,8 +73,21 @@ def paint(
     """The map of `values` [N] over an image scaled to `size` (width, height): [height, width] in [0, 1].
 
     Raises:
-        InputError: as in `place`.
+        InputError: as in `place`; the size of a turned image.
     """
     placed = place(explanation, values, image)
+    if explanation.images:
+        _check_turned(explanation.images[image].size, size)
     boxes = [maps.scale(box(explanation, grid), (1, 1), size) for grid, _ in placed]
     return maps.paint([cells for _, cells in placed], boxes, size)
+
+
+def _check_turned(explained: tuple[int, int], size: tuple[int, int]) -> None:
+    """InputError for the size of the explained image on its side: a photo that was turned in between."""
+    (width, height), (across, down) = explained, size
+    pixel = max(width, height) + max(across, down)
+    if abs(width * down - height * across) > pixel >= abs(width * across - height * down):
+        raise InputError(
+            f"a picture of {across} x {down} pixels is the explained one of {width} x {height} on its side: draw over "
+            "the picture as the model saw it"
+        )
