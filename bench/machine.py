@@ -16,7 +16,7 @@ import torch
 import dexar_fast
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "transformers", "triton", "captum", "pytest-benchmark")
+PACKAGES = ("transformers", "triton", "captum", "pytest-benchmark")
 NO_NAME = {"intel", "amd", "nvidia", "cpu", "gpu", "processor", "virtual", "tm", "r", "with"}
 
 
@@ -35,7 +35,7 @@ def facts() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Of Python, this package and what it stands on; None where it is not installed."""
     own = {"python": platform.python_version(), "dexar_fast": dexar_fast.__version__}
-    return own | {name: _version(name) for name in PACKAGES}
+    return own | {"torch": torch.__version__} | {name: _version(name) for name in PACKAGES}  # torch tells its build
 
 
 def commit() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import bad_input
@@ -77,6 +78,13 @@ def written(model: Any, arguments: dict[str, Any]) -> list[int]:
     return (found if isinstance(found, torch.Tensor) else found.sequences)[0, LENGTH:].tolist()
 
 
+@cache
+def chunks_keep_the_image() -> bool:
+    """Transformers 5.17 writes another answer to a prompt with an image that it runs in chunks."""
+    whole, chunks = (written(bad_input.MODEL, {"max_new_tokens": 6, "prefill_chunk_size": size}) for size in (None, 7))
+    return whole == chunks
+
+
 def explained(model: Any, arguments: dict[str, Any]) -> Explanation:
     torch.manual_seed(0)
     return Explainer(model, PROCESSOR).explain(PICTURE, PROMPT, **arguments)
@@ -85,6 +93,8 @@ def explained(model: Any, arguments: dict[str, Any]) -> Explanation:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_answer_is_the_one_generate_writes(settings: dict[str, Any], way: str) -> None:
+    if "prefill_chunk_size" in settings and not chunks_keep_the_image():
+        pytest.skip("this transformers loses the image where it runs a prompt in chunks")
     model, arguments = told(settings, way)
     wanted = written(model, copy.deepcopy(arguments))
     ends = torch.as_tensor(settings.get("eos_token_id", model.generation_config.eos_token_id)).flatten().tolist()
@@ -120,6 +130,8 @@ def test_so_is_a_streamed_one(settings: dict[str, Any]) -> None:
     ids=str,
 )
 def test_who_asks_comes_before_the_model(own: dict[str, Any], asked: dict[str, Any]) -> None:
+    if "prefill_chunk_size" in own and not chunks_keep_the_image():
+        pytest.skip("this transformers loses the image where it runs a prompt in chunks")
     model, _ = told(own, "model")
     assert explained(model, asked).token_ids.tolist() == written(model, copy.deepcopy(asked))
 

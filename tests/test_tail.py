@@ -410,6 +410,8 @@ def test_logits_may_be_capped_behind_the_head() -> None:
     """By more than the zoo's PaliGemma 2 does: the slope of each token's logit differs."""
     model, inputs = zoo.build("paligemma2", torch.float32)
     model.config.text_config.final_logit_softcapping = 20.0
+    if not zoo.caps_logits(model, inputs):
+        pytest.skip("PaliGemma of this transformers does not cap its logits")
     explainer = trusted(model, inputs)
     assert explainer.decoder is not None
     assert [step.args[-1] for step in explainer.decoder.lens.after if len(step.args) == 2] == [20.0, 20.0]

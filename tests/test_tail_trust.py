@@ -333,6 +333,8 @@ def test_a_cap_of_the_logits_may_change() -> None:
     warm = trusted(model, inputs)
     before = warm.explain_inputs(inputs, target_ids=TARGETS)
     model.config.text_config.final_logit_softcapping = 1.0
+    if not zoo.caps_logits(model, inputs):
+        pytest.skip("PaliGemma of this transformers does not cap its logits")
     assert differ(assert_alike(warm, model, inputs), before)
 
 

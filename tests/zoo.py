@@ -432,3 +432,9 @@ VARIANTS: dict[str, Callable[[torch.dtype, int], Built]] = {
 def build(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Built:
     """(model in eval mode, the processor's output for one prompt); the same for a seed in every dtype."""
     return (FAMILIES | VARIANTS)[family](dtype, seed)
+
+
+@torch.no_grad()
+def caps_logits(model: PreTrainedModel, inputs: Inputs) -> bool:
+    """Whether no logit leaves the config's cap: PaliGemma 2 has one, which transformers 5.17 does not apply."""
+    return bool(model(**inputs).logits.abs().max() <= model.config.get_text_config().final_logit_softcapping)
