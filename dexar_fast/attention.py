@@ -6,7 +6,6 @@ layer tail behind it can be differentiated on its own (method.md section 2). No 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -18,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from dexar_fast.errors import ModelError
+from dexar_fast.signatures import parameters
 
 NAME = "dexar_fast"
 # Tensors that attention may be given beside what the model's own forward takes and passes on:
@@ -39,7 +39,7 @@ class Watcher:
 
     def __init__(self, model: nn.Module, met: set[Kind], inputs: Iterable[str]) -> None:
         self.model = model
-        self.passed_on = POSITIONS.union(inspect.signature(model.forward).parameters, inputs)
+        self.passed_on = POSITIONS.union(parameters(model.forward), inputs)
         self._met = met
 
     def called(self, module: nn.Module, tensors: frozenset[str], mask: Any) -> None:

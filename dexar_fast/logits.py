@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
+
+from dexar_fast.signatures import parameters
 
 ARGUMENT = "logits_to_keep"
 
@@ -23,5 +24,5 @@ def without_logits(model: Any) -> dict[str, Any]:
 
 
 def _annotation(model: Any) -> str | None:
-    known = inspect.signature(model.forward).parameters.get(ARGUMENT)
+    known = parameters(model.forward).get(ARGUMENT)
     return None if known is None else str(known.annotation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dexar_fast.errors import ModelError
+from dexar_fast.signatures import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
 EMPTY = "DummyLayer"  # the cache layer of a decoder layer that keeps nothing, or reads the keys of another
@@ -26,7 +26,7 @@ def to_generate(cache: Any) -> dict[str, Any]:
 
 
 def _name(*functions: Callable[..., Any]) -> str:
-    known = {name for function in functions for name in inspect.signature(function).parameters}
+    known = {name for function in functions for name in parameters(function)}
     return next((name for name in NAMES if name in known), NAMES[0])
 
 
