@@ -9,6 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
 from dexar_fast.errors import ModelError, reason
 
 CONFIG = "adapter_config.json"
@@ -23,7 +26,7 @@ IN_MODULES = (
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model inside torch.compile's and PEFT's wrappers: attention is switched and hooked there.
+    """The transformers model inside torch's and PEFT's wrappers: attention is switched and hooked there.
 
     Raises:
         ModelError: an adapter that the model without its wrapper would leave out.
@@ -31,6 +34,8 @@ def unwrapped(model: Any) -> Any:
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
+        elif isinstance(model, nn.DataParallel | DistributedDataParallel):
+            model = model.module
         elif hasattr(model, "get_base_model"):
             check_adapters(model)
             model = model.get_base_model()

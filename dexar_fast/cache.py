@@ -82,7 +82,7 @@ class PoolCache(Cache):
         self._rows.select(beam_idx.tolist())
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._rows.select(torch.arange(len(self._rows))[indices.cpu()].tolist())
+        self._rows.select(torch.arange(len(self._rows), device="cpu")[indices.cpu()].tolist())
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         self._rows.select([row for row in range(len(self._rows)) for _ in range(repeats)])

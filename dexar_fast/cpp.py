@@ -71,8 +71,9 @@ def agrees(instructions: str) -> bool:
 def _difference_is_rounding(instructions: str, dim: int) -> bool:
     generator = torch.Generator().manual_seed(dim)
     u, value = (torch.randn(shape, generator=generator).bfloat16() for shape in ((65, 1, dim), (1, 40, dim)))
-    keys, first, last = torch.arange(40), torch.zeros(65, dtype=torch.int32), torch.full((65,), 39)
-    token_map, found, wanted = torch.zeros(3, 65, 40)
+    keys, last = torch.arange(40, device="cpu"), torch.full((65,), 39, device="cpu")
+    first = torch.zeros(65, dtype=torch.int32, device="cpu")
+    token_map, found, wanted = torch.zeros(3, 65, 40, device="cpu")
     for name, gradient in ((instructions, found), ("avx512", wanted)):
         head_score(u, value, keys, keys[:0], first, last, None, token_map, gradient, instructions=name)
     products = u[:, 0].float().abs() @ value[0].float().abs().T

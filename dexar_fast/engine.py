@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, attendable, is_causal, watcher
 from dexar_fast.decoder import DecoderTracer, hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
+from dexar_fast.gradients import check_gradient, gradient
 from dexar_fast.lens import Outdated
 from dexar_fast.logits import last_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
@@ -34,8 +34,6 @@ from dexar_fast.operands import Keys, LayerScores, placed, run_of
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
 from dexar_fast.tail import Tails
-
-NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 
 
 @dataclass(frozen=True)
@@ -289,43 +287,26 @@ class Pass(Watcher):
         return hook
 
     def _check_gradient(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
-        if watcher.get() is self and isinstance(output, Tensor) and output.is_floating_point():
-            check_gradient(module, [x for x in args if isinstance(x, Tensor) and x.requires_grad], output)
+        """Of what depends on the layer's attention: an embedding may be a leaf that wants a gradient, too."""
+        if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
+            inputs = [x for x in args if isinstance(x, Tensor) and (x.grad_fn is not None or x is self._leaf)]
+            check_gradient(module, inputs if output.is_floating_point() else [], output)
 
     def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
-        u = self._recorded_vjp(hidden, norm_twice)
+        u = self._recorded_vjp(index, hidden, norm_twice)
         return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
-    def _recorded_vjp(self, hidden: Tensor, norm_twice: bool) -> Tensor:
+    def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """By autograd, through the graph that the layer recorded."""
-        lens = self._prompt.decoder.lens
+        decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         normed = lens.norm(hidden[:, -len(self._targets) :])
         if norm_twice:
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
-        check_gradient(lens.head, [normed], logits)
-        (u,) = torch.autograd.grad(logits.sum(), self._leaf)
+        check_gradient(lens.head, [normed] if normed.requires_grad else [], logits)
+        u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u
-
-
-def check_gradient(module: nn.Module, inputs: list[Tensor], output: Tensor) -> None:
-    """Raises ModelError where no way leads back from a module's output to any of its inputs in the autograd graph."""
-    wanted = {get_gradient_edge(x).node for x in inputs}
-    ahead = [output.grad_fn]
-    seen: set[Any] = set()
-    while ahead and wanted.isdisjoint(seen):
-        node = ahead.pop()
-        if node is None or node in seen or node.name().endswith(NO_BACKWARD):
-            continue
-        seen.add(node)
-        ahead += [behind for behind, _ in node.next_functions]
-    if wanted and wanted.isdisjoint(seen):
-        raise ModelError(
-            f"{type(module).__module__}.{type(module).__name__} has no gradient (quantised for inference only?): load "
-            "the model unquantised, or quantised by a library that can train adapters on it, such as bitsandbytes"
-        )

@@ -34,7 +34,7 @@ class Job:
 
         def take(sums: Attribution) -> None:
             begin = 1 + sum(len(chunk.ids) for chunk in chunks)
-            chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)]), sums))
+            chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
 
         self.chunk = engine.explain(self.model, prompt, self.plan, first, tensor, self.chunk, take)
         return chunks

@@ -100,7 +100,10 @@ def end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
     ids = setting(model, generate_kwargs, "eos_token_id")
     if ids is None:
         return set()
-    return {int(i) for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids).flatten().tolist())}
+    return {
+        int(i)
+        for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids, device="cpu").flatten().tolist())
+    }
 
 
 def without_end(ids: Tensor, ends: set[int]) -> Tensor:

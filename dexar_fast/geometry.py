@@ -62,7 +62,7 @@ def layout(config: Any, processor: Any, inputs: Mapping[str, Any], sizes: Sequen
     """
     positions = visual_positions(config, inputs["input_ids"]).cpu()
     ids = inputs["input_ids"][0].cpu()[positions]
-    image_ids, video_ids = (torch.tensor(_ids(config, names)) for names in (IMAGE_TOKENS, VIDEO_TOKENS))
+    image_ids, video_ids = (torch.tensor(_ids(config, names), device="cpu") for names in (IMAGE_TOKENS, VIDEO_TOKENS))
     video = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
     prompt = Prompt(config, getattr(processor, "image_processor", None), inputs, sizes, video.tolist())
     family = FAMILIES.get(config.model_type, named_grids)

@@ -115,7 +115,7 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
         tokenizer(text, add_special_tokens=False).input_ids for text in (prompt.text, prompt.text + answer)
     )
     ids = whole[len(before) :] if whole[: len(before)] == before else []
-    return torch.tensor(ids or tokenizer(answer, add_special_tokens=False).input_ids)
+    return torch.tensor(ids or tokenizer(answer, add_special_tokens=False).input_ids, device="cpu")
 
 
 def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
     for start, end in prompt.own:
         run = [n for n, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > start]
         positions += _same_tokens(encoded.input_ids, run, input_ids[0].tolist())
-    return torch.tensor(positions, dtype=torch.long)
+    return torch.tensor(positions, dtype=torch.long, device="cpu")
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:

@@ -19,7 +19,7 @@ from dexar_fast.shards import Folder, Shards
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, counted
 
-NONE = torch.zeros(0, dtype=torch.long)
+NONE = torch.zeros(0, dtype=torch.long, device="cpu")
 
 
 class Record:

@@ -158,7 +158,7 @@ def _read_shard(path: Path) -> Chunk:
         tokens = json.loads(file.metadata()[storage.KEY])["tokens"]
     sums = Attribution(
         **{name: arrays[name] for name in _SUMS},
-        text_winners=torch.zeros(0, dtype=torch.long),  # counted in the index
+        text_winners=torch.zeros(0, dtype=torch.long, device="cpu"),  # counted in the index
         range=arrays.get("range"),
     )
     return Chunk(arrays["token_ids"], tokens, sums)

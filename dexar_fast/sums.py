@@ -78,7 +78,7 @@ def joined(chunks: list[Attribution]) -> Attribution:
 
 def counted(winners: list[Tensor]) -> Tensor:
     """The sum of counts of keys [S], of which later chunks have more."""
-    total = torch.zeros(max(map(len, winners)), dtype=torch.long)
+    total = torch.zeros(max(map(len, winners)), dtype=torch.long, device="cpu")
     for count in winners:
         total[: len(count)] += count
     return total

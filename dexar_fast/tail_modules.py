@@ -105,9 +105,9 @@ def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> floa
         return None
     if type(module) in (nn.LayerNorm, nn.RMSNorm):
         return 0.0
-    scale, zeros = torch.linspace(-2, 2, width), torch.zeros(width)
+    scale, zeros = torch.linspace(-2, 2, width, device="cpu"), torch.zeros(width, device="cpu")
     drawn = {name: (scale if name == "weight" else zeros).to(x) for name, x in own.items()}
-    weight = drawn.get("weight", torch.ones(width))
+    weight = drawn.get("weight", torch.ones(width, device="cpu"))
     probe = _probe(width, centred).to(weight)
     try:
         found = functional_call(module, drawn, (probe[None, None],))[0, 0].float()
@@ -121,7 +121,7 @@ def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> floa
 
 def _probe(width: int, centred: bool) -> Tensor:
     """[d] numbers that a norm has only to scale."""
-    probe = torch.ones(width)
+    probe = torch.ones(width, device="cpu")
     if centred:
         probe[1::2] = -1
         probe -= probe.mean()

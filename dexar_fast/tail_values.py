@@ -84,8 +84,8 @@ class Sums:
 def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """[2, C] and their sums [2, 1]: all of one sign in the one, which adds up what rows share, of both in the other."""
     generator = torch.Generator().manual_seed(0)
-    drawn = 0.5 + torch.rand(2, rows, generator=generator, dtype=torch.float64)
-    drawn[1] *= 1 - 2 * torch.randint(2, (rows,), generator=generator)
+    drawn = 0.5 + torch.rand(2, rows, generator=generator, dtype=torch.float64, device="cpu")
+    drawn[1] *= 1 - 2 * torch.randint(2, (rows,), generator=generator, device="cpu")
     drawn /= rows**0.5
     return drawn.to(device, dtype), drawn.sum(1, keepdim=True).to(device, dtype)
 
@@ -153,8 +153,8 @@ def _segments(
     widths: tuple[int, ...], terms: tuple[int, ...], eps: float, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[N, k] that takes the mean of each of k relations, [k, N] that repeats it, and the bound [k] of each."""
-    of = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+    of = torch.arange(len(widths), device="cpu").repeat_interleave(torch.tensor(widths, device="cpu"))
     back = torch.nn.functional.one_hot(of, len(widths)).T.to(dtype)
     means = (back / back.sum(1, keepdim=True)).T
-    bound = ROUNDINGS * eps + torch.finfo(dtype).eps * torch.tensor(terms, dtype=dtype).sqrt()
+    bound = ROUNDINGS * eps + torch.finfo(dtype).eps * torch.tensor(terms, dtype=dtype, device="cpu").sqrt()
     return means.contiguous().to(device), back.to(device), bound.to(device)

@@ -17,7 +17,7 @@ def text_mask(settings: Settings, prompt: int, length: int, visual: Tensor, cont
     Raises:
         InputError: text_set="content" without a tokenizer to find the user's text with.
     """
-    text = torch.ones(length, dtype=torch.bool)
+    text = torch.ones(length, dtype=torch.bool, device="cpu")
     text[visual] = False
     if settings.mode == "official":
         _follow_the_authors(text, prompt, visual)
@@ -33,7 +33,7 @@ def _follow_the_authors(text: Tensor, prompt: int, visual: Tensor) -> None:
 
 
 def _chosen(text_set: str, prompt: int, length: int, content: Tensor | None) -> Tensor:
-    position = torch.arange(length)
+    position = torch.arange(length, device="cpu")
     if text_set == "prompt":
         return position < prompt
     if text_set == "generated":
@@ -42,4 +42,4 @@ def _chosen(text_set: str, prompt: int, length: int, content: Tensor | None) -> 
         if content is None:
             raise InputError("text_set='content' needs the prompt's text: use explain() with a processor")
         return (position >= prompt) | torch.isin(position, content)
-    return torch.ones(length, dtype=torch.bool)
+    return torch.ones(length, dtype=torch.bool, device="cpu")
