@@ -172,6 +172,9 @@ def _explain(
         explanation = pieces.explanation()
     else:
         explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
+    for warning in explanation.diagnostics.get("warnings", []):
+        if warning not in explainer.warnings:
+            _say("warning:", warning)
     written = output.write(explanation, out, by)
     (output.summarize if stream else output.show)(explanation, console)
     for path in written:

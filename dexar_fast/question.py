@@ -27,6 +27,7 @@ class Question:
     text: str | None = None  # the rendered prompt, where it is known
     content: Tensor | None = None  # positions of the user's own text
     seconds: float | None = None  # that the processor took
+    warnings: tuple[str, ...] = ()  # about the prompt and the given answer
     given: Any = None  # the pictures as they came along with inputs, which may have been read in another way
 
     @cached_property

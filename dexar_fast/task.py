@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from dexar_fast import __version__, engine, faults, generation, inputs, ops
+from dexar_fast import __version__, engine, faults, generation, inputs, ops, positions
 from dexar_fast.adapters import check_adapters
 from dexar_fast.agreement import agreement_of
 from dexar_fast.errors import InputError, NumericalError
@@ -200,12 +200,15 @@ class Task:
             visual=plan.visual,
             grids=self._placed.grids,
             images=tuple(question.images),
-            warnings=[*explainer.warnings, *filter(None, [self._placed.warning])],
+            warnings=[*explainer.warnings, *question.warnings, *filter(None, self._doubts())],
             metadata=self._metadata(plan, laps.seconds, chunk),
         )
         tokenizer = getattr(explainer.processor, "tokenizer", None)
         record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
         return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
+
+    def _doubts(self) -> list[str | None]:
+        return [self._placed.warning, positions.warning(self._model, self._question.inputs)]
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""

@@ -229,6 +229,18 @@ def test_an_explanation_that_cannot_be_saved_is_told_in_its_own_words(
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_warnings_of_an_explanation_go_to_stderr_once(
+    fake: type[FakeExplainer], image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "warnings", ["weights are missing"])
+    fake.result = explanation()
+    fake.result.diagnostics["warnings"] = ["weights are missing", "the inputs\nlack types"]
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    lines = ["weights are missing", "the inputs lack types"]
+    assert result.stderr.splitlines() == [f"dexar-fast: warning: {line}" for line in lines]
+
+
 def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplainer], tmp_path: Path) -> None:
     result = run("demo", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
