@@ -19,13 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 
 from dexar_fast.agreement import agreement_of
 from dexar_fast.attention import Watcher, attendable, is_causal, watcher
 from dexar_fast.decoder import DecoderTracer, hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
+from dexar_fast.gradients import check_gradient, leads_back
 from dexar_fast.lens import Outdated
 from dexar_fast.logits import last_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
@@ -34,8 +34,6 @@ from dexar_fast.operands import Keys, LayerScores, placed, run_of
 from dexar_fast.stages import stage
 from dexar_fast.sums import Attribution, LayerSums
 from dexar_fast.tail import Tails
-
-NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,8 @@ class Pass(Watcher):
                 for index in self._plan.layers:
                     stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
                     for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
-                        self._checks.callback(module.register_forward_hook(self._check_gradient).remove)
+                        hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
+                        self._checks.callback(hook.remove)
                 stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
                 stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
@@ -288,10 +287,10 @@ class Pass(Watcher):
 
         return hook
 
-    def _check_gradient(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
-        if watcher.get() is self and isinstance(output, Tensor) and output.is_floating_point():
-            check_gradient(module, [x for x in args if isinstance(x, Tensor) and x.requires_grad], output)
+        if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
+            check_gradient(module, args, kwargs, output)
 
     def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
@@ -307,25 +306,9 @@ class Pass(Watcher):
         if norm_twice:
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
-        check_gradient(lens.head, [normed], logits)
-        (u,) = torch.autograd.grad(logits.sum(), self._leaf)
+        check_gradient(lens.head, (normed,), {}, logits)
         torch.set_grad_enabled(False)
+        if not leads_back(logits, self._leaf):  # what a hook put in the layer's place
+            return torch.zeros_like(self._leaf)
+        (u,) = torch.autograd.grad(logits, self._leaf, torch.ones_like(logits))
         return u
-
-
-def check_gradient(module: nn.Module, inputs: list[Tensor], output: Tensor) -> None:
-    """Raises ModelError where no way leads back from a module's output to any of its inputs in the autograd graph."""
-    wanted = {get_gradient_edge(x).node for x in inputs}
-    ahead = [output.grad_fn]
-    seen: set[Any] = set()
-    while ahead and wanted.isdisjoint(seen):
-        node = ahead.pop()
-        if node is None or node in seen or node.name().endswith(NO_BACKWARD):
-            continue
-        seen.add(node)
-        ahead += [behind for behind, _ in node.next_functions]
-    if wanted and wanted.isdisjoint(seen):
-        raise ModelError(
-            f"{type(module).__module__}.{type(module).__name__} has no gradient (quantised for inference only?): load "
-            "the model unquantised, or quantised by a library that can train adapters on it, such as bitsandbytes"
-        )
