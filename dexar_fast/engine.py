@@ -155,7 +155,8 @@ class Pass(Watcher):
                 for index in self._plan.layers:
                     stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
                     for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
-                        self._checks.callback(module.register_forward_hook(self._check_gradient).remove)
+                        hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
+                        self._checks.callback(hook.remove)
                 stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
                 stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
@@ -286,11 +287,10 @@ class Pass(Watcher):
 
         return hook
 
-    def _check_gradient(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Of what depends on the layer's attention: an embedding may be a leaf that wants a gradient, too."""
+    def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
         if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
-            inputs = [x for x in args if isinstance(x, Tensor) and (x.grad_fn is not None or x is self._leaf)]
-            check_gradient(module, inputs if output.is_floating_point() else [], output)
+            check_gradient(module, args, kwargs, output)
 
     def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
@@ -306,7 +306,7 @@ class Pass(Watcher):
         if norm_twice:
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
-        check_gradient(lens.head, [normed] if normed.requires_grad else [], logits)
+        check_gradient(lens.head, (normed,), {}, logits)
         u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u

@@ -111,7 +111,9 @@ class LogitLens:
         largest = float(own.abs().max())
         if not math.isfinite(largest):
             return
-        tokens = torch.linspace(0, len(own) - 1, min(CHECKED_TOKENS, len(own)), device=own.device).long()
+        checked = min(CHECKED_TOKENS, len(own))
+        # torch's default dtype may count no further than 256
+        tokens = torch.linspace(0, len(own) - 1, checked, dtype=torch.float32, device=own.device).long()
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
         traced = self(hidden[:, -1:].expand(-1, len(tokens), -1), tokens)

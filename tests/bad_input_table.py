@@ -10,6 +10,7 @@ from pathlib import Path
 import bad_input
 import test_bad_checkpoints
 import test_bad_files
+import test_bad_gradients
 import test_bad_images
 import test_bad_models
 import test_bad_text
@@ -20,6 +21,7 @@ SECTIONS = {
     "Prompts and answers": test_bad_text.ROWS,
     "Models, processors and numbers": test_bad_models.ROWS,
     "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
+    "Training, hooks and switches of torch": test_bad_gradients.ROWS,
     "Files": test_bad_files.ROWS,
 }
 HEAD = """# Bad input and what comes of it

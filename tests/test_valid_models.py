@@ -79,17 +79,8 @@ def hooked(module: nn.Module, replace: Callable[[Any, Any], Any]) -> None:
     module.register_forward_hook(lambda _, args, output: replace(args, output))
 
 
-def forwarded(module: Any, change: Callable[[Any], Any]) -> None:
-    forward = module.forward
-    module.forward = lambda *args, **kwargs: change(forward(*args, **kwargs))
-
-
 def first(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any, Any], Any]:
     return lambda _, output: (change(output[0]), *output[1:])
-
-
-def without_gradients(layer: Any) -> None:
-    layer.mlp.forward = torch.no_grad()(layer.mlp.forward)
 
 
 ABLATIONS: dict[str, tuple[Callable[[Any], None], Callable[[Any], None]]] = {
@@ -118,7 +109,6 @@ ABLATIONS: dict[str, tuple[Callable[[Any], None], Callable[[Any], None]]] = {
         lambda layer: hooked(layer, lambda args, x: args[0].clone()),
         lambda layer: hooked(layer, lambda args, x: args[0] + x * 0),
     ),
-    "MLP without gradients": (without_gradients, lambda layer: forwarded(layer.mlp, torch.Tensor.detach)),
 }
 
 
