@@ -169,6 +169,7 @@ def test_instructions_that_go_wrong_are_not_taken(
     module: Any, pairs: bool, tiles: bool, best: str, left_out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the process ends: what was found out is asked once."""
+    monkeypatch.delenv(cpp.ENVIRONMENT, raising=False)
     module.spoil(pairs, tiles)
     assert cpp.best_instruction_set() == best
     assert doctor._distrusted().startswith(left_out) and bool(doctor._distrusted()) == bool(left_out)
