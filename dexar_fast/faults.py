@@ -127,7 +127,7 @@ def _by_itself(model: Any, inputs: Mapping[str, Any]) -> Exception | None:
 
 
 def _is_the_users(places: list[Place], model: Any, arguments: Mapping[str, Any]) -> bool:
-    given = [*_callbacks(arguments), *_hooks(model)]
+    given = [_unwrapped(each) for each in (*_callbacks(arguments), *_hooks(model))]
     codes = {code for each in given for code in _codes(each)}
     things = {id(each) for each in given}
     return any(frame.f_code in codes or id(_self(frame)) in things for frame, _ in places)
@@ -146,10 +146,12 @@ def _hooks(model: Any) -> Iterator[Any]:
                 yield hook
 
 
+def _unwrapped(thing: Any) -> Any:
+    return _unwrapped(thing.func) if isinstance(thing, partial) else thing
+
+
 def _codes(thing: Any) -> Iterable[CodeType]:
     """The code that runs when it is called, or streamed to."""
-    if isinstance(thing, partial):
-        return _codes(thing.func)
     called = [thing, *(getattr(thing, name, None) for name in STREAMS)]
     return [f.__code__ for f in (getattr(each, "__func__", each) for each in called) if hasattr(f, "__code__")]
 

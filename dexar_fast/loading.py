@@ -153,11 +153,17 @@ def check_model(model: Any) -> None:
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
     if model.get_output_embeddings() is None or not hasattr(model, "generate"):
-        raise ModelError(f"{type(model).__name__} has no output head: load the ...ForConditionalGeneration class")
+        raise ModelError(f"{type(model).__name__} {_without_head(model)}")
     visual_token_ids(model.config)
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")
+
+
+def _without_head(model: Any) -> str:
+    if getattr(model, "base_model", None) is model and not hasattr(model, "generate"):
+        return "has no output head: load the ...ForConditionalGeneration class"
+    return "shows no output head of its own: it writes no text (a policy say), or by a model inside it; not supported"
 
 
 def _is_transformers_model(model: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import small_llava
 import torch
+import transformers
 import zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -320,6 +321,22 @@ def test_what_is_no_model() -> None:
 def test_a_model_without_a_head() -> None:
     words = ("LlavaModel has no output head", "ForConditionalGeneration")
     refused(ModelError, *words, call=lambda: Explainer(MODEL.model))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("blip", "BlipForConditionalGeneration"),
+        ("pi0", "PI0ForConditionalGeneration"),
+        ("nemotron_h_omni", "NemotronH_Omni_Reasoning_V3"),
+    ],
+)
+def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class(model_type: str, name: str) -> None:
+    if not hasattr(transformers, name):
+        pytest.skip(f"this transformers has no {name}")
+    with torch.device("meta"):
+        model = getattr(transformers, name)(transformers.AutoConfig.for_model(model_type))
+    refused(ModelError, name, "shows no output head of its own", call=lambda: Explainer(model, PROCESSOR))
 
 
 def test_an_encoder_decoder() -> None:
