@@ -135,7 +135,7 @@ class Explainer:
     def explain(
         self,
         image: Any,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, Any]],
         response: str | None = None,
         *,
         out: Folder | None = None,
@@ -145,9 +145,12 @@ class Explainer:
         """Explains the answer to a prompt about an image: the given one, or the one the model generates.
 
         Args:
-            image: a path, a PIL image, an array [height, width, channels], or a list of them.
+            image: a path, a PIL image, an array [height, width, channels], or a list of them; None where the messages
+                of the prompt hold them.
             prompt: plain text goes through the processor's chat template; text that holds the model's image token is
-                used as it stands.
+                used as it stands. Or chat messages, [{"role": "user", "content": ...}, ...], with text or a list of
+                {"type": "text", "text": ...} and {"type": "image", "image": ...} as content; the answer goes on where
+                a last message of the assistant ends. Parts of type "image" without a picture show `image`, in order.
             response: the answer to explain; None generates it.
             out: a new folder to keep what is explained in, as it is found: `Explanation.load(out)` reads what is
                 finished at any time, also after the process was killed.
@@ -156,16 +159,14 @@ class Explainer:
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        with stage("processor"):
-            images = load_images(image)
-        asked = self._read(images, prompt, response)
+        asked = self._read(_pictures(image), prompt, response)
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     @_named
     def stream(
         self,
         image: Any,
-        prompt: str,
+        prompt: str | Sequence[Mapping[str, Any]],
         *,
         chunk_size: int = PIECE,
         out: Folder | None = None,
@@ -187,15 +188,14 @@ class Explainer:
         Raises:
             As in `explain`, here or by the iteration.
         """
-        with stage("processor"):
-            images = load_images(image)
-        return self._stream(self._read(images, prompt, None), chunk_size, max_new_tokens, generate_kwargs, out)
+        asked = self._read(_pictures(image), prompt, None)
+        return self._stream(asked, chunk_size, max_new_tokens, generate_kwargs, out)
 
     @_named
     def explain_many(
         self,
         image: Any,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[Any],
         responses: Sequence[str | Sequence[str]] | None = None,
         *,
         max_new_tokens: int | None = None,
@@ -205,7 +205,7 @@ class Explainer:
 
         Args:
             image: as in `explain`.
-            prompts: the questions, or one.
+            prompts: the questions, or one; each a text, or chat messages.
             responses: to each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
@@ -215,7 +215,7 @@ class Explainer:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
         asked = question.each(prompts, responses)
-        images, generate_kwargs = load_images(image), _new_tokens(max_new_tokens, generate_kwargs)
+        images, generate_kwargs = _pictures(image), _new_tokens(max_new_tokens, generate_kwargs)
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or self._pool_for(questions, generate_kwargs)
         return [Task(self, each, generate_kwargs, pool).explain() for each in questions]
@@ -266,7 +266,7 @@ class Explainer:
         plan = backends.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
         return {choice.op: choice.backend for choice in plan}
 
-    def _read(self, images: list[Image.Image], prompt: str, response: str | None) -> Question:
+    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Question:
         return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
 
     def _stream(
@@ -293,6 +293,12 @@ class Explainer:
             longest = max(longest, length + new)
         slots = 1 + (1 + 2 * beams(self.model, generate_kwargs)) * longest
         return KVPool(slots, backend=self.backend)
+
+
+def _pictures(image: Any) -> list[Image.Image]:
+    """None where the messages of the prompt hold them."""
+    with stage("processor"):
+        return [] if image is None else load_images(image)
 
 
 def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,29 @@ def load_image(image: Any, reading: Reading = USUAL) -> Image.Image:
     """One image; see `load_images`."""
     if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
         raise ImageError(f"{image} is on the web: download it first and pass the path of the file")
+    if isinstance(image, str) and image.startswith("data:"):
+        return _from_data(image, reading)
     if isinstance(image, str | os.PathLike):
-        return _open(Path(image), reading)
+        return _open(Path(os.fspath(image).removeprefix("file://")), reading)
     if isinstance(image, Image.Image):
         return _read(image, "the image", reading)
     if hasattr(image, "__array__"):
         return _from_array(_as_array(image), reading)
     raise ImageError(f"cannot read a {type(image).__name__} as an image: pass a path, a PIL image or an array")
+
+
+def _from_data(uri: str, reading: Reading) -> Image.Image:
+    """data:image/png;base64,..., as OpenAI's messages hold a picture."""
+    head, _, body = uri.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError("it is not in base64")
+        with Image.open(BytesIO(b64decode(body, validate=True))) as file:
+            return _read(file, "the image", reading)
+    except ImageError:
+        raise
+    except Exception as error:  # see _open
+        raise ImageError(f"the image in {head!r:.40} cannot be read: {error}") from None
 
 
 def _open(path: Path, reading: Reading) -> Image.Image:

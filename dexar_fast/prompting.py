@@ -1,8 +1,9 @@
-"""Text around the image: the chat template, the answer's token ids as they stand in context, the user's own words."""
+"""Text around the image: the rendered prompt, the answer's token ids as they stand in context, the user's own words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dexar_fast import chat, templates
 from dexar_fast.errors import InputError, reason
 
-LONGEST_CHARACTER = 4  # in tokens, as many as UTF-8 has bytes for it
-UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to
-MARK = "dexar_fast:prompt"  # stands for the user's text in a rendered chat template, to find where it begins
+# What families write for an image. One that is not the model's own is read as words.
+IMAGE_TOKENS = (
+    "<image>",
+    "<|image|>",
+    "<|image_pad|>",
+    "<image_soft_token>",
+    "<start_of_image>",
+    "<IMG_CONTEXT>",
+    "<image_placeholder>",
+    "[IMG]",
+)
+# A thought that a prompt opens, and perhaps closes, for the answer; then white space.
+THOUGHT = re.compile(
+    r"(<[|\w:]*think[|\w:]*>|\[THINK\])(?:\s*(</[|\w:]*think[|\w:]*>|\[/THINK\]))?(\s*)$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -22,44 +36,87 @@ class Prompt:
     """A prompt as the model reads it: the rendered text, and what of it the user wrote."""
 
     text: str
-    own: list[tuple[int, int]] | None  # (start, end) of what the user wrote, image tokens left out; None: not found
-    chat: list[dict[str, Any]] | None  # the messages behind a chat template
+    own: list[templates.Span] | None  # (start, end) of what the user wrote, image tokens left out; None: not found
+    images: list[Image.Image]
+    written: templates.Written | None = None  # by a chat template
+    warnings: tuple[str, ...] = ()
 
 
-def render(processor: Any, prompt: str, images: int) -> Prompt:
-    """The prompt with the image placed as the model expects it.
+def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
+    """The prompt, a text or chat messages, with the images placed as the model expects them.
 
-    A prompt that holds the model's image token is used as it stands. Else the chat template places the images before
-    the text; a processor without one gets the image tokens, then the text.
+    A text that holds the model's image token is used as it stands. Any other goes through the chat template, the images
+    before it; a processor without one gets the image tokens, then the text.
 
     Raises:
-        InputError: an empty prompt, or one whose image tokens do not match the number of images.
+        InputError: an empty prompt, a template that does not take it, or another number of image tokens than images.
+        ImageError: no image, or one in a message that cannot be read.
     """
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError("the prompt is empty: ask the model something")
-    _check_unicode("prompt", prompt)
-    token = _image_token(processor, prompt)
-    if token in prompt:
-        if prompt.count(token) != images:
-            raise InputError(
-                f"the prompt holds {prompt.count(token)} image tokens {token!r} for {images} image(s): write one for "
-                "each, or none at all"
-            )
-        return Prompt(prompt, _between(prompt, token), None)
-    if getattr(processor, "chat_template", None) is None:
-        text = token * images + prompt
-        return Prompt(text, _between(text, token), None)
-    try:
-        text, marked = (
-            processor.apply_chat_template(_chat(asked, images), add_generation_prompt=True) for asked in (prompt, MARK)
-        )
-    except Exception as error:  # templates raise any kind of error
+    messages = chat.read(prompt if chat.is_chat(prompt) else [{"role": "user", "content": _asked(prompt)}])
+    words = "\n".join(text for _, text in chat.texts(messages))
+    _check_unicode("prompt", words)
+    token = _image_token(processor, words)
+    foreign = tuple(_foreign(processor, words, token))
+    if isinstance(prompt, str) and token in prompt:
+        _check_tokens("prompt holds", prompt, token, len(images))
+        return Prompt(prompt, templates.split(prompt, token), images, warnings=foreign)
+    asked = chat.shown(messages, images, token)
+    template = templates.template_of(processor)
+    if template is None:
+        return _untemplated(processor, asked, token, foreign)
+    written = templates.write(processor, template, asked, token)
+    if token in written.text:
+        _check_tokens("chat template writes", written.text, token, len(asked.images))
+    return Prompt(written.text, written.own, asked.images, written, (*foreign, *written.warnings))
+
+
+def _asked(prompt: Any) -> str:
+    if not isinstance(prompt, str):
+        raise InputError(f"the prompt must be a text, or a list of messages, not a {type(prompt).__name__}")
+    return prompt
+
+
+def _untemplated(processor: Any, asked: chat.Chat, token: str, warnings: tuple[str, ...]) -> Prompt:
+    """One message as it stands, a token for each image."""
+    name = type(processor).__name__
+    if len(asked.messages) > 1:
         raise InputError(
-            f"the chat template fails ({reason(error)}): write the whole prompt, with the image token {token!r} in it"
-        ) from error
-    start = text.find(prompt.strip(), marked.find(MARK))
-    own = None if start < 0 else [(start, start + len(prompt.strip()))]
-    return Prompt(text, own, _chat(prompt, images))
+            f"{name} has no chat template to write {len(asked.messages)} messages with: write the whole prompt as a "
+            f"text, with the image token {token!r} in it"
+        )
+    parts = asked.messages[0]["content"]
+    text = "".join(token if part["type"] == "image" else part["text"] for part in parts)
+    missing = (
+        f"{name} has no chat template: the prompt goes to the model as it stands, behind the image; a model that was "
+        f"trained on another form needs it written out, with the image token {token!r} in it"
+    )
+    return Prompt(text, templates.split(text, token), asked.images, warnings=(*warnings, missing))
+
+
+def _check_tokens(what: str, text: str, token: str, images: int) -> None:
+    if text.count(token) != images:
+        raise InputError(
+            f"the {what} {text.count(token)} image tokens {token!r} for {images} image(s): write one for each in the "
+            "prompt, or none at all"
+        )
+
+
+def _image_token(processor: Any, words: str) -> str:
+    """The token the user would write for an image; Gemma 3 writes it as the begin-of-image token."""
+    tokens = [getattr(processor, name, None) for name in ("boi_token", "image_token")]
+    known = [str(token) for token in tokens if token] or ["<image>"]
+    return next((token for token in known if token in words), known[0])
+
+
+def _foreign(processor: Any, words: str, token: str) -> Iterator[str]:
+    """Warnings of image tokens in the words that are other models'."""
+    own = {str(value) for name, value in vars(processor).items() if name.endswith("_token")} | {token}
+    for other in IMAGE_TOKENS:
+        if other in words and other not in own:
+            yield (
+                f"the prompt holds {other!r}, which stands for an image in other models: this one reads it as words "
+                f"(its own is {token!r})"
+            )
 
 
 def _check_unicode(what: str, text: str) -> None:
@@ -69,23 +126,7 @@ def _check_unicode(what: str, text: str) -> None:
         raise InputError(f"the {what} is not valid Unicode: pass it as UTF-8") from None
 
 
-def _chat(prompt: str, images: int) -> list[dict[str, Any]]:
-    content = [{"type": "image"} for _ in range(images)] + [{"type": "text", "text": prompt}]
-    return [{"role": "user", "content": content}]
-
-
-def _between(text: str, token: str) -> list[tuple[int, int]]:
-    """Where the text between image tokens lies, white space around it left out."""
-    spans, cursor = [], 0
-    for part in text.split(token):
-        start = cursor + len(part) - len(part.lstrip())
-        if part.strip():
-            spans.append((start, start + len(part.strip())))
-        cursor += len(part) + len(token)
-    return spans
-
-
-def process(processor: Any, prompt: Prompt, images: list[Image.Image]) -> Mapping[str, Any]:
+def process(processor: Any, prompt: Prompt) -> Mapping[str, Any]:
     """The model's inputs, batch 1; a template that writes the first special token itself gets no second one.
 
     Raises:
@@ -93,7 +134,7 @@ def process(processor: Any, prompt: Prompt, images: list[Image.Image]) -> Mappin
     """
     special = _special_tokens(processor, prompt.text)
     try:
-        return processor(images=images, text=prompt.text, return_tensors="pt", **special)
+        return processor(images=prompt.images, text=prompt.text, return_tensors="pt", **special)
     except Exception as error:  # as each family's processor likes, for an image too thin or a text too strange
         raise InputError(
             f"{type(processor).__name__} cannot take this image with this prompt: {reason(error)}"
@@ -110,7 +151,10 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
         raise InputError("the answer is empty: give response= some text, or leave it out to generate one")
     _check_unicode("answer", response)
     tokenizer = processor.tokenizer
-    answer = _as_placed(processor, prompt, response)
+    answer = _unopened(prompt, response)
+    if not answer.strip():
+        raise InputError("the answer is empty: it only opens the thought that the prompt has opened")
+    answer = _as_placed(prompt, answer)
     before, whole = (
         tokenizer(text, add_special_tokens=False).input_ids for text in (prompt.text, prompt.text + answer)
     )
@@ -137,49 +181,24 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
     return torch.tensor(positions, dtype=torch.long, device="cpu")
 
 
-def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    """The text each token adds to the ones before it; the id itself where there is no tokenizer.
-
-    A character whose bytes are spread over tokens is the piece of the last of them.
-    """
-    running = Pieces(tokenizer)
-    texts = [running.add(token) for token in ids]
-    return [*texts[:-1], texts[-1] + running.rest()] if texts else []
-
-
-class Pieces:
-    """`pieces` of tokens as they come."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._before: list[int] = []  # decoded again: the next token gets the space it stands behind
-        self._new: list[int] = []  # whose text is not finished
-
-    def add(self, token: int) -> str:
-        """The text that the next token adds; empty while a character lacks bytes."""
-        if self._tokenizer is None:
-            return str(token)
-        self._new.append(token)
-        whole = self._tokenizer.decode(self._before + self._new)
-        if whole.endswith(UNFINISHED) and len(self._new) < LONGEST_CHARACTER:
-            return ""
-        text, self._before, self._new = self._added(whole), self._new, []
-        return text
-
-    def rest(self) -> str:
-        """What the last tokens are if no more come: the text of a character that lacks bytes."""
-        return self._added(self._tokenizer.decode(self._before + self._new)) if self._new else ""
-
-    def _added(self, whole: str) -> str:
-        head = self._tokenizer.decode(self._before)
-        return whole[len(head) :] if whole.startswith(head) else self._tokenizer.decode(self._new)
+def unclosed(prompt: Prompt, response: str | None) -> Iterator[str]:
+    """A warning of an answer that does not end the thought which the prompt opens for it."""
+    opened = THOUGHT.search(prompt.text)
+    if response is None or opened is None or opened[2]:
+        return
+    end = f"{opened[1][0]}/{opened[1][1:]}"
+    if end not in response:
+        yield f"the prompt ends in {opened[1]}, and the answer holds no {end}: the model reads all of it as a thought"
 
 
-def _image_token(processor: Any, prompt: str) -> str:
-    """The token the user would write for an image; Gemma 3 writes it as the begin-of-image token."""
-    tokens = [getattr(processor, name, None) for name in ("boi_token", "image_token")]
-    known = [str(token) for token in tokens if token] or ["<image>"]
-    return next((token for token in known if token in prompt), known[0])
+def _unopened(prompt: Prompt, response: str) -> str:
+    """The answer without the beginning of a thought that the prompt ends with."""
+    opened = THOUGHT.search(prompt.text)
+    if opened is None:
+        return response
+    begun = opened[0].rstrip()
+    given = response.lstrip()
+    return given.removeprefix(begun).removeprefix(opened[3]) if given.startswith(begun) else response
 
 
 def _special_tokens(processor: Any, text: str) -> dict[str, bool]:
@@ -187,13 +206,16 @@ def _special_tokens(processor: Any, text: str) -> dict[str, bool]:
     return {"add_special_tokens": not (start and text.startswith(start))}
 
 
-def _as_placed(processor: Any, prompt: Prompt, response: str) -> str:
+def _as_placed(prompt: Prompt, response: str) -> str:
     """The answer with the white space that the chat template writes between its own text and an answer."""
-    if prompt.chat is None:
+    if prompt.written is None or prompt.written.chat.is_begun:
         return response
     answer = response.strip()
     message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-    whole = processor.apply_chat_template([*prompt.chat, message])
+    try:
+        whole = prompt.written.written([*prompt.written.chat.messages, message])
+    except Exception:  # of a template that takes no answers
+        return response
     before, found, _ = whole.removeprefix(prompt.text).partition(answer)
     placed = found and whole.startswith(prompt.text) and not before.strip()
     return before + response.lstrip() if placed and before else response

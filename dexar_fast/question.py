@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast import prompting
+from dexar_fast.chat import is_chat
 from dexar_fast.errors import InputError
 from dexar_fast.images import load_images
 from dexar_fast.stages import stage
@@ -42,9 +43,9 @@ def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None)
 
 
 def read(
-    processor: Any, images: list[Image.Image], prompt: str, response: str | None, *, with_content: bool
+    processor: Any, images: list[Image.Image], prompt: Any, response: str | None, *, with_content: bool
 ) -> Question:
-    """From text and loaded images; with_content: find the user's own text among the prompt's tokens.
+    """From a text or messages and loaded images; with_content: find the user's own text among the prompt's tokens.
 
     Raises:
         InputError: the processor is none, or the prompt or the response is none for it.
@@ -56,20 +57,21 @@ def read(
         )
     start = time.perf_counter()
     with stage("processor"):
-        asked = prompting.render(processor, prompt, len(images))
+        asked = prompting.render(processor, prompt, images)
         targets = None if response is None else prompting.answer_ids(processor, asked, response)
-        inputs = prompting.process(processor, asked, images)
+        inputs = prompting.process(processor, asked)
         content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
-    return Question(inputs, targets, images, asked.text, content, time.perf_counter() - start)
+        warnings = (*asked.warnings, *prompting.unclosed(asked, response))
+    return Question(inputs, targets, asked.images, asked.text, content, time.perf_counter() - start, warnings)
 
 
-def each(prompts: Any, responses: Any) -> list[tuple[str, str | None]]:
-    """Each prompt with each of its answers; None for one that is to be generated.
+def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
+    """Each prompt, a text or a list of messages, with each of its answers; None for one that is to be generated.
 
     Raises:
         InputError: not an answer, or a list of them, to each prompt.
     """
-    if isinstance(prompts, str):
+    if isinstance(prompts, str) or is_chat(prompts):
         prompts, responses = [prompts], None if responses is None else [responses]
     answers = [None] * len(prompts) if responses is None else responses
     if isinstance(answers, str) or len(answers) != len(prompts):

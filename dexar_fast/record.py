@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast import prompting, result
+from dexar_fast import result
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.operands import total_range
+from dexar_fast.pieces import Pieces, pieces
 from dexar_fast.result import Chunk, Frame
 from dexar_fast.shards import Folder, Shards
 from dexar_fast.stages import stage
@@ -33,7 +34,7 @@ class Record:
         self._tokenizer = tokenizer
         self._ids = list(prompt_ids)  # and those of the answer
         self._prompt = len(self._ids)
-        self._pieces = prompting.Pieces(tokenizer)
+        self._pieces = Pieces(tokenizer)
         self._chunks: list[Chunk] = []  # all of them, or those that are not on disk
         self._winners = NONE
         self._range: Tensor | None = None
@@ -104,4 +105,4 @@ class Record:
         shards.index(self._frequent(self._winners), self._pieces.rest())
 
     def _frequent(self, winners: Tensor) -> list[dict[str, Any]]:
-        return result.frequent(winners, lambda i: prompting.pieces(self._tokenizer, [self._ids[i]])[0])
+        return result.frequent(winners, lambda i: pieces(self._tokenizer, [self._ids[i]])[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -75,6 +76,8 @@ class Task:
             )
             images, self._placed = placed(self._model.config, explainer.processor, self._question)
             self._question = replace(self._question, images=images)
+        for doubt in self._doubts():
+            warnings.warn(doubt, stacklevel=4)
         if explainer.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
 
@@ -200,15 +203,17 @@ class Task:
             visual=plan.visual,
             grids=self._placed.grids,
             images=tuple(question.images),
-            warnings=[*explainer.warnings, *question.warnings, *filter(None, self._doubts())],
+            warnings=[*explainer.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
             metadata=self._metadata(plan, laps.seconds, chunk),
         )
         tokenizer = getattr(explainer.processor, "tokenizer", None)
         record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
         return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
 
-    def _doubts(self) -> list[str | None]:
-        return [self._placed.warning, positions.warning(self._model, self._question.inputs)]
+    def _doubts(self) -> list[str]:
+        """About whether the model reads what the user means."""
+        numbered = positions.warning(self._model, self._question.inputs)
+        return [*self._question.warnings, *filter(None, [numbered])]
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""

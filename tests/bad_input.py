@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ MODEL = small_llava.model(TOKENIZER)
 PICTURE = Image.new("RGB", (40, 30), "red")
 PICTURE.paste((0, 255, 0), (0, 0, 20, 15))  # a quarter, so that a turn or a flip shows
 
+WARNED = "warned"  # and explained
+EXPLAINED = ("explained", WARNED)
+
 Call = Callable[[], Explanation]
 Around = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -46,42 +50,56 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: its outcome is `explained` or the name of an error, whose message holds `words`."""
+    """A row of the table: its outcome is `explained`, `warned` or the name of an error; what is said holds `words`."""
 
     outcome: str
-    words: tuple[str, ...]  # of what is explained: how
+    words: tuple[str, ...]  # of what is explained without a warning: how
     cases: Callable[[Path], list[Case]]
 
 
 def table(rows: dict[str, Row]) -> str:
     """The rows in Markdown."""
-    lines = [f"| {name} | {_outcome(row)} | {' … '.join(row.words)} |" for name, row in rows.items()]
+    lines = [f"| {name} | {_outcome(row)} | {_plain(' … '.join(row.words))} |" for name, row in rows.items()]
     return "\n".join(["| input | outcome | how, or the message |", "|---|---|---|", *lines])
 
 
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, in a cell."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
+
+
 def _outcome(row: Row) -> str:
-    return row.outcome if row.outcome == "explained" else f"`{row.outcome}`"
+    return row.outcome if row.outcome in EXPLAINED else f"`{row.outcome}`"
 
 
 def check(row: Row, folder: Path, model: Path) -> None:
     """Meets a row in every way, by the library and by the program, which loads the model of that folder."""
     for number, case in enumerate(row.cases(folder)):
         out = case.out or folder / f"out{number}"
-        if row.outcome == "explained":
-            _check_explained(case, out, model)
+        if row.outcome in EXPLAINED:
+            _check_explained(row, case, out, model)
         else:
             _check_refused(row, case, out, model)
 
 
-def _check_explained(case: Case, out: Path, model: Path) -> None:
-    found = case.explain()
+def _check_explained(row: Row, case: Case, out: Path, model: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are looked for in what is explained
+        found = case.explain()
+    if row.outcome == WARNED:
+        said(row, " ".join(found.diagnostics["warnings"]))
     assert found.token_maps.isfinite().all() and len(found) >= 1
     if case.like is not None:
         same(found, case.like())
         assert found.unfiltered_token_maps.any()
     if case.program is not None:
         status, _, stderr = program(*case.program, "--out", str(out), *_which(case, model))
-        assert (status, stderr) == (0, "")
+        assert status == 0
+        if row.outcome == WARNED:
+            one_line(stderr)
+            said(row, stderr)
+        else:
+            assert stderr == ""
         same(Explanation.load(out / "explanation.safetensors"), found)
 
 

@@ -27,7 +27,8 @@ SECTIONS = {
 HEAD = """# Bad input and what comes of it
 
 Each row is tested, by the library and, where it can meet it, by the program (`tests/test_bad_*.py`). *explained*: the
-result is right, and how. Else the error, of `dexar_fast.errors`, and what its message says. The program then prints
+result is right, and how. *warned*: the result is right for what the model was given, and the warning is in its
+diagnostics and on stderr. Else the error, of `dexar_fast.errors`, and what its message says. The program then prints
 that message as one line, exits with status 2 and leaves every file as it was; `--debug` gives the traceback. A wrong
 command line is one line and status 2 as well.
 

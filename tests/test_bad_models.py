@@ -268,7 +268,7 @@ def too_long(folder: Path) -> list[Case]:
 WORD = TOKENIZER.convert_tokens_to_ids("Ġcat")
 
 ROWS = {
-    "no chat template": Row("explained", ("the images, then the text",), no_template),
+    "no chat template": Row("warned", ("LlavaProcessor has no chat template: the prompt goes",), no_template),
     "no processor": Row(
         "InputError",
         ("explain() needs a processor", "AutoProcessor.from_pretrained()", "explain_inputs()"),

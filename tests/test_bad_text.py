@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import bad_input
 import pytest
@@ -18,6 +19,7 @@ from dexar_fast import Explainer, Explanation
 UNFINISHED = "\ufffd"
 RIGHT_TO_LEFT = "צבע 🙂 مرحبا"
 EMOJI = "👩‍👩‍👧 🏳️‍🌈 e\u0301"
+USER = {"role": "user", "content": PROMPT}
 LONG_CONTEXT = 12_000
 
 
@@ -47,6 +49,17 @@ def by_ids(prompt: str, answer: str) -> bad_input.Call:
 
 def templated(prompt: str) -> str:
     return f"USER: {IMAGE}\n{prompt} ASSISTANT:"
+
+
+def by_template(template: Any) -> Callable[[Path], list[Case]]:
+    """The prompt and the answer by another chat template."""
+    processor = small_llava.processor(TOKENIZER, template)
+    return lambda folder: [Case(lambda: Explainer(bad_input.MODEL, processor).explain(PICTURE, PROMPT, ANSWER))]
+
+
+def said(messages: list[dict[str, Any]], picture: Any = None) -> Callable[[Path], list[Case]]:
+    """Chat messages with the picture beside them."""
+    return lambda folder: [Case(lambda: Explainer(bad_input.MODEL, PROCESSOR).explain(picture, messages, ANSWER))]
 
 
 def merging() -> Callable[[Path], list[Case]]:
@@ -110,6 +123,48 @@ ROWS = {
         asked(PROMPT, "the cat", by_ids(templated(PROMPT), " the cat")),
     ),
     "answer that merges with the prompt's last token": Row("explained", ("the tokens it has alone",), merging()),
+    "prompt with the image token of another model": Row(
+        "warned", ("'<|image_pad|>', which stands for an image in other models",), asked("<|image_pad|> what is it")
+    ),
+    "chat template that writes no image": Row(
+        "InputError",
+        ("the chat template leaves out the image: write the whole prompt",),
+        by_template(small_llava.TEMPLATE.replace("'<image>\n'", "''")),
+    ),
+    "chat template for text alone": Row(
+        "warned",
+        ("the chat template takes text alone: the image token '<image>' stands before it",),
+        by_template("{{ messages[0]['content'] }}"),
+    ),
+    "chat template that fails": Row(
+        "InputError",
+        ("the chat template fails (no images here)",),
+        by_template("{{ raise_exception('no images here') }}"),
+    ),
+    "chat templates without a default": Row(
+        "InputError",
+        ("the chat templates are called 'rag', and none 'default': set processor.chat_template",),
+        by_template({"rag": small_llava.TEMPLATE}),
+    ),
+    "answer that never ends the thought which the prompt opens": Row(
+        "warned",
+        ("the prompt ends in <think>, and the answer holds no </think>",),
+        by_template(small_llava.TEMPLATE.replace("'ASSISTANT:'", "'ASSISTANT: <think>\n'")),
+    ),
+    "chat messages without a picture": Row("ImageError", ("no image: pass a path",), said([USER])),
+    "chat messages with more places than pictures": Row(
+        "InputError",
+        ("the messages have places for 2 image(s), and 1 came beside them",),
+        said([{"role": "user", "content": [{"type": "image"}] * 2 + [{"type": "text", "text": PROMPT}]}], PICTURE),
+    ),
+    "chat messages with a video": Row(
+        "InputError",
+        ("message 0 holds video: messages hold text and images; use explain_inputs()",),
+        said([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]),
+    ),
+    "chat messages in which the user says nothing": Row(
+        "InputError", ("the prompt is empty: ask the model something",), said([{**USER, "role": "system"}], PICTURE)
+    ),
     "prompt that is not Unicode": Row(
         "InputError", ("the prompt is not valid Unicode: pass it as UTF-8",), asked("caf\udce9")
     ),

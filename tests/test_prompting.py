@@ -15,7 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.prompting import answer_ids, own_positions, pieces, process, render
+from dexar_fast.pieces import pieces
+from dexar_fast.prompting import answer_ids, own_positions, process, render
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 VISUAL = small_llava.SIDE**2  # tokens of an image
@@ -35,7 +36,7 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 def input_ids(processor: Any, prompt: str, images: int = 1) -> torch.Tensor:
     """[1, P], as `Explainer.explain` makes them."""
-    return process(processor, render(processor, prompt, images), [PICTURE] * images)["input_ids"]
+    return process(processor, render(processor, prompt, [PICTURE] * images))["input_ids"]
 
 
 def tokens_at(processor: Any, ids: torch.Tensor, positions: torch.Tensor) -> list[str]:
@@ -51,13 +52,13 @@ def word(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
 
 
 def test_a_plain_prompt_goes_through_the_chat_template(processor: Any) -> None:
-    prompt = render(processor, "Describe the image.", 1)
+    prompt = render(processor, "Describe the image.", [PICTURE])
     assert prompt.text == "USER: <image>\nDescribe the image. ASSISTANT:"
-    assert prompt.chat is not None
+    assert prompt.written is not None
 
 
 def test_every_image_gets_its_place_in_the_template(processor: Any) -> None:
-    prompt = render(processor, "Describe the image.", 3)
+    prompt = render(processor, "Describe the image.", [PICTURE] * 3)
     assert prompt.text == "USER: " + "<image>\n" * 3 + "Describe the image. ASSISTANT:"
     ids = input_ids(processor, "Describe the image.", 3)
     assert (ids == processor.image_token_id).sum() == 3 * VISUAL
@@ -65,15 +66,15 @@ def test_every_image_gets_its_place_in_the_template(processor: Any) -> None:
 
 @pytest.mark.parametrize("text", ["USER: <image>\nWhat? ASSISTANT:", "Describe <image>", "<image>", " <image> a "])
 def test_a_prompt_with_the_image_token_is_used_as_it_stands(processor: Any, text: str) -> None:
-    assert render(processor, text, 1).text == text
-    assert render(processor, text + IMAGE, 2).text == text + IMAGE
+    assert render(processor, text, [PICTURE]).text == text
+    assert render(processor, text + IMAGE, [PICTURE] * 2).text == text + IMAGE
     assert (input_ids(processor, text) == processor.image_token_id).sum() == VISUAL
 
 
 def test_without_a_template_the_images_come_first(tokenizer: PreTrainedTokenizerFast) -> None:
     processor = small_llava.processor(tokenizer, template=None)
-    prompt = render(processor, "Describe the image.", 2)
-    assert (prompt.text, prompt.chat) == ("<image><image>Describe the image.", None)
+    prompt = render(processor, "Describe the image.", [PICTURE] * 2)
+    assert (prompt.text, prompt.written) == ("<image><image>Describe the image.", None)
     assert (input_ids(processor, "Describe it", 2) == processor.image_token_id).sum() == 2 * VISUAL
 
 
@@ -81,21 +82,27 @@ def test_the_begin_of_image_token_is_what_a_gemma_3_prompt_holds() -> None:
     class Processor:
         boi_token, image_token, chat_template = "<start_of_image>", "<image_soft_token>", None
 
-    assert render(Processor(), "Describe", 2).text == "<start_of_image>" * 2 + "Describe"
+    assert render(Processor(), "Describe", [PICTURE] * 2).text == "<start_of_image>" * 2 + "Describe"
     for token in (Processor.boi_token, Processor.image_token):
-        assert render(Processor(), f"a {token} b", 1).text == f"a {token} b"
+        assert render(Processor(), f"a {token} b", [PICTURE]).text == f"a {token} b"
 
 
 @pytest.mark.parametrize(("count", "images"), [(2, 1), (1, 2), (3, 2)])
 def test_image_tokens_must_match_the_images(processor: Any, count: int, images: int) -> None:
     with pytest.raises(InputError, match=rf"{count} image tokens '<image>' for {images} image.*write one for each"):
-        render(processor, "What is it? " + IMAGE * count, images)
+        render(processor, "What is it? " + IMAGE * count, [PICTURE] * images)
 
 
-@pytest.mark.parametrize("prompt", ["", " \n\t", None, 7, ["What?"]])
+@pytest.mark.parametrize("prompt", ["", " \n\t"])
 def test_an_empty_prompt_is_refused(processor: Any, prompt: Any) -> None:
     with pytest.raises(InputError, match="prompt is empty: ask"):
-        render(processor, prompt, 1)
+        render(processor, prompt, [PICTURE])
+
+
+@pytest.mark.parametrize("prompt", [None, 7, ["What?"], [], b"What?"])
+def test_what_is_no_prompt_is_refused(processor: Any, prompt: Any) -> None:
+    with pytest.raises(InputError, match=f"must be a text, or a list of messages, not a {type(prompt).__name__}"):
+        render(processor, prompt, [PICTURE])
 
 
 # Special tokens
@@ -115,7 +122,7 @@ def test_a_processor_that_refuses_is_an_input_error(processor: Any, monkeypatch:
 
     monkeypatch.setattr(type(processor), "__call__", refuse)
     with pytest.raises(InputError, match=r"LlavaProcessor cannot take this image.*aspect ratio"):
-        process(processor, render(processor, "What?", 1), [PICTURE])
+        process(processor, render(processor, "What?", [PICTURE]))
 
 
 # Answers
@@ -127,7 +134,7 @@ def test_an_answer_has_the_tokens_it_has_behind_the_prompt(
     tokenizer: PreTrainedTokenizerFast, template: str, response: str
 ) -> None:
     processor = small_llava.processor(tokenizer, template)
-    prompt = render(processor, "Describe the image.", 1)
+    prompt = render(processor, "Describe the image.", [PICTURE])
     ids = answer_ids(processor, prompt, response).tolist()
     before = tokenizer(prompt.text, add_special_tokens=False).input_ids
     whole = tokenizer(f"{prompt.text} {response}", add_special_tokens=False).input_ids
@@ -136,7 +143,7 @@ def test_an_answer_has_the_tokens_it_has_behind_the_prompt(
 
 
 def test_the_space_is_the_templates(tokenizer: PreTrainedTokenizerFast, processor: Any) -> None:
-    prompt = render(processor, "Describe the image.", 1)
+    prompt = render(processor, "Describe the image.", [PICTURE])
     spaced = tokenizer.convert_tokens_to_ids([word(tokenizer, "the"), word(tokenizer, "cat")])
     for response in ("the cat", " the cat", "\nthe cat"):
         assert answer_ids(processor, prompt, response).tolist() == spaced
@@ -147,7 +154,7 @@ def test_the_space_is_the_templates(tokenizer: PreTrainedTokenizerFast, processo
 def test_a_template_that_ends_in_a_newline_places_no_space(tokenizer: PreTrainedTokenizerFast) -> None:
     template = TEMPLATE.replace("'ASSISTANT:'", "'ASSISTANT:\n'").replace("': '", "':\n'")
     processor = small_llava.processor(tokenizer, template)
-    prompt = render(processor, "Describe the image.", 1)
+    prompt = render(processor, "Describe the image.", [PICTURE])
     assert prompt.text.endswith("ASSISTANT:\n")
     ids = answer_ids(processor, prompt, "the cat").tolist()
     before = tokenizer(prompt.text, add_special_tokens=False).input_ids
@@ -156,7 +163,7 @@ def test_a_template_that_ends_in_a_newline_places_no_space(tokenizer: PreTrained
 
 def test_without_a_template_an_answer_stands_as_it_was_given(tokenizer: PreTrainedTokenizerFast) -> None:
     for processor in (small_llava.processor(tokenizer, None), small_llava.processor(tokenizer)):
-        prompt = render(processor, f"USER: {IMAGE}\nDescribe it ASSISTANT:", 1)
+        prompt = render(processor, f"USER: {IMAGE}\nDescribe it ASSISTANT:", [PICTURE])
         given, spaced = (answer_ids(processor, prompt, answer).tolist() for answer in ("cat", " cat"))
         assert given != spaced
         assert spaced[0] == tokenizer.convert_tokens_to_ids(word(tokenizer, "cat"))
@@ -166,7 +173,7 @@ def test_an_answer_that_merges_with_the_prompt_is_taken_alone() -> None:
     """'im' + 'age' is one token: the prompt's own tokens are fixed, so the answer is what it is by itself."""
     tokenizer = TOKENIZERS["byte_level"]
     processor = small_llava.processor(tokenizer, None)
-    prompt = render(processor, f"{IMAGE} im", 1)
+    prompt = render(processor, f"{IMAGE} im", [PICTURE])
     assert tokenizer(prompt.text + "age", add_special_tokens=False).input_ids[-1] == tokenizer.convert_tokens_to_ids(
         word(tokenizer, "image")
     )
@@ -182,7 +189,7 @@ def test_a_tokenizer_that_ends_every_text_still_sees_the_answer_behind_the_promp
     ids = [(token, ending.convert_tokens_to_ids(token)) for token in (BOS, small_llava.EOS)]
     ending.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
     processor = small_llava.processor(ending)
-    prompt = render(processor, f"{IMAGE} it:", 1)
+    prompt = render(processor, f"{IMAGE} it:", [PICTURE])
     assert answer_ids(processor, prompt, "cat").tolist() == [ending.convert_tokens_to_ids("cat")]
 
 
@@ -197,7 +204,7 @@ def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
 @pytest.mark.parametrize("response", ["", "  \n", 7, ["the cat"]])
 def test_an_empty_answer_is_refused(processor: Any, response: Any) -> None:
     with pytest.raises(InputError, match="answer is empty: give response="):
-        answer_ids(processor, render(processor, "What?", 1), response)
+        answer_ids(processor, render(processor, "What?", [PICTURE]), response)
 
 
 # The user's own text
@@ -206,7 +213,7 @@ def test_an_empty_answer_is_refused(processor: Any, response: Any) -> None:
 def own(processor: Any, prompt: str, images: int = 1) -> tuple[list[int], list[str]]:
     """Positions of the user's text, and their tokens."""
     ids = input_ids(processor, prompt, images)
-    positions = own_positions(processor, render(processor, prompt, images), ids)
+    positions = own_positions(processor, render(processor, prompt, [PICTURE] * images), ids)
     assert positions.dtype == torch.int64
     return positions.tolist(), tokens_at(processor, ids, positions)
 
@@ -296,7 +303,7 @@ def test_any_text_is_found_whole(prompt: str, name: str) -> None:
         return
     processor = PROCESSORS[name]
     ids = input_ids(processor, prompt)
-    positions = own_positions(processor, render(processor, prompt, 1), ids)
+    positions = own_positions(processor, render(processor, prompt, [PICTURE]), ids)
     assert prompt.strip() in processor.tokenizer.decode(ids[0, positions.min() - 1 : positions.max() + 1])
     behind = ids[0, positions.max() + 1 :]
     assert processor.tokenizer.decode(behind).strip() == "ASSISTANT:"
@@ -309,7 +316,7 @@ def test_a_tokenizer_without_offsets_is_refused(processor: Any, monkeypatch: pyt
     ids = input_ids(processor, "What?")
     monkeypatch.setattr(type(processor.tokenizer), "is_fast", False)
     with pytest.raises(InputError, match=r"fast tokenizer.*text_set='all'"):
-        own_positions(processor, render(processor, "What?", 1), ids)
+        own_positions(processor, render(processor, "What?", [PICTURE]), ids)
 
 
 def test_a_template_that_rewrites_the_text_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -321,7 +328,7 @@ def test_a_template_that_rewrites_the_text_is_refused(tokenizer: PreTrainedToken
 def test_a_processor_that_rewrites_the_text_is_refused(processor: Any) -> None:
     ids = input_ids(processor, "it is red")
     with pytest.raises(InputError, match="not found in the processed prompt: use text_set='all'"):
-        own_positions(processor, render(processor, "Describe the image.", 1), ids)
+        own_positions(processor, render(processor, "Describe the image.", [PICTURE]), ids)
 
 
 # Texts of tokens

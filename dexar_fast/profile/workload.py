@@ -73,7 +73,7 @@ def workload(
 
     def inputs() -> Mapping[str, Any]:
         pictures = load_images(picture)
-        processed = prompting.process(processor, prompting.render(processor, prompt, 1), pictures)
+        processed = prompting.process(processor, prompting.render(processor, prompt, pictures))
         return on_device(model, processed)
 
     return Workload(
@@ -126,8 +126,8 @@ def _prompt(processor: Any, picture: Image.Image, tokens: int | None) -> str:
         return QUESTION
 
     def length(words: int) -> int:
-        rendered = prompting.render(processor, WORD * words + QUESTION, 1)
-        return prompting.process(processor, rendered, [picture])["input_ids"].shape[1]
+        rendered = prompting.render(processor, WORD * words + QUESTION, [picture])
+        return prompting.process(processor, rendered)["input_ids"].shape[1]
 
     short = length(0)
     if tokens < short:
