@@ -73,7 +73,7 @@ def test_images(tmp_path: Path) -> None:
     refused(ImageError, "none.png does not exist", call=lambda: ask(tmp_path / "none.png", PROMPT))
     refused(ImageError, "note.png is not an image", call=lambda: ask(str(tmp_path / "note.png"), PROMPT))
     refused(ImageError, "no image: pass", call=lambda: ask([], PROMPT))
-    refused(ImageError, "cannot read a NoneType", call=lambda: ask(None, PROMPT))
+    refused(ImageError, "no image: pass a path", call=lambda: ask(None, PROMPT))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (3, 200), (500, 2)])
