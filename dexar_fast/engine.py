@@ -202,9 +202,11 @@ class Pass(Watcher):
 
     def _check(self) -> None:
         """Raises Outdated where the model does not compute what was found of it."""
-        self._tails.settle(self._hidden[:, -len(self._targets) :])
+        lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
+        normed = lens.norm(hidden)
+        self._tails.settle(hidden, normed)
         try:
-            self._prompt.decoder.lens.check(self._hidden, self._logits, self._targets)
+            lens.check(normed, self._logits, self._targets)
         except ModelError as error:
             raise Outdated(str(error)) from error
 

@@ -100,14 +100,14 @@ class LogitLens:
             slots[step.result] = _called(step.function, args, kwargs, device)
         return slots
 
-    def check(self, hidden: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
-        """Compares the lens of x [1, Q, d] with the model's own logits [1, K, V] at the last position.
+    def check(self, normed: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
+        """Compares the lens, from the head's input [1, Q, d] on, with the model's own logits [1, K, V] at the last.
 
         Of some tokens from all of the vocabulary, and of targets [C].
         Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
         Non-finite logits pass: the pass itself names the layer they come from.
         """
-        own = logits[0, -1, : self.rows].to(hidden.device)
+        own = logits[0, -1, : self.rows].to(normed.device)
         largest = float(own.abs().max())
         if not math.isfinite(largest):
             return
@@ -116,9 +116,9 @@ class LogitLens:
         tokens = torch.linspace(0, len(own) - 1, checked, dtype=torch.float32, device=own.device).long()
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
-        traced = self(hidden[:, -1:].expand(-1, len(tokens), -1), tokens)
+        traced = self.logits(normed[:, -1:].expand(-1, len(tokens), -1), tokens)
         error = (traced - own[tokens]).abs()
-        if float(error.max()) <= max(1e-5, 4 * torch.finfo(hidden.dtype).eps) * largest:
+        if float(error.max()) <= max(1e-5, 4 * torch.finfo(normed.dtype).eps) * largest:
             return
         worst = int(error.argmax())
         raise ModelError(
@@ -201,7 +201,7 @@ class LensTracer(TorchFunctionMode):
             rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
         assert self.hidden is not None
-        lens.check(self.hidden, logits)
+        lens.check(lens.norm(self.hidden[:, -1:]), logits)
         return lens
 
     def _track(self, tensor: Tensor) -> Slot:

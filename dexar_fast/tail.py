@@ -22,7 +22,7 @@ from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens, Outdated
 from dexar_fast.tail_block import Block, Head
 from dexar_fast.tail_modules import block_of, head_of
-from dexar_fast.tail_values import Comparison, compared, excess, normed_alike
+from dexar_fast.tail_values import Relation, hold, norm_relation, relations
 
 # Of the largest gradient. Over all families of tests/zoo.py in both modes from four seeds, tail and autograd differ by
 # up to 5e-7 in float32, 1.2e-2 in bfloat16 and 1.5e-3 in float16, and by no more at d = 2,048: half precision is given
@@ -64,7 +64,7 @@ class Tails:
         self._found: dict[int, list[Any]] = {}
         self._parts: dict[int, Parts] = {}
         self._seen: dict[str, Tensor] = {}
-        self._compared: list[tuple[int, Comparison]] = []
+        self._relations: list[tuple[int, list[Relation]]] = []
         self._layers = {index: layer for index, layer, _ in layers}
         self._lens = lens
         everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
@@ -127,7 +127,7 @@ class Tails:
             hidden: [1, C', d] its output; the last C positions are meant. leaf: [1, C, H, D] its attention's output.
         """
         seen = self._rows(len(targets))
-        self._compared.append((index, self._comparison(index, seen, hidden, leaf)))
+        self._relations.append((index, self._related(index, seen, hidden, leaf)))
         return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
 
     def judged(
@@ -143,42 +143,32 @@ class Tails:
         if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
             seen = self._rows(len(targets))
             found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
-            if agrees(found, expected) and all(holds([self._comparison(index, seen, hidden, leaf)])):
+            if agrees(found, expected) and all(hold(self._related(index, seen, hidden, leaf))):
                 self._trusted[index] = self._found[index], parts
                 return found
         self._seen.clear()
         del self._parts[index]
         return expected
 
-    def settle(self, hidden: Tensor) -> None:
-        """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries.
+    def settle(self, hidden: Tensor, normed: Tensor) -> None:
+        """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries; normed: by the lens.
 
         Raises Outdated if a layer that was trusted, or the final norm, did not compute what the tail takes it to.
         """
-        comparisons, self._compared = self._compared, []
-        good = self._hold(comparisons, hidden)
-        wrong = [index for (index, _), one in zip(comparisons, good, strict=True) if not one]
+        layers, self._relations = self._relations, []
+        if not layers:
+            return
+        _, head = self._parts[layers[0][0]]
+        with as_it_is():
+            norm = norm_relation(head.norm, hidden[0], normed[0])
+            norm_holds, *good = hold([norm, *(relation for _, some in layers for relation in some)])
+        left = iter(good)
+        held = [(index, all([next(left) for _ in some]) and norm_holds) for index, some in layers]
+        wrong = [index for index, holds in held if not holds]
         for index in wrong:
             self._trusted.pop(index, None)
         if wrong:
             raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
-
-    def _hold(self, compared: list[tuple[int, Comparison]], hidden: Tensor) -> list[bool]:
-        """Whether each layer does; none where the norm behind all of them does not."""
-        kinds: dict[Any, list[int]] = {}
-        for at, (_, comparison) in enumerate(compared):
-            kinds.setdefault(comparison.kind, []).append(at)
-        good = [False] * len(compared)
-        if not compared:
-            return good
-        head, normed = self._parts[compared[0][0]][1], self._lens.norm(hidden)[0]
-        with as_it_is():
-            if not all(holds([normed_alike(head.norm, hidden[0], normed)])):
-                return good
-            for members in kinds.values():
-                for at, one in zip(members, holds([compared[at][1] for at in members]), strict=True):
-                    good[at] = one
-        return good
 
     def _rows(self, count: int) -> dict[str, Tensor]:
         """What was seen of the last positions, [C, n] each."""
@@ -186,10 +176,10 @@ class Tails:
         self._seen.clear()
         return seen
 
-    def _comparison(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> Comparison:
+    def _related(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> list[Relation]:
         block, _ = self._parts[index]
         with as_it_is():
-            return compared(block, seen, leaf[0].detach().flatten(1), hidden[0, -leaf.shape[1] :].detach())
+            return relations(block, seen, leaf[0].detach().flatten(1), hidden[0, -leaf.shape[1] :].detach())
 
     def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         block, head = self._parts[index]
@@ -263,11 +253,6 @@ def as_it_is() -> Iterator[None]:
     """Inside the block torch computes what it says: no mode of the user's that is around the model changes it, too."""
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         yield
-
-
-def holds(comparisons: list[Comparison]) -> list[bool]:
-    """Whether each, all of one kind, differs by rounding alone; never where anything is not finite."""
-    return (excess(comparisons) <= 1).tolist()
 
 
 def agrees(found: Tensor, expected: Tensor) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn, rsqrt
+from torch import Tensor, layer_norm, nn, rms_norm
 
 from dexar_fast.vjp import gated_vjp, norm_vjp
 
@@ -54,11 +54,14 @@ class Norm:
         """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
         return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
 
-    def summed(self, x: Tensor, weights: Tensor, total: Tensor) -> Tensor:
-        """weights @ norm(x) [2, d] of x [C, d]; total: the weights' own sums [2, 1]."""
-        if self.centred:
-            x = x - x.mean(1, keepdim=True)
-        normed = (weights * rsqrt(x.square().mean(1) + self.eps)) @ x * self._scale(x)
+    def plain(self, x: Tensor) -> Tensor:
+        """[C, d] in float32 or better: the norm of x [C, d] without its weight and its bias."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (layer_norm if self.centred else rms_norm)(x, x.shape[1:], None, eps=self.eps)
+
+    def scaled(self, sums: Tensor, total: Tensor) -> Tensor:
+        """Weighted sums [2, d] of norm(x) from those of `plain` ones; total: the weights' own sums [2, 1]."""
+        normed = sums * self._scale(sums)
         bias = getattr(self.module, "bias", None)
         return normed if bias is None else normed + total * bias
 
@@ -109,12 +112,17 @@ class Block:
     beside: nn.Module | None = None  # whose output is added, where it does not
 
     @property
-    def inputs(self) -> dict[str, nn.Module]:
-        """The modules whose inputs the VJP reads, by their names in `Seen`."""
+    def norms(self) -> dict[str, Norm]:
+        """By the names of what they are given in `Seen`."""
         norms = {"attended": self.norm_behind}
         if self.mlp is not None:
             norms |= {"middle": self.mlp.norm, "fed": self.mlp.norm_behind}
-        return {name: norm.module for name, norm in norms.items() if norm is not None}
+        return {name: norm for name, norm in norms.items() if norm is not None}
+
+    @property
+    def inputs(self) -> dict[str, nn.Module]:
+        """The modules whose inputs the VJP reads, by their names in `Seen`."""
+        return {name: norm.module for name, norm in self.norms.items()}
 
     @property
     def outputs(self) -> dict[str, nn.Module]:

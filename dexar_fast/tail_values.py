@@ -11,6 +11,7 @@ What numbers cannot tell is a way that is cut or bent for gradients alone: `Tail
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.tail_block import Block, Norm, Seen, gated
+from dexar_fast.tail_block import Block, Mlp, Norm, Seen, gated
 
 # A relation's result, operands and factors are rounded by half an eps at most, at random: relative to the sum of both
 # sides 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum in.
@@ -28,56 +29,50 @@ EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32,
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Relations of one layer side by side, N features in all."""
+class Relation:
+    """What sums [2, n] of a layer's own rows should be."""
 
-    seen: Tensor  # [2, N] sums of the layer's own rows
-    expected: Tensor  # [2, N]
-    own: Tensor  # [2, N] of the expected what the relation computes; the rest is a residual
-    widths: tuple[int, ...]  # features of each relation
-    terms: tuple[int, ...]  # numbers that each sums up
-    eps: float
+    seen: Tensor
+    own: Tensor  # of what they should be the part that the relation computes; the rest is a residual
+    off: Tensor  # seen, less what they should be
+    bound: float  # of the rounding, relative to both sides
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Comparisons that are alike in this are made at once."""
-        return self.widths, self.terms, self.eps, self.seen.dtype, self.seen.device
+        """Relations that are alike in this are looked at together."""
+        return self.seen.shape[1], self.seen.dtype, self.seen.device
 
 
 class Sums:
-    """Weighted sums of what a layer computed for C queries, and what they should be."""
+    """Weighted sums of rows [C, n] of what a layer computed, by their names, and what they should be."""
 
-    def __init__(self, rows: int, like: Tensor) -> None:
-        self.weights, self.total = weights(rows, like.dtype, like.device)
-        self._rows: list[Tensor] = []
-        self._expected: list[Tensor] = []
-        self._own: list[Tensor] = []
-        self._terms: list[int] = []
+    def __init__(self, rows: Seen, eps: float) -> None:
+        together = torch.cat(list(rows.values()), 1)
+        dtype = torch.promote_types(together.dtype, torch.float32)
+        drawn, self._total = weights(len(together), dtype, together.device)
+        sums = (drawn @ together.to(dtype)).split([x.shape[1] for x in rows.values()], 1)
+        self._sums = dict(zip(rows, sums, strict=True))
+        self._eps = eps
+        self.relations: list[Relation] = []
 
-    def of(self, rows: Tensor) -> Tensor:
-        """[2, n] of rows [C, n]."""
-        return self.weights @ rows.to(self.weights.dtype)
+    def __getitem__(self, name: str) -> Tensor:
+        return self._sums[name]
 
     def product(self, linear: nn.Linear, sums: Tensor) -> Tensor:
         """[2, n] of the rows that a linear module makes of those with these sums."""
         found = (sums.to(linear.weight.dtype) @ linear.weight.T).to(sums.dtype)
-        return found if linear.bias is None else found + self.total * linear.bias
+        return found if linear.bias is None else found + self._total * linear.bias
 
-    def normed(self, norm: Norm, rows: Tensor) -> Tensor:
-        """[2, d] of the rows that a norm makes of rows [C, d]."""
-        return norm.summed(rows.to(self.weights.dtype), self.weights, self.total)
+    def normed(self, norm: Norm, sums: Tensor) -> Tensor:
+        """[2, d] of the rows that a norm makes of those that have these sums when they are `Norm.plain`."""
+        return norm.scaled(sums, self._total)
 
-    def relate(self, rows: Tensor, own: Tensor, terms: int, residual: Tensor | None = None) -> None:
-        """rows [C, n] should have the sums own [2, n], behind those of a residual."""
-        self._rows.append(rows)
-        self._own.append(own)
-        self._expected.append(own if residual is None else own + residual)
-        self._terms.append(terms)
-
-    def comparison(self, eps: float) -> Comparison:
-        widths = tuple(rows.shape[1] for rows in self._rows)
-        seen = self.of(torch.cat(self._rows, 1))
-        return Comparison(seen, torch.cat(self._expected, 1), torch.cat(self._own, 1), widths, tuple(self._terms), eps)
+    def relate(self, name: str, own: Tensor, terms: int, residual: Tensor | None = None) -> None:
+        """The rows of this name should have the sums own [2, n], each of so many terms, behind those of a residual."""
+        seen = self._sums[name]
+        off = seen - own if residual is None else seen - own - residual
+        bound = ROUNDINGS * self._eps + torch.finfo(seen.dtype).eps * math.sqrt(terms)
+        self.relations.append(Relation(seen, own, off, bound))
 
 
 @lru_cache(maxsize=64)
@@ -90,71 +85,72 @@ def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor
     return drawn.to(device, dtype), drawn.sum(1, keepdim=True).to(device, dtype)
 
 
-def compared(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> Comparison:
+def relations(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> list[Relation]:
     """Of one forward: attended [C, H D] is what o_proj read, output [C, d] what the layer gave."""
-    dtype = torch.promote_types(output.dtype, torch.float32)
-    sums = Sums(len(output), output.new_empty(0, dtype=dtype))
-    out = sums.product(block.o_proj, sums.of(attended))
-    terms = block.o_proj.in_features
+    rows = {"read": attended, "output": output, **seen}
+    rows |= {f"normed {name}": norm.plain(seen[name]) for name, norm in block.norms.items()}
+    if block.mlp is not None:
+        rows["gated"] = gated(block.mlp, seen)
+    sums = Sums(rows, max(EPS[output.dtype], EPS[block.o_proj.weight.dtype]))
+    out, terms = sums.product(block.o_proj, sums["read"]), block.o_proj.in_features
     if block.norm_behind is not None:
-        sums.relate(seen["attended"], out, terms)
-        out = sums.normed(block.norm_behind, seen["attended"])
-    residual = sums.of(seen["input"])
+        sums.relate("attended", out, terms)
+        out = sums.normed(block.norm_behind, sums["normed attended"])
     if block.mlp is None:
-        sums.relate(output, out, terms, residual + sums.of(seen["beside"]))
+        sums.relate("output", out, terms, sums["input"] + sums["beside"])
     else:
-        sums.relate(seen["middle"], out, terms, residual)
-        _compare_mlp(block, sums, seen, output)
-    return sums.comparison(max(EPS[output.dtype], EPS[block.o_proj.weight.dtype]))
+        sums.relate("middle", out, terms, sums["input"])
+        _relate_mlp(block.mlp, sums)
+    return sums.relations
 
 
-def _compare_mlp(block: Block, sums: Sums, seen: Seen, output: Tensor) -> None:
-    mlp = block.mlp
-    assert mlp is not None
-    normed = sums.normed(mlp.norm, seen["middle"])
+def _relate_mlp(mlp: Mlp, sums: Sums) -> None:
+    normed = sums.normed(mlp.norm, sums["normed middle"])
     for name, linear in (("gate", mlp.gate), ("up", mlp.up)):
         if linear is not None:
-            sums.relate(seen[name], sums.product(linear, normed), linear.in_features)
-    fed = sums.product(mlp.down, sums.of(gated(mlp, seen)))
+            sums.relate(name, sums.product(linear, normed), linear.in_features)
+    fed, terms = sums.product(mlp.down, sums["gated"]), mlp.down.in_features
     if mlp.norm_behind is not None:
-        sums.relate(seen["fed"], fed, mlp.down.in_features)
-        fed = sums.normed(mlp.norm_behind, seen["fed"])
-    sums.relate(output, fed, mlp.down.in_features, sums.of(seen["middle"]))
+        sums.relate("fed", fed, terms)
+        fed = sums.normed(mlp.norm_behind, sums["normed fed"])
+    sums.relate("output", fed, terms, sums["middle"])
 
 
-def normed_alike(norm: Norm, rows: Tensor, output: Tensor) -> Comparison:
+def norm_relation(norm: Norm, rows: Tensor, output: Tensor) -> Relation:
     """Of a norm's output [C, d] of rows [C, d]."""
-    dtype = torch.promote_types(output.dtype, torch.float32)
-    sums = Sums(len(rows), output.new_empty(0, dtype=dtype))
-    sums.relate(output, sums.normed(norm, rows), rows.shape[1])
-    return sums.comparison(EPS[output.dtype])
+    sums = Sums({"output": output, "normed": norm.plain(rows)}, EPS[output.dtype])
+    sums.relate("output", sums.normed(norm, sums["normed"]), rows.shape[1])
+    return sums.relations[0]
 
 
-def excess(comparisons: list[Comparison]) -> Tensor:
-    """[n] by how many times each comparison differs more than by its rounding; NaN where anything is not finite.
+def hold(relations: list[Relation]) -> list[bool]:
+    """Whether each differs by its rounding alone; never where anything is not finite."""
+    kinds: dict[Any, list[int]] = {}
+    for at, relation in enumerate(relations):
+        kinds.setdefault(relation.kind, []).append(at)
+    found = [False] * len(relations)
+    for members in kinds.values():
+        some = [relations[at] for at in members]
+        for at, moments in zip(members, _moments(some), strict=True):
+            found[at] = all(_is_rounding(difference, own, relations[at]) for difference, own in moments)
+    return found
 
-    All of one kind. Differences are taken relative to both sides and to their mean over the relation's features. They
-    are small as a whole, and along what the relation computes: a residual hides less of it there.
+
+def _moments(relations: list[Relation]) -> list[Any]:
+    """[r, 2, 2, 2] sums over n of the products of the difference and of what the relation computes, each with each.
+
+    Both relative to both sides and to their mean over the features.
     """
-    first = comparisons[0]
-    means, back, bound = _segments(*first.kind)
-    seen, expected, own = (torch.stack([getattr(c, n) for c in comparisons]) for n in ("seen", "expected", "own"))
+    seen, own, off = (torch.stack([getattr(x, name) for x in relations]) for name in ("seen", "own", "off"))
     size = seen.abs() + own.abs()
-    size = (size + (size @ means) @ back).clamp_(min=torch.finfo(size.dtype).tiny)
-    off, part = (seen - expected) / size, own / size
-    spread, along, length = (x @ means for x in (off.square(), off * part, part.square()))
-    widths = means.count_nonzero(0)
-    hidden = length + (length / widths).sqrt() + torch.finfo(size.dtype).tiny
-    return (torch.maximum(spread.sqrt(), along.abs() / hidden) / bound).flatten(1).amax(1)
+    size = (size + size.mean(-1, keepdim=True)).clamp_(min=torch.finfo(size.dtype).tiny)
+    both = torch.stack([off, own], 2) / size[:, :, None]
+    return (both @ both.mT).tolist()
 
 
-@lru_cache(maxsize=64)
-def _segments(
-    widths: tuple[int, ...], terms: tuple[int, ...], eps: float, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """[N, k] that takes the mean of each of k relations, [k, N] that repeats it, and the bound [k] of each."""
-    of = torch.arange(len(widths), device="cpu").repeat_interleave(torch.tensor(widths, device="cpu"))
-    back = torch.nn.functional.one_hot(of, len(widths)).T.to(dtype)
-    means = (back / back.sum(1, keepdim=True)).T
-    bound = ROUNDINGS * eps + torch.finfo(dtype).eps * torch.tensor(terms, dtype=dtype, device="cpu").sqrt()
-    return means.contiguous().to(device), back.to(device), bound.to(device)
+def _is_rounding(difference: list[float], own: list[float], relation: Relation) -> bool:
+    """Small as a whole, and along what the relation computes: a residual hides less of it there."""
+    n = relation.seen.shape[1]
+    spread, along, length = difference[0] / n, abs(own[0]) / n, own[1] / n
+    hidden = length + math.sqrt(length / n) if length >= 0 else math.nan
+    return spread <= relation.bound**2 and along <= relation.bound * hidden

@@ -177,7 +177,7 @@ def tail_of(
     norms = [*layer.modules(), *lens.modules]
     in_single = output.dtype == torch.float64 and any(isinstance(m, Gemma2RMSNorm | CohereLayerNorm) for m in norms)
     with pytest.raises(Outdated) if in_single else nullcontext():
-        tails.settle(output[:, -len(targets) :])
+        tails.settle(output[:, -len(targets) :], lens.norm(output[:, -len(targets) :]))
     return u[0, :, 0]
 
 
