@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,8 +40,8 @@ class Decoder:
     def is_of(self, model: nn.Module) -> bool:
         """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
         try:
-            return all(model.get_submodule(name) is module for name, module in self.places.items())
-        except AttributeError:
+            return all(_at(model, name) is module for name, module in self.places.items())
+        except (KeyError, AttributeError):
             return False
 
 
@@ -167,6 +168,11 @@ class DecoderTracer(PromptWatcher):
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
         self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+
+
+def _at(model: nn.Module, name: str) -> Any:
+    """The module of a name; get_submodule() takes several times as long. Raises KeyError, AttributeError."""
+    return reduce(lambda module, part: module._modules[part], name.split("."), model)  # type: ignore[arg-type,return-value]
 
 
 def hidden_states(output: Any) -> Any:

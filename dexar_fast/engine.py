@@ -129,7 +129,7 @@ class Pass(Watcher):
         self._visual = run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        self._tails = Tails.of(prompt.decoder, plan.layers, plan.backend)
+        self._tails = prompt.rest.tails if prompt.rest else Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_prompt = False

@@ -14,8 +14,9 @@ from dexar_fast.errors import InputError
 from dexar_fast.faults import sampled
 from dexar_fast.generation_settings import beams, check_arguments, end_ids, new_tokens, one_forward, over, without_end
 from dexar_fast.logits import last_logits, without_logits
-from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
+from dexar_fast.model_cache import to_forward, to_generate, truncate, whole_cache
 from dexar_fast.stages import stage
+from dexar_fast.tail import Tails
 
 TYPES = "mm_token_type_ids"  # 0 is text
 
@@ -40,24 +41,20 @@ class Rest:
     inputs: Mapping[str, Any]  # to pass beside the cache
     known: int  # tokens in the cache
     start: Start
+    tails: Tails  # of the forward that it runs in
 
 
 Follow = Callable[[int, Prompt], None]
 
 
 class Start:
-    """How a prompt begins: here each by itself, in a cache of its own.
-
-    Raises:
-        ModelError: a model whose cache keeps more than keys and values.
-    """
+    """How a prompt begins: here each by itself, in a cache of its own."""
 
     def __init__(self, config: Any) -> None:
-        check_cache(config)
         self._config = config
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The cache, and the inputs to pass beside it."""
+        """The cache, and the inputs to pass beside it. Raises ModelError as `whole_cache` does."""
         return whole_cache(self._config), dict(inputs)
 
     def ran(self, cache: Any) -> None:
@@ -94,10 +91,11 @@ def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = Fal
         model.generate(**left, **one_forward(model), **to_generate(cache))
 
 
-def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
+def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start, tails: Tails) -> Prompt:
     """A prompt that runs in one forward with its answer, as far as the cache does not hold it."""
     cache, left = start.begin(inputs)
-    return Prompt(cache, decoder, _watcher(model, left, cache, decoder), Rest(left, cache.get_seq_length(), start))
+    rest = Rest(left, cache.get_seq_length(), start, tails)
+    return Prompt(cache, decoder, _watcher(model, left, cache, decoder), rest)
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from torch.autograd.graph import get_gradient_edge
 
 from dexar_fast.attention import watcher
 from dexar_fast.errors import ModelError
-from dexar_fast.tail import below, has_own_forward, hooks_behind
+from dexar_fast.modules import below
+from dexar_fast.tail import has_own_forward, hooks_behind
 
 NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
 LIBRARIES = ("dexar_fast", "torch", "transformers", "accelerate", "peft")  # whose hooks put nothing in a layer's place

@@ -36,20 +36,19 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
 
 
 def whole_cache(config: Any) -> DynamicCache:
-    """An empty cache as generate() makes it for a model, but one that keeps every key: the mask makes the window."""
+    """An empty cache as generate() makes it for a model, but one that keeps every key: the mask makes the window.
+
+    Raises ModelError for a model that caches something else beside its keys and values, or instead.
+    """
     cache = DynamicCache(config=config.get_text_config(decoder=True))
     cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
-    return cache
-
-
-def check_cache(config: Any) -> None:
-    """Raises ModelError for a model that caches something else beside its keys and values, or instead."""
-    others = {type(layer).__name__ for layer in whole_cache(config).layers} - {DynamicLayer.__name__, EMPTY}
+    others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
     if others:
         raise ModelError(
             f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
             "explains decoders that keep keys and values alone, of every token"
         )
+    return cache
 
 
 def truncate(cache: Any, length: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,16 +12,16 @@ from torch.utils import dlpack
 from dexar_fast.errors import ModelError
 
 
-def plain_tensors(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
-    """(module, name, tensor) for each inference tensor of a model: another tensor over the same memory. Tied stay tied.
+def plain_tensors(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """(module, name, tensor) for each inference tensor of modules: another tensor over the same memory. Tied stay tied.
 
     Raises:
         ModelError: a kind of tensor that cannot share its memory.
     """
     aliases: dict[int, Tensor] = {}
     found = []
-    for module in model.modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+    for module in modules:
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and tensor.is_inference():
                 if id(tensor) not in aliases:
                     aliases[id(tensor)] = _alias(tensor)

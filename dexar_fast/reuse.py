@@ -20,6 +20,7 @@ from dexar_fast import weights
 from dexar_fast.cache import PoolCache
 from dexar_fast.generation import Start
 from dexar_fast.geometry import visual_positions
+from dexar_fast.model_cache import whole_cache
 from dexar_fast.pool import NO_KEYS, Keys, KVPool
 
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
@@ -113,6 +114,7 @@ class Pooled(Start):
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(model.config)
+        whole_cache(model.config)  # or it raises
         self._pool = pool
         self._model = model
         self._state = weights.state(model, arguments)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dexar_fast import attention
+from dexar_fast.modules import below
 from dexar_fast.plain_tensors import plain_tensors
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
@@ -128,7 +129,7 @@ def _put(attributes: list[Attribute]) -> None:
 
 def _ours(model: Any) -> list[Attribute]:
     """The attributes that are others while the model is ours, and their values then."""
-    modules = list(model.modules())
+    modules: list[Any] = below(model)
     # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
     positioned = [module for module in modules if "rope_deltas" in vars(module)]
     compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
@@ -146,6 +147,6 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "forward", module._orig_mod.__call__) for module in wrappers),
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
         *((module, "rope_deltas", None) for module in positioned),
-        *plain_tensors(model),
+        *plain_tensors(modules),
         (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
     ]

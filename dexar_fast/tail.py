@@ -20,6 +20,7 @@ from torch.nn.modules import module as all_modules
 
 from dexar_fast.decoder import Decoder
 from dexar_fast.lens import LogitLens, Outdated
+from dexar_fast.modules import below
 from dexar_fast.tail_block import Block, Head
 from dexar_fast.tail_modules import block_of, head_of
 from dexar_fast.tail_values import Relation, hold, norm_relation, relations
@@ -196,14 +197,6 @@ def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Pa
 def devices_of(modules: list[nn.Module]) -> set[torch.device]:
     """Where their own weights are."""
     return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
-
-
-def below(module: nn.Module) -> list[nn.Module]:
-    """A module and all that it holds, in a fraction of the time that modules() takes; one held twice comes twice."""
-    found = [module]
-    for each in found:
-        found += [child for child in each._modules.values() if child is not None]
-    return found
 
 
 def behaviour(modules: list[nn.Module]) -> list[Any]:

@@ -163,8 +163,9 @@ class Task:
         decoder, given = self._explainer.decoder, self._question.inputs
         if decoder is not None and generation.takes_answer(given, decoder, self._placed.positions):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
-            if len(targets) <= self._chunk and Tails.of(decoder, layers).trusts_all():
-                return generation.postponed(self._model, given, decoder, start)
+            tails = Tails.of(decoder, layers, self._explainer.backend)
+            if len(targets) <= self._chunk and tails.trusts_all():
+                return generation.postponed(self._model, given, decoder, start, tails)
         return generation.prefill(self._model, given, decoder, start)
 
     @cached_property

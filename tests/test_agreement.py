@@ -13,7 +13,7 @@ from torch import nn
 from dexar_fast import Explainer, attention
 from dexar_fast.agreement import relative_difference
 from dexar_fast.errors import ModelError
-from dexar_fast.model_cache import check_cache, to_forward, to_generate, whole_cache
+from dexar_fast.model_cache import to_forward, to_generate, whole_cache
 
 TARGETS = torch.tensor([20, 31, 44])
 
@@ -124,7 +124,7 @@ def test_ids_that_the_model_rules_out_are_no_difference() -> None:
 def test_a_cache_that_keeps_more_than_keys_is_refused_by_name(layer_type: str) -> None:
     model, inputs = zoo.build("llava")
     config = model.config.get_text_config()
-    check_cache(model.config)
+    whole_cache(model.config)
     config.layer_types = [layer_type, *["full_attention"] * (config.num_hidden_layers - 1)]
     with pytest.raises(ModelError, match=r"LlavaConfig keeps a LinearAttention\w*Layer in its cache"):
         Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
