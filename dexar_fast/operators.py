@@ -26,10 +26,13 @@ _SCHEMA = (
 )
 
 
-@torch.library.custom_op(
-    "dexar_fast::head_score", mutates_args=("token_map", "unfiltered_map"), device_types="cpu", schema=_SCHEMA
-)
-def head_score(
+# Not by torch.library.custom_op, whose wrapper takes longer than the kernel of a small layer.
+_LIBRARY = torch.library.Library("dexar_fast", "FRAGMENT")
+_LIBRARY.define(f"head_score{_SCHEMA}")
+
+
+@torch.library.impl(_LIBRARY, "head_score", "CPU")
+def _on_cpu(
     u: Tensor,
     value: Tensor,
     visual: Tensor,
@@ -68,16 +71,19 @@ def head_score(
     return cpp.head_score(u, value, visual, text, first, last, mask, *maps, query, key, log_sum_exp, scale)
 
 
-@head_score.register_kernel("cuda")
+@torch.library.impl(_LIBRARY, "head_score", "CUDA")
 def _(*arguments: Any) -> cpp.Scored:
     from dexar_fast.kernels import head_score as triton_kernels  # where triton is missing, backends.plan has said so
 
     return triton_kernels.head_score(*arguments)
 
 
-@head_score.register_fake
+@torch.library.register_fake("dexar_fast::head_score", lib=_LIBRARY)
 def _(u: Tensor, *_: Any) -> cpp.Scored:
     return cpp.empty_scores(u)
+
+
+head_score = torch.ops.dexar_fast.head_score.default
 
 
 @register_flop_formula(torch.ops.dexar_fast.head_score)
