@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dexar_fast.errors import OutOfMemoryError
+from dexar_fast.modules import below
 
 BUDGET = 256 * 2**20  # bytes beyond weights, KV cache and results (budgets.md)
 LARGEST_CHUNK = 512
@@ -27,7 +28,8 @@ def default_chunk(layers: list[nn.Module], heads: int, keys: int) -> int:
 
 def _width(layer: nn.Module) -> int:
     """Bytes of one position's activations in a layer: the output features of all its matrices."""
-    return sum(p.shape[-2] * p.element_size() for p in layer.parameters() if p.ndim >= 2)
+    weights = {p for module in below(layer) for p in module._parameters.values()}
+    return sum(p.shape[-2] * p.element_size() for p in weights if p is not None and p.ndim >= 2)
 
 
 def halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result, int]:

@@ -97,8 +97,8 @@ def frequent(winners: Tensor, text_of: Callable[[int], str]) -> list[dict[str, A
     total = max(1, int(winners.sum()))
     most = winners.topk(min(FREQUENT_WINNERS, len(winners)))
     return [
-        {"position": int(position), "token": text_of(int(position)), "share": int(count) / total}
-        for count, position in zip(most.values, most.indices, strict=True)
+        {"position": position, "token": text_of(position), "share": count / total}
+        for count, position in zip(most.values.tolist(), most.indices.tolist(), strict=True)
         if count > 0
     ]
 

@@ -12,9 +12,8 @@ What numbers cannot tell is a way that is cut or bent for gradients alone: `Tail
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +27,12 @@ ROUNDINGS = 2
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
-@dataclass(frozen=True)
-class Relation:
+class Relation(NamedTuple):
     """What sums [2, n] of a layer's own rows should be."""
 
-    seen: Tensor
-    own: Tensor  # of what they should be the part that the relation computes; the rest is a residual
     off: Tensor  # seen, less what they should be
+    own: Tensor  # of what they should be the part that the relation computes; the rest is a residual
+    seen: Tensor
     bound: float  # of the rounding, relative to both sides
 
     @property
@@ -72,7 +70,7 @@ class Sums:
         seen = self._sums[name]
         off = seen - own if residual is None else seen - own - residual
         bound = ROUNDINGS * self._eps + torch.finfo(seen.dtype).eps * math.sqrt(terms)
-        self.relations.append(Relation(seen, own, off, bound))
+        self.relations.append(Relation(off, own, seen, bound))
 
 
 @lru_cache(maxsize=64)
@@ -141,10 +139,10 @@ def _moments(relations: list[Relation]) -> list[Any]:
 
     Both relative to both sides and to their mean over the features.
     """
-    seen, own, off = (torch.stack([getattr(x, name) for x in relations]) for name in ("seen", "own", "off"))
-    size = seen.abs() + own.abs()
+    sides = torch.stack([sums for relation in relations for sums in relation[:3]]).unflatten(0, (-1, 3))
+    size = sides[:, 1:].abs().sum(1, keepdim=True)
     size = (size + size.mean(-1, keepdim=True)).clamp_(min=torch.finfo(size.dtype).tiny)
-    both = torch.stack([off, own], 2) / size[:, :, None]
+    both = (sides[:, :2] / size).transpose(1, 2)
     return (both @ both.mT).tolist()
 
 
