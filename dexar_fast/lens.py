@@ -201,7 +201,7 @@ class LensTracer(TorchFunctionMode):
             rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
         assert self.hidden is not None
-        lens.check(lens.norm(self.hidden[:, -1:]), logits)
+        lens.check(lens.norm(self.hidden), logits)
         return lens
 
     def _track(self, tensor: Tensor) -> Slot:
