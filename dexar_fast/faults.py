@@ -85,7 +85,7 @@ def _judged(
     entered, ours = _deepest(places, _enters), _deepest(places, _is_ours)
     generating = any(_is_generate(frame) for frame, _ in places[max(ours, 0) :])
     asked = ", ".join(given for given in arguments if given != "max_new_tokens")
-    if entered >= 0 and inputs is not None:
+    if inputs is not None and (entered >= 0 or generating):  # generate() may read the images before any forward
         own = _by_itself(model, inputs)
         if own is not None:
             return _of_forward(own, name)

@@ -65,7 +65,7 @@ IDS = {"image_token_id": zoo.IMAGE, "image_token_index": zoo.IMAGE, "video_token
 def config_of(model_type: str, **changes: Any) -> PreTrainedConfig:
     """The type's config, small. Changes by dotted names, `text_config__sliding_window=8`."""
     default = CONFIG_MAPPING[model_type]()
-    return _small(default, {}, changes, "")
+    return _small(default, {} if hasattr(default, "text_config") else TEXT, changes, "")
 
 
 def _small(default: PreTrainedConfig, sizes: dict[str, Any], changes: dict[str, Any], path: str) -> PreTrainedConfig:
@@ -128,11 +128,108 @@ def sized(tokens: int, **more: Any) -> Kind:
 
 
 def build(model_type: str, kind: Kind, dtype: torch.dtype = torch.float64) -> zoo.Built:
-    """The model, and what its processor returns for one prompt."""
+    """The model, and what its processor returns for one prompt, in the model's dtype."""
     model = model_of(config_of(model_type, **kind.changes), dtype)
     draw = zoo.Draw(1)
     inputs = zoo._text_inputs(zoo._prompt(draw, [zoo.START, *[zoo.IMAGE] * kind.tokens, zoo.END]))
-    image = {n: x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x for n, x in kind.image(draw).items()}
-    if "image_grid_thw" in image and "mm_token_type_ids" in inspect.signature(model.forward).parameters:
+    inputs |= kind.image(draw)
+    if "image_grid_thw" in inputs and "mm_token_type_ids" in inspect.signature(model.forward).parameters:
         inputs["mm_token_type_ids"] = (inputs["input_ids"] == zoo.IMAGE).long()
-    return model, inputs | image
+    return model, {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+
+
+MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+GLM = patches(text_config__rope_parameters=MROPE)
+GRID = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
+TWO_RANGES = ["sliding_attention", "full_attention", "sliding_attention"]
+RECURRENT = ["linear_attention", "full_attention", "linear_attention"]
+
+EXPLAINED: dict[str, Kind] = {
+    "aria": square(4, projector_patch_to_query_dict={"16": 4}),
+    "cohere2_vision": square(4, alignment_intermediate_size=64),
+    "cohere_compass": patches(
+        text_config__layer_types=TWO_RANGES,
+        text_config__sliding_window=12,
+        text_config__rope_parameters=dict.fromkeys(["sliding_attention", "full_attention"], MROPE),
+        vision_config__deepstack_visual_indexes=[0, 1],
+    ),
+    "cosmos3_edge": patches(1),
+    "cosmos3_omni": patches(),
+    "deepseek_vl": square(16),
+    "exaone4_5": patches(),
+    "glm46v": GLM,
+    "glm4v": GLM,
+    "glm4v_moe": patches(text_config__rope_parameters={**MROPE, "mrope_section": [1, 1, 2]}),
+    "glm_ocr": GLM,
+    "glmga": GLM,
+    "got_ocr2": square(16, 1, 3, 64, 64, vision_config__image_size=64),
+    "hyperclovax_vision_v2": patches(),
+    "idefics2": square(4, 1, 1, 3, 16, 16, perceiver_config__resampler_n_latents=4),
+    "kimi_k25": Kind(
+        6,
+        lambda draw: {"pixel_values": draw.normal(24, 3, 4, 4), **GRID},
+        {"projection_hidden_size": 32, "text_config__head_dim": 8},
+    ),
+    "lighton_ocr": sized(4),
+    "llava_next_video": Kind(
+        36,
+        lambda draw: {"pixel_values": draw.normal(1, 2, 3, 16, 16), "image_sizes": torch.tensor([[16, 16]])},
+        {"image_grid_pinpoints": [[16, 16]]},
+    ),
+    "minimax_m3_vl": patches(text_config__layer_types=["full_attention"] * 3),
+    "ovis2": square(16, vision_config__vocab_size=32, hidden_size=64),
+    "paddleocr_vl": Kind(
+        6,
+        lambda draw: {"pixel_values": draw.normal(24, 3, 4, 4), **GRID},
+        {"text_config__rope_parameters": MROPE},
+    ),
+    "pp_chart2table": square(16, 1, 3, 64, 64, vision_config__image_size=64),
+    "qianfan_ocr": square(4),
+    "shieldgemma2": square(16, mm_tokens_per_image=16),
+    "step3p7": square(1, text_config__sliding_window=8, text_config__layer_types=TWO_RANGES),
+    "video_llama_3": Kind(
+        24, lambda draw: {"pixel_values": draw.normal(24, 48), **GRID, "image_merge_sizes": torch.tensor([1])}
+    ),
+    "video_llava": square(16),
+    "vipllava": square(16, vision_feature_layers=[-1, -2]),
+}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A type that is no decoder as dexar_fast explains them, and the words that say why."""
+
+    words: tuple[str, ...]
+    kind: Kind = field(default_factory=patches)
+
+
+KEYS_ALONE = "dexar_fast explains decoders that keep keys and values alone"
+SPARSE = ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"]
+INDEXER = {"text_config__index_topk": 8, "text_config__index_head_dim": 16, "text_config__index_n_heads": 2}
+
+# Of their configs as they are, without weights
+AT_THE_DOOR: dict[str, tuple[str, ...]] = {
+    "blip": ("BlipForConditionalGeneration shows no output head", "the BlipTextLMHeadModel inside it (text_decoder)"),
+    "blip-2": ("Blip2ForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside it (language_model)"),
+    "florence2": ("Florence2ForConditionalGeneration is an encoder-decoder",),
+    "git": ("GitConfig names no image token", "placeholder tokens in the prompt"),
+    "idefics": ("IdeficsConfig names no image token", "placeholder tokens in the prompt"),
+    "instructblip": ("InstructBlipForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside it"),
+    "instructblipvideo": ("InstructBlipVideoForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside"),
+    "kosmos-2": ("Kosmos2Config names no image token", "placeholder tokens in the prompt"),
+    "kosmos-2.5": ("Kosmos2_5Config names no image token", "placeholder tokens in the prompt"),
+    "mistral4": ("Mistral4Config names no image token", "placeholder tokens in the prompt"),
+    "pi0": ("PI0ForConditionalGeneration shows no output head", "it writes no text (a policy, say)"),
+    "pix2struct": ("Pix2StructForConditionalGeneration is an encoder-decoder",),
+    "pp_formulanet": ("PPFormulaNetForConditionalGeneration is an encoder-decoder",),
+    "t5gemma2": ("T5Gemma2ForConditionalGeneration is an encoder-decoder",),
+    "udop": ("UdopForConditionalGeneration is an encoder-decoder",),
+    "vision-encoder-decoder": ("VisionEncoderDecoderModel is an encoder-decoder",),
+}
+
+WHEN_IT_RUNS: dict[str, Refused] = {
+    "minimax_m3_vl": Refused(
+        ("MiniMaxM3VLConfig keeps a MiniMaxM3VLSparseCacheLayer", KEYS_ALONE),
+        patches(text_config__layer_types=SPARSE, text_config__index_block_size=4, text_config__index_topk_blocks=2),
+    ),
+}
