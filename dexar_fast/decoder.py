@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.agreement import agreement_of
-from dexar_fast.attention import Watcher, is_causal, watcher
+from dexar_fast.attention import Watcher, check_keys, is_causal, watcher
 from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
 
@@ -94,11 +94,14 @@ class DecoderTracer(PromptWatcher):
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
         self._causal = True
+        self._keys = 0  # that the first of them read
         self._given: dict[nn.Module, tuple[Any, Any]] = {}  # to the modules that run
         self._last: nn.Module  # of the lists' members the one that ran last
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
+            self._keys = self._keys or value.shape[2]
+            check_keys(module, value, self._keys)
             self._attended.append(module)
             self._causal = self._causal and is_causal(module, mask, value.shape[2])
         return output

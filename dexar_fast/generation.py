@@ -14,7 +14,7 @@ from dexar_fast.errors import InputError, ModelError
 from dexar_fast.faults import sampled
 from dexar_fast.generation_settings import beams, check_arguments, end_ids, new_tokens, one_forward, over, without_end
 from dexar_fast.logits import last_logits, without_logits
-from dexar_fast.model_cache import check_cache, to_forward, to_generate, truncate, whole_cache
+from dexar_fast.model_cache import to_forward, to_generate, truncate, whole_cache
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
@@ -46,14 +46,9 @@ Follow = Callable[[int, Prompt], None]
 
 
 class Start:
-    """How a prompt begins: here each by itself, in a cache of its own.
-
-    Raises:
-        ModelError: a model whose cache keeps more than keys and values.
-    """
+    """How a prompt begins: here each by itself, in a cache of its own."""
 
     def __init__(self, config: Any) -> None:
-        check_cache(config)
         self._config = config
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_any, tree_map
 
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 
 CHECKED_TOKENS = 16
 
@@ -103,17 +103,23 @@ class LogitLens:
     def check(self, hidden: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
         """Compares the lens of x [1, Q, d] with the model's own logits [1, K, V] at the last position.
 
-        Of some tokens from all of the vocabulary, and of targets [C].
-        Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
-        Non-finite logits pass: the pass itself names the layer they come from.
+        Of some tokens from all that the model may write, and of targets [C].
+        Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision), and
+        InputError for a target that the model rules out (Chameleon: its image tokens).
+        NaN and infinity pass: the pass itself names the layer they come from.
         """
         own = logits[0, -1, : self.rows].to(hidden.device)
-        largest = float(own.abs().max())
+        ruled_out = own <= torch.finfo(own.dtype).min
+        if targets is not None and bool(ruled_out[targets.to(own.device)].any()):
+            raise InputError("target_ids must be ids that the model can write: it gives some of them no probability")
+        writable = (~ruled_out).nonzero()[:, 0]
+        largest = float(own[writable].abs().max()) if len(writable) else math.nan
         if not math.isfinite(largest):
             return
-        checked = min(CHECKED_TOKENS, len(own))
+        checked = min(CHECKED_TOKENS, len(writable))
         # torch's default dtype may count no further than 256
-        tokens = torch.linspace(0, len(own) - 1, checked, dtype=torch.float32, device=own.device).long()
+        places = torch.linspace(0, len(writable) - 1, checked, dtype=torch.float32, device=own.device).long()
+        tokens = writable[places]
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
         traced = self(hidden[:, -1:].expand(-1, len(tokens), -1), tokens)

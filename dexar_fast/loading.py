@@ -16,6 +16,7 @@ from dexar_fast.checkpoint import Report
 from dexar_fast.errors import DexarError, InputError, ModelError, reason
 from dexar_fast.geometry import visual_token_ids
 from dexar_fast.libraries import missing
+from dexar_fast.model_cache import check_cache
 from dexar_fast.signatures import parameters
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
@@ -149,7 +150,10 @@ def _placed(model: Any, device: Any) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights."""
+    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights.
+
+    Decoders that keep more than keys and values in their cache are refused, too.
+    """
     if not _is_transformers_model(model):
         raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
     if _encodes(model):
@@ -158,6 +162,7 @@ def check_model(model: Any) -> None:
         raise ModelError(f"{type(model).__name__} {_without_head(model)}")
     _check_steps(model)
     visual_token_ids(model.config)
+    check_cache(model.config)
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")

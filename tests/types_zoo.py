@@ -142,7 +142,6 @@ MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
 GLM = patches(text_config__rope_parameters=MROPE)
 GRID = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
 TWO_RANGES = ["sliding_attention", "full_attention", "sliding_attention"]
-RECURRENT = ["linear_attention", "full_attention", "linear_attention"]
 
 EXPLAINED: dict[str, Kind] = {
     "aria": square(4, projector_patch_to_query_dict={"16": 4}),
@@ -168,7 +167,7 @@ EXPLAINED: dict[str, Kind] = {
     "kimi_k25": Kind(
         6,
         lambda draw: {"pixel_values": draw.normal(24, 3, 4, 4), **GRID},
-        {"projection_hidden_size": 32, "text_config__head_dim": 8},
+        {"projection_hidden_size": 32, "text_config__head_dim": 8, "text_config__num_key_value_heads": 4},
     ),
     "lighton_ocr": sized(4),
     "llava_next_video": Kind(
@@ -195,41 +194,68 @@ EXPLAINED: dict[str, Kind] = {
 }
 
 
-@dataclass(frozen=True)
-class Refused:
-    """A type that is no decoder as dexar_fast explains them, and the words that say why."""
-
-    words: tuple[str, ...]
-    kind: Kind = field(default_factory=patches)
-
-
 KEYS_ALONE = "dexar_fast explains decoders that keep keys and values alone"
-SPARSE = ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"]
-INDEXER = {"text_config__index_topk": 8, "text_config__index_head_dim": 16, "text_config__index_n_heads": 2}
+RECURRENT = ("keeps a LinearAttentionLayer in its cache", KEYS_ALONE)
+INDEXED = ("keeps a DynamicIndexedLayer in its cache", KEYS_ALONE)
+CONVOLUTIONS = ("keeps a LinearAttentionAndFullAttentionLayer", KEYS_ALONE)
+LAYERS = {"num_hidden_layers": 2}
+NO_IMAGE_TOKEN = "dexar_fast explains models that read images as placeholder tokens in the prompt"
 
-# Of their configs as they are, without weights
+# What must be said of a type that its default config leaves out
+SAID: dict[str, dict[str, Any]] = {
+    "diffusion_gemma": {"text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}},
+    "instructblipvideo": {"video_token_index": zoo.IMAGE},
+    "lfm2_vl": {"text_config": {"model_type": "lfm2", "layer_types": ["conv", "full_attention"], **LAYERS}},
+    "minicpm_ocr": {"image_token_id": zoo.IMAGE},
+    "minicpmv4_6": {"image_token_id": zoo.IMAGE},
+    "minicpmv4_7": {"image_token_id": zoo.IMAGE},
+    "minimax_m3_vl": {"text_config": {"layer_types": ["full_attention", "minimax_m3_sparse"], **LAYERS}},
+    "qwen4_exp": {
+        "text_config": {
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": 256,
+            "indexer_budget": 8,
+            "indexer_compress_ratio": 2,
+        }
+    },
+}
+
+# What each is told
 AT_THE_DOOR: dict[str, tuple[str, ...]] = {
     "blip": ("BlipForConditionalGeneration shows no output head", "the BlipTextLMHeadModel inside it (text_decoder)"),
     "blip-2": ("Blip2ForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside it (language_model)"),
+    "diffusion_gemma": ("DiffusionGemmaForBlockDiffusion writes by a generate() of its own", "diffusion"),
+    "dots3_note": INDEXED,
     "florence2": ("Florence2ForConditionalGeneration is an encoder-decoder",),
-    "git": ("GitConfig names no image token", "placeholder tokens in the prompt"),
-    "idefics": ("IdeficsConfig names no image token", "placeholder tokens in the prompt"),
+    "git": ("GitConfig names no image token", NO_IMAGE_TOKEN),
+    "glm5_next": ("Glm5NextConfig keeps a", KEYS_ALONE),
+    "hy_v4_vl": INDEXED,
+    "idefics": ("IdeficsConfig names no image token", NO_IMAGE_TOKEN),
+    "inkling2": CONVOLUTIONS,
+    "inkling2_loop": CONVOLUTIONS,
+    "inkling_mm_model": CONVOLUTIONS,
     "instructblip": ("InstructBlipForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside it"),
     "instructblipvideo": ("InstructBlipVideoForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside"),
-    "kosmos-2": ("Kosmos2Config names no image token", "placeholder tokens in the prompt"),
-    "kosmos-2.5": ("Kosmos2_5Config names no image token", "placeholder tokens in the prompt"),
-    "mistral4": ("Mistral4Config names no image token", "placeholder tokens in the prompt"),
+    "kosmos-2": ("Kosmos2Config names no image token", NO_IMAGE_TOKEN),
+    "kosmos-2.5": ("Kosmos2_5Config names no image token", NO_IMAGE_TOKEN),
+    "lfm2_vl": RECURRENT,
+    "lfm3_vl": RECURRENT,
+    "minicpm_ocr": RECURRENT,
+    "minicpmv4_6": RECURRENT,
+    "minicpmv4_7": RECURRENT,
+    "minimax_m3_vl": ("keeps a MiniMaxM3VLSparseCacheLayer in its cache", KEYS_ALONE),
+    "mistral4": ("Mistral4Config names no image token", NO_IMAGE_TOKEN),
+    "mistral_large4": INDEXED,
+    "nemotron_h_omni": ("NemotronH_Omni_Reasoning_V3 shows no output head", "inside it (language_model)"),
     "pi0": ("PI0ForConditionalGeneration shows no output head", "it writes no text (a policy, say)"),
     "pix2struct": ("Pix2StructForConditionalGeneration is an encoder-decoder",),
     "pp_formulanet": ("PPFormulaNetForConditionalGeneration is an encoder-decoder",),
+    "qwen3_5": RECURRENT,
+    "qwen3_5_moe": RECURRENT,
+    "qwen4_exp": ("Qwen4ExpConfig keeps a", KEYS_ALONE),
     "t5gemma2": ("T5Gemma2ForConditionalGeneration is an encoder-decoder",),
     "udop": ("UdopForConditionalGeneration is an encoder-decoder",),
+    "unlimited_ocr": ("keeps a UnlimitedOcrDynamicReferenceSlidingWindowLayer in its cache", KEYS_ALONE),
     "vision-encoder-decoder": ("VisionEncoderDecoderModel is an encoder-decoder",),
-}
-
-WHEN_IT_RUNS: dict[str, Refused] = {
-    "minimax_m3_vl": Refused(
-        ("MiniMaxM3VLConfig keeps a MiniMaxM3VLSparseCacheLayer", KEYS_ALONE),
-        patches(text_config__layer_types=SPARSE, text_config__index_block_size=4, text_config__index_topk_blocks=2),
-    ),
 }
