@@ -175,7 +175,7 @@ def _check_steps(model: Any) -> None:
     name, needed = type(model).__name__, _needed_at_each_step(model)
     if needed:
         raise ModelError(
-            f"{name} needs {' and '.join(needed)} in every call of its forward, and the tokens of an answer come alone: "
+            f"{name} needs {' and '.join(needed)} in every call of its forward, and an answer's tokens come alone: "
             f"{_writer(model) or 'something else'} writes its text; not supported"
         )
     if not isinstance(model, GenerationMixin):

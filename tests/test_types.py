@@ -9,16 +9,18 @@ import pytest
 import torch
 import types_oracle
 import types_zoo
+import zoo
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 
 TARGETS = torch.tensor([20, 31, 44])
 ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
 # Of the largest of each array; float64, but for what the classes themselves do in float32
 ROUNDING, ROUNDING_OF_FLOAT32 = 1e-12, 1e-6
-IN_FLOAT32 = {"glm4v_moe"}  # the router
+IN_FLOAT32 = {"ernie4_5_vl_moe", "glm4v_moe", "muse_spark"}  # routers and gates
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,9 @@ def agrees(found: Explanation, model: Any, inputs: dict[str, torch.Tensor]) -> N
     bound = ROUNDING_OF_FLOAT32 if model.config.model_type in IN_FLOAT32 else ROUNDING
     for name in ARRAYS:
         one, wanted = torch.as_tensor(getattr(found, name)).double(), expected[name]
-        assert float((one - wanted).abs().max()) <= bound * float(wanted.abs().max()), name
+        # weights are differences of scores
+        scale = expected["text_scores" if name.endswith("weights") else name].abs().max()
+        assert float((one - wanted).abs().max()) <= bound * float(scale), name
 
 
 @pytest.mark.parametrize("model_type", types_zoo.AT_THE_DOOR)
@@ -64,3 +68,67 @@ def test_it_is_refused_at_the_door_by_its_true_cause(model_type: str) -> None:
         Explainer(model)
     for words in types_zoo.AT_THE_DOOR[model_type]:
         assert words in str(refused.value)
+
+
+WAYS: dict[str, Callable[[Explainer, Any], Any]] = {
+    "given": lambda explainer, inputs: explainer.explain_inputs(inputs, target_ids=TARGETS),
+    "generated": lambda explainer, inputs: explainer.explain_inputs(inputs, max_new_tokens=2),
+    "streamed": lambda explainer, inputs: list(explainer.stream_inputs(inputs, max_new_tokens=2)),
+}
+
+
+@pytest.mark.parametrize("model_type", types_zoo.WHEN_IT_RUNS)
+def test_it_is_refused_by_its_true_cause_when_it_runs(model_type: str) -> None:
+    kind, words = types_zoo.WHEN_IT_RUNS[known(model_type)]
+    model, inputs = types_zoo.build(model_type, kind)
+    with torch.no_grad():
+        model(**inputs)  # the inputs are right
+    for way in WAYS.values():
+        with pytest.raises(ModelError) as refused:
+            way(Explainer(model), inputs)
+        for part in words:
+            assert part in str(refused.value)
+
+
+class Several(nn.Module):
+    """What a model may have in the place of its final norm."""
+
+    def __init__(self, *steps: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        for step in self.steps:
+            hidden = step(hidden)
+        return hidden
+
+
+def test_a_list_of_modules_behind_the_layers_belongs_to_the_lens() -> None:
+    """And is no further layer."""
+    model, inputs = zoo.build("llava")
+    inner = model.model.language_model
+    torch.manual_seed(0)
+    inner.norm = Several(inner.norm, nn.Linear(zoo.HIDDEN, zoo.HIDDEN, dtype=torch.float64))
+    agrees(Explainer(model).explain_inputs(inputs, target_ids=TARGETS), model, inputs)
+
+
+@pytest.mark.parametrize("lowest", [torch.finfo(torch.float64).min, float("-inf")])
+def test_ids_that_the_model_rules_out_are_no_targets(lowest: float) -> None:
+    """As Chameleon rules out its image tokens: their logits are no longer what its head gives."""
+    model, inputs = zoo.build("llava")
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+    def rule_out(_module: nn.Module, _args: Any, output: Any) -> Any:
+        output.logits = output.logits.clone()
+        output.logits[..., 100:132] = lowest
+        return output
+
+    model.register_forward_hook(rule_out)
+    explainer = Explainer(model)
+    torch.testing.assert_close(
+        explainer.explain_inputs(inputs, target_ids=TARGETS).token_maps, expected.token_maps, rtol=0, atol=1e-10
+    )
+    with pytest.raises(InputError, match="ids that the model can write"):
+        explainer.explain_inputs(inputs, target_ids=torch.tensor([20, 110]))
+    with pytest.raises(InputError, match="ids that the model can write"):
+        Explainer(model).explain_inputs(inputs, target_ids=torch.tensor([110, 20]))

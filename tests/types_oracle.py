@@ -5,7 +5,6 @@ The lens of a layer is the model itself: it runs once more with that layer's out
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +39,8 @@ def _gradients(model: PreTrainedModel, inputs: Inputs, target_ids: Tensor) -> tu
             forward(model, full)
         attended = list(calls)
         layers = [layer_of(model, module) for module, *_ in attended]
-        last = list(outputs)[-1]
+        siblings = [list_of(model, layer) for layer in layers]
+        last = [module for module in outputs if any(module in set(each) for each in siblings)][-1]
         for layer, (_, attention, seen) in zip(layers, attended, strict=True):
             with instead(last, outputs[layer]):
                 logits = forward(model, full)[0, first:]
@@ -98,11 +98,17 @@ def eager(model: PreTrainedModel) -> Iterator[list[Call]]:
 
 def layer_of(model: PreTrainedModel, attention: nn.Module) -> nn.Module:
     """The innermost member of a ModuleList that holds it."""
-    name = next(name for name, module in model.named_modules() if module is attention)
-    path = name.split(".")
-    parents = [(model.get_submodule(".".join(path[:n])), model.get_submodule(".".join(path[: n + 1]))) for n in
-               range(len(path))]
-    return [child for parent, child in parents if isinstance(parent, nn.ModuleList)][-1]
+    members = [member for each in _lists(model) for member in each]
+    return [member for member in members if any(module is attention for module in member.modules())][-1]
+
+
+def list_of(model: PreTrainedModel, layer: nn.Module) -> nn.ModuleList:
+    return next(each for each in _lists(model) if any(member is layer for member in each))
+
+
+def _lists(model: PreTrainedModel) -> list[nn.ModuleList]:
+    """From the outside in."""
+    return [module for module in model.modules() if isinstance(module, nn.ModuleList)]
 
 
 @contextmanager
@@ -116,8 +122,7 @@ def kept_outputs(model: PreTrainedModel) -> Iterator[dict[nn.Module, Tensor]]:
         if isinstance(hidden, Tensor):
             outputs[module] = hidden
 
-    members = [m for each in model.modules() if isinstance(each, nn.ModuleList) for m in each.children()]
-    handles = [member.register_forward_hook(keep) for member in members]
+    handles = [member.register_forward_hook(keep) for each in _lists(model) for member in each]
     try:
         yield outputs
     finally:

@@ -10,10 +10,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import zoo
-from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 TEXT = {
     "vocab_size": zoo.VOCABULARY,
@@ -104,6 +107,7 @@ class Kind:
     tokens: int
     image: Callable[[zoo.Draw], zoo.Inputs]
     changes: dict[str, Any] = field(default_factory=dict)
+    tower: bool = True  # the type's own; else, where that needs another library, features are put in its place
 
 
 def patches(frames: int = 2, size: int = 4, channels: int = 3, **more: Any) -> Kind:
@@ -129,13 +133,33 @@ def sized(tokens: int, **more: Any) -> Kind:
 
 def build(model_type: str, kind: Kind, dtype: torch.dtype = torch.float64) -> zoo.Built:
     """The model, and what its processor returns for one prompt, in the model's dtype."""
-    model = model_of(config_of(model_type, **kind.changes), dtype)
+    config = config_of(model_type, **kind.changes)
+    model = model_of(config, dtype) if kind.tower else _without_tower(config, dtype, kind.tokens)
     draw = zoo.Draw(1)
     inputs = zoo._text_inputs(zoo._prompt(draw, [zoo.START, *[zoo.IMAGE] * kind.tokens, zoo.END]))
     inputs |= kind.image(draw)
-    if "image_grid_thw" in inputs and "mm_token_type_ids" in inspect.signature(model.forward).parameters:
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == zoo.IMAGE).long()
+    visual = (inputs["input_ids"] == zoo.IMAGE).long()
+    for name in ("mm_token_type_ids", "moe_mm_token_type_ids"):
+        if name in inspect.signature(model.forward).parameters:
+            inputs[name] = visual
     return model, {name: x.to(dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+
+
+def _without_tower(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> PreTrainedModel:
+    make = AutoModel.from_config
+
+    def from_config(inner: PreTrainedConfig, **options: Any) -> Any:
+        return make(inner, **options) if inner is config.get_text_config() else nn.Identity()
+
+    with patch.object(AutoModel, "from_config", from_config):
+        model = model_of(config, dtype)
+    features = zoo.Draw(2).normal(1, tokens, config.get_text_config().hidden_size).to(dtype)
+
+    def get_image_features(pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=features)
+
+    model.model.get_image_features = get_image_features
+    return model
 
 
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
@@ -143,8 +167,62 @@ GLM = patches(text_config__rope_parameters=MROPE)
 GRID = {"image_grid_thw": torch.tensor([[1, 4, 6]])}
 TWO_RANGES = ["sliding_attention", "full_attention", "sliding_attention"]
 
+IMAGE_CODES = range(100, 132)  # ids of those that read images as codes of a vocabulary
+EMU3_CODES = {f"<|visual token {code:06}|>": code + IMAGE_CODES[0] for code in range(32)} | {"<|extra_200|>": 99}
+CHAMELEON_CODES = {f"IMGIMG{chr(65 + code // 10)}{chr(65 + code % 10)}Z": code + IMAGE_CODES[0] for code in range(32)}
+CODES = {"base_channels": 32, "num_res_blocks": 1, "channel_multiplier": [1, 1]}
+VQ = {f"vq_config__{name}": value for name, value in CODES.items()}
+MUSE = {
+    "out_hidden_size": 128,
+    "projector_hidden_size": 64,
+    "vision_config__pos_emb_height": 8,
+    "vision_config__pos_emb_width": 8,
+}
+OMNI = {
+    "audio_config__encoder_layers": 1,
+    "audio_config__encoder_attention_heads": 2,
+    "audio_config__encoder_ffn_dim": 16,
+    "audio_config__d_model": 16,
+    "audio_config__output_dim": 64,
+    "audio_config__num_mel_bins": 16,
+    "audio_config__max_source_positions": 20,
+    "audio_config__n_window": 4,
+    "audio_token_id": 180,
+    "vision_start_token_id": zoo.START,
+    "vision_end_token_id": zoo.END,
+    "image_token_id": zoo.IMAGE,
+    "video_token_id": zoo.VIDEO,
+}
+
+
+def places(side: int) -> torch.Tensor:
+    """[1, side * side, 2]: x and y of each patch."""
+    return torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(-1)[None]
+
+
 EXPLAINED: dict[str, Kind] = {
+    "apertus1p5": Kind(
+        4,
+        lambda draw: {"pixel_values": draw.normal(1, 3, 4, 4), "image_sizes": torch.tensor([[4, 4]])},
+        {
+            "text_config__output_vocab_size": 150,
+            "image_token_offset": IMAGE_CODES[0],
+            "audio_token_offset": 132,
+            "audio_config__codebook_dim": 32,
+            "audio_config__codebook_size": 16,
+            "vision_config__codebook_size": 32,
+            **{f"vision_config__{name}": value for name, value in CODES.items()},
+        },
+    ),
     "aria": square(4, projector_patch_to_query_dict={"16": 4}),
+    "chameleon": square(
+        64,
+        **VQ,
+        vq_config__latent_channels=32,
+        vq_config__num_embeddings=32,
+        vq_config__resolution=16,
+        vocabulary_map=CHAMELEON_CODES | {"<image>": zoo.IMAGE},
+    ),
     "cohere2_vision": square(4, alignment_intermediate_size=64),
     "cohere_compass": patches(
         text_config__layer_types=TWO_RANGES,
@@ -155,15 +233,80 @@ EXPLAINED: dict[str, Kind] = {
     "cosmos3_edge": patches(1),
     "cosmos3_omni": patches(),
     "deepseek_vl": square(16),
+    "emu3": Kind(
+        20,
+        lambda draw: {"pixel_values": draw.normal(1, 3, 8, 8), "image_sizes": torch.tensor([[8, 8]])},
+        {
+            **VQ,
+            "vq_config__codebook_size": 32,
+            "vq_config__latent_channels": 4,
+            "vq_config__embed_dim": 4,
+            "vocabulary_map": EMU3_CODES | {"<image>": zoo.IMAGE},
+        },
+    ),
+    "ernie4_5_vl_moe": patches(
+        1,
+        text_config__moe_intermediate_size=[48, 48],
+        text_config__moe_num_experts=4,
+        text_config__moe_k=2,
+        text_config__rope_parameters={**MROPE, "mrope_section": [3, 3, 2]},
+    ),
     "exaone4_5": patches(),
+    "fast_vlm": Kind(4, lambda draw: {"pixel_values": draw.normal(1, 3, 4, 4)}, tower=False),
+    "fuyu": square(4, 1, 4, 2700),
+    "gemma4": Kind(
+        4,
+        lambda draw: {"pixel_values": draw.normal(1, 16, 48), "image_position_ids": places(4)},
+        {
+            "text_config__vocab_size_per_layer_input": zoo.VOCABULARY,
+            "text_config__hidden_size_per_layer_input": 16,
+            "vision_config": {
+                "model_type": "gemma4_vision",
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 16,
+                "patch_size": 4,
+                "pooling_kernel_size": 2,
+                "position_embedding_size": 16,
+            },
+        },
+    ),
+    "gemma4_unified": Kind(
+        4,
+        lambda draw: {"pixel_values": draw.normal(1, 4, 432), "image_position_ids": places(2)},
+        {
+            "vision_config": {
+                "model_type": "gemma4_unified_vision",
+                "patch_size": 4,
+                "pooling_kernel_size": 3,
+                "mm_embed_dim": 64,
+                "mm_posemb_size": 16,
+                "output_proj_dims": 64,
+            }
+        },
+    ),
     "glm46v": GLM,
     "glm4v": GLM,
     "glm4v_moe": patches(text_config__rope_parameters={**MROPE, "mrope_section": [1, 1, 2]}),
     "glm_ocr": GLM,
     "glmga": GLM,
     "got_ocr2": square(16, 1, 3, 64, 64, vision_config__image_size=64),
+    "granite_docling": Kind(
+        4,
+        lambda draw: {
+            "pixel_values": draw.normal(1, 1, 3, 32, 32),
+            "pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool),
+        },
+        {"vision_config__image_size": 32},
+    ),
     "hyperclovax_vision_v2": patches(),
     "idefics2": square(4, 1, 1, 3, 16, 16, perceiver_config__resampler_n_latents=4),
+    "janus": square(
+        16, **VQ, vq_config__latent_channels=32, vision_config__num_image_tokens=16, vision_config__projection_dim=64
+    ),
     "kimi_k25": Kind(
         6,
         lambda draw: {"pixel_values": draw.normal(24, 3, 4, 4), **GRID},
@@ -176,14 +319,50 @@ EXPLAINED: dict[str, Kind] = {
         {"image_grid_pinpoints": [[16, 16]]},
     ),
     "minimax_m3_vl": patches(text_config__layer_types=["full_attention"] * 3),
+    "molmo2": Kind(
+        8,
+        lambda draw: {
+            "pixel_values": draw.normal(1, 16, 48),
+            "image_token_pooling": torch.arange(16).reshape(4, 4).repeat(2, 1),
+            "image_grids": torch.tensor([[2, 2, 2, 2]]),
+        },
+        {
+            "vision_config__image_size": [16, 16],
+            "vision_config__num_position_embeddings": 16,
+            "adapter_config__vision_feature_layer": [1, 0],
+            "adapter_config__text_hidden_size": 64,
+            "image_patch_id": zoo.IMAGE,
+        },
+    ),
+    "muse_glimmer": patches(**MUSE),
+    "muse_spark": patches(
+        **MUSE,
+        text_config__moe_hidden_size=48,
+        audio_config__num_hidden_layers=4,
+        audio_config__hidden_sizes=[8] * 4,
+        audio_config__depths=[1] * 4,
+    ),
     "ovis2": square(16, vision_config__vocab_size=32, hidden_size=64),
     "paddleocr_vl": Kind(
         6,
         lambda draw: {"pixel_values": draw.normal(24, 3, 4, 4), **GRID},
         {"text_config__rope_parameters": MROPE},
     ),
+    "perception_lm": Kind(
+        4,
+        lambda draw: {"pixel_values": draw.normal(1, 3, 4, 4)},
+        {"vision_config": {"model_type": "timm_wrapper", "model_args": {"embed_dim": 32}}},
+        tower=False,
+    ),
     "pp_chart2table": square(16, 1, 3, 64, 64, vision_config__image_size=64),
     "qianfan_ocr": square(4),
+    "qwen2_5_omni_thinker": patches(**OMNI, text_config__rope_parameters=MROPE),
+    "qwen3_omni_moe_thinker": patches(
+        **OMNI,
+        audio_config__downsample_hidden_size=16,
+        text_config__rope_parameters=MROPE,
+        vision_config__deepstack_visual_indexes=[0, 1],
+    ),
     "shieldgemma2": square(16, mm_tokens_per_image=16),
     "step3p7": square(1, text_config__sliding_window=8, text_config__layer_types=TWO_RANGES),
     "video_llama_3": Kind(
@@ -193,6 +372,52 @@ EXPLAINED: dict[str, Kind] = {
     "vipllava": square(16, vision_feature_layers=[-1, -2]),
 }
 
+
+# With the words that say why, once it runs
+WHEN_IT_RUNS: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "gemma3n": (
+        Kind(
+            4,
+            lambda draw: {"pixel_values": draw.normal(1, 3, 4, 4)},
+            {
+                "text_config__vocab_size_per_layer_input": zoo.VOCABULARY,
+                "text_config__hidden_size_per_layer_input": 16,
+                "text_config__laurel_rank": 8,
+                "text_config__num_kv_shared_layers": 1,
+                "text_config__activation_sparsity_pattern": None,
+                "text_config__layer_types": TWO_RANGES,
+            },
+            tower=False,
+        ),
+        ("Gemma3nTextDecoderLayer gives hidden states [4, 1, ", "several for each token"),
+    ),
+    "mllama": (
+        Kind(
+            1,
+            lambda draw: {
+                "pixel_values": draw.normal(1, 1, 4, 3, 16, 16),
+                "aspect_ratio_ids": torch.tensor([[1]]),
+                "aspect_ratio_mask": torch.tensor([[[1, 0, 0, 0]]]),
+            },
+            {
+                "text_config__cross_attention_layers": [1],
+                "vision_config__intermediate_layers_indices": [0],
+                "vision_config__vision_output_dim": 64,
+                "vision_config__num_global_layers": 1,
+            },
+        ),
+        ("MllamaTextCrossAttention reads 68 keys where the sequence has 16", "cross-attention"),
+    ),
+    "step3p7": (
+        square(
+            1,
+            text_config__sliding_window=8,
+            text_config__layer_types=TWO_RANGES,
+            text_config__num_sliding_attention_heads=8,
+        ),
+        ("the decoder's layers differ in their number of heads",),
+    ),
+}
 
 KEYS_ALONE = "dexar_fast explains decoders that keep keys and values alone"
 RECURRENT = ("keeps a LinearAttentionLayer in its cache", KEYS_ALONE)
