@@ -90,6 +90,18 @@ def test_it_is_refused_by_its_true_cause_when_it_runs(model_type: str) -> None:
             assert part in str(refused.value)
 
 
+@pytest.mark.parametrize("model_type", ["aria", "fuyu", "kimi_k25", "got_ocr2"])
+def test_inputs_in_another_dtype_than_the_model_reads_are_told_so(model_type: str) -> None:
+    """Processors make float32. generate() of GOT-OCR2 does not cast them either, though its forward does."""
+    model, inputs = types_zoo.build(known(model_type), types_zoo.EXPLAINED[model_type], torch.bfloat16)
+    assert inputs["pixel_values"].dtype == torch.bfloat16
+    Explainer(model).explain_inputs(inputs, max_new_tokens=2)
+    wide = inputs | {"pixel_values": inputs["pixel_values"].float()}
+    words = r"does not cast its inputs, and pixel_values differ from its bfloat16: .* \.to\(model.dtype\)"
+    with pytest.raises(InputError, match=words):
+        Explainer(model).explain_inputs(wide, max_new_tokens=2, min_new_tokens=2)
+
+
 class Several(nn.Module):
     """What a model may have in the place of its final norm."""
 
