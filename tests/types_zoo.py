@@ -426,6 +426,9 @@ CONVOLUTIONS = ("keeps a LinearAttentionAndFullAttentionLayer", KEYS_ALONE)
 LAYERS = {"num_hidden_layers": 2}
 NO_IMAGE_TOKEN = "dexar_fast explains models that read images as placeholder tokens in the prompt"
 
+# Of zoo.py, of a test of its own, or not tried
+ELSEWHERE = {*zoo.FAMILIES, "llama4", "deepseek_vl_hybrid", "granite4_vision"}
+
 # What must be said of a type that its default config leaves out
 SAID: dict[str, dict[str, Any]] = {
     "diffusion_gemma": {"text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16}},
@@ -452,6 +455,7 @@ AT_THE_DOOR: dict[str, tuple[str, ...]] = {
     "blip-2": ("Blip2ForConditionalGeneration needs pixel_values", "the OPTForCausalLM inside it (language_model)"),
     "diffusion_gemma": ("DiffusionGemmaForBlockDiffusion writes by a generate() of its own", "diffusion"),
     "dots3_note": INDEXED,
+    "evolla": ("EvollaConfig names no image token", NO_IMAGE_TOKEN),
     "florence2": ("Florence2ForConditionalGeneration is an encoder-decoder",),
     "git": ("GitConfig names no image token", NO_IMAGE_TOKEN),
     "glm5_next": ("Glm5NextConfig keeps a", KEYS_ALONE),
