@@ -12,6 +12,7 @@ import bad_input
 import pytest
 import small_llava
 import torch
+import types_refused
 import types_zoo
 from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
 from transformers.utils import is_torchvision_available
@@ -37,7 +38,7 @@ def when_it_runs(model_type: str) -> Callable[[Path], list[Case]]:
     """On inputs that its own forward takes."""
 
     def cases(_: Path) -> list[Case]:
-        model, inputs = types_zoo.build(model_type, types_zoo.WHEN_IT_RUNS[model_type][0])
+        model, inputs = types_zoo.build(model_type, types_refused.WHEN_IT_RUNS[model_type][0])
         ways: list[dict[str, Any]] = [{"target_ids": [20, 31]}, {"max_new_tokens": 2}]
         return [Case(partial(Explainer(model).explain_inputs, inputs, **way)) for way in ways]
 
