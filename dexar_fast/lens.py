@@ -109,21 +109,21 @@ class LogitLens:
         NaN and infinity pass: the pass itself names the layer they come from.
         """
         own = logits[0, -1, : self.rows].to(hidden.device)
-        ruled_out = own <= torch.finfo(own.dtype).min
-        if targets is not None and bool(ruled_out[targets.to(own.device)].any()):
-            raise InputError("target_ids must be ids that the model can write: it gives some of them no probability")
-        writable = (~ruled_out).nonzero()[:, 0]
-        largest = float(own[writable].abs().max()) if len(writable) else math.nan
+        largest, ids = float(own.abs().max()), None
+        if largest >= torch.finfo(own.dtype).max:
+            ids = _writable(own, targets)
+            largest = float(own[ids].abs().max()) if len(ids) else math.nan
         if not math.isfinite(largest):
             return
-        checked = min(CHECKED_TOKENS, len(writable))
+        count = len(own) if ids is None else len(ids)
+        checked = min(CHECKED_TOKENS, count)
         # torch's default dtype may count no further than 256
-        places = torch.linspace(0, len(writable) - 1, checked, dtype=torch.float32, device=own.device).long()
-        tokens = writable[places]
+        tokens = torch.linspace(0, count - 1, checked, dtype=torch.float32, device=own.device).long()
+        tokens = tokens if ids is None else ids[tokens]
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
         traced = self(hidden[:, -1:].expand(-1, len(tokens), -1), tokens)
-        error = (traced - own[tokens]).abs()
+        error = (traced - own[tokens]).detach().abs()
         if float(error.max()) <= max(1e-5, 4 * torch.finfo(hidden.dtype).eps) * largest:
             return
         worst = int(error.argmax())
@@ -131,6 +131,14 @@ class LogitLens:
             f"the traced logit lens does not reproduce the model: token {int(tokens[worst])} has logit "
             f"{float(traced[worst]):.6g} by the lens and {float(own[tokens[worst]]):.6g} by the model itself"
         )
+
+
+def _writable(logits: Tensor, targets: Tensor | None) -> Tensor:
+    """The ids that logits [V] do not rule out. Raises InputError for targets [C] that they do."""
+    ruled_out = logits <= torch.finfo(logits.dtype).min
+    if targets is not None and bool(ruled_out[targets.to(logits.device)].any()):
+        raise InputError("target_ids must be ids that the model can write: it gives some of them no probability")
+    return (~ruled_out).nonzero()[:, 0]
 
 
 def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.device) -> Any:
