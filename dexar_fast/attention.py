@@ -153,6 +153,15 @@ def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.devic
     return seen[0]
 
 
+def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
+    """Raises ModelError where the values [1, H_kv, S, D] are not those of a sequence of so many tokens."""
+    if value.shape[2] != keys:
+        raise ModelError(
+            f"{type(module).__name__} reads {value.shape[2]} keys where the sequence has {keys}: "
+            "cross-attention and caches that drop keys are not supported"
+        )
+
+
 def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
     """Whether no query of a mask [1, 1, Q, S] reads a key behind it; the last query stands at the last key."""
     if mask is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.agreement import agreement_of
-from dexar_fast.attention import Watcher, is_causal, watcher
+from dexar_fast.attention import Watcher, check_keys, is_causal, watcher
 from dexar_fast.errors import ModelError
 from dexar_fast.lens import LensTracer, LogitLens
 
@@ -95,12 +95,18 @@ class DecoderTracer(PromptWatcher):
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
         self._attended: list[nn.Module] = []
         self._causal = True
+        self._keys = 0  # that the first of them read
         self._given: dict[nn.Module, tuple[Any, Any]] = {}  # to the modules that run
-        self._last: nn.Module  # of the lists' members the one that ran last
+        self._lists = [module for module in model.modules() if _is_list(module)]
+        self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
+        self._last: nn.Module  # of these the one that ran last
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
+            self._keys = self._keys or value.shape[2]
+            check_keys(module, value, self._keys)
             self._attended.append(module)
+            self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
             self._causal = self._causal and is_causal(module, mask, value.shape[2])
         return output
 
@@ -108,13 +114,10 @@ class DecoderTracer(PromptWatcher):
     def watching(self) -> Iterator[None]:
         layers = _list_members(self.model)
         with super().watching(), ExitStack() as stack:
-            for module in layers:
-                stack.callback(module.register_forward_pre_hook(self._enter).remove)
-                stack.callback(module.register_forward_hook(self._leave_layer).remove)
-            for module in _outermost(self.model, layers):
-                enter = module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True)
+            for module in (*layers, *_outermost(self.model, layers)):
+                enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
-                stack.callback(module.register_forward_hook(self._leave_module).remove)
+                stack.callback(module.register_forward_hook(self._leave).remove)
             stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
             stack.callback(self.model.register_forward_hook(self._finish, always_call=True).remove)
             yield
@@ -122,28 +125,22 @@ class DecoderTracer(PromptWatcher):
     def _mine(self) -> bool:
         return watcher.get() is self and self.decoder is None
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if self._mine():
-            self._lens.pause()
-
-    def _enter_module(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Before any hook of the user's, which a call of the module runs as well."""
         if self._mine():
             self._given[module] = args, kwargs
             self._lens.pause()
 
-    def _leave_layer(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._mine():
-            self._lens.resume()
-            hidden = hidden_states(output)
-            if isinstance(hidden, Tensor):
-                self._lens.restart(hidden)
-                self._last = module
-
-    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._mine():
-            self._lens.resume()
-            self._lens.record(module, *self._given.pop(module), output)
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._mine():
+            return
+        self._lens.resume()
+        given = self._given.pop(module)
+        if module not in self._of_layers:
+            self._lens.record(module, *given, output)
+        elif isinstance(hidden_states(output), Tensor):
+            self._lens.restart(hidden_states(output))
+            self._last = module
 
     def _begin(self, model: nn.Module, args: Any) -> None:
         """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
@@ -162,12 +159,22 @@ class DecoderTracer(PromptWatcher):
                 "dexar_fast needs a causal language model whose attention modules call "
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
+        self._check_one_stream(output.logits)
         lens = self._lens.finish(output.logits)
         layers = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
         self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+
+    def _check_one_stream(self, logits: Tensor) -> None:
+        """Raises ModelError where the last layer gives something else than a row a token, [1, P, d]."""
+        hidden = self._lens.hidden
+        if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
+            raise ModelError(
+                f"{type(self._last).__name__} gives hidden states {list(hidden.shape)}, several for each token: "
+                "dexar_fast explains decoder layers that give one, [1, P, d]"
+            )
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -178,6 +185,10 @@ def _at(model: nn.Module, name: str) -> Any:
 def hidden_states(output: Any) -> Any:
     """A decoder layer returns its hidden states [1, C, d] alone, in older families first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def _holds(outer: nn.Module, inner: nn.Module) -> bool:
+    return any(module is inner for module in outer.modules())
 
 
 def _list_holders(model: nn.Module) -> list[nn.Module]:

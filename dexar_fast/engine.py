@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast.agreement import agreement_of
-from dexar_fast.attention import Watcher, attendable, is_causal, watcher
+from dexar_fast.attention import Watcher, attendable, check_keys, is_causal, watcher
 from dexar_fast.decoder import DecoderTracer, hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
@@ -242,11 +242,7 @@ class Pass(Watcher):
         if id(module) not in self._wanted:
             return output
         keys = self._first + len(self._targets)
-        if value.shape[2] != keys:
-            raise ModelError(
-                f"{type(module).__name__} reads {value.shape[2]} keys where the sequence has {keys}: "
-                "cross-attention and caches that drop keys are not supported"
-            )
+        check_keys(module, value, keys)
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
         self._leaf, self._value = queries.detach(), value
         self._keys = self._keys_under(module, mask, value)

@@ -85,10 +85,11 @@ def _judged(
     entered, ours = _deepest(places, _enters), _deepest(places, _is_ours)
     generating = any(_is_generate(frame) for frame, _ in places[max(ours, 0) :])
     asked = ", ".join(given for given in arguments if given != "max_new_tokens")
-    if entered >= 0 and inputs is not None:
-        own = _by_itself(model, inputs)
-        if own is not None:
-            return _of_forward(own, name)
+    if inputs is not None and (entered >= 0 or generating):  # generate() may read the images before any forward
+        for run in (model, model.generate) if generating else (model,):
+            own = _by_itself(model, run, inputs)
+            if own is not None:
+                return _of_dtype(own, model, run, inputs) or _of_run(own, name, run is model)
         if entered > ours and not (generating and asked):
             return ModelError(f"{name} runs by itself on these inputs, but not as dexar_fast runs it: {said}")
     if generating:
@@ -98,12 +99,30 @@ def _judged(
     return InternalError(f"dexar_fast failed, by a fault of its own; please report this with its traceback: {said}")
 
 
-def _of_forward(error: Exception, name: str) -> DexarError:
-    """Of what the model's forward raises without us."""
+def _of_dtype(error: Exception, model: Any, run: Any, inputs: Mapping[str, Any]) -> DexarError | None:
+    """Of a model that takes these inputs in its own dtype alone: processors make float32."""
+    others = [name for name, value in inputs.items() if _is_float(value) and value.dtype != model.dtype]
+    cast = {name: value.to(model.dtype) if name in others else value for name, value in inputs.items()}
+    if not others or _by_itself(model, run, cast) is not None:
+        return None
+    kind = str(model.dtype).removeprefix("torch.")
+    return InputError(
+        f"{type(model).__name__} does not cast its inputs, and {' and '.join(others)} differ from its {kind}: call the "
+        f"processor, and pass its output .to(model.dtype) to explain_inputs() ({type(error).__name__}: {reason(error)})"
+    )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _of_run(error: Exception, name: str, forward: bool) -> DexarError:
+    """Of what the model's forward, or its generate(), raises without us."""
     said = f"{type(error).__name__}: {reason(error)} ({_where(list(walk_tb(error.__traceback__)))})"
     code = isinstance(error, NotImplementedError) or not isinstance(error, OF_INPUTS)
-    if code and not _misses_an_input(error):
-        return ModelError(f"{name}'s own forward fails, without dexar_fast, too, with {said}")
+    if not forward or (code and not _misses_an_input(error)):
+        run = f"{name}'s own forward" if forward else f"generate() of {name}"
+        return ModelError(f"{run} fails, without dexar_fast, too, with {said}")
     return InputError(f"the model refuses its inputs, pass what its processor returns: {said}")
 
 
@@ -113,14 +132,14 @@ def _misses_an_input(error: Exception) -> bool:
 
 
 @torch.no_grad()
-def _by_itself(model: Any, inputs: Mapping[str, Any]) -> Exception | None:
-    """What the model's forward raises where nothing of it is ours."""
+def _by_itself(model: Any, run: Any, inputs: Mapping[str, Any]) -> Exception | None:
+    """What the model's forward, or its generate(), raises where nothing of it is ours."""
     config = model.config.get_text_config(decoder=True)
     own = config._attn_implementation
     try:
         with borrowed(model):
             config._attn_implementation = own
-            model(**inputs)
+            run(**inputs) if run is model else run(**inputs, max_new_tokens=1, do_sample=False)
     except Exception as error:
         return error
     return None

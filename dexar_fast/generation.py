@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.decoder import Decoder, DecoderTracer, PromptWatcher
-from dexar_fast.errors import InputError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.faults import sampled
 from dexar_fast.generation_settings import beams, check_arguments, end_ids, new_tokens, one_forward, over, without_end
 from dexar_fast.logits import last_logits, without_logits
@@ -203,5 +203,9 @@ def _watcher(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder
 
 def _prompt(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
-    assert found is not None  # a forward has run: it found the decoder or raised
+    if found is None:  # a forward of the whole model finds it or raises
+        raise ModelError(
+            f"generate() of {type(watching.model).__name__} does not run the model's own forward, but a part of it or "
+            "a way of writing of its own: it is not supported"
+        )
     return Prompt(cache, found, watching)

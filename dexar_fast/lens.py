@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_any, tree_map
 
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 
 CHECKED_TOKENS = 16
 
@@ -103,21 +103,27 @@ class LogitLens:
     def check(self, normed: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
         """Compares the lens, from the head's input [1, Q, d] on, with the model's own logits [1, K, V] at the last.
 
-        Of some tokens from all of the vocabulary, and of targets [C].
-        Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision).
-        Non-finite logits pass: the pass itself names the layer they come from.
+        Of some tokens from all that the model may write, and of targets [C].
+        Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision), and
+        InputError for a target that the model rules out (Chameleon: its image tokens).
+        NaN and infinity pass: the pass itself names the layer they come from.
         """
         own = logits[0, -1, : self.rows].to(normed.device)
-        largest = float(own.abs().max())
+        largest, ids = float(own.abs().max()), None
+        if largest >= torch.finfo(own.dtype).max:
+            ids = _writable(own, targets)
+            largest = float(own[ids].abs().max()) if len(ids) else math.nan
         if not math.isfinite(largest):
             return
-        checked = min(CHECKED_TOKENS, len(own))
+        count = len(own) if ids is None else len(ids)
+        checked = min(CHECKED_TOKENS, count)
         # torch's default dtype may count no further than 256
-        tokens = torch.linspace(0, len(own) - 1, checked, dtype=torch.float32, device=own.device).long()
+        tokens = torch.linspace(0, count - 1, checked, dtype=torch.float32, device=own.device).long()
+        tokens = tokens if ids is None else ids[tokens]
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
         traced = self.logits(normed[:, -1:].expand(-1, len(tokens), -1), tokens)
-        error = (traced - own[tokens]).abs()
+        error = (traced - own[tokens]).detach().abs()
         if float(error.max()) <= max(1e-5, 4 * torch.finfo(normed.dtype).eps) * largest:
             return
         worst = int(error.argmax())
@@ -125,6 +131,14 @@ class LogitLens:
             f"the traced logit lens does not reproduce the model: token {int(tokens[worst])} has logit "
             f"{float(traced[worst]):.6g} by the lens and {float(own[tokens[worst]]):.6g} by the model itself"
         )
+
+
+def _writable(logits: Tensor, targets: Tensor | None) -> Tensor:
+    """The ids that logits [V] do not rule out. Raises InputError for targets [C] that they do."""
+    ruled_out = logits <= torch.finfo(logits.dtype).min
+    if targets is not None and bool(ruled_out[targets.to(logits.device)].any()):
+        raise InputError("target_ids must be ids that the model can write: it gives some of them no probability")
+    return (~ruled_out).nonzero()[:, 0]
 
 
 def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.device) -> Any:

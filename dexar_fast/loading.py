@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib.resources import as_file, files
+from inspect import Parameter
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from dexar_fast.checkpoint import Report
 from dexar_fast.errors import DexarError, InputError, ModelError, reason
 from dexar_fast.geometry import visual_token_ids
 from dexar_fast.libraries import missing
+from dexar_fast.model_cache import whole_cache
+from dexar_fast.signatures import parameters
 
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
@@ -147,23 +150,69 @@ def _placed(model: Any, device: Any) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights."""
+    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights.
+
+    Decoders that keep more than keys and values in their cache are refused, too.
+    """
     if not _is_transformers_model(model):
         raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
-    if getattr(model.config, "is_encoder_decoder", False):
+    if _encodes(model):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
     if model.get_output_embeddings() is None or not hasattr(model, "generate"):
         raise ModelError(f"{type(model).__name__} {_without_head(model)}")
+    _check_steps(model)
     visual_token_ids(model.config)
+    whole_cache(model.config)  # or it raises
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")
 
 
+def _check_steps(model: Any) -> None:
+    """Raises ModelError for a model whose own forward does not write an answer token by token."""
+    from transformers import GenerationMixin
+
+    name, needed = type(model).__name__, _needed_at_each_step(model)
+    if needed:
+        raise ModelError(
+            f"{name} needs {' and '.join(needed)} in every call of its forward, and an answer's tokens come alone: "
+            f"{_writer(model) or 'something else'} writes its text; not supported"
+        )
+    if not isinstance(model, GenerationMixin):
+        raise ModelError(
+            f"{name} writes by a generate() of its own, not one token after another by that of transformers (it may "
+            "be a diffusion model): not supported"
+        )
+
+
+def _encodes(model: Any) -> bool:
+    """Of a model of several parts the one that writes the text may say so alone."""
+    configs = (model.config, getattr(model.config, "text_config", None))
+    return any(getattr(config, "is_encoder_decoder", False) for config in configs)
+
+
 def _without_head(model: Any) -> str:
     if getattr(model, "base_model", None) is model and not hasattr(model, "generate"):
         return "has no output head: load the ...ForConditionalGeneration class"
-    return "shows no output head of its own: it writes no text (a policy say), or by a model inside it; not supported"
+    writer = _writer(model)
+    if writer is None:
+        return "shows no output head of its own: it writes no text (a policy, say); not supported"
+    return f"shows no output head of its own: {writer} writes its text; not supported"
+
+
+def _needed_at_each_step(model: Any) -> list[str]:
+    """What its forward cannot do without beside the ids: the tokens of an answer come by themselves."""
+    _, *known = parameters(type(model).forward).values()
+    named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    return [each.name for each in named if each.default is Parameter.empty and each.name != "input_ids"]
+
+
+def _writer(model: Any) -> str | None:
+    """The model inside it that writes text by itself."""
+    for name, module in model.named_modules():
+        if module is not model and hasattr(module, "generate") and module.get_output_embeddings() is not None:
+            return f"the {type(module).__name__} inside it ({name})"
+    return None
 
 
 def _is_transformers_model(model: Any) -> bool:

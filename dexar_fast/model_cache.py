@@ -8,7 +8,7 @@ from typing import Any
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import ModelError, reason
 from dexar_fast.signatures import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
@@ -40,13 +40,20 @@ def whole_cache(config: Any) -> DynamicCache:
 
     Raises ModelError for a model that caches something else beside its keys and values, or instead.
     """
-    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    try:
+        cache = DynamicCache(config=config.get_text_config(decoder=True))
+    except Exception as error:  # for kinds of layers that it does not know transformers raises any kind of error
+        raise ModelError(
+            f"transformers can make no cache for the decoder of {type(config).__name__}: {type(error).__name__}: "
+            f"{reason(error)}"
+        ) from error
     cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
     others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
     if others:
         raise ModelError(
             f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
-            "explains decoders that keep keys and values alone, of every token"
+            "explains decoders that keep keys and values alone, of every token, and no recurrent, convolutional or "
+            "indexed layers"
         )
     return cache
 

@@ -14,12 +14,14 @@ import test_bad_gradients
 import test_bad_images
 import test_bad_models
 import test_bad_text
+import test_bad_types
 
 PAGE = Path(__file__).with_name("BAD_INPUT.md")
 SECTIONS = {
     "Images": test_bad_images.ROWS,
     "Prompts and answers": test_bad_text.ROWS,
     "Models, processors and numbers": test_bad_models.ROWS,
+    "Types of models, pools and libraries": test_bad_types.ROWS,
     "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
     "Training, hooks and switches of torch": test_bad_gradients.ROWS,
     "Files": test_bad_files.ROWS,

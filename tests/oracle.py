@@ -197,6 +197,7 @@ def full_sequence(model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tens
         "attention_mask": 1,
         "token_type_ids": int(model.config.model_type == "paligemma"),
         "mm_token_type_ids": 0,
+        "moe_mm_token_type_ids": 0,
     }
     full = {name: value for name, value in inputs.items() if name != "labels"}
     full["input_ids"] = torch.cat([inputs["input_ids"], target_ids[None]], 1)

@@ -1,0 +1,120 @@
+"""The table of bad input: types of models that are not explained, pools of another model, and libraries that lack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bad_input
+import pytest
+import small_llava
+import torch
+import types_refused
+import types_zoo
+from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
+from transformers import CONFIG_MAPPING
+from transformers.utils import is_torchvision_available
+
+from dexar_fast import Explainer, Explanation
+from dexar_fast.pool import KVPool
+
+
+def of_type(model_type: str, **changes: Any) -> Callable[[Path], list[Case]]:
+    """By the constructor, and by the program from a folder."""
+
+    def cases(folder: Path) -> list[Case]:
+        if model_type not in CONFIG_MAPPING:
+            pytest.skip(f"this transformers has no {model_type}")
+        model = types_zoo.model_of(types_zoo.config_of(model_type, **changes), torch.float32)
+        PICTURE.save(folder / "a.png")
+        bad_input.save_model(folder / "model", model, PROCESSOR)
+        program = [str(folder / "a.png"), PROMPT, "--response", ANSWER, "--model", str(folder / "model")]
+        return [Case(partial(Explainer, model, PROCESSOR), program=program)]  # type: ignore[arg-type]
+
+    return cases
+
+
+def when_it_runs(model_type: str) -> Callable[[Path], list[Case]]:
+    """On inputs that its own forward takes."""
+
+    def cases(_: Path) -> list[Case]:
+        model, inputs = types_zoo.build(model_type, types_refused.WHEN_IT_RUNS[model_type][0])
+        ways: list[dict[str, Any]] = [{"target_ids": [20, 31]}, {"max_new_tokens": 2}]
+        return [Case(partial(Explainer(model).explain_inputs, inputs, **way)) for way in ways]
+
+    return cases
+
+
+def pool_of_another(model: Callable[[], Any]) -> Callable[[Path], list[Case]]:
+    """A pool in which the small model has left a prompt."""
+
+    def explain() -> Explanation:
+        pool = KVPool(512)
+        Explainer(MODEL, PROCESSOR, pool=pool).explain(PICTURE, PROMPT, ANSWER)
+        return Explainer(model(), PROCESSOR, pool=pool).explain(PICTURE, PROMPT, ANSWER)
+
+    return lambda _: [Case(explain)]
+
+
+def without_torchvision(folder: Path) -> list[Case]:
+    if is_torchvision_available():
+        pytest.skip("torchvision is installed")
+    TOKENIZER.save_pretrained(folder / "model")
+    settings = {"processor_class": "Qwen2VLProcessor", "image_processor_type": "Qwen2VLImageProcessor"}
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2_vl"}))
+    (folder / "model" / "preprocessor_config.json").write_text(json.dumps(settings))
+    PICTURE.save(folder / "a.png")
+    program = [str(folder / "a.png"), PROMPT, "--model", str(folder / "model")]
+    return [Case(partial(Explainer.from_pretrained, str(folder / "model")), program=program)]  # type: ignore[arg-type]
+
+
+ROWS = {
+    "encoder-decoder (Florence-2, T5Gemma 2, Pix2Struct, ...)": Row(
+        "ModelError",
+        ("T5Gemma2ForConditionalGeneration is an encoder-decoder: dexar_fast explains decoder-only models",),
+        of_type("t5gemma2"),
+    ),
+    "model whose text another model inside it writes (BLIP-2, InstructBLIP)": Row(
+        "ModelError",
+        (
+            "Blip2ForConditionalGeneration needs pixel_values in every call",
+            "the OPTForCausalLM inside it",
+            "writes its text",
+        ),
+        of_type("blip-2", num_query_tokens=4),
+    ),
+    "model that writes no text (pi0)": Row(
+        "ModelError", ("PI0ForConditionalGeneration shows no output head", "it writes no text"), of_type("pi0")
+    ),
+    "recurrent or convolutional layers (Qwen3.5, LFM2-VL, ...)": Row(
+        "ModelError",
+        ("keeps a LinearAttentionLayer in its cache", "no recurrent, convolutional or indexed layers"),
+        of_type("lfm2_vl", text_config__layer_types=["conv", "full_attention", "conv"]),
+    ),
+    "cross-attention (Llama 3.2 Vision)": Row(
+        "ModelError",
+        ("MllamaTextCrossAttention reads 68 keys where the sequence has 16", "cross-attention"),
+        when_it_runs("mllama"),
+    ),
+    "several hidden states for each token (Gemma 3n)": Row(
+        "ModelError",
+        ("Gemma3nTextDecoderLayer gives hidden states [4, 1, ", "several for each token"),
+        when_it_runs("gemma3n"),
+    ),
+    "processor of a library that is not installed": Row(
+        "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision
+    ),
+    "pool of a model in another dtype": Row(
+        "CacheError",
+        ("the pool holds keys of", "in float32", "and the model makes", "in float64", "give it a KVPool of its own"),
+        pool_of_another(lambda: small_llava.model(TOKENIZER).double()),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_type(row: str, tmp_path: Path, model_folder: Path) -> None:
+    bad_input.check(ROWS[row], tmp_path, model_folder)
