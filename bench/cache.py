@@ -1,4 +1,4 @@
-"""The KV cache over a pool (`dexar_fast.cache.PoolCache`) beside transformers' own, and the pool's bookkeeping.
+"""The KV cache over a pool (`dexar_fast.kvcache.cache.PoolCache`) beside transformers' own, and the pool's bookkeeping.
 
 On a LLaVA of random weights (text width 512, 4 layers, float32):
 
@@ -30,11 +30,11 @@ from bench.summaries import summary
 from bench.timing import Job, interleaved
 from dexar_fast import Explainer
 from dexar_fast._C import KvCache
-from dexar_fast.cache import PoolCache
-from dexar_fast.fields import ARRAYS
-from dexar_fast.model_cache import to_forward
-from dexar_fast.pool import BLOCK_SIZE, Keys, KVPool
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import BLOCK_SIZE, Keys, KVPool
+from dexar_fast.model.cache import to_forward
 from dexar_fast.profile.shapes import build
+from dexar_fast.results.fields import ARRAYS
 
 CACHED = (1024, 4096, 16384, 32768)
 TARGETS = 16

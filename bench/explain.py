@@ -20,7 +20,7 @@ from bench.options import Options
 from bench.subjects import subject
 from bench.timing import Job
 from dexar_fast import Explainer
-from dexar_fast.model_cache import to_generate
+from dexar_fast.model.cache import to_generate
 from dexar_fast.profile.shapes import build
 
 LAYERS = (4, 8)

@@ -28,10 +28,10 @@ from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job, timer_on
 from dexar_fast import Explainer
-from dexar_fast.fields import ARRAYS
-from dexar_fast.model_cache import to_generate
+from dexar_fast.model.cache import to_generate
 from dexar_fast.profile.peak import peak
 from dexar_fast.profile.shapes import Built, build
+from dexar_fast.results.fields import ARRAYS
 
 SHAPES = ("llava-1.5-7b", "qwen2.5-vl-7b")
 STREAMING_CHUNK = 64

@@ -19,6 +19,6 @@ case $step in
       python -m pytest -q -m gpu -p no:cacheprovider tests -k 'reference' 2>&1 | tee "$out/sanitizer.log" ;;
   bench) python -m bench --gpu --out "$out" 2>&1 | tee "$out/bench.log" ;;
   profile)
-    python -c 'from dexar_fast.cli import main; main()' profile llava-1.5-7b --device cuda --dtype bfloat16 --tokens 128 \
+    python -c 'from dexar_fast.cli.app import main; main()' profile llava-1.5-7b --device cuda --dtype bfloat16 --tokens 128 \
       --json "$out/profile.json" --trace "$out/trace.json" --plot "$out/profile.png" 2>&1 | tee "$out/profile.log" ;;
 esac

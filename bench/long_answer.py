@@ -33,11 +33,11 @@ from bench.groups import Benchmark, Group
 from bench.options import Options
 from bench.subjects import subject
 from dexar_fast import Explainer, Explanation
-from dexar_fast.cache import PoolCache
-from dexar_fast.model_cache import to_generate
-from dexar_fast.pool import KVPool
+from dexar_fast.generation.stream import Piece
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.model.cache import to_generate
 from dexar_fast.profile.shapes import Built, build
-from dexar_fast.stream import Piece
 
 TOKENS, QUICK_TOKENS, CHUNK, STRETCHES = 8192, 1024, 64, 8
 LAYERS, WIDTH, GRID = 2, 128, 12

@@ -28,8 +28,9 @@ from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast import backends, eager, operands, ops, tail_block
-from dexar_fast.attention import causal
+from dexar_fast.attribution import tail_block
+from dexar_fast.backends import eager, operands, ops, plan
+from dexar_fast.model.attention import causal
 
 WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
 TOKENS, HEADS, HEAD_DIM, VISUAL, SIDE = 64, 32, 128, 576, 24
@@ -74,7 +75,7 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
 
 def compared(device: str) -> Iterable[str]:
     """torch, and the one that has kernels for the device; on the CPU, where its extension is built."""
-    fused = backends.plan("auto" if device == "cpu" else "triton", device=device)[0].backend
+    fused = plan.plan("auto" if device == "cpu" else "triton", device=device)[0].backend
     return dict.fromkeys(["torch", fused])
 
 

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from bench.subjects import Subject
-from dexar_fast.model_cache import to_forward
+from dexar_fast.model.cache import to_forward
 
 Arrays = dict[str, Tensor]
 EAGER, FUSED = "bench_eager", "bench_sdpa"

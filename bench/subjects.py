@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from dexar_fast.model_cache import to_forward
+from dexar_fast.model.cache import to_forward
 from dexar_fast.profile import shapes
 
 FIRST_TARGET, LAST_TARGET = 10, 190  # ids of an answer: in every vocabulary, and no image's

@@ -20,6 +20,7 @@ from dexar_fast.errors import (
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
+    from dexar_fast.kvcache.pool import KVPool
     from dexar_fast.report.page import compare_html
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "InternalError",
+    "KVPool",
     "LibraryError",
     "ModelError",
     "NumericalError",
@@ -43,6 +45,7 @@ __all__ = [
 _LATE = {
     "Explainer": "dexar_fast.explainer",
     "Explanation": "dexar_fast.explanation",
+    "KVPool": "dexar_fast.kvcache.pool",
     "compare_html": "dexar_fast.report.page",
 }
 

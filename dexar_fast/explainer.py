@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import torch
 from PIL import Image
 
-from dexar_fast import backends, faults, loading, question
-from dexar_fast.adapters import unwrapped
-from dexar_fast.decoder import Decoder
+from dexar_fast.backends import plan
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation_settings import beams, new_tokens
-from dexar_fast.images import load_images
-from dexar_fast.inputs import as_ids
-from dexar_fast.question import Question
+from dexar_fast.generation import faults
+from dexar_fast.generation.arguments import beams, new_tokens
+from dexar_fast.generation.stream import Stream
+from dexar_fast.generation.task import PIECE, Task
+from dexar_fast.model import loading
+from dexar_fast.model.adapters import unwrapped
+from dexar_fast.model.decoder import Decoder
+from dexar_fast.prompt import question
+from dexar_fast.prompt.inputs import as_ids
+from dexar_fast.prompt.question import Question
+from dexar_fast.results.shards import Folder
 from dexar_fast.settings import positive, settings
-from dexar_fast.shards import Folder
 from dexar_fast.stages import stage
-from dexar_fast.stream import Stream
-from dexar_fast.task import PIECE, Task
+from dexar_fast.vision.images import load_images
 
 if TYPE_CHECKING:
-    from dexar_fast.pool import KVPool
+    from dexar_fast.kvcache.pool import KVPool
 
 
 Given = ParamSpec("Given")
@@ -55,7 +58,7 @@ class Explainer:
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: see `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
-        pool: a `dexar_fast.pool.KVPool` for this model: of prompts that begin alike, images included, the common part
+        pool: a `dexar_fast.KVPool` for this model: of prompts that begin alike, images included, the common part
             is run once while the pool remembers it; BudgetExhausted where a question does not fit at all. None keeps
             nothing between calls.
     Raises:
@@ -180,11 +183,11 @@ class Explainer:
             chunk_size: the tokens of a piece; the last has what is left. 1 gives each token's map with the token, and
                 costs most: every piece runs its tokens once more.
         Returns:
-            An iterator over `dexar_fast.stream.Piece`: the text, weights and maps of the next tokens. The answer is the
-            same as without streaming, unless you draw from torch's global generator between the pieces of a sampled
-            one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a logits
-            processor of your own runs in the stream's thread. `explanation()` is that of the whole answer, or of what
-            came before an end.
+            An iterator over `dexar_fast.generation.stream.Piece`: the text, weights and maps of the next tokens. The
+            answer is the same as without streaming, unless you draw from torch's global generator between the pieces of
+            a sampled one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a
+            logits processor of your own runs in the stream's thread. `explanation()` is that of the whole answer, or of
+            what came before an end.
         Raises:
             As in `explain`, here or by the iteration.
         """
@@ -263,8 +266,8 @@ class Explainer:
     def backends(self) -> dict[str, str]:
         """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
         knobs, device = self.settings, torch.device(self.model.device).type
-        plan = backends.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
-        return {choice.op: choice.backend for choice in plan}
+        choices = plan.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
+        return {choice.op: choice.backend for choice in choices}
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Question:
         return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
@@ -283,7 +286,7 @@ class Explainer:
     def _pool_for(self, questions: list[Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
         """Room for what the questions share and for the longest of them twice: it may have to be moved."""
         try:
-            from dexar_fast.pool import KVPool
+            from dexar_fast.kvcache.pool import KVPool
         except ImportError:  # the extension was not built, or does not load: one by one, then
             return None
         longest = 0

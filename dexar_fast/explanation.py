@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import fields, shards, storage
 from dexar_fast.errors import DexarError, FileError, InputError
-from dexar_fast.grid import Grid
-from dexar_fast.images import load_image
 from dexar_fast.report import placing
+from dexar_fast.results import fields, shards, storage
 from dexar_fast.settings import positive
+from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.images import load_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -245,7 +245,7 @@ class Explanation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
 
-        The layout is in `dexar_fast.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
+        The layout is in `dexar_fast.results.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
         lists. An existing file is replaced once the new one is complete.
 
         Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, Literal
 
-from dexar_fast.backends import HeadScore, MapFilter
+from dexar_fast.backends.plan import HeadScore, MapFilter
 from dexar_fast.errors import InputError
 
 Mode = Literal["paper", "official"]

@@ -29,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from dexar_fast.cpp import Scored, check_maps, empty_scores
+from dexar_fast.backends.cpp import Scored, check_maps, empty_scores
 from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

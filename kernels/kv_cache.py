@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from dexar_fast.slots import Copies, check_append, check_copies
+from dexar_fast.backends.slots import Copies, check_append, check_copies
 
 BLOCK = 4096  # elements a program moves
 

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from dexar_fast.cpp_tail import ACTIVATIONS, empty_gated, empty_norm
+from dexar_fast.backends.cpp_tail import ACTIVATIONS, empty_gated, empty_norm
 from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -21,7 +21,8 @@ import small_llava
 import torch
 from PIL import Image
 
-from dexar_fast import Explainer, Explanation, cli, errors
+from dexar_fast import Explainer, Explanation, errors
+from dexar_fast.cli import app
 
 PROMPT, ANSWER = "Describe the image.", "the cat is red"
 TOKENIZER = small_llava.byte_level()
@@ -154,7 +155,7 @@ def program(*arguments: str) -> tuple[int, str, str]:
     with _as_it_was(), contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         sys.argv = ["dexar-fast", "explain", *arguments]
         try:
-            cli.main()
+            app.main()
             status: Any = 0
         except SystemExit as ended:
             status = ended.code

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from dexar_fast import engine
-from dexar_fast.sums import LayerSums
+from dexar_fast.attribution import engine
+from dexar_fast.attribution.sums import LayerSums
 
 Forward = Callable[[], LayerSums]
 

@@ -10,7 +10,8 @@ import zoo
 from dexar_fast.kernels import head_score as kernels
 from test_backends import BOUND
 
-from dexar_fast import Explainer, operators
+from dexar_fast import Explainer
+from dexar_fast.backends import operators
 
 ARRAYS = ("visual_scores", "text_scores", "token_weights", "token_maps", "unfiltered_token_maps")
 

@@ -17,8 +17,8 @@ import torch
 from pairwise import pairwise
 from torch import Tensor
 
-from dexar_fast import operands, reference
-from dexar_fast.cpp import Scored, empty_scores
+from dexar_fast.backends import operands, reference
+from dexar_fast.backends.cpp import Scored, empty_scores
 
 AXES: dict[str, list[Any]] = {
     "dim": [16, 60, 64, 80, 128, 256],

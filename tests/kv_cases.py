@@ -10,7 +10,7 @@ import torch
 from pairwise import pairwise
 from torch import Tensor
 
-from dexar_fast import reference
+from dexar_fast.backends import reference
 
 SLOTS, MARGIN = 200, 64
 AXES: dict[str, list[Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dexar_fast.geometry import Layout
-from dexar_fast.question import given
-from dexar_fast.seen import placed
+from dexar_fast.prompt.question import given
+from dexar_fast.vision.geometry import Layout
+from dexar_fast.vision.seen import placed
 
 WIDE = (240, 80)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dexar_fast import compare_html
 from dexar_fast.explanation import Explanation
-from dexar_fast.grid import Grid
+from dexar_fast.vision.grid import Grid
 
 WORDS = (" a", " red", " square")
 

@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from dexar_fast import Explainer
-from dexar_fast.session import model_lock
+from dexar_fast.model.session import model_lock
 
 PROMPT = "what is on the left"
 TOKENS = 11
 GREEDY = {"do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
-THREAD = "dexar_fast.stream"
+THREAD = "dexar_fast.generation.stream"
 
 
 class Forced(LogitsProcessor):

@@ -19,8 +19,8 @@ from kernel_cases import Guarded
 from pairwise import pairwise
 from torch import Tensor
 
-from dexar_fast import reference
-from dexar_fast.cpp_tail import empty_gated, empty_norm
+from dexar_fast.backends import reference
+from dexar_fast.backends.cpp_tail import empty_gated, empty_norm
 
 SINGLE, DOUBLE, BRAIN, HALF = torch.float32, torch.float64, torch.bfloat16, torch.float16
 SIZES: dict[str, list[Any]] = {"rows": [1, 3, 64, 130], "width": [1, 16, 63, 500, 1025, 4096]}

@@ -10,10 +10,11 @@ import torch
 import zoo
 from torch import nn
 
-from dexar_fast import Explainer, attention
-from dexar_fast.agreement import relative_difference
+from dexar_fast import Explainer
 from dexar_fast.errors import ModelError
-from dexar_fast.model_cache import to_forward, to_generate, whole_cache
+from dexar_fast.model import attention
+from dexar_fast.model.agreement import relative_difference
+from dexar_fast.model.cache import to_forward, to_generate, whole_cache
 
 TARGETS = torch.tensor([20, 31, 44])
 

@@ -14,9 +14,12 @@ from test_engine import SquareTensors, long_prompt
 from test_explain_many import another_question
 from test_parity import ARRAYS
 
-from dexar_fast import Explainer, InputError, ops, tail, tail_values, weights
+from dexar_fast import Explainer, InputError
+from dexar_fast.attribution import tail, tail_values
+from dexar_fast.backends import ops
 from dexar_fast.explanation import Explanation
-from dexar_fast.pool import KVPool
+from dexar_fast.kvcache import weights
+from dexar_fast.kvcache.pool import KVPool
 
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
 APART = {

@@ -11,7 +11,9 @@ import pytest
 import torch
 import zoo
 
-from dexar_fast import BackendError, Explainer, InputError, backends, cpp, doctor, operands, ops
+from dexar_fast import BackendError, Explainer, InputError
+from dexar_fast.backends import cpp, operands, ops, plan
+from dexar_fast.cli import doctor
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")
@@ -20,20 +22,20 @@ BOUND = {torch.float32: 1e-5, torch.bfloat16: 3 * torch.finfo(torch.bfloat16).ep
 
 def scoring_backend(name: str, **knobs: Any) -> str:
     """The one backend of both scoring operations."""
-    (backend,) = {choice.backend for choice in backends.plan(name, **knobs) if choice.op in SCORING}
+    (backend,) = {choice.backend for choice in plan.plan(name, **knobs) if choice.op in SCORING}
     return backend
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(backends.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(plan.ENVIRONMENT, raising=False)
 
 
 @pytest.mark.parametrize("name", ["auto", "torch", "cpp"])
 def test_every_operation_has_a_backend_and_a_reason(name: str) -> None:
-    choices = backends.plan(name)
+    choices = plan.plan(name)
     assert tuple(choice.op for choice in choices) == OPERATIONS
-    assert all(choice.backend in backends.BACKENDS and choice.reason for choice in choices)
+    assert all(choice.backend in plan.BACKENDS and choice.reason for choice in choices)
 
 
 def test_auto_takes_cpp_for_what_it_covers() -> None:
@@ -48,8 +50,8 @@ def test_triton_is_taken_on_a_gpu_by_name() -> None:
 
 
 def tail_backend(name: str, **knobs: Any) -> str:
-    (choice,) = (choice for choice in backends.plan(name, **knobs) if choice.op == "layer_tail_vjp")
-    assert choice.backend == backends.tail_step(name, knobs.get("device", "cpu"))
+    (choice,) = (choice for choice in plan.plan(name, **knobs) if choice.op == "layer_tail_vjp")
+    assert choice.backend == plan.tail_step(name, knobs.get("device", "cpu"))
     return choice.backend
 
 
@@ -66,21 +68,21 @@ def test_the_layer_tail_takes_triton_by_name() -> None:
 @pytest.mark.parametrize(("name", "device"), [("cpp", "cuda"), ("triton", "cpu")])
 def test_a_layer_tail_is_refused_by_a_backend_that_cannot_take_it(name: str, device: str) -> None:
     with pytest.raises(BackendError, match=f"'{name}' cannot run: .* not on {device}; use backend='torch'"):
-        backends.tail_step(name, device)
+        plan.tail_step(name, device)
 
 
 def test_auto_takes_torch_where_the_extension_is_missing(without_extension: None) -> None:
     with fresh():
         assert scoring_backend("auto") == tail_backend("auto") == "torch"
-        assert "not built" in backends.plan()[0].reason
+        assert "not built" in plan.plan()[0].reason
         with pytest.raises(BackendError, match=r"'cpp' cannot run: .*not built.*use backend='torch'"):
-            backends.plan("cpp")
+            plan.plan("cpp")
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
     """What was found out about the machine is forgotten before and after."""
-    known = backends._scoring, backends._tail, cpp.obstacle
+    known = plan._scoring, plan._tail, cpp.obstacle
     for function in known:
         function.cache_clear()
     yield
@@ -100,7 +102,7 @@ def fresh() -> Iterator[None]:
 )
 def test_a_backend_that_cannot_run_is_refused(name: str, knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(BackendError, match=f"{name}.*{words}.*use backend='torch'"):
-        backends.plan(name, **knobs)
+        plan.plan(name, **knobs)
 
 
 def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
@@ -111,11 +113,11 @@ def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
 
 
 def test_an_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(backends.ENVIRONMENT, "fast")
-    with pytest.raises(InputError, match=rf"'fast' in the environment's {backends.ENVIRONMENT}: choose auto"):
-        backends.plan()
-    monkeypatch.setenv(backends.ENVIRONMENT, "")
-    assert backends.plan() == backends.plan("auto")
+    monkeypatch.setenv(plan.ENVIRONMENT, "fast")
+    with pytest.raises(InputError, match=rf"'fast' in the environment's {plan.ENVIRONMENT}: choose auto"):
+        plan.plan()
+    monkeypatch.setenv(plan.ENVIRONMENT, "")
+    assert plan.plan() == plan.plan("auto")
 
 
 @pytest.fixture
@@ -142,11 +144,11 @@ def test_instructions_that_this_cpu_has_not_are_refused(monkeypatch: pytest.Monk
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'fast'.*auto, torch, cpp, triton"):
-        backends.plan("fast")
+        plan.plan("fast")
 
 
 def test_the_environment_decides_for_auto_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(backends.ENVIRONMENT, "torch")
+    monkeypatch.setenv(plan.ENVIRONMENT, "torch")
     assert scoring_backend("auto") == "torch"
     assert scoring_backend("cpp") == "cpp"
 

@@ -23,8 +23,9 @@ from test_adapters import config_of, lora
 from test_bad_models import from_folder, in_memory
 from test_inputs import asked, explained, made_for_inference, with_short_head
 
-from dexar_fast import Explainer, Explanation, loading
+from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import ModelError
+from dexar_fast.model import loading
 
 Weights = dict[str, torch.Tensor]
 SCALE = "language_model.model.layers.0.self_attn.q_proj."

@@ -135,7 +135,7 @@ def half(path, data):
     os.kill(os.getpid(), stop)
 Path.write_bytes = half
 """
-PROGRAM = HALFWAY + "from dexar_fast.cli import main; main()"
+PROGRAM = HALFWAY + "from dexar_fast.cli.app import main; main()"
 LIBRARY = HALFWAY + "from dexar_fast import Explanation; Explanation.load(sys.argv[1]).save(sys.argv[2])"
 
 

@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING
 from transformers.utils import is_torchvision_available
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.pool import KVPool
+from dexar_fast.kvcache.pool import KVPool
 
 
 def of_type(model_type: str, **changes: Any) -> Callable[[Path], list[Case]]:

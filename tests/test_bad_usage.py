@@ -35,7 +35,7 @@ def test_usage(row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_unknown_command_is_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from dexar_fast.cli import main; main()", "frobnicate"],
+        [sys.executable, "-c", "from dexar_fast.cli.app import main; main()", "frobnicate"],
         capture_output=True,
         text=True,
         check=False,
@@ -60,7 +60,7 @@ def test_a_file_name_of_several_lines_still_gives_one(tmp_path: Path) -> None:
 def test_a_prompt_too_long_to_read_gives_no_line_of_a_library(tmp_path: Path, model_folder: Path) -> None:
     """transformers would log that the text is longer than the tokenizer's limit."""
     PICTURE.save(tmp_path / "a.png")
-    command = [sys.executable, "-c", "from dexar_fast.cli import main; main()", "explain", str(tmp_path / "a.png")]
+    command = [sys.executable, "-c", "from dexar_fast.cli.app import main; main()", "explain", str(tmp_path / "a.png")]
     command += ["cat " * 10_000, "--model", str(model_folder), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -14,7 +14,8 @@ from bench import cache, command, results, tables
 from bench.groups import Group
 from bench.options import Options
 from bench.subjects import subject
-from dexar_fast import Explainer, weights
+from dexar_fast import Explainer
+from dexar_fast.kvcache import weights
 from dexar_fast.profile.shapes import build
 
 TINY = {"layers": 2, "grid": 4, "width": 64}

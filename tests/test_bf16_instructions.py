@@ -25,7 +25,9 @@ from kernel_cases import CASES, MAPS, check, equal, name, problem, run
 from test_kernels import guarded  # noqa: F401  fixture
 
 import dexar_fast
-from dexar_fast import _C, cpp, doctor
+from dexar_fast import _C
+from dexar_fast.backends import cpp
+from dexar_fast.cli import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 BFLOAT16 = [case | {"dtype": torch.bfloat16} for case in CASES]

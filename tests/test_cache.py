@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.cache import PoolCache
 from dexar_fast.errors import CacheError, InputError
-from dexar_fast.geometry import visual_positions
-from dexar_fast.model_cache import to_forward, to_generate
-from dexar_fast.pool import KVPool
-from dexar_fast.reuse import begin, position_keys
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.kvcache.reuse import begin, position_keys
+from dexar_fast.model.cache import to_forward, to_generate
+from dexar_fast.vision.geometry import visual_positions
 
 FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
 PREFIX_LM = ("paligemma", "paligemma2")

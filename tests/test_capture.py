@@ -13,8 +13,9 @@ from capture import Forward, chunks_run_by
 from test_explain_many import assert_same
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dexar_fast import Explainer, operands
-from dexar_fast.sums import LayerSums
+from dexar_fast import Explainer
+from dexar_fast.attribution.sums import LayerSums
+from dexar_fast.backends import operands
 
 TARGETS = [20, 31, 44, 17, 25, 60]
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "_unique2", "repeat_interleave")

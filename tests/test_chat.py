@@ -15,7 +15,7 @@ from PIL import Image
 from small_llava import BOS, IMAGE, TEMPLATE
 
 from dexar_fast import Explainer, ImageError, InputError
-from dexar_fast.prompting import answer_ids, own_positions, process, render
+from dexar_fast.prompt.prompting import answer_ids, own_positions, process, render
 
 PICTURE, OTHER = small_llava.noise(), Image.new("RGB", (20, 30), "red")
 TOKENIZER = small_llava.byte_level()

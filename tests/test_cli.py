@@ -14,8 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import dexar_fast
-from dexar_fast import Explanation, FileError, InputError, ModelError, cli
-from dexar_fast.grid import Grid
+from dexar_fast import Explanation, FileError, InputError, ModelError
+from dexar_fast.cli import app
+from dexar_fast.vision.grid import Grid
 
 FILES = ["answer.png", "explanation.safetensors", "report.html", "tokens.png"]
 
@@ -86,7 +87,7 @@ def image(tmp_path: Path) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
 
 
 def refused(result: Result) -> str:
@@ -247,9 +248,9 @@ def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplai
     assert fake.loaded == (None, {})
     assert fake.asked is not None
     (picture,), *asked = fake.asked
-    with Image.open(cli.SAMPLE_IMAGE) as sample:
+    with Image.open(app.SAMPLE_IMAGE) as sample:
         assert picture.tobytes() == sample.convert("RGB").tobytes()
-    assert asked == [cli.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
+    assert asked == [app.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
     assert sorted(os.listdir(tmp_path / "out")) == FILES
 
 
@@ -282,13 +283,13 @@ def test_doctor_prints_its_findings() -> None:
 
 
 def test_what_the_terminal_cannot_show_does_not_stop_the_program() -> None:
-    code = "from dexar_fast import cli; cli.app = lambda **options: print('█ 猫 cat'); cli.main()"
+    code = "from dexar_fast.cli import app; app.app = lambda **options: print('█ 猫 cat'); app.main()"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"? ? cat\n"
 
 
 def test_the_hubs_client_does_not_report_every_retry() -> None:
-    run_nothing = "from dexar_fast import cli; cli.app = lambda **options: None; cli.main()"
+    run_nothing = "from dexar_fast.cli import app; app.app = lambda **options: None; app.main()"
     level = "from huggingface_hub.utils import logging; print(logging.get_verbosity())"
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
     printed = subprocess.check_output([sys.executable, "-c", f"{run_nothing}; {level}"], env=environment)
@@ -296,7 +297,7 @@ def test_the_hubs_client_does_not_report_every_retry() -> None:
 
 
 def test_help_needs_neither_torch_nor_transformers() -> None:
-    code = "import sys, dexar_fast.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, dexar_fast.cli.app; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -16,9 +16,10 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from dexar_fast import Explainer, Explanation, cli
-from dexar_fast.stream import Stream
-from dexar_fast.terminal import Writing
+from dexar_fast import Explainer, Explanation
+from dexar_fast.cli import app
+from dexar_fast.cli.terminal import Writing
+from dexar_fast.generation.stream import Stream
 
 FILES = {"answer.png", "explanation.safetensors", "report.html", "tokens.png"}
 
@@ -30,7 +31,7 @@ def image(tmp_path: Path) -> str:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "60"})
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "60"})
 
 
 def asked(image: str, model: Path, out: Path, *more: str) -> list[str]:
@@ -73,7 +74,7 @@ def test_an_interrupt_before_the_first_piece_writes_nothing(
 def test_ctrl_c_leaves_what_was_finished(image: str, model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = asked(image, model_folder, out, "--max-new-tokens", "190", "--chunk-size", "1")
-    command = [sys.executable, "-u", "-c", "from dexar_fast.cli import main; main()", *arguments]
+    command = [sys.executable, "-u", "-c", "from dexar_fast.cli.app import main; main()", *arguments]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "8"}
     ) as process:

@@ -1,4 +1,4 @@
-"""dexar_fast.cpu against what the operating system says about the same CPU."""
+"""dexar_fast.backends.cpu against what the operating system says about the same CPU."""
 
 import os
 import platform
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dexar_fast import BackendError, cpu
+from dexar_fast import BackendError
+from dexar_fast.backends import cpu
 
 LINUX_X86 = platform.system() == "Linux" and platform.machine() == "x86_64"
 CPUINFO_NAMES = {"sse42": "sse4_2", "avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16"}
@@ -35,7 +36,7 @@ def test_architecture_and_cores() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
 def test_cores_outside_the_affinity_mask_do_not_count() -> None:
     pin = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])"
-    code = f"{pin}; from dexar_fast import cpu; print(cpu.detect().physical_cores)"
+    code = f"{pin}; from dexar_fast.backends import cpu; print(cpu.detect().physical_cores)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "1"
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from kv_cases import COPIES, check_copies
 
-from dexar_fast import BackendError, InputError, backends, cuda
+from dexar_fast import BackendError, InputError
+from dexar_fast.backends import cuda, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(os.environ.get("DEXAR_FAST_KV_COPY", ROOT / "csrc" / "cuda" / "kv_copy.cu"))  # or a mutant of it
@@ -27,10 +28,10 @@ needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """What was found out about the machine is forgotten before and after."""
-    for function in (cuda.obstacle, backends._moving):
+    for function in (cuda.obstacle, plan._moving):
         function.cache_clear()
     yield
-    for function in (cuda.obstacle, backends._moving):
+    for function in (cuda.obstacle, plan._moving):
         function.cache_clear()
 
 
@@ -133,11 +134,11 @@ def test_what_moves_slots_on_a_gpu(
     asked: str, obstacle: str | None, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda, "obstacle", lambda: obstacle)
-    assert tuple(choice.backend for choice in backends._moving(asked, "cuda")) == expected
+    assert tuple(choice.backend for choice in plan._moving(asked, "cuda")) == expected
 
 
 def test_without_triton_torch_moves_them_or_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    assert backends._moving("auto", "cuda")[0].backend == "torch"
+    monkeypatch.setattr(plan, "find_spec", lambda name: None)
+    assert plan._moving("auto", "cuda")[0].backend == "torch"
     with pytest.raises(BackendError, match="triton is not installed"):
-        backends._moving("triton", "cuda")
+        plan._moving("triton", "cuda")

@@ -11,8 +11,9 @@ import transformers
 from rich.console import Console
 
 import dexar_fast
-from dexar_fast import backends, cpu, doctor
-from dexar_fast.doctor import Finding
+from dexar_fast.backends import cpu, plan
+from dexar_fast.cli import doctor
+from dexar_fast.cli.doctor import Finding
 
 
 def findings(group: str) -> dict[str, Finding]:
@@ -109,7 +110,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_operation_has_its_backend_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEXAR_FAST_BACKEND", raising=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    expected = [Finding(choice.op, choice.backend, choice.reason) for choice in backends.plan(device=device)]
+    expected = [Finding(choice.op, choice.backend, choice.reason) for choice in plan.plan(device=device)]
     assert expected
     assert doctor.diagnose()["operations"] == expected
 

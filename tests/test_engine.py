@@ -15,8 +15,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from dexar_fast import Explainer, InputError, ModelError, NumericalError, OutOfMemoryError, ops
-from dexar_fast.pool import KVPool
+from dexar_fast import Explainer, InputError, ModelError, NumericalError, OutOfMemoryError
+from dexar_fast.backends import ops
+from dexar_fast.kvcache.pool import KVPool
 
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
 Built = tuple[Any, zoo.Inputs]

@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 from typer.testing import CliRunner, Result
 
-from dexar_fast import BackendError, Explainer, ImageError, InputError, ModelError, NumericalError, cli
+from dexar_fast import BackendError, Explainer, ImageError, InputError, ModelError, NumericalError
+from dexar_fast.cli import app
 from dexar_fast.errors import DexarError
 
 PROMPT, ANSWER = "Describe the image.", "the cat is red"
@@ -442,7 +443,7 @@ def picture(tmp_path: Path) -> str:
 
 
 def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(cli.app, ["explain", *map(str, arguments)], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app.app, ["explain", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def fails(*arguments: Any, out: Path, words: str) -> None:
@@ -531,7 +532,7 @@ def test_a_failure_leaves_an_earlier_result_as_it_was(folder: Path, picture: str
 def test_the_line_is_all_that_reaches_the_terminal(copy: Path, picture: str, tmp_path: Path) -> None:
     """No log line, progress bar or warning of the libraries beside it."""
     spoil(copy, math.nan)
-    command = [sys.executable, "-c", "from dexar_fast.cli import main; main()", "explain", picture, PROMPT]
+    command = [sys.executable, "-c", "from dexar_fast.cli.app import main; main()", "explain", picture, PROMPT]
     command += ["--model", str(copy), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -13,9 +13,10 @@ import torch
 import zoo
 from PIL import Image
 
-from dexar_fast import Explainer, Explanation, InputError, NumericalError, weights
+from dexar_fast import Explainer, Explanation, InputError, NumericalError
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.pool import KVPool
+from dexar_fast.kvcache import weights
+from dexar_fast.kvcache.pool import KVPool
 
 FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
 PREFIX_LM = ("paligemma", "paligemma2")
@@ -227,7 +228,7 @@ def test_without_the_extension_questions_are_explained_one_by_one(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("dexar_fast.pool", "dexar_fast.cache", "dexar_fast.reuse"):
+    for module in ("dexar_fast.kvcache.pool", "dexar_fast.kvcache.cache", "dexar_fast.kvcache.reuse"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     request.getfixturevalue(extension)
     (found,) = llava.explain_many(image, PROMPTS[0], ["a red circle"])

@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from dexar_fast import storage
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.fields import ARRAYS
-from dexar_fast.grid import Grid
-from dexar_fast.maps import min_max, paint
+from dexar_fast.results import storage
+from dexar_fast.results.fields import ARRAYS
+from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.maps import min_max, paint
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -15,9 +15,10 @@ from test_bad_models import fresh
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from dexar_fast import Explainer, InputError, ModelError, engine
+from dexar_fast import Explainer, InputError, ModelError
+from dexar_fast.attribution import engine
 from dexar_fast.errors import DexarError, InternalError, LibraryError, NumericalError, OutOfMemoryError
-from dexar_fast.session import model_lock
+from dexar_fast.model.session import model_lock
 
 Run = Callable[..., Any]
 

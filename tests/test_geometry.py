@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from dexar_fast import Explainer
-from dexar_fast.blocks import UnknownLayout
-from dexar_fast.geometry import layout
-from dexar_fast.grid import Grid
-from dexar_fast.squares import shown
+from dexar_fast.vision.blocks import UnknownLayout
+from dexar_fast.vision.geometry import layout
+from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.squares import shown
 
 WHOLE = (0, 0, 768, 384)
 CROP = {"do_center_crop": True, "do_resize": True, "crop_size": {"height": 336, "width": 336}}

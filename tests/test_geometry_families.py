@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers.utils import is_torchvision_available
 
 from dexar_fast import Explanation
-from dexar_fast.geometry import Layout, layout
-from dexar_fast.grid import Grid
+from dexar_fast.vision.geometry import Layout, layout
+from dexar_fast.vision.grid import Grid
 
 Box = tuple[float, float, float, float]
 

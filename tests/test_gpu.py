@@ -18,17 +18,19 @@ from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
 from bench.timing import cuda_timer
-from dexar_fast import Explainer, cuda, operators, ops, vjp
-from dexar_fast.cache import PoolCache
-from dexar_fast.cpp import Scored
-from dexar_fast.pool import KVPool
+from dexar_fast import Explainer
+from dexar_fast.attribution import vjp
+from dexar_fast.attribution.sums import LayerSums
+from dexar_fast.backends import cuda, operators, ops
+from dexar_fast.backends.cpp import Scored
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.peak import peak
 from dexar_fast.profile.shapes import build
 from dexar_fast.profile.timeline import STAGES
 from dexar_fast.profile.workload import workload
-from dexar_fast.sums import LayerSums
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -22,8 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_explanation import make
 
-from dexar_fast import Explanation, FileError, storage
-from dexar_fast.storage import MOST_PIXELS
+from dexar_fast import Explanation, FileError
+from dexar_fast.results import storage
+from dexar_fast.results.storage import MOST_PIXELS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 SECONDS, MEBIBYTES = 10, 300  # for one file

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dexar_fast import ImageError
-from dexar_fast.images import load_image, load_images
+from dexar_fast.vision.images import load_image, load_images
 
 QUICK = settings(max_examples=150, deadline=None, derandomize=True)
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)

@@ -16,8 +16,9 @@ from bad_input import MODEL, PICTURE, PROCESSOR, TOKENIZER
 from torch import Tensor, nn
 from transformers import BatchFeature
 
-from dexar_fast import Explainer, inputs
+from dexar_fast import Explainer
 from dexar_fast.errors import InputError
+from dexar_fast.prompt import inputs
 
 TEXT = "<image>\nthe cat is red"
 TARGETS = TOKENIZER("the cat", add_special_tokens=False).input_ids

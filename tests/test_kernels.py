@@ -16,8 +16,9 @@ import torch
 from kernel_cases import CASES, MAPS, NAMES, Guarded, Problem, check, check_scores, equal, name, problem, run
 from torch.utils.flop_counter import FlopCounterMode
 
-from dexar_fast import _C, InputError, cpp, cpu, eager, operands, operators, ops
-from dexar_fast.cpp import empty_scores
+from dexar_fast import _C, InputError
+from dexar_fast.backends import cpp, cpu, eager, operands, operators, ops
+from dexar_fast.backends.cpp import empty_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS: dict[str, Callable[..., cpp.Scored]] = {

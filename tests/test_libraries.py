@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import is_torchvision_available
 
-from dexar_fast import libraries, loading
 from dexar_fast.errors import ModelError
+from dexar_fast.model import libraries, loading
 
 # The processor class, its model type, its image processor: folders as save_pretrained() writes them
 PROCESSORS = [

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dexar_fast import backends, eager, ops, reference
-from dexar_fast.operands import Keys, MapSums
+from dexar_fast.backends import eager, ops, plan, reference
+from dexar_fast.backends.operands import Keys, MapSums
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DIM = 5
@@ -27,7 +27,7 @@ FIELDS = ("visual_score", "text_score", *MAPS)
 def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     """Everything on torch, and on what this machine takes by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(backends.ENVIRONMENT, request.param)
+        patch.setenv(plan.ENVIRONMENT, request.param)
         yield
 
 

@@ -21,7 +21,7 @@ BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 pytestmark = pytest.mark.slow
 
-RUN = "from dexar_fast.cli import main; main()"
+RUN = "from dexar_fast.cli.app import main; main()"
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from PIL import Image
 from report_examples import explanation, noise, plain
 
 import dexar_fast
-from dexar_fast.cli import SAMPLE_IMAGE
+from dexar_fast.cli.app import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
-from dexar_fast.grid import Grid
 from dexar_fast.report import colours
+from dexar_fast.vision.grid import Grid
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 try:

@@ -7,7 +7,7 @@ import torch
 import zoo
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.positions import TYPES, WITHOUT_TYPES
+from dexar_fast.prompt.positions import TYPES, WITHOUT_TYPES
 
 
 def without_types(inputs: zoo.Inputs) -> zoo.Inputs:

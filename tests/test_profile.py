@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from dexar_fast import Explainer, InputError, cli
+from dexar_fast import Explainer, InputError
+from dexar_fast.cli import app
 from dexar_fast.profile import peak as peaks
 from dexar_fast.profile.counting import Counter
 from dexar_fast.profile.dimensions import DIMENSIONS
@@ -279,7 +280,7 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
     }
     options = itertools.chain.from_iterable((f"--{option}", str(path)) for option, path in files.items())
     result = CliRunner().invoke(
-        cli.app, ["profile", "--tokens", "3", "--rounds", "1", *options], env={"COLUMNS": "150"}
+        app.app, ["profile", "--tokens", "3", "--rounds", "1", *options], env={"COLUMNS": "150"}
     )
     assert result.exit_code == 0, result.output
     report = json.loads(files["json"].read_text())
@@ -308,7 +309,7 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
     ],
 )
 def test_what_profile_cannot_do_is_one_line(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(cli.app, ["profile", *arguments])
+    result = CliRunner().invoke(app.app, ["profile", *arguments])
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1

@@ -15,8 +15,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.pieces import pieces
-from dexar_fast.prompting import answer_ids, own_positions, process, render
+from dexar_fast.prompt.pieces import pieces
+from dexar_fast.prompt.prompting import answer_ids, own_positions, process, render
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 VISUAL = small_llava.SIDE**2  # tokens of an image

@@ -16,11 +16,13 @@ from PIL import Image
 from test_explain_many import PROMPTS, assert_same
 from transformers import DynamicCache
 
-from dexar_fast import Explainer, Explanation, InputError, engine, pool
+from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.cache import PoolCache
-from dexar_fast.model_cache import to_forward, to_generate
-from dexar_fast.pool import KVPool
+from dexar_fast.attribution import engine
+from dexar_fast.kvcache import pool
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.model.cache import to_forward, to_generate
 
 BLOCK = 4
 ANSWER = "a red circle"
@@ -162,7 +164,7 @@ def test_a_cache_of_its_own_goes_on_after_a_fault(alone: Explainer, image: Image
 
 
 class Interrupt:
-    """Traces this thread; raises KeyboardInterrupt before the n-th instruction in dexar_fast/pool.py."""
+    """Traces this thread; raises KeyboardInterrupt before the n-th instruction in dexar_fast/kvcache/pool.py."""
 
     def __init__(self, at: int) -> None:
         self.left = at

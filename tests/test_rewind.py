@@ -10,10 +10,11 @@ import torch
 import zoo
 from transformers import DynamicCache
 
-from dexar_fast import Explainer, engine
-from dexar_fast.cache import PoolCache
-from dexar_fast.pool import KVPool
-from dexar_fast.rewind import RewoundCache
+from dexar_fast import Explainer
+from dexar_fast.attribution import engine
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.kvcache.rewind import RewoundCache
 
 LENGTH = 12
 

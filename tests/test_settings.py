@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from dexar_fast import InputError, NumericalError
-from dexar_fast.result import arrays, check_finite, frequent, kept
+from dexar_fast.attribution.sums import Attribution
+from dexar_fast.attribution.text_keys import text_mask
+from dexar_fast.results.result import arrays, check_finite, frequent, kept
 from dexar_fast.settings import Settings, positive, settings
-from dexar_fast.sums import Attribution
-from dexar_fast.textset import text_mask
 
 # Settings
 

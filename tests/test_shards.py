@@ -20,12 +20,13 @@ from PIL import Image
 from test_explain_many import assert_same
 from transformers.generation.streamers import BaseStreamer
 
-from dexar_fast import Explainer, Explanation, FileError, shards
-from dexar_fast.fields import ARRAYS
-from dexar_fast.pool import KVPool
-from dexar_fast.record import Record
-from dexar_fast.result import Frame
-from dexar_fast.sums import Attribution
+from dexar_fast import Explainer, Explanation, FileError
+from dexar_fast.attribution.sums import Attribution
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.results import shards
+from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.record import Record
+from dexar_fast.results.result import Frame
 
 PROMPT = "what is on the left"
 OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
@@ -153,7 +154,8 @@ import sys, time
 sys.path[:0] = {paths}
 import small_llava
 from PIL import Image
-from dexar_fast import Explainer, shards
+from dexar_fast import Explainer
+from dexar_fast.results import shards
 shards.SHARD_SECONDS = 0
 processor = small_llava.processor()
 explainer = Explainer(small_llava.model(processor.tokenizer, context=512), processor, chunk_size=4)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from kv_cases import CASES, COPIES, check_append, check_copies, name
 
-from dexar_fast import InputError, operators, ops
+from dexar_fast import InputError
 from dexar_fast._C import BudgetExhausted, KvCache
-from dexar_fast.slots import check_copies as checked
+from dexar_fast.backends import operators, ops
+from dexar_fast.backends.slots import check_copies as checked
 
 TENSORS = [torch.zeros(1, 1, 16, 1)]
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.pool import KVPool
+from dexar_fast.kvcache.pool import KVPool
 
 FAMILIES = (
     "llava",

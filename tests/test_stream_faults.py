@@ -23,11 +23,12 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from dexar_fast import Explainer, Explanation, InputError, NumericalError, session
+from dexar_fast import Explainer, Explanation, InputError, NumericalError
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.pool import KVPool
-from dexar_fast.session import model_lock
-from dexar_fast.stream import Piece, Stream
+from dexar_fast.generation.stream import Piece, Stream
+from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.model import session
+from dexar_fast.model.session import model_lock
 
 
 @pytest.mark.parametrize("end", ["close", "with", "exception", "garbage", "cycle", "exhausted"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dexar_fast.operands import LayerScores
-from dexar_fast.sums import LayerSums
+from dexar_fast.attribution.sums import LayerSums
+from dexar_fast.backends.operands import LayerScores
 
 
 def test_layers_of_every_kind_are_summed() -> None:

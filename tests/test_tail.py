@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.modules import module as every
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from dexar_fast import Explainer, backends, engine, tail, tail_modules
+from dexar_fast import Explainer
+from dexar_fast.attribution import engine, tail, tail_modules
+from dexar_fast.backends import plan
 from dexar_fast.explanation import Explanation
 
 TARGETS = [20, 30, 40, 50]
@@ -29,13 +31,13 @@ ROUNDING = 80 * torch.finfo(torch.float32).eps
 @pytest.fixture(autouse=True)
 def on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where element-wise steps round as autograd's do; the kernels have tests of their own (test_tail_kernels.py)."""
-    monkeypatch.setenv(backends.ENVIRONMENT, "torch")
+    monkeypatch.setenv(plan.ENVIRONMENT, "torch")
 
 
 @pytest.fixture(params=["torch", "cpp"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every step, in turn."""
-    monkeypatch.setenv(backends.ENVIRONMENT, request.param)
+    monkeypatch.setenv(plan.ENVIRONMENT, request.param)
 
 
 @pytest.fixture

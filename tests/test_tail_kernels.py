@@ -24,8 +24,10 @@ from tail_cases import (
     norm_problem,
 )
 
-from dexar_fast import _C, InputError, cpp, cpp_tail, tail_operators, vjp
-from dexar_fast.cpp_tail import empty_gated, empty_norm
+from dexar_fast import _C, InputError
+from dexar_fast.attribution import vjp
+from dexar_fast.backends import cpp, cpp_tail, tail_operators
+from dexar_fast.backends.cpp_tail import empty_gated, empty_norm
 
 ROOT = Path(__file__).resolve().parent.parent
 AVAILABLE = cpp.INSTRUCTION_SETS[: cpp.INSTRUCTION_SETS.index(cpp.best_instruction_set()) + 1]

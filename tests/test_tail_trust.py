@@ -16,7 +16,8 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dexar_fast import DexarError, Explainer, engine, tail
+from dexar_fast import DexarError, Explainer
+from dexar_fast.attribution import engine, tail
 from dexar_fast.explanation import Explanation
 
 Change = Callable[[Any, ExitStack], Any]  # of a model; the stack undoes what is not of the model alone

@@ -14,9 +14,10 @@ import zoo
 from PIL import Image
 from torch import nn
 
-from dexar_fast import Explainer, weights
+from dexar_fast import Explainer
 from dexar_fast.errors import CacheError
-from dexar_fast.pool import KVPool
+from dexar_fast.kvcache import weights
+from dexar_fast.kvcache.pool import KVPool
 
 peft = pytest.importorskip("peft")
 

@@ -13,7 +13,7 @@ import zoo
 from scipy import ndimage
 from transformers import DynamicCache
 
-from dexar_fast.model_cache import to_forward
+from dexar_fast.model.cache import to_forward
 
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 STEPS = 6

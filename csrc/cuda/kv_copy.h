@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-/// The C interface of dexar_fast/_cuda.*.so: no torch, no Python, loaded by dexar_fast/cuda.py.
+/// The C interface of dexar_fast/_cuda.*.so: no torch, no Python, loaded by dexar_fast/backends/cuda.py.
 
 extern "C" {
 

@@ -1,1 +1,1 @@
-"""Synthetic data that ships with the package."""
+"""Pictures with known answers, drawn here. Nothing is downloaded."""

@@ -1,1 +1,1 @@
-"""Scores of maps and answers."""
+"""Scores of maps and answers, each a pure function."""

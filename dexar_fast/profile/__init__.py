@@ -1,1 +1,1 @@
-"""Where the time and the memory of an explanation go, on this machine, beside what the machine can do."""
+"""Where an explanation's time and memory go, beside what this machine can do. Recording costs nothing when off."""

@@ -18,7 +18,7 @@ from dexar_fast.profile.measure import measure
 from dexar_fast.profile.show import show
 from dexar_fast.profile.trace import trace
 from dexar_fast.profile.workload import workload
-from dexar_fast.storage import write_atomically
+from dexar_fast.results.storage import write_atomically
 
 PICTURES = (".png", ".pdf", ".svg")
 

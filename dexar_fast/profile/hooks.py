@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from dexar_fast.model_cache import cache_in
+from dexar_fast.model.cache import cache_in
 from dexar_fast.stages import Recorder, stage
 
 FEATURES = ("get_image_features", "get_video_features")

@@ -10,17 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast import loading, prompting
-from dexar_fast.adapters import unwrapped
 from dexar_fast.errors import InputError, ModelError, reason
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
-from dexar_fast.geometry import visual_positions
-from dexar_fast.images import load_images
-from dexar_fast.inputs import on_device
-from dexar_fast.model_cache import to_generate, whole_cache
+from dexar_fast.model import loading
+from dexar_fast.model.adapters import unwrapped
+from dexar_fast.model.cache import to_generate, whole_cache
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.shapes import build
+from dexar_fast.prompt import prompting
+from dexar_fast.prompt.inputs import on_device
+from dexar_fast.vision.geometry import visual_positions
+from dexar_fast.vision.images import load_images
 
 WORD = " the"
 QUESTION = "Describe the image."

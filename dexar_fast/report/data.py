@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexar_fast import maps
 from dexar_fast.report import placing
+from dexar_fast.vision import maps
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation

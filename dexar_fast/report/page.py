@@ -19,11 +19,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from dexar_fast import __version__, storage
+from dexar_fast import __version__
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.report import colours, data, overlay, plain_words, words
 from dexar_fast.report.pictures import Picture, pictures
+from dexar_fast.results import storage
 
 _HERE = Path(__file__).parent
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dexar_fast import maps
 from dexar_fast.errors import InputError
+from dexar_fast.vision import maps
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
-    from dexar_fast.grid import Grid
+    from dexar_fast.vision.grid import Grid
 
 
 def place(explanation: Explanation, values: NDArray[np.floating], image: int) -> list[tuple[Grid, NDArray[np.float32]]]:

@@ -14,7 +14,7 @@ function short(number) {
   return String(Number(number.toPrecision(3)));
 }
 
-/* ---- maps: the same numbers as dexar_fast.maps.paint */
+/* ---- maps: the same numbers as dexar_fast.vision.maps.paint */
 
 /* For each pixel the cell before it, how far it lies towards the next one, and the share of it within [low, high]. */
 function axis(pixels, cells, low, high) {

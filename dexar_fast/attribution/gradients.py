@@ -1,0 +1,96 @@
+"""Where the way back through a layer is cut: by code whose output is constant, or by a kernel without a backward.
+
+The gradient through a constant, such as a hook's zeros, is 0. A kernel for quantised weights may have no backward: its
+gradient is not 0, only unknown, and leaving that way out would be silently wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+from dexar_fast.attribution.tail import has_own_forward, hooks_behind
+from dexar_fast.errors import ModelError
+from dexar_fast.model.attention import watcher
+from dexar_fast.model.modules import below
+
+NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
+LIBRARIES = ("dexar_fast", "torch", "transformers", "accelerate", "peft")  # whose hooks put nothing in a layer's place
+
+
+def check_gradient(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
+    """Raises ModelError where a module's output follows its inputs, but no way leads back to any of them.
+
+    Of the inputs those count that were computed: an embedding may be a leaf that wants a gradient, too.
+    """
+    inputs = [x for x in args if isinstance(x, Tensor) and x.grad_fn is not None]
+    if inputs and not any(leads_back(output, x) for x in inputs) and _follows(module, args, kwargs, output):
+        raise ModelError(
+            f"{type(module).__module__}.{type(module).__name__} has no gradient, though its output follows its input "
+            "(quantised for inference only, or detached?): load the model unquantised, or quantised by a library that "
+            "can train adapters on it, such as bitsandbytes"
+        )
+
+
+def leads_back(output: Tensor, start: Tensor) -> bool:
+    """Whether a way leads back from a tensor to another in the autograd graph, through kernels with a backward."""
+    if not output.requires_grad:
+        return False
+    wanted = get_gradient_edge(start).node
+    ahead: list[Any] = [get_gradient_edge(output).node]
+    seen: set[Any] = set()
+    while ahead:
+        node = ahead.pop()
+        if node is wanted:
+            return True
+        if node is None or node in seen or node.name().endswith(NO_BACKWARD):
+            continue
+        seen.add(node)
+        ahead += [behind for behind, _ in node.next_functions]
+    return False
+
+
+@torch.no_grad()
+def _follows(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> bool:
+    """Whether other inputs give a module, with the hooks on it, another output."""
+    token = watcher.set(None)  # our own hooks stay out of it
+    try:
+        return not torch.equal(module(*map(_moved, args), **kwargs), output)
+    finally:
+        watcher.reset(token)
+
+
+def _moved(x: Any) -> Any:
+    """Other numbers, also for what norms them."""
+    return x.flip(-1) * 1.5 + 0.5 if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
+    """d sum(output) / d leaf, behind a layer of the model; 0 where a hook has put something else in the layer's place.
+
+    Raises:
+        ModelError: the graph is cut, and nothing of the user's is in the layer.
+    """
+    if leads_back(output, leaf):
+        return torch.autograd.grad(output, leaf, torch.ones_like(output))[0]
+    if not _is_altered(layer):
+        raise ModelError(
+            f"no gradient leads from the output of {type(layer).__name__} back to its attention: it cannot be explained"
+        )
+    return torch.zeros_like(leaf)
+
+
+def _is_altered(module: nn.Module) -> bool:
+    """Whether code of the user's may stand in the place of what a module, or one in it, computes."""
+    modules = below(module)
+    return any(map(has_own_forward, modules)) or any(map(_is_users, hooks_behind(modules)))
+
+
+def _is_users(hook: Any) -> bool:
+    """Of a bound method it is the object's class that counts, of a partial the function."""
+    code = getattr(hook, "func", hook)
+    return str(getattr(code, "__module__", None) or type(code).__module__).partition(".")[0] not in LIBRARIES

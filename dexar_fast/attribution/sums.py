@@ -1,0 +1,91 @@
+"""The running results of the pass: layer by layer within a chunk, chunk by chunk over the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from dexar_fast.backends.operands import LayerScores, MapSums, total_range
+from dexar_fast.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The raw sums over all layers for T tokens, on the CPU, float32 or better."""
+
+    visual_scores: Tensor  # [T, L, H]
+    text_scores: Tensor  # [T, L, H]
+    text_winners: Tensor  # [S] how many heads, over all tokens and layers, each key so far won S_txt in
+    token_maps: Tensor  # [T, N]
+    unfiltered_token_maps: Tensor  # [T, N]
+    range: Tensor | None  # [2] smallest and largest G over the visual keys
+
+
+class LayerSums:
+    """Takes the layers of one chunk as they come, over N visual keys."""
+
+    def __init__(self, visual: int) -> None:
+        self._visual = visual
+        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
+        self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
+        self._ranges: list[Tensor] = []
+
+    def maps(self, u: Tensor) -> MapSums:
+        """What a layer with this u [C, H, D] adds its maps to: the same for all layers of its device and dtype."""
+        kind = u.device, u.dtype
+        if kind not in self._maps:
+            self._maps[kind] = MapSums.zeros(u, self._visual)
+        return self._maps[kind]
+
+    def add(self, layer: LayerScores) -> None:
+        self._scores.append((layer.visual_score, layer.text_score, layer.text_winner))
+        if layer.range is not None:
+            self._ranges.append(layer.range)
+
+    def attribution(self, length: int) -> Attribution:
+        """All layers together, for queries that could read `length` keys."""
+        visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
+        maps = self._maps.values()
+        return Attribution(
+            visual_scores=visual,
+            text_scores=text,
+            text_winners=torch.bincount(winner[winner >= 0], minlength=length),
+            token_maps=reduce(torch.add, [layers.token_map.cpu() for layers in maps]),
+            unfiltered_token_maps=reduce(torch.add, [layers.unfiltered_map.cpu() for layers in maps]),
+            range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
+        )
+
+
+def joined(chunks: list[Attribution]) -> Attribution:
+    """The chunks of an answer, one after the other."""
+
+    def over_tokens(name: str) -> Tensor:
+        return torch.cat([getattr(chunk, name) for chunk in chunks])
+
+    ranges = [chunk.range for chunk in chunks if chunk.range is not None]
+    return Attribution(
+        visual_scores=over_tokens("visual_scores"),
+        text_scores=over_tokens("text_scores"),
+        text_winners=counted([chunk.text_winners for chunk in chunks]),
+        token_maps=over_tokens("token_maps"),
+        unfiltered_token_maps=over_tokens("unfiltered_token_maps"),
+        range=total_range(ranges) if ranges else None,
+    )
+
+
+def counted(winners: list[Tensor]) -> Tensor:
+    """The sum of counts of keys [S], of which later chunks have more."""
+    total = torch.zeros(max(map(len, winners)), dtype=torch.long, device="cpu")
+    for count in winners:
+        total[: len(count)] += count
+    return total
+
+
+def _stacked(layers: list[Tensor]) -> Tensor:
+    """[C, H] of each layer, on whichever devices, to [C, L, H] on the CPU."""
+    if len({layer.shape for layer in layers}) > 1:
+        raise ModelError("the decoder's layers differ in their number of heads: not supported")
+    return torch.stack([layer.to(layers[0].device) for layer in layers], dim=1).cpu()

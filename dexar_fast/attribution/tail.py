@@ -1,0 +1,255 @@
+"""Which layers' tails are taken without autograd: those that look like a known block and have once agreed with it.
+
+A tail is trusted for as long as its layer and the lens hold the same modules with the same forwards, free of hooks, and
+the same numbers, flags and names among their attributes; weights and the epsilon of a norm are read anew for every
+pass. What a layer computes in a pass is then held to the tail's own formula (`tail_values`): code that changes its
+numbers in any other way is noticed once it has. A module with a forward of its own is never trusted, for what such a
+function keeps may cut a gradient and change no number. Only code of a class that does so by a global is not noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
+
+from dexar_fast.attribution.tail_block import Block, Head
+from dexar_fast.attribution.tail_modules import block_of, head_of
+from dexar_fast.attribution.tail_values import Relation, hold, norm_relation, relations
+from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.lens import LogitLens, Outdated
+from dexar_fast.model.modules import below
+
+# Of the largest gradient. Over all families of tests/zoo.py in both modes from four seeds, tail and autograd differ by
+# up to 5e-7 in float32, 1.2e-2 in bfloat16 and 1.5e-3 in float16, and by no more at d = 2,048: half precision is given
+# twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as the
+# RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
+NUMBERS = (float, int, bool, str)
+PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is ours
+OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
+
+Parts = tuple[Block, Head]
+Trust = tuple[list[Any], Parts]  # a tail that has agreed, and what was found of the layer and of the lens then
+
+
+class Tails:
+    """The tails of one pass's layers that are taken without autograd, and those that may be once they agree with it.
+
+    Args:
+        layers: (index, layer, attention) of every layer to be explained.
+        trusted: by index; kept from pass to pass with what was found, for a user may replace a module, or what it does.
+        backend: of their element-wise steps, as `backends.plan` takes it.
+    """
+
+    @classmethod
+    def of(cls, decoder: Decoder, layers: list[int], backend: str = "auto") -> Tails:
+        """Those of some of the decoder's layers."""
+        modules = [(i, decoder.layers[i], decoder.attentions[i]) for i in layers]
+        return cls(modules, decoder.lens, decoder.trusted_tails, backend)
+
+    def __init__(
+        self,
+        layers: list[tuple[int, nn.Module, nn.Module]],
+        lens: LogitLens,
+        trusted: dict[int, Trust],
+        backend: str = "auto",
+    ) -> None:
+        self._backend = backend
+        self._trusted = trusted
+        self._found: dict[int, list[Any]] = {}
+        self._parts: dict[int, Parts] = {}
+        self._seen: dict[str, Tensor] = {}
+        self._relations: list[tuple[int, list[Relation]]] = []
+        self._layers = {index: layer for index, layer, _ in layers}
+        self._lens = lens
+        everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
+        of_lens = behaviour(lens.modules)
+        head = cache(lambda: head_of(lens))
+        for index, layer, attention in layers:
+            modules = below(layer)
+            self._found[index] = behaviour(modules) + of_lens
+            hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
+            altered = any(map(has_own_forward, modules + lens.modules))
+            if not altered and not may_change(everywhere + hooks):
+                self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
+
+    def _known(self, index: int) -> Parts | None:
+        """A layer's tail that has agreed with autograd while the layer was as it is."""
+        found, parts = self._trusted.get(index, (None, None))
+        return parts if found == self._found[index] else None
+
+    def _take(self, index: int, parts: Parts | None) -> None:
+        if parts is not None:
+            block, head = parts
+            if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
+                self._parts[index] = parts
+
+    def trusts(self, index: int) -> bool:
+        """Whether the layer needs no autograd."""
+        return index in self._parts and self._known(index) is not None
+
+    def trusts_all(self) -> bool:
+        """Whether no layer needs autograd."""
+        return all(map(self.trusts, self._found))
+
+    @contextmanager
+    def watching(self, watched: Callable[[], bool]) -> Iterator[None]:
+        """Keeps what the layers compute inside the block, while `watched` says so, until the next layer does."""
+
+        def keep(name: str, values: tuple[Tensor, ...]) -> None:
+            if values and watched():  # what is passed by keyword is not seen
+                self._seen[name] = values[0].detach()
+
+        def keep_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep("input", args or tuple(x for x in (kwargs.get("hidden_states"),) if x is not None))
+
+        with ExitStack() as stack:
+            for index, (block, _) in self._parts.items():
+                into = self._layers[index].register_forward_pre_hook(keep_input, with_kwargs=True)
+                stack.callback(into.remove)
+                for name, module in block.inputs.items():
+                    before = module.register_forward_pre_hook(lambda _, args, name=name: keep(name, args))
+                    stack.callback(before.remove)
+                for name, module in block.outputs.items():
+                    behind = module.register_forward_hook(lambda _, args, output, name=name: keep(name, (output,)))
+                    stack.callback(behind.remove)
+            yield
+
+    def vjp(self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
+        """u [1, C, H, D] of the trusted layer that has just run; `settle` says whether it holds.
+
+        Args:
+            hidden: [1, C', d] its output; the last C positions are meant. leaf: [1, C, H, D] its attention's output.
+        """
+        seen = self._rows(len(targets))
+        self._relations.append((index, self._related(index, seen, hidden, leaf)))
+        return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
+
+    def judged(
+        self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor
+    ) -> Tensor:
+        """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
+
+        Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
+        """
+        if index not in self._parts:
+            return expected
+        block, _ = parts = self._parts[index]
+        if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
+            seen = self._rows(len(targets))
+            found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
+            if agrees(found, expected) and all(hold(self._related(index, seen, hidden, leaf))):
+                self._trusted[index] = self._found[index], parts
+                return found
+        self._seen.clear()
+        del self._parts[index]
+        return expected
+
+    def settle(self, hidden: Tensor, normed: Tensor) -> None:
+        """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries; normed: by the lens.
+
+        Raises Outdated if a layer that was trusted, or the final norm, did not compute what the tail takes it to.
+        """
+        layers, self._relations = self._relations, []
+        if not layers:
+            return
+        _, head = self._parts[layers[0][0]]
+        with as_it_is():
+            norm = norm_relation(head.norm, hidden[0], normed[0])
+            norm_holds, *good = hold([norm, *(relation for _, some in layers for relation in some)])
+        left = iter(good)
+        held = [(index, all([next(left) for _ in some]) and norm_holds) for index, some in layers]
+        wrong = [index for index, holds in held if not holds]
+        for index in wrong:
+            self._trusted.pop(index, None)
+        if wrong:
+            raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
+
+    def _rows(self, count: int) -> dict[str, Tensor]:
+        """What was seen of the last positions, [C, n] each."""
+        seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
+        self._seen.clear()
+        return seen
+
+    def _related(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> list[Relation]:
+        block, _ = self._parts[index]
+        with as_it_is():
+            return relations(block, seen, leaf[0].detach().flatten(1), hidden[0, -leaf.shape[1] :].detach())
+
+    def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
+        block, head = self._parts[index]
+        grad = head.vjp(hidden[0, -len(targets) :].detach(), targets, norm_twice, self._backend)
+        return block.vjp(seen, grad, self._backend)
+
+
+def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Parts | None:
+    """Both, where both are known."""
+    head = None if block is None else head_of_lens()
+    return None if block is None or head is None else (block, head)
+
+
+def devices_of(modules: list[nn.Module]) -> set[torch.device]:
+    """Where their own weights are."""
+    return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
+
+
+def behaviour(modules: list[nn.Module]) -> list[Any]:
+    """What modules do to their inputs: their forwards, the kinds of their weights, and numbers that they may read."""
+    forwards = [module.forward for module in modules]
+    kinds = [type(module._parameters.get("weight")) for module in modules]
+    numbers = [
+        x
+        for m in modules
+        if type(m) is not nn.Linear
+        for name, x in vars(m).items()
+        if type(x) in NUMBERS and name not in PASSIVE
+    ]
+    return [*forwards, *kinds, *numbers]
+
+
+def hooks_before(modules: list[nn.Module]) -> list[Any]:
+    """Those that may change what modules are given."""
+    return [hook for m in modules if m._forward_pre_hooks for hook in m._forward_pre_hooks.values()]
+
+
+def hooks_behind(modules: list[nn.Module]) -> list[Any]:
+    """Those that may change what comes out of them, or its gradient."""
+    kinds = [(m._forward_hooks, m._backward_hooks, m._backward_pre_hooks) for m in modules]
+    return [hook for some in kinds if any(some) for hooks in some for hook in hooks.values()]
+
+
+def hooks_of_all() -> list[Any]:
+    """Those that torch runs at every module there is."""
+    forward = all_modules._global_forward_pre_hooks, all_modules._global_forward_hooks
+    backward = all_modules._global_backward_pre_hooks, all_modules._global_backward_hooks
+    return [hook for hooks in (*forward, *backward) for hook in hooks.values()]
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a module's forward is not its class's; that of accelerate's hooks moves tensors alone."""
+    return "forward" in vars(module) and not hasattr(module, "_hf_hook")
+
+
+def may_change(hooks: list[Any]) -> bool:
+    """Whether any of the hooks may change something, in this call or a later one."""
+    return any(not str(getattr(hook, "__module__", "")).startswith(OBSERVERS) for hook in hooks)
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Inside the block torch computes what it says: no mode of the user's that is around the model changes it, too."""
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        yield
+
+
+def agrees(found: Tensor, expected: Tensor) -> bool:
+    """Whether two gradients differ by rounding alone; never where any is not finite, or none is not 0."""
+    error = (found.double() - expected.double()).abs().max()
+    largest = expected.double().abs().max()
+    return bool(largest > 0) and bool(error <= TOLERANCE.get(expected.dtype, 0.0) * largest)

@@ -1,0 +1,158 @@
+"""The layer-tail VJP without autograd: a few matrix products over all C queries, and element-wise steps between them.
+
+    m = h + n1(o_proj(a));   y = n(m);   z = act(gate(y)) * up(y) or act(up(y));   x = m + n2(down(z))
+    o = f(<norm(x), W[v]>)
+
+    dx = norm'(x)^T (f' W[v]);   dm = dx + n'(m)^T (the MLP's VJP of n2'^T dx);   u = d o / d a = o_proj^T n1'^T dm
+
+n1 and n2 are the identity in most families, and f in all that neither cap nor scale their logits. Where attention and
+MLP are parallel, x = h + n1(o_proj(a)) + (what does not depend on a) and dm = dx. All else is what the forward computes
+anyway, biases included: nothing is recorded. Of a block with a gate, I intermediate features and elements of b bytes:
+2 C d (H D + 3 I) operations; (H D + 3 I) d b bytes of weights, read once, and about 6 C (d + I) b of what was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, layer_norm, nn, rms_norm
+
+from dexar_fast.attribution.vjp import gated_vjp, norm_vjp
+
+Seen = Mapping[str, Tensor]  # what one forward of the layer computed for the C queries, by the names of Block.inputs
+QUICK = 1.702  # quick_gelu(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702
+
+PLAIN_VJPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # act'(x) dz from dz and x
+    "silu": torch.ops.aten.silu_backward,
+    "gelu": torch.ops.aten.gelu_backward,
+    "gelu_tanh": partial(torch.ops.aten.gelu_backward, approximate="tanh"),
+    "relu": lambda grad, x: torch.ops.aten.threshold_backward(grad, x, 0),
+    "quick_gelu": lambda grad, x: torch.ops.aten.silu_backward(grad, QUICK * x),
+}
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {  # act(x)
+    "silu": torch.ops.aten.silu,
+    "gelu": torch.ops.aten.gelu,
+    "gelu_tanh": partial(torch.ops.aten.gelu, approximate="tanh"),
+    "relu": torch.ops.aten.relu,
+    "quick_gelu": lambda x: torch.ops.aten.silu(QUICK * x) / QUICK,
+}
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMSNorm or, if centred, a LayerNorm."""
+
+    module: nn.Module
+    eps: float
+    centred: bool = False
+    offset: float = 0.0  # what the module adds to its weight before it scales by it
+
+    def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None, *, backend: str) -> Tensor:
+        """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
+        return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """[C, d] in float32 or better: the norm of x [C, d] without its weight and its bias."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return (layer_norm if self.centred else rms_norm)(x, x.shape[1:], None, eps=self.eps)
+
+    def scaled(self, sums: Tensor, total: Tensor) -> Tensor:
+        """Weighted sums [2, d] of norm(x) from those of `plain` ones; total: the weights' own sums [2, 1]."""
+        normed = sums * self._scale(sums)
+        bias = getattr(self.module, "bias", None)
+        return normed if bias is None else normed + total * bias
+
+    def _scale(self, x: Tensor) -> Tensor:
+        """[d]; ones where the module has no weight."""
+        weight = getattr(self.module, "weight", None)
+        if weight is None:
+            return x.new_ones(x.shape[1])
+        return weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.offset if self.offset else weight
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """n2(down(z)) of n(m): z = act(gate) * up, or act(up) where there is no gate."""
+
+    norm: Norm
+    up: nn.Linear
+    down: nn.Linear
+    activation: str  # a name of `vjp.ACTIVATIONS` beside a gate, of PLAIN_VJPS without
+    gate: nn.Linear | None = None
+    norm_behind: Norm | None = None
+
+    def vjp(self, seen: Seen, grad: Tensor, backend: str) -> Tensor:
+        """d o / d m [C, d] from d o / d x [C, d], the residual's part included."""
+        grad_out = grad if self.norm_behind is None else self.norm_behind.vjp(seen["fed"], grad, backend=backend)
+        grad_z = grad_out.to(self.down.weight.dtype) @ self.down.weight
+        if self.gate is None:
+            grad_normed = PLAIN_VJPS[self.activation](grad_z, seen["up"]) @ self.up.weight
+        else:
+            grad_gate, grad_up = gated_vjp(grad_z, seen["gate"], seen["up"], self.activation, backend=backend)
+            grad_normed = (grad_gate @ self.gate.weight).addmm_(grad_up, self.up.weight)
+        return self.norm.vjp(seen["middle"], grad_normed, grad, backend=backend)
+
+
+def gated(mlp: Mlp, seen: Seen) -> Tensor:
+    """z [C, I], what the MLP's second matrix is given."""
+    act = PLAIN[mlp.activation]
+    return act(seen["up"]) if mlp.gate is None else act(seen["gate"]) * seen["up"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The modules of one layer's tail."""
+
+    o_proj: nn.Linear
+    mlp: Mlp | None = None  # None where it does not depend on the attention's output
+    norm_behind: Norm | None = None
+    beside: nn.Module | None = None  # whose output is added, where it does not
+
+    @property
+    def norms(self) -> dict[str, Norm]:
+        """By the names of what they are given in `Seen`."""
+        norms = {"attended": self.norm_behind}
+        if self.mlp is not None:
+            norms |= {"middle": self.mlp.norm, "fed": self.mlp.norm_behind}
+        return {name: norm for name, norm in norms.items() if norm is not None}
+
+    @property
+    def inputs(self) -> dict[str, nn.Module]:
+        """The modules whose inputs the VJP reads, by their names in `Seen`."""
+        return {name: norm.module for name, norm in self.norms.items()}
+
+    @property
+    def outputs(self) -> dict[str, nn.Module]:
+        """The modules whose outputs it reads, or the check of values does."""
+        named = {"beside": self.beside} if self.mlp is None else {"up": self.mlp.up, "gate": self.mlp.gate}
+        return {name: module for name, module in named.items() if module is not None}
+
+    def vjp(self, seen: Seen, grad: Tensor, backend: str = "auto") -> Tensor:
+        """u [C, H D] from d o / d x [C, d]; backend: of the element-wise steps, as `backends.plan` takes it."""
+        if self.mlp is not None:
+            grad = self.mlp.vjp(seen, grad, backend)
+        if self.norm_behind is not None:
+            grad = self.norm_behind.vjp(seen["attended"], grad, backend=backend)
+        return grad.to(self.o_proj.weight.dtype) @ self.o_proj.weight
+
+
+@dataclass(frozen=True)
+class Head:
+    """The lens: a final norm, rows of a plain output matrix, and what is done to each logit by itself."""
+
+    norm: Norm
+    output: nn.Linear
+    slope: Callable[[Tensor, Tensor], Tensor] | None = None  # f' as `LogitLens.slope` gives it; None: f is the identity
+
+    def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False, backend: str = "auto") -> Tensor:
+        """d o / d x [C, d] of the logits of targets [C] at x [C, d]; backend: as of a `Block`."""
+        grad = self.output.weight[targets.to(self.output.weight.device)]
+        once = self.norm.module.forward(x) if norm_twice else x
+        if self.slope is not None:
+            grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]
+        if norm_twice:
+            grad = self.norm.vjp(once, grad, backend=backend)
+        return self.norm.vjp(x, grad, backend=backend)

@@ -1,0 +1,86 @@
+"""The element-wise steps of the layer-tail VJP, between its matrix products (`tail`), on the backend of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, rsqrt
+from torch.nn import functional as F
+
+from dexar_fast.backends import cpp_tail, tail_operators
+from dexar_fast.backends.plan import tail_step
+
+
+def norm_vjp(
+    x: Tensor,
+    grad: Tensor,
+    scale: Tensor,
+    eps: float,
+    residual: Tensor | None = None,
+    *,
+    centred: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """residual + norm'(x)^T grad, of norm(x) = scale y / sqrt(mean(y^2) + eps), y = x or, if centred, x - mean(x).
+
+    With v = scale grad, s = 1 / sqrt(mean(y^2) + eps), n = s y:  norm'(x)^T grad = s (v - n mean(n v)), and less its
+    own mean if centred (RMSNorm: arXiv 1910.07467; LayerNorm: arXiv 1607.06450).
+
+    Args:
+        x, grad: [C, d] of one dtype or two. scale: [d]. residual: [C, d]; None adds nothing.
+        backend: as `backends.plan` takes it.
+    Returns:
+        [C, d] in float64 if any of them is, else float32.
+    """
+    fused = _fused(backend, x)
+    if fused is None:
+        return _norm_vjp(x, grad, scale, eps, residual, centred)
+    return fused.norm_vjp(x, grad, scale, eps, residual, centred)
+
+
+def gated_vjp(
+    grad: Tensor, gate: Tensor, up: Tensor, activation: str, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """act'(g) p dz and act(g) dz: the gradients of z = act(g) * p (GLU variants: arXiv 2002.05202).
+
+    Args:
+        grad, gate, up: [C, I] dz, g and p of one dtype. activation: a name of ACTIVATIONS.
+        backend: as `backends.plan` takes it.
+    Returns:
+        With respect to g and to p, [C, I] each of that dtype.
+    """
+    fused = _fused(backend, gate)
+    if fused is None or activation not in cpp_tail.ACTIVATIONS:
+        act, backward = ACTIVATIONS[activation]
+        return backward(grad * up, gate), act(gate).mul_(grad)
+    return fused.gated_vjp(grad, gate, up, activation)
+
+
+def _fused(backend: str, x: Tensor) -> Any:
+    """What has the kernels for x's device; None: torch. C++ as it is: an operator costs as much as a small call."""
+    return {"cpp": cpp_tail, "triton": tail_operators}.get(tail_step(backend, x.device.type))
+
+
+def _norm_vjp(x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None, centred: bool) -> Tensor:
+    dtype = torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32)
+    x, grad = x.to(dtype), grad * scale.to(dtype)
+    if centred:
+        x = x - x.mean(-1, keepdim=True)
+    inverse = rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    normed = x * inverse
+    found = (grad - normed * (normed * grad).mean(-1, keepdim=True)) * inverse
+    if centred:
+        found = found - found.mean(-1, keepdim=True)
+    return found if residual is None else found + residual
+
+
+Function = Callable[..., Tensor]
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {  # act(g), and act'(g) dz from dz and g
+    "silu": (F.silu, torch.ops.aten.silu_backward),
+    "gelu_tanh": (
+        lambda x: F.gelu(x, approximate="tanh"),
+        lambda grad, x: torch.ops.aten.gelu_backward(grad, x, approximate="tanh"),
+    ),
+}

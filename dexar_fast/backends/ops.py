@@ -1,0 +1,96 @@
+"""The operations, each on the backend that `plan` gives it.
+
+One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
+The pool of keys and values has two more.
+Nothing here knows about transformers, nothing above it about backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dexar_fast.backends import cuda, eager, operators
+from dexar_fast.backends.operands import Attention, Keys, LayerScores, MapSums, Sight
+from dexar_fast.backends.plan import HeadScore, MapFilter, moving, plan
+from dexar_fast.backends.slots import Copies
+
+
+def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
+    """Writes one layer's states [1, H_kv, Q, D] into a pool's [1, H_kv, slots, D], from slot `start` on.
+
+    Args:
+        backend: as `plan` takes it.
+    """
+    if keys.is_cuda and moving(backend, "cuda")[0].backend == "triton":  # a layer's every step comes by here
+        return operators.kv_append(keys, values, key, value, start)
+    keys.narrow(2, start, key.shape[2]).copy_(key)
+    values.narrow(2, start, value.shape[2]).copy_(value)
+
+
+def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend: str = "auto") -> None:
+    """Copies slots (from, to, count) in the keys and values of layers of one device.
+
+    Args:
+        backend: as `plan` takes it.
+    """
+    _, copy = moving(backend, layers[0][0].device.type)
+    tensors = [tensor for layer in layers for tensor in layer]
+    if copy.backend == "cuda":
+        return cuda.kv_copy(tensors, copies)
+    if copy.backend == "triton":
+        from dexar_fast.kernels import kv_cache  # where triton is missing, moving has said so
+
+        return kv_cache.kv_copy(layers, copies)
+    for source, target, count in copies:
+        for tensor in tensors:
+            tensor[:, :, target : target + count] = tensor[:, :, source : source + count]
+
+
+def attribute_layer(
+    u: Tensor,
+    value: Tensor,
+    keys: Keys,
+    sums: MapSums,
+    *,
+    head_score: HeadScore = "max",
+    map_filter: MapFilter = None,
+    grids: tuple[Tensor, ...] = (),
+    with_range: bool = False,
+    attention: Attention | None = None,
+    backend: str = "auto",
+) -> LayerScores:
+    """Scores one layer's heads and adds their maps to the sums over layers.
+
+        G = relu(<u, V>);  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G      (method.md sections 2 and 3)
+
+    Args:
+        u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
+        value: [H_kv, S, D], the values of the layer.
+        keys: which positions are visual and text, and attendable.
+        sums: E and U, of the layers before; as `MapSums.zeros` makes them for u and the N visual keys.
+        head_score, map_filter: the knobs of method.md section 4.
+        grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
+        with_range: whether to find the smallest and largest G over the visual keys.
+        attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
+        backend: as `plan` takes it.
+    """
+    scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
+    if scoring.backend != "torch":
+        return _fused(u, value, keys.sight, sums, attention, with_range)
+    return eager.attribute(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
+
+
+def _fused(
+    u: Tensor, value: Tensor, keys: Sight, sums: MapSums, attention: Attention | None, with_range: bool
+) -> LayerScores:
+    """By the kernel of the device."""
+    maps = sums.token_map, sums.unfiltered_map
+    weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
+    visual_score, text_score, winner, smallest = operators.head_score(
+        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights
+    )
+    extremes = torch.stack([smallest.amin(), visual_score.amax()]) if with_range else None
+    return LayerScores(visual_score, text_score, winner, extremes)

@@ -1,0 +1,118 @@
+"""Which backend takes each operation, chosen here alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
+
+from dexar_fast.backends import cpp, cuda
+from dexar_fast.errors import BackendError, InputError
+
+HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
+MapFilter = tuple[Literal["rank"], int] | None
+
+BACKENDS = ("torch", "cpp", "triton")
+DEVICES = {"cpp": "cpu", "triton": "cuda"}
+ENVIRONMENT = "DEXAR_FAST_BACKEND"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which backend an operation takes, and why."""
+
+    op: str
+    backend: str
+    reason: str
+
+
+def plan(
+    backend: str = "auto", *, device: str = "cpu", head_score: HeadScore = "max", map_filter: MapFilter = None
+) -> list[Choice]:
+    """The backend of every operation for `backend`, which the environment's DEXAR_FAST_BACKEND overrides if "auto".
+
+    Raises:
+        InputError: an unknown name. BackendError: a backend asked for by name that cannot run, or not with these knobs.
+    """
+    asked = _asked(backend)
+    scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
+    passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), _tail(asked, device)
+    return [*passes, *_moving(asked, device)]
+
+
+def _asked(backend: str) -> str:
+    named = os.environ.get(ENVIRONMENT) if backend == "auto" else None
+    asked = named or backend
+    if asked not in ("auto", *BACKENDS):
+        source = f" in the environment's {ENVIRONMENT}" if named else ""
+        raise InputError(f"unknown backend {asked!r}{source}: choose auto, {', '.join(BACKENDS)}")
+    return asked
+
+
+@cache
+def _scoring(asked: str, device: str, plain: bool) -> tuple[str, str]:
+    """Backend and reason for scores and maps; plain: head_score "max" without a map filter."""
+    if asked == "torch":
+        return "torch", "asked for"
+    kernels = "cpp" if asked == "auto" else asked
+    obstacle = _obstacle(kernels, device, plain)
+    if obstacle is None:
+        return kernels, f"fused, on {cpp.best_instruction_set() if kernels == 'cpp' else device}"
+    if asked == "auto":
+        return "torch", f"runs everything on every device; no {kernels}: {obstacle}"
+    raise _refusal(asked, obstacle)
+
+
+def _refusal(asked: str, obstacle: str) -> BackendError:
+    return BackendError(f"backend {asked!r} cannot run: {obstacle}; use backend='torch'")
+
+
+def _obstacle(kernels: str, device: str, plain: bool = True) -> str | None:
+    """Why the kernels of a backend cannot score, or take other operations if plain; None if they can."""
+    if device != DEVICES[kernels]:
+        return f"it works on {DEVICES[kernels]}, not on {device}"
+    if not plain:
+        return "it has head_score='max' without map_filter only"
+    return _no_triton() if kernels == "triton" else cpp.obstacle()
+
+
+def _no_triton() -> str | None:
+    return None if find_spec("triton") else "triton is not installed"
+
+
+def tail_step(backend: str, device: str) -> str:
+    """The backend of layer_tail_vjp's element-wise steps, as in `plan`; the products between them are torch's."""
+    return _tail(_asked(backend), device).backend
+
+
+@cache
+def _tail(asked: str, device: str) -> Choice:
+    kernels = "cpp" if asked == "auto" else asked
+    obstacle = "asked for" if asked == "torch" else _obstacle(kernels, device)
+    if obstacle is not None and asked not in ("auto", "torch"):
+        raise _refusal(asked, obstacle)
+    known = "without autograd where the block is known and has agreed with it, else autograd"
+    if obstacle is not None:
+        return Choice("layer_tail_vjp", "torch", known)
+    return Choice("layer_tail_vjp", kernels, f"{known}; fused between torch's products")
+
+
+def moving(backend: str, device: str) -> tuple[Choice, Choice]:
+    """The backends of kv_append and kv_copy, as in `plan`, which every step of a pool asks for."""
+    return _moving(_asked(backend), device)
+
+
+@cache
+def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
+    """For kv_append and kv_copy; of the GPU's kernels, copies take CUDA C++ where it is built, for fewer launches."""
+    if device != "cuda" or asked != "triton":
+        off = "a slice is copied: nothing to fuse off a GPU"
+        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"
+        return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
+    if missing := _no_triton():
+        raise _refusal("triton", missing)
+    unbuilt = cuda.obstacle()
+    copy = ("triton", f"a launch a layer; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
+    return Choice("kv_append", "triton", "keys and values in one launch"), Choice("kv_copy", *copy)

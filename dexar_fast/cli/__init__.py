@@ -1,0 +1,1 @@
+"""The program `dexar-fast`: its commands, what they print and write. Nothing here computes."""

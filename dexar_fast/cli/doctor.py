@@ -1,0 +1,138 @@
+"""What is installed here, what the machine offers, and which backend each operation would take."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dexar_fast import __version__
+from dexar_fast.backends import cpp, cpu, plan
+from dexar_fast.errors import BackendError, DexarError
+from dexar_fast.model import libraries
+
+_TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision, InternVL and SmolVLM need it; LLaVA's does not"
+_COMPILER_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at, what was found, and what follows from it where something does."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def diagnose() -> dict[str, list[Finding]]:
+    """Looks at everything; what is missing or broken is a finding too, never an exception.
+
+    Returns:
+        Findings under "versions", "machine" and "operations" (an operation, its backend, why).
+    """
+    own = Finding("dexar-fast", __version__, str(Path(__file__).parents[1]))
+    engine = Finding("torch", torch.__version__)  # with its build, which the metadata of some wheels does not name
+    packages = [_package(name) for name in ("transformers", "accelerate", "triton")]
+    return {
+        "versions": [Finding("python", platform.python_version()), own, engine, *packages, _torchvision()],
+        "machine": [Finding("system", platform.platform()), *_processor(), _compiler(), *_gpus()],
+        "operations": _operations(),
+    }
+
+
+def render(diagnosis: dict[str, list[Finding]], console: Console) -> None:
+    """Prints one table for each group of findings."""
+    for title, findings in diagnosis.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE, pad_edge=False)
+        for style in ("bold", "", "dim"):
+            table.add_column(style=style, overflow="fold")
+        for finding in findings:
+            table.add_row(Text(finding.name), Text(finding.value), Text(finding.note))
+        console.print(table)
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, version(name))
+    except PackageNotFoundError:
+        return Finding(name, "not installed")
+
+
+def _torchvision() -> Finding:
+    """Its wheel installs beside a torch it was not built for, and then fails to import: so it is imported."""
+    found = _package("torchvision")
+    note = f"{_TORCHVISION_USERS}: {libraries.vision()}"
+    if found.value == "not installed":
+        return Finding(found.name, found.value, note)
+    try:
+        import_module("torchvision")
+    except (ImportError, RuntimeError) as error:
+        return Finding(found.name, found.value, f"does not import: {error}; {note}")
+    return found
+
+
+def _processor() -> list[Finding]:
+    try:
+        found = cpu.detect()
+    except BackendError as error:
+        return [Finding("CPU", platform.machine()), Finding("C++ extension", "missing", str(error))]
+    cores = f"{found.architecture}, {found.physical_cores} physical cores"
+    return [
+        Finding("CPU", cores, " ".join(found.instruction_sets) or "portable code only"),
+        Finding("C++ extension", "loaded", _distrusted()),
+    ]
+
+
+def _distrusted() -> str:
+    """What this CPU offers the extension, and fails at, or is held from."""
+    best = cpp.best_instruction_set()
+    faster = cpp.instruction_sets()[cpp.instruction_sets().index(best) + 1 :]
+    held = os.environ.get(cpp.ENVIRONMENT) == best
+    reason = f"{cpp.ENVIRONMENT} is {best}" if held else "its results differ from those of avx512"
+    return f"{' and '.join(faster)}: not used, {reason}" if faster else ""
+
+
+def _compiler() -> Finding:
+    """The compiler that building the extension would call."""
+    command = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    try:
+        shown = subprocess.run(
+            [*shlex.split(command), "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_COMPILER_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return Finding("C++ compiler", "not found", f"{command} does not run; the C++ extension is built with it")
+    return Finding("C++ compiler", shown.stdout.partition("\n")[0])
+
+
+def _gpus() -> list[Finding]:
+    if not torch.cuda.is_available():
+        reason = "torch sees no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+        return [Finding("GPU", "none", reason)]
+    return [_gpu(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())]
+
+
+def _gpu(device: "torch.cuda._CudaDeviceProperties") -> Finding:
+    memory = f"{device.total_memory / 2**30:.0f} GiB"
+    return Finding("GPU", f"{device.name}, {memory}", f"compute capability {device.major}.{device.minor}")
+
+
+def _operations() -> list[Finding]:
+    try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"  # what a model would be moved to
+        return [Finding(choice.op, choice.backend, choice.reason) for choice in plan.plan(device=device)]
+    except DexarError as error:
+        return [Finding("all", "none", str(error))]

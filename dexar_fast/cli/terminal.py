@@ -1,0 +1,68 @@
+"""An answer on the terminal while it is written: tokens in the colour of their weight, a progress line under them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.style import Style
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from dexar_fast.generation.stream import Piece
+
+
+class Writing:
+    """Shows pieces as they come, for the length of a `with` block.
+
+    Lines that are full are printed for good; only the last one and the progress line are drawn again. Weights are
+    coloured relative to the greatest one so far, as in the report.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+        self._line = Text()
+        self._tokens = self._weighty = 0
+        self._greatest = 0.0
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Writing:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._live.__exit__(None, None, None)
+        if not self._console.is_terminal and self._tokens:  # elsewhere Live ends the line itself
+            self._console.line()
+
+    def add(self, piece: Piece) -> None:
+        weights = piece.token_weights.tolist()
+        self._tokens += len(weights)
+        self._weighty += sum(weight > 0 for weight in weights)
+        self._greatest = max(self._greatest, *weights)
+        for token, weight in zip(piece.tokens, weights, strict=True):
+            self._line.append(_visible(token), self._style(weight))
+        *full, self._line = self._line.wrap(self._console, self._console.width)
+        for line in full:
+            self._console.print(line)
+        self._live.update(Group(self._line, self._progress()), refresh=True)
+
+    def _style(self, weight: float) -> Style:
+        from dexar_fast.report import colours  # loads matplotlib
+
+        if weight == 0:
+            return Style()
+        colour = colours.of(weight / self._greatest)
+        return Style(color={"#fff": "white", "#000": "black"}[colours.ink_on(colour)], bgcolor=colours.css(colour))
+
+    def _progress(self) -> Text:
+        rate = self._tokens / (time.monotonic() - self._start)
+        return Text(f"{self._tokens} tokens, {self._weighty} with weight, {rate:.1f} a second", "dim")
+
+
+def _visible(token: str) -> str:
+    """Line ends stay; what else a terminal would obey is spelt out."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in token)

@@ -1,0 +1,141 @@
+"""What generate() is told: the user's arguments, the generation configs, and what an explanation needs.
+
+generate() goes by its arguments first, then by the generation config it is given, then by the model's own; so do we.
+Only its default of 20 tokens is another here.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from dexar_fast.errors import InputError
+from dexar_fast.prompt.inputs import check_length, context
+from dexar_fast.settings import positive
+
+DEFAULT_NEW_TOKENS = 128
+OURS = ("cache_implementation", "prefill_chunk_size")  # of generate()'s settings those that change no answer
+
+
+def setting(model: Any, generate_kwargs: Mapping[str, Any], name: str) -> Any:
+    """What generate() goes by; None where nobody says."""
+    given = _asked(generate_kwargs, name)
+    return getattr(model.generation_config, name, None) if given is None and name not in generate_kwargs else given
+
+
+def _asked(generate_kwargs: Mapping[str, Any], name: str) -> Any:
+    """What the caller says, by an argument or a generation config."""
+    if name in generate_kwargs:  # None undoes what a config says
+        return generate_kwargs[name]
+    return getattr(generate_kwargs.get("generation_config"), name, None)
+
+
+def check_arguments(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
+    """Raises InputError for what generate() is told and an explanation cannot follow."""
+    twice = [name for name in generate_kwargs if name in inputs]
+    if twice:
+        raise InputError(f"{', '.join(twice)} cannot be given twice: the inputs hold it, leave it out")
+    config = generate_kwargs.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise InputError(f"generation_config must be a transformers.GenerationConfig, not a {type(config).__name__}")
+    if (setting(model, generate_kwargs, "num_return_sequences") or 1) != 1:
+        raise InputError(
+            "num_return_sequences: one answer is explained at a time; pass num_return_sequences=1, and call again for "
+            "another"
+        )
+    if setting(model, generate_kwargs, "token_healing"):
+        raise InputError("token_healing rewrites the prompt that is explained: pass token_healing=False")
+    if setting(model, generate_kwargs, "cache_implementation") == "quantized":
+        raise InputError(
+            "cache_implementation='quantized' rounds the keys and values that are explained: pass "
+            "cache_implementation=None"
+        )
+    if setting(model, generate_kwargs, "stop_strings") is not None and generate_kwargs.get("tokenizer") is None:
+        raise InputError(
+            "stop_strings, of the arguments or of a generation config, need the tokenizer: give the Explainer a "
+            "processor, pass tokenizer=, or pass stop_strings=None"
+        )
+
+
+def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
+    """Raises InputError for arguments that follow more than one answer at once."""
+    if beams(model, generate_kwargs) != 1:
+        raise InputError(
+            "one answer is streamed, as it is written: pass num_beams=1, or call explain(), which takes beams"
+        )
+
+
+def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> int:
+    """How many tokens to generate at most for a prompt of so many.
+
+    What the caller asks for must fit the context; what the model's own config says, and the default, end with it.
+
+    Raises:
+        InputError: no positive number, a max_length within the prompt, or more than the context holds.
+    """
+    name = "max_length" if setting(model, generate_kwargs, "max_new_tokens") is None else "max_new_tokens"
+    limit, longest = setting(model, generate_kwargs, name), context(model)
+    new = DEFAULT_NEW_TOKENS if limit is None else positive(name, limit) - (prompt if name == "max_length" else 0)
+    if new < 1:
+        raise InputError(f"max_length {limit} ends before the prompt of {prompt} tokens: pass max_new_tokens")
+    if longest is not None and _asked(generate_kwargs, name) is None:
+        new = min(new, longest - prompt)
+    check_length(model, prompt, new)
+    return new
+
+
+def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
+    """How many answers generate() follows at once."""
+    return int(setting(model, generate_kwargs, "num_beams") or 1)
+
+
+def end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
+    """The ids that end an answer."""
+    ids = setting(model, generate_kwargs, "eos_token_id")
+    if ids is None:
+        return set()
+    return {
+        int(i)
+        for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids, device="cpu").flatten().tolist())
+    }
+
+
+def without_end(ids: Tensor, ends: set[int]) -> Tensor:
+    """The ids [T] before the first that ends an answer."""
+    stop = next((i for i, token in enumerate(ids.tolist()) if token in ends), len(ids))
+    return ids[:stop]
+
+
+def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of generate()'s arguments that it only hands on to the model's forward."""
+    own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
+    return {name: value for name, value in generate_kwargs.items() if name not in own}
+
+
+def one_forward(model: Any) -> dict[str, Any]:
+    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
+    own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
+    one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
+    return own | one | {"do_sample": False, **over(model, {}, {})}
+
+
+def over(model: Any, generate_kwargs: Mapping[str, Any], limit: Mapping[str, Any]) -> dict[str, Any]:
+    """What generate() must do here: stop in time, return a dict, run the prompt at once into the cache it is given.
+
+    In the user's own config, if there is one: transformers is to stop taking arguments beside it.
+    """
+    ours = {**limit, **dict.fromkeys(OURS), "return_dict_in_generate": True, "use_cache": True}
+    config = generate_kwargs.get("generation_config")
+    if config is None:
+        return ours
+    config = copy.deepcopy(config)
+    config.update(**ours)
+    # What is None in the user's config generate() fills from the model's own.
+    filled = [name for name in OURS if getattr(model.generation_config, name, None) is not None]
+    return {"generation_config": config} | dict.fromkeys(filled)

@@ -1,0 +1,111 @@
+"""An answer explained while generate() writes it, or when it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from dexar_fast.attribution import engine
+from dexar_fast.attribution.sums import Attribution
+from dexar_fast.generation.generate import Prompt
+from dexar_fast.kvcache.rewind import RewoundCache
+from dexar_fast.results.record import Record
+from dexar_fast.results.result import Chunk
+
+
+@dataclass
+class Job:
+    """Explaining the tokens of one answer, of which `record` holds the first ones."""
+
+    model: Any
+    plan: engine.Plan
+    chunk: int  # tokens at once
+    device: torch.device  # of the ids
+    record: Record
+
+    def explain(self, prompt: Prompt, ids: list[int]) -> list[Chunk]:
+        """ids: [1 + C] the last token that is not to be explained, and those behind it that are."""
+        chunks: list[Chunk] = []
+        first = self.plan.prompt - 1 + len(self.record)
+        tensor = torch.tensor(ids, device=self.device)
+
+        def take(sums: Attribution) -> None:
+            begin = 1 + sum(len(chunk.ids) for chunk in chunks)
+            chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
+
+        self.chunk = engine.explain(self.model, prompt, self.plan, first, tensor, self.chunk, take)
+        return chunks
+
+
+class Follower:
+    """Explains an answer in pieces.
+
+    Args:
+        start: makes the job once the prompt has run.
+        last: the id of the prompt's last token.
+        size: tokens of a piece; behind the end of generate() a job that does more at once may.
+        hand: takes the chunks of each piece. check: called at each token, to stop by an exception.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Prompt], Job],
+        last: int,
+        size: int,
+        hand: Callable[[list[Chunk]], None] = lambda chunks: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._start = start
+        self._size = size
+        self._hand = hand
+        self._check = check
+        self._ids = [last]  # and those of the answer
+        self._job: Job | None = None
+        self._prompt: Prompt | None = None
+
+    def __call__(self, token: int, prompt: Prompt) -> None:
+        """The next token, which has not run yet; those before it stand in the cache."""
+        self._ids.append(token)
+        self._prompt = prompt
+        self._check()
+        left = self._left()
+        if len(left) <= self._size or not self._holds(prompt, len(self._ids) - 2):
+            return
+        with RewoundCache(prompt.cache) as cache:
+            chunks = self._started(prompt).explain(replace(prompt, cache=cache), left)
+        self._hand(chunks)
+
+    def finish(self, answer: list[int], prompt: Prompt) -> None:
+        """Explains what is left of the answer when generate() is done with the cache."""
+        self._ids[1:] = answer
+        job = self._started(prompt)
+        while len(left := self._left()) > 1:
+            self._check()
+            self._hand(job.explain(prompt, left[: max(self._size, job.chunk) + 1]))
+
+    def interrupted(self) -> None:
+        """Explains what was written when generate() was stopped, and hands it to nobody."""
+        prompt, left = self._prompt, self._left()
+        if prompt is not None and len(left) > 1 and self._holds(prompt, len(self._ids) - len(left) - 1):
+            self._started(prompt).explain(prompt, left)
+
+    @property
+    def record(self) -> Record:
+        """What is explained, once `finish` was called."""
+        assert self._job is not None
+        return self._job.record
+
+    def _left(self) -> list[int]:
+        """The last token that is explained, and those behind it."""
+        return self._ids[0 if self._job is None else len(self._job.record) :]
+
+    def _holds(self, prompt: Prompt, tokens: int) -> bool:
+        """Whether the cache has the prompt and so many tokens of the answer: generate() may keep its keys elsewhere."""
+        return prompt.cache.get_seq_length() >= self._started(prompt).plan.prompt + tokens
+
+    def _started(self, prompt: Prompt) -> Job:
+        self._job = self._job or self._start(prompt)
+        return self._job

@@ -1,0 +1,167 @@
+"""The pieces of an answer, handed from the thread that writes it to the one that reads.
+
+generate() runs in a thread of its own and hands each token to a streamer. Every C tokens that streamer, still in the
+middle of generate(), runs the pass for them over the live cache (`follow`), and waits until the piece is wanted. While
+it waits the model is as it was found, and free for others.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Self
+
+import torch
+
+from dexar_fast.errors import InputError
+from dexar_fast.explanation import Explanation
+from dexar_fast.model.session import Abandoned
+from dexar_fast.results import result
+from dexar_fast.results.record import Record
+from dexar_fast.results.result import Chunk
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Piece(Explanation):
+    """The next C tokens of an answer and their explanation: every field of an Explanation, of these tokens alone.
+
+    Attributes:
+        first: which token of the answer its first is.
+    """
+
+    first: int = 0
+
+    @classmethod
+    def of(cls, record: Record, chunks: list[Chunk]) -> Self:
+        """The last chunks that a record took."""
+        chunk = result.whole(chunks, "")
+        return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
+
+    @property
+    def text(self) -> str:
+        """What it adds to the answer. A character whose bytes are spread over pieces is in the last of them."""
+        return "".join(self.tokens)
+
+
+class Stream(Iterator[Piece]):
+    """The pieces of an answer as it is written; what `Explainer.stream` returns.
+
+    Nothing runs before the first piece is asked for, and at most one piece more than was asked for. `close()`, the end
+    of a `with` block, an exception, or the stream as garbage end the generation at its next token; what was finished
+    stays. An exception in the generation or the pass is raised by the iteration.
+    """
+
+    def __init__(self, work: Callable[[Channel], None], blocks: Callable[[], bool]) -> None:
+        self._work = work
+        self._blocks = blocks
+        self._channel = Channel()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __next__(self) -> Piece:
+        if self._channel.closed:
+            raise StopIteration
+        if self._blocks():
+            raise InputError(
+                "this thread is in the middle of another explanation by the same model, for which the stream would "
+                "wait: read it after that, or in another thread"
+            )
+        try:
+            self._start()
+            item = self._channel.next()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        if isinstance(item, Piece):
+            return item
+        self.close()
+        raise StopIteration if item is None else item
+
+    def close(self) -> None:
+        """Ends the generation, and waits until the model is free and as it was (its own callbacks do not wait)."""
+        _end(self._channel, self._thread)
+
+    def explanation(self) -> Explanation:
+        """All that is explained so far; after the last piece it is that of the whole answer.
+
+        Raises:
+            InputError: nothing is explained yet.
+        """
+        if self._channel.record is None:
+            raise InputError("no token is explained yet: ask for the explanation once a piece has come")
+        return self._channel.record.explanation()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
+            self._thread = threading.Thread(
+                target=_run, args=(self._work, self._channel, stream), name="dexar_fast.generation.stream", daemon=True
+            )
+            weakref.finalize(self, _end, self._channel, self._thread)
+            self._thread.start()
+
+
+class Channel:
+    """Between the thread that writes the answer and the one that reads it: a piece for each ticket."""
+
+    def __init__(self) -> None:
+        self.record: Record | None = None
+        self.closed = False
+        # These queues, unlike others, may be put to from a finalizer, wherever it interrupts their other users.
+        self._tickets: SimpleQueue[bool] = SimpleQueue()
+        self._items: SimpleQueue[Piece | BaseException | None] = SimpleQueue()
+
+    def next(self) -> Piece | BaseException | None:
+        """The next piece; or how the answer ended: None if well."""
+        self._tickets.put(True)
+        return self._items.get()
+
+    def close(self) -> None:
+        self.closed = True
+        self._tickets.put(False)
+
+    def check(self) -> None:
+        """Raises Abandoned if nobody reads any more."""
+        if self.closed:
+            raise Abandoned
+
+    def hand(self, piece: Piece) -> None:
+        """Waits until the piece is asked for. Raises Abandoned."""
+        if self.record is not None and self._tickets.empty():  # who reads has time, or dies
+            self.record.save()
+        self._tickets.get()
+        self.check()
+        self._items.put(piece)
+
+    def end(self, error: BaseException | None) -> None:
+        self._items.put(error)
+
+
+def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None:
+    """The thread. Its current GPU and stream are those of the thread that reads."""
+    end: BaseException | None = None
+    try:
+        with torch.cuda.stream(stream):
+            work(channel)
+    except Abandoned:
+        pass
+    except StopIteration as error:  # of a callback: out of the iteration it would look like the end of the answer
+        end = RuntimeError("a callback raised StopIteration")
+        end.__cause__ = error
+    except BaseException as error:
+        end = error
+    channel.end(end)
+
+
+def _end(channel: Channel, thread: threading.Thread | None) -> None:
+    channel.close()
+    if thread not in (None, threading.current_thread()):  # which collects garbage and runs the user's callbacks, too
+        thread.join()

@@ -1,0 +1,271 @@
+"""One question put to an explainer's model: its answer, and the explanation of that."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from dexar_fast import __version__
+from dexar_fast.attribution import engine
+from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.text_keys import text_mask
+from dexar_fast.backends import ops
+from dexar_fast.errors import InputError, NumericalError
+from dexar_fast.explanation import Explanation
+from dexar_fast.generation import faults, generate
+from dexar_fast.generation.arguments import (
+    beams,
+    check_arguments,
+    check_single,
+    forward_arguments,
+    new_tokens,
+    setting,
+)
+from dexar_fast.generation.follow import Follower, Job
+from dexar_fast.generation.stream import Channel, Piece, Stream
+from dexar_fast.model.adapters import check_adapters
+from dexar_fast.model.agreement import agreement_of
+from dexar_fast.model.memory import default_chunk, fitting
+from dexar_fast.model.session import Abandoned, Loan, borrowed, is_borrowed_here
+from dexar_fast.prompt import inputs, positions
+from dexar_fast.prompt.question import Question
+from dexar_fast.results.record import Record
+from dexar_fast.results.result import Chunk, Frame
+from dexar_fast.results.shards import Folder, free_folder
+from dexar_fast.stages import Laps, stage
+from dexar_fast.vision.seen import placed
+
+if TYPE_CHECKING:
+    from dexar_fast.explainer import Explainer
+    from dexar_fast.kvcache.pool import KVPool
+
+PIECE = 64  # tokens
+
+
+class Task:
+    """A question, checked, on the model's device, and where its visual tokens are.
+
+    Args:
+        pool: what prompts share is kept in. out: the folder that the explanation is to lie in.
+    Raises:
+        InputError: what does not fit the model.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        question: Question,
+        generate_kwargs: dict[str, Any],
+        pool: KVPool | None,
+        out: Folder | None = None,
+    ) -> None:
+        self._explainer = explainer
+        self._model = explainer.model
+        self._generate_kwargs = generate_kwargs
+        self._pool = pool
+        self._out = out
+        check_adapters(self._model)
+        with stage("transfer"):
+            self._question = replace(question, inputs=inputs.on_device(self._model, question.inputs))
+        with stage("layout"):
+            inputs.check_inputs(
+                self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
+            )
+            images, self._placed = placed(self._model.config, explainer.processor, self._question)
+            self._question = replace(self._question, images=images)
+        for doubt in self._doubts():
+            warnings.warn(doubt, stacklevel=4)
+        if explainer.settings.map_filter is not None and not self._placed.grids:
+            raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
+
+    def explain(self) -> Explanation:
+        """The whole answer's. With `out` a generated one is explained while it is written, so that a kill leaves it."""
+        generated = self._question.targets is None
+        along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
+        laps = Laps(self._question.seconds)
+        if self._out is not None:
+            free_folder(self._out)
+        with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
+            follower = Follower(partial(self._job, loan, stack, laps), self._question.ids[-1], PIECE)
+            answer, prompt = self._answer(stack, follower if along else None)
+            laps.lap("stream" if along else "generate" if generated else "prefill")
+            follower.finish(answer.tolist(), prompt)
+            self._check_agreement(prompt, loan)
+            laps.lap("explain")
+        return follower.record.explanation()
+
+    def _named(self) -> AbstractContextManager[None]:
+        return faults.named(self._model, self._question.inputs, self._generate_kwargs)
+
+    def stream(self, size: int) -> Stream:
+        """The answer in pieces of `size` tokens, as it is written."""
+        check_arguments(self._model, self._question.inputs, self._arguments())
+        check_single(self._model, self._generate_kwargs)
+        self._longest()
+        if self._out is not None:
+            free_folder(self._out)
+        return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
+
+    def _write(self, size: int, channel: Channel) -> None:
+        """The work of a stream's thread."""
+        laps = Laps(self._question.seconds)
+        with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
+
+            def begin(prompt: generate.Prompt) -> Job:
+                job = self._job(loan, stack, laps, prompt)
+                job.chunk = min(job.chunk, size)
+                channel.record = job.record
+                return job
+
+            def hand(chunks: list[Chunk]) -> None:
+                assert channel.record is not None
+                piece = Piece.of(channel.record, chunks)
+                laps.lap("stream")
+                with loan.paused():
+                    channel.hand(piece)
+                laps.lap("waiting")
+
+            follower = Follower(begin, self._question.ids[-1], size, hand, channel.check)
+            answer, prompt = self._answer(stack, follower)
+            follower.finish(answer.tolist(), prompt)
+            self._check_agreement(prompt, loan)
+
+    def _check_agreement(self, prompt: generate.Prompt, loan: Loan) -> None:
+        """Raises ModelError where the model under our attention is another than under its own."""
+        agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
+
+    def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generate.Prompt]:
+        """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
+        model, given, explainer = self._model, self._question.inputs, self._explainer
+        if explainer.decoder is not None and not explainer.decoder.is_of(model):
+            explainer.decoder = None
+        start = stack.enter_context(self._start())
+        stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
+        with fitting("running the prompt"):
+            if self._question.targets is not None:
+                return self._question.targets, self._prompt(self._question.targets, start)
+            try:
+                return generate.generate(model, given, explainer.decoder, start, self._arguments(), follower)
+            except NumericalError:
+                with suppress(InputError):
+                    explainer.explain_inputs(given, target_ids=[0])  # any token at all: the pass names the layer
+                raise
+            except (Abandoned, KeyboardInterrupt):
+                if follower is not None:
+                    follower.interrupted()
+                raise
+
+    def _prompt(self, targets: Tensor, start: generate.Start) -> generate.Prompt:
+        """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
+        decoder, given = self._explainer.decoder, self._question.inputs
+        if decoder is not None and generate.takes_answer(given, decoder, self._placed.positions):
+            layers = self._explainer.settings.layers_of(len(decoder.layers))
+            tails = Tails.of(decoder, layers, self._explainer.backend)
+            if len(targets) <= self._chunk and tails.trusts_all():
+                return generate.postponed(self._model, given, decoder, start, tails)
+        return generate.prefill(self._model, given, decoder, start)
+
+    @cached_property
+    def _chunk(self) -> int:
+        """How many tokens to explain at once, by the decoder that is known by now."""
+        decoder = self._explainer.decoder
+        assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
+        heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
+        length = len(self._question.ids) + self._longest()
+        return self._explainer.chunk_size or default_chunk(decoder.layers, heads, length)
+
+    def _arguments(self) -> dict[str, Any]:
+        """generate()'s. For stop strings it wants the tokenizer, too."""
+        if setting(self._model, self._generate_kwargs, "stop_strings") is None:
+            return self._generate_kwargs
+        return {"tokenizer": getattr(self._explainer.processor, "tokenizer", None)} | self._generate_kwargs
+
+    def _start(self) -> generate.Start:
+        if self._pool is None:
+            return generate.Start(self._model.config)
+        from dexar_fast.kvcache.reuse import Pooled
+
+        targets = self._question.targets
+        reserve = 0 if targets is None else len(self._question.ids) + len(targets)
+        arguments = forward_arguments(self._model, self._generate_kwargs)
+        return Pooled(self._pool, self._model, self._question.inputs, reserve, arguments)
+
+    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: generate.Prompt) -> Job:
+        """Explaining the answer behind a prompt that has run; the stack closes its record."""
+        explainer, question = self._explainer, self._question
+        explainer.decoder = prompt.decoder
+        inputs.check_scored(question.targets, prompt.decoder.lens.rows)
+        self._check_agreement(prompt, loan)
+        plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
+        frame = Frame(
+            visual=plan.visual,
+            grids=self._placed.grids,
+            images=tuple(question.images),
+            warnings=[*explainer.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
+            metadata=self._metadata(plan, laps.seconds, chunk),
+        )
+        tokenizer = getattr(explainer.processor, "tokenizer", None)
+        record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
+        return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
+
+    def _doubts(self) -> list[str]:
+        """About whether the model reads what the user means."""
+        numbered = positions.warning(self._model, self._question.inputs)
+        return [*self._question.warnings, *filter(None, [numbered])]
+
+    def _longest(self) -> int:
+        """The most tokens that the answer can have. Raises InputError."""
+        if self._question.targets is not None:
+            return len(self._question.targets)
+        return new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
+
+    def _plan(self, length: int) -> engine.Plan:
+        """What to compute over a sequence of P + T tokens."""
+        chosen, question, decoder = self._explainer.settings, self._question, self._explainer.decoder
+        assert decoder is not None  # the prompt has run
+        prompt, visual = len(question.ids), self._placed.positions
+        score = partial(
+            ops.attribute_layer,
+            head_score=chosen.head_score,
+            map_filter=chosen.map_filter,
+            grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
+            with_range=chosen.mode == "official",
+            backend=self._explainer.backend,
+        )
+        return engine.Plan(
+            prompt=prompt,
+            layers=chosen.layers_of(len(decoder.layers)),
+            visual=visual,
+            text=text_mask(chosen, prompt, length, visual, question.content),
+            score=score,
+            backend=self._explainer.backend,
+            double_final_norm=chosen.mode == "official",
+            ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
+        )
+
+    def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
+        prompt = {} if self._question.text is None else {"prompt": self._question.text}
+        return {
+            "model": self._model.config.name_or_path,
+            "model_class": type(self._model).__name__,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": str(self._model.device),
+            "settings": asdict(self._explainer.settings) | {"layers": plan.layers},
+            "prompt_tokens": plan.prompt,
+            "chunk_size": chunk,
+            "backend": self._explainer.backends()["head_score"],
+            "versions": {
+                "dexar_fast": __version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "seconds": seconds,
+            "complete": False,
+        } | prompt

@@ -1,0 +1,218 @@
+"""One pool of slots for the keys and values of a model, and rows of tokens that lie in it.
+
+The pool outlives the caches over it: what one has computed and named is found by the next. Where tokens lie is decided
+by the books (csrc/kv_cache.h); here are the tensors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dexar_fast._C import KvCache, Row
+from dexar_fast.backends import ops
+from dexar_fast.errors import CacheError, InputError
+from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.session import borrowed
+
+BLOCK_SIZE = 16
+Keys = NDArray[np.uint64]  # one name a position
+NO_KEYS: Keys = np.empty(0, np.uint64)
+
+
+class KVPool:
+    """Room for the keys and values of `slots` tokens of one model, and the books of who holds them.
+
+    Layers are allocated at their first use, with the dtype and on the device of the states they are given. A pool may
+    be used from several threads, on one stream of each device. The features of the last images are kept, too: some
+    megabytes beyond the budget. What an Explainer has put in is found again only while the model computes what it did
+    (`weights.state`): a training step, other weights or an adapter that is switched make all of it unfindable.
+
+    Args:
+        slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
+            see `for_model`.
+        block_size: tokens that are shared or evicted together.
+        backend: of the writes and copies, as `backends.plan` takes it.
+    """
+
+    def __init__(self, slots: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> None:
+        self.backend = backend
+        blocks = -(-slots // block_size)
+        self.books = KvCache(blocks, block_size)
+        self.slots = blocks * block_size
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys [1, H_kv, slots, D], values [.., D_v]
+        self.features: tuple[Any, Any] = (None, None)  # a name of the images last looked at, and what was seen
+        self._allocating = threading.Lock()
+
+    @classmethod
+    def for_model(cls, model: Any, budget: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> Self:
+        """A pool of as many whole blocks as fit in `budget` bytes; never more is allocated.
+
+        Raises:
+            InputError: not even one block fits.
+        """
+        block = block_size * bytes_per_token(model)
+        if budget < block:
+            raise InputError(f"a pool for this model takes at least {block:,} bytes, one block: not {budget:,}")
+        return cls(budget // block * block_size, block_size, backend=backend)
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's tensors, for states [B, H_kv, Q, D].
+
+        Raises:
+            CacheError: the pool holds another model's layers, or this one's in another dtype or on another device.
+        """
+        with self._allocating, torch.inference_mode(False):
+            if index not in self.layers:
+                self.layers[index] = self._allocate(key), self._allocate(value)
+        for tensor, states in zip(self.layers[index], (key, value), strict=True):
+            if _kind(tensor) != _kind(states):
+                raise CacheError(
+                    f"the pool holds keys of {_said(tensor)}, and the model makes {_said(states)}: it is another "
+                    "model, or has another dtype or device by now; give it a KVPool of its own"
+                )
+        return self.layers[index]
+
+    def _allocate(self, states: Tensor) -> Tensor:
+        _, heads, _, width = states.shape
+        return torch.empty(1, heads, self.slots, width, dtype=states.dtype, device=states.device)
+
+    @torch.no_grad()
+    def copy(self, copies: list[tuple[int, int, int]]) -> None:
+        """Copies slots (from, to, count) in every layer: those of one call to the books, which never overlap."""
+        if not copies:
+            return
+        devices: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
+        for layer in self.layers.values():
+            devices.setdefault(layer[0].device, []).append(layer)
+        for layers in devices.values():
+            ops.kv_copy(layers, copies, backend=self.backend)
+
+
+@torch.no_grad()
+def bytes_per_token(model: Any) -> int:
+    """What a model caches of one token: found by running one, for no config tells it of every family.
+
+    Widths of heads differ between layers in some, others share the keys of one layer among several.
+    """
+    cache = whole_cache(model.config)
+    layers: list[Any] = cache.layers
+    token = torch.zeros(1, 1, dtype=torch.long, device=None if model.device.type == "meta" else model.device)
+    with borrowed(model):
+        decoder = model.get_decoder()
+        decoder(input_ids=token, use_cache=True, **to_forward(decoder, cache))
+    return sum(states.nbytes for layer in layers for states in (layer.keys, layer.values) if states is not None)
+
+
+def _kind(states: Tensor) -> tuple[int, int, torch.dtype, torch.device]:
+    """Heads, width, dtype, device."""
+    return states.shape[1], states.shape[3], states.dtype, states.device
+
+
+def _said(states: Tensor) -> str:
+    heads, width, dtype, device = _kind(states)
+    return f"{heads} heads of {width} numbers in {str(dtype).removeprefix('torch.')} on {device}"
+
+
+class Rows:
+    """The sequences of one batch, all of one length. They return to the pool with `close()`, or as garbage."""
+
+    def __init__(self, pool: KVPool, reserve: int) -> None:
+        self.pool = pool
+        self.reserve = reserve  # tokens to keep room for in each
+        self.length = 0
+        self.starts: list[int] = []  # the first slot of each
+        self._rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def open(self, keys: Keys = NO_KEYS) -> None:
+        """One more row: the longest known prefix of the keys."""
+        row, start, self.length, copies = self.pool.books.row(keys, self.reserve)
+        self.pool.copy(copies)
+        self._rows.append(row)
+        self.starts.append(start)
+
+    def grow(self, batch: int, length: int) -> None:
+        """Has each of `batch` rows hold `length` slots, or changes nothing and raises."""
+        if length <= self.length and len(self) == batch:
+            return
+        while self.length == 0 and len(self) < batch:
+            self.open()
+        if len(self) != batch:
+            raise InputError(f"the cache has {len(self)} rows and the forward {batch}: use a cache of its own for each")
+        try:
+            for index in range(batch):
+                self._extend(index, length - self.length)
+        except CacheError:
+            self.truncate(self.length)
+            raise
+        except BaseException:  # Ctrl-C, perhaps before all was copied: nothing is left to go on with
+            self._drop()
+            raise
+        self.length = length
+
+    def _extend(self, index: int, count: int) -> None:
+        self.starts[index], _, copies = self._rows[index].extend(count)
+        self.pool.copy(copies)
+
+    def truncate(self, length: int) -> None:
+        """Drops every token from position `length` on."""
+        self.length = min(self.length, length)
+        for row in self._rows:
+            row.truncate(self.length)
+
+    def commit(self, keys: Keys) -> None:
+        """Names positions [0, len(keys)) of the only row."""
+        (row,) = self._rows
+        row.commit(keys[row.committed() :])
+
+    def select(self, chosen: Sequence[int]) -> None:
+        """Becomes these of its rows: a row goes on where it is first chosen, and is forked where it is chosen again."""
+        first = {row: place for place, row in reversed(list(enumerate(chosen)))}
+        self._rows = [self._rows[i] if first[i] == place else self._rows[i].fork() for place, i in enumerate(chosen)]
+        self.starts = [self.starts[i] for i in chosen]
+
+    def fork(self) -> Rows:
+        """Other rows of the same tokens, in the same slots; of two, the second to grow is moved."""
+        other = Rows(self.pool, self.reserve)
+        other._rows = [row.fork() for row in self._rows]
+        other.starts, other.length = list(self.starts), self.length
+        return other
+
+    def close(self) -> None:
+        """Gives everything back; what was named may still be found."""
+        self._drop()
+        self.length = 0
+
+    def _drop(self) -> None:
+        self._rows, self.starts = [], []
+
+    def write(self, layer: tuple[Tensor, Tensor], begin: int, key: Tensor, value: Tensor) -> None:
+        """Puts states [B, H_kv, Q, D] of a layer at position `begin` of the rows."""
+        states = key.detach(), value.detach()
+        if len(self.starts) == 1:  # the common case, a layer's every step, without the loop's detours
+            ops.kv_append(*layer, *states, self.starts[0] + begin, backend=self.pool.backend)
+            return
+        for start, *row in zip(self.starts, *(x.split(1) for x in states), strict=True):
+            ops.kv_append(*layer, row[0], row[1], start + begin, backend=self.pool.backend)
+
+    def read(self, tensor: Tensor, end: int) -> Tensor:
+        """Tokens [0, end) of a layer's [1, H_kv, slots, D] as [B, H_kv, end, D]: a view of rows evenly spaced."""
+        first = self.starts[0]
+        if len(self.starts) == 1:
+            return tensor.narrow(2, first, end)
+        step = self.starts[1] - first
+        if step >= 0 and all(b - a == step for a, b in pairwise(self.starts)):
+            _, heads, slot, column = tensor.stride()
+            size = (len(self.starts), tensor.shape[1], end, tensor.shape[3])
+            return tensor.as_strided(size, (step * slot, heads, slot, column), first * slot)
+        return torch.cat([tensor.narrow(2, start, end) for start in self.starts])

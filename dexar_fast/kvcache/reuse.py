@@ -1,0 +1,160 @@
+"""What prompts that begin alike share, images included: the names of their positions, and a start from a pool.
+
+Two positions have the same name where their keys and values are the same, given equal positions before them and the
+same state of the model: `of_state` mixes that in, so that what other weights have made is not found, and ages out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from copy import copy
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexar_fast.generation.generate import Start
+from dexar_fast.kvcache import weights
+from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.pool import NO_KEYS, Keys, KVPool
+from dexar_fast.model.cache import whole_cache
+from dexar_fast.vision.geometry import visual_positions
+
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
+PIXELS = "pixel_"  # what the vision tower reads begins with it
+PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
+LOOK = "get_image_features"  # the method behind which transformers' models have their vision tower
+VISUAL = np.uint64(1 << 63)  # no token id has this bit
+
+
+def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
+    """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
+
+    All images of a prompt are hashed together, in their order, with their shapes and grids, so that a visual key stands
+    for all that the image's other tokens tell it, too (Gemma 3 attends among them in both directions). Hashed one by
+    one they would serve no more prompts: an image is reused together with all the others of its prompt (`begin`).
+
+    Where all of the prompt is read in both directions (PaliGemma) every key mixes the whole of it, text included: equal
+    prompts have equal keys, different ones share none. Longer than the model's window (PaliGemma 2) it has no keys [0]:
+    its last token, run by itself, would be given the window of a token of the answer.
+
+    They say nothing of the weights: for a pool that outlives these see `of_state`.
+    """
+    ids = inputs["input_ids"]
+    if config.model_type in PREFIX_LM:
+        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        fits = window is None or ids.shape[1] <= window
+        return _numbered(_content(inputs), ids.shape[1]) if fits else NO_KEYS
+    keys = ids[0].cpu().numpy().astype(np.uint64)
+    visual = visual_positions(config, ids).cpu().numpy()
+    keys[visual] = _numbered(_content(inputs, PER_TOKEN), len(visual))
+    return keys
+
+
+def of_state(keys: Keys, state: int) -> Keys:
+    """The keys of a model in one state (`weights.state`): others than in any other state, of whatever model."""
+    return _mix(keys ^ _mix(np.full(1, state, np.uint64)))
+
+
+def _numbered(content: np.uint64, count: int) -> Keys:
+    return _mix(np.arange(count, dtype=np.uint64) + content) | VISUAL
+
+
+def _content(inputs: Mapping[str, Any], without: frozenset[str] = frozenset()) -> np.uint64:
+    """A hash of the inputs, but for some."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(inputs.items()):
+        if name in without:
+            continue
+        tensor = torch.as_tensor(value)
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return np.frombuffer(digest.digest(), np.uint64)[0]
+
+
+def _mix(x: Keys) -> Keys:
+    """The finalizer of splitmix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def begin(
+    pool: KVPool, config: Any, inputs: Mapping[str, Any], keys: Keys, reserve: int = 0
+) -> tuple[PoolCache, dict[str, Any]]:
+    """A cache that begins with what the pool knows of a prompt, and the inputs left to pass beside it to generate().
+
+    Where all images are known their pixels are not among the inputs: the vision tower is spared. A shorter prefix is
+    not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt has
+    run, `cache.commit(keys)` makes it known in turn.
+    """
+    cache = PoolCache(pool, keys, reserve)
+    if cache.get_seq_length() > int(visual_positions(config, inputs["input_ids"])[-1]):
+        return cache, {name: value for name, value in inputs.items() if not name.startswith(PIXELS)}
+    cache.reset()
+    return cache, dict(inputs)
+
+
+class Pooled(Start):
+    """A prompt over a pool: begins with what the model, as it is now, has made of it, and makes the rest known.
+
+    Args:
+        arguments: further ones of the model's forward.
+    """
+
+    def __init__(
+        self,
+        pool: KVPool,
+        model: Any,
+        inputs: Mapping[str, Any],
+        reserve: int,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model.config)
+        whole_cache(model.config)  # or it raises
+        self._pool = pool
+        self._model = model
+        self._state = weights.state(model, arguments)
+        self._keys = of_state(position_keys(model.config, inputs), self._state)
+        self._reserve = reserve
+        self._begun: list[PoolCache] = []
+
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
+        cache, left = begin(self._pool, self._model.config, inputs, self._keys, self._reserve)
+        self._begun.append(cache)
+        if cache.get_seq_length() == 0 and hasattr(self._model.base_model, LOOK):
+            self._look_into_the_pool(_content(inputs, PER_TOKEN))
+        return cache, left
+
+    def ran(self, cache: PoolCache) -> None:
+        cache.commit(self._keys)
+
+    def __exit__(self, *_: Any) -> None:
+        self._look_again()
+        for cache in self._begun:
+            cache.reset()
+
+    def _look_into_the_pool(self, images: np.uint64) -> None:
+        """The next look at the images finds the features of the last, if it was at the same ones.
+
+        Serves prompts that part before their image, or share nothing else (PaliGemma). One look only: a stream gives
+        the model to others while it is written.
+        """
+        look = getattr(self._model.base_model, LOOK)
+
+        @wraps(look)  # generate() goes by its signature
+        def features(*args: Any, **kwargs: Any) -> Any:
+            self._look_again()
+            shapes = [x.shape for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]  # beams repeat the pixels
+            name = self._state, images, shapes
+            if self._pool.features[0] != name:
+                self._pool.features = name, look(*args, **kwargs)
+            return copy(self._pool.features[1])  # generate() puts the features of beams into what it is given
+
+        setattr(self._model.base_model, LOOK, features)
+
+    def _look_again(self) -> None:
+        vars(self._model.base_model).pop(LOOK, None)

@@ -1,0 +1,78 @@
+"""The last tokens of a live KV cache, run again in place, and the cache as it was afterwards, bit for bit.
+
+An answer is explained while generate() goes on with its cache. So nothing is appended and nothing cut off: the slots
+of the tokens that run again are overwritten, and written back from a copy, which is as small as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from dexar_fast.kvcache.cache_layer import CountingLayer
+from dexar_fast.model.cache import check_rolls_back
+
+
+class RewoundCache(Cache):
+    """Another cache as it stood at an earlier length; the tokens behind that must be run again, not others.
+
+    Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D]: DynamicCache, PoolCache.
+    What runs is put back by `truncate`, and at the end of a `with` block.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        check_rolls_back(cache)
+        super().__init__(layers=[RewoundLayer(layer) for layer in cache.layers])
+
+    def __enter__(self) -> RewoundCache:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.put_back()
+
+    def truncate(self, length: int) -> None:
+        """The cache as it stood at `length` tokens."""
+        self.put_back()
+        for layer in self.layers:
+            layer.length = length  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Writes back what `update` has overwritten."""
+        for layer in self.layers:
+            layer.put_back()  # type: ignore[union-attr]
+
+
+class RewoundLayer(CountingLayer):
+    """One layer of a RewoundCache."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.keys, self.values = layer.keys, layer.values
+        self.is_initialized = layer.is_initialized
+        self.length = layer.get_seq_length()
+        self._saved: list[tuple[Tensor, Tensor]] = []  # a stretch of the live tensors, and what it held
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        raise AssertionError("a layer that has not run is run again")
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Overwrites the next Q tokens by states [1, H_kv, Q, D]; returns all up to them."""
+        start, self.length = self.length, self.length + key_states.shape[2]
+        pairs = (self.keys, key_states), (self.values, value_states)
+        return self._overwritten(*pairs[0], start), self._overwritten(*pairs[1], start)
+
+    def _overwritten(self, live: Tensor | None, states: Tensor, start: int) -> Tensor:
+        assert live is not None and self.length <= live.shape[2]
+        stretch = live[:, :, start : self.length]
+        self._saved.append((stretch, stretch.clone()))
+        stretch.copy_(states.detach())
+        return live[:, :, : self.length]
+
+    def put_back(self) -> None:
+        while self._saved:
+            stretch, held = self._saved.pop()
+            stretch.copy_(held)

@@ -1,0 +1,107 @@
+"""Whether a model computes under our attention, into our cache, what it computes under its own.
+
+Some families build their mask for certain names of the attention alone, or keep more in their cache than keys: under
+another name, with another cache, they run on without an error and compute something else. So the last logits of a
+prompt are compared, of the first prompt and of each that is met in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from dexar_fast.errors import ModelError
+from dexar_fast.model.attention import Kind
+from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.logits import last_logits
+from dexar_fast.model.memory import fitting
+from dexar_fast.model.session import Loan
+
+LONGER = 2  # a prompt more than so many times as long as the longest compared may reach a window or an index budget
+SAME = "sdpa"  # the implementation that ours calls: over the families of tests/zoo.py not a bit differs
+# Roundings of the model's dtype, of the largest logit. Other implementations sum in another order: eager attention
+# differs over the same families, of 3 layers with weights that amplify it, by up to 23 in float32 and 12 in half
+# precision, and by 4e-7 in float64, where its softmax is in float32.
+ROUNDINGS, ROUNDINGS_OF_OTHERS = 4, 16
+FLOOR, FLOOR_OF_OTHERS = 1e-5, 1e-4
+
+
+_known: WeakKeyDictionary[nn.Module, Agreement] = WeakKeyDictionary()
+
+
+def agreement_of(model: nn.Module) -> Agreement:
+    """The one of a model, for all that explain it. To be asked for with the model on loan."""
+    return _known.setdefault(model, Agreement())
+
+
+class Agreement:
+    """What has been met of one model, and what of it was compared."""
+
+    def __init__(self) -> None:
+        self.met: set[Kind] = set()  # ways in which the model has called our attention
+        self._compared: set[tuple[str, Kind]] = set()
+        self._longest = 0  # tokens of a prompt
+
+    def check(self, model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | None = None) -> None:
+        """Compares the model with itself on a prompt, if this one is longer or was met in a new way.
+
+        Args:
+            inputs: the whole prompt, batch 1.
+            loan: of the model.
+            logits: [V] of its last token under our attention, where they are known.
+        Raises:
+            ModelError: they differ by more than rounding.
+        """
+        length = inputs["input_ids"].shape[1]
+        met = {(loan.attention, kind) for kind in self.met}
+        if length <= LONGER * self._longest and met <= self._compared:
+            return
+        compare(model, inputs, loan, logits)
+        self._compared |= met
+        self._longest = max(self._longest, length)
+
+
+@torch.no_grad()
+def compare(model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | None) -> None:
+    """Raises ModelError where the last logits of a prompt are others under the model's own attention and cache."""
+    with fitting("running the prompt under the model's own attention"):
+        ours = _under_ours(model, inputs) if logits is None else logits
+        with loan.own_attention():
+            own = _last_logits(model, inputs)
+    difference = relative_difference(ours, own)
+    if difference > bound(loan.attention, model.dtype):
+        raise ModelError(
+            f"{type(model).__name__} computes something else under dexar_fast's attention than under its own "
+            f"({loan.attention!r}): the last logits of the prompt differ by {difference:.2g} of the largest. Its maps "
+            "would be wrong: it is not supported"
+        )
+
+
+def _under_ours(model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    return _last_logits(model, inputs, **to_forward(model, whole_cache(model.config)))
+
+
+def _last_logits(model: Any, inputs: Mapping[str, Any], **cache: Any) -> Tensor:
+    return model(**inputs, **cache, use_cache=True, **last_logits(model)).logits[0, -1]
+
+
+def relative_difference(ours: Tensor, own: Tensor) -> float:
+    """The largest difference of two rows of logits [V] over the largest; ids that the model rules out are left out.
+
+    0 where any is NaN: the pass itself names the layer that it comes from.
+    """
+    lowest = torch.finfo(own.dtype).min
+    used = own.isfinite() & (own > lowest) & (ours > lowest)
+    ours, own = ours[used].double(), own[used].double()
+    largest = own.abs().max() if len(own) else 0
+    return float((ours - own).abs().max() / largest) if largest > 0 else 0.0
+
+
+def bound(attention: str, dtype: torch.dtype) -> float:
+    """Of the relative difference that is rounding."""
+    eps = torch.finfo(dtype).eps
+    return max(FLOOR, ROUNDINGS * eps) if attention == SAME else max(FLOOR_OF_OTHERS, ROUNDINGS_OF_OTHERS * eps)

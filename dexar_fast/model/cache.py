@@ -1,0 +1,75 @@
+"""The KV cache as a transformers model takes it: made as generate() makes it, passed by the name its forward knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from dexar_fast.errors import ModelError, reason
+from dexar_fast.model.signatures import parameters
+
+NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
+EMPTY = "DummyLayer"  # the cache layer of a decoder layer that keeps nothing, or reads the keys of another
+
+
+def to_forward(module: Any, cache: Any) -> dict[str, Any]:
+    """The cache as a keyword argument of a module's forward."""
+    return {_name(module.forward, type(module).forward): cache}
+
+
+def to_generate(cache: Any) -> dict[str, Any]:
+    """The cache as a keyword argument of generate()."""
+    return {_name(GenerationMixin.prepare_inputs_for_generation): cache}
+
+
+def _name(*functions: Callable[..., Any]) -> str:
+    known = {name for function in functions for name in parameters(function)}
+    return next((name for name in NAMES if name in known), NAMES[0])
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the keyword arguments of a forward; None where there is none."""
+    return next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
+
+
+def whole_cache(config: Any) -> DynamicCache:
+    """An empty cache as generate() makes it for a model, but one that keeps every key: the mask makes the window.
+
+    Raises ModelError for a model that caches something else beside its keys and values, or instead.
+    """
+    try:
+        cache = DynamicCache(config=config.get_text_config(decoder=True))
+    except Exception as error:  # for kinds of layers that it does not know transformers raises any kind of error
+        raise ModelError(
+            f"transformers can make no cache for the decoder of {type(config).__name__}: {type(error).__name__}: "
+            f"{reason(error)}"
+        ) from error
+    cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
+    others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
+    if others:
+        raise ModelError(
+            f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
+            "explains decoders that keep keys and values alone, of every token, and no recurrent, convolutional or "
+            "indexed layers"
+        )
+    return cache
+
+
+def truncate(cache: Any, length: int) -> None:
+    """Drops every key from position `length` on. Raises ModelError as `check_rolls_back` does."""
+    if hasattr(cache, "truncate"):
+        return cache.truncate(length)
+    check_rolls_back(cache)
+    for layer in cache.layers:
+        if layer.is_initialized and layer.keys is not None:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+
+
+def check_rolls_back(cache: Any) -> None:
+    """Raises ModelError for layers that keep a state instead of keys."""
+    for layer in cache.layers:
+        if not hasattr(layer, "keys"):
+            raise ModelError(f"the cache holds a {type(layer).__name__}: recurrent layers cannot be rolled back")

@@ -1,0 +1,241 @@
+"""Which modules of a model are its text decoder: found by watching one forward, not by family.
+
+A decoder layer is the member of a ModuleList that holds a module which attends through the AttentionInterface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from dexar_fast.errors import ModelError
+from dexar_fast.model.agreement import agreement_of
+from dexar_fast.model.attention import Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.lens import LensTracer, LogitLens
+
+
+@dataclass(eq=False)
+class Decoder:
+    """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
+
+    layers: list[nn.Module]
+    attentions: list[nn.Module]
+    lens: LogitLens
+    causal: bool  # no token of the prompt that was traced could read one behind it
+    last: nn.Module  # what gives the lens its input
+    places: dict[str, nn.Module]  # every module of these by its name in the model
+    trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+
+    def renew(self, found: Decoder) -> None:
+        """Takes the lens of a later forward of the model, and forgets what agreed with the one before."""
+        self.lens, self.last, self.places = found.lens, found.last, found.places
+        self.trusted_tails.clear()
+
+    def is_of(self, model: nn.Module) -> bool:
+        """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
+        try:
+            return all(_at(model, name) is module for name, module in self.places.items())
+        except (KeyError, AttributeError):
+            return False
+
+
+class PromptWatcher(Watcher):
+    """Remembers, of the prompt's own forward, what its last token could attend to in each layer, and its position.
+
+    A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
+    sliding window), and the last prompt token is run again as the first query. M-RoPE counts on from the position of
+    the last prompt token, which a later pass cannot tell from the number of keys. Of a batch (beams) it is the first.
+    """
+
+    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
+        super().__init__(model, agreement_of(model).met, inputs)
+        self.logits: Tensor | None = None  # [V] of the last token, where they were seen
+        self._length = length  # of the P tokens those that run: the first forward of so many is the prompt's
+        self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
+        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1, 1]
+
+    def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
+        if mask is not None and mask.shape[-2] == self._length and id(module) not in self.last_rows:
+            self.last_rows[id(module)] = mask[:1, :, -1:].clone()
+        return mask
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watches this thread's forwards inside the block."""
+        token = watcher.set(self)
+        try:
+            with ExitStack() as stack:
+                for module in _list_holders(self.model):
+                    hook = module.register_forward_pre_hook(self._remember_position, with_kwargs=True)
+                    stack.callback(hook.remove)
+                yield
+        finally:
+            watcher.reset(token)
+
+    def _remember_position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        positions = kwargs.get("position_ids")
+        if module in self.last_positions or watcher.get() is not self:
+            return
+        if positions is not None and positions.shape[-1] == self._length:
+            self.last_positions[module] = positions[..., :1, -1:].clone()
+
+
+class DecoderTracer(PromptWatcher):
+    """Watches the first forward of a model, and finds its decoder."""
+
+    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
+        super().__init__(model, length, inputs)
+        self.decoder: Decoder | None = None
+        self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._attended: list[nn.Module] = []
+        self._causal = True
+        self._keys = 0  # that the first of them read
+        self._given: dict[nn.Module, tuple[Any, Any]] = {}  # to the modules that run
+        self._lists = [module for module in model.modules() if _is_list(module)]
+        self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
+        self._last: nn.Module  # of these the one that ran last
+
+    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        if self.decoder is None and module not in self._attended:
+            self._keys = self._keys or value.shape[2]
+            check_keys(module, value, self._keys)
+            self._attended.append(module)
+            self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
+            self._causal = self._causal and is_causal(module, mask, value.shape[2])
+        return output
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        layers = _list_members(self.model)
+        with super().watching(), ExitStack() as stack:
+            for module in (*layers, *_outermost(self.model, layers)):
+                enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
+                stack.callback(enter.remove)
+                stack.callback(module.register_forward_hook(self._leave).remove)
+            stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
+            stack.callback(self.model.register_forward_hook(self._finish, always_call=True).remove)
+            yield
+
+    def _mine(self) -> bool:
+        return watcher.get() is self and self.decoder is None
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Before any hook of the user's, which a call of the module runs as well."""
+        if self._mine():
+            self._given[module] = args, kwargs
+            self._lens.pause()
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._mine():
+            return
+        self._lens.resume()
+        given = self._given.pop(module)
+        if module not in self._of_layers:
+            self._lens.record(module, *given, output)
+        elif isinstance(hidden_states(output), Tensor):
+            self._lens.restart(hidden_states(output))
+            self._last = module
+
+    def _begin(self, model: nn.Module, args: Any) -> None:
+        """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
+        if self._mine():
+            self._lens.__enter__()
+
+    def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
+        if not self._mine():
+            return
+        self._lens.__exit__(None, None, None)
+        if output is None:  # the forward raised
+            return
+        if not self._attended:
+            raise ModelError(
+                f"{type(model).__name__} has no text decoder that attends through transformers' AttentionInterface: "
+                "dexar_fast needs a causal language model whose attention modules call "
+                "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
+            )
+        self._check_one_stream(output.logits)
+        lens = self._lens.finish(output.logits)
+        layers = _layers_of(model, self._attended)
+        held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
+        places = {name: module for name, module in model.named_modules() if id(module) in held}
+        self.logits = output.logits[0, -1]
+        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+
+    def _check_one_stream(self, logits: Tensor) -> None:
+        """Raises ModelError where the last layer gives something else than a row a token, [1, P, d]."""
+        hidden = self._lens.hidden
+        if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
+            raise ModelError(
+                f"{type(self._last).__name__} gives hidden states {list(hidden.shape)}, several for each token: "
+                "dexar_fast explains decoder layers that give one, [1, P, d]"
+            )
+
+
+def _at(model: nn.Module, name: str) -> Any:
+    """The module of a name; get_submodule() takes several times as long. Raises KeyError, AttributeError."""
+    return reduce(lambda module, part: module._modules[part], name.split("."), model)  # type: ignore[arg-type,return-value]
+
+
+def hidden_states(output: Any) -> Any:
+    """A decoder layer returns its hidden states [1, C, d] alone, in older families first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _holds(outer: nn.Module, inner: nn.Module) -> bool:
+    return any(module is inner for module in outer.modules())
+
+
+def _list_holders(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if any(map(_is_list, m.children()))]
+
+
+def _list_members(model: nn.Module) -> list[nn.Module]:
+    return [member for module in model.modules() if _is_list(module) for member in module.children()]
+
+
+def _is_list(module: nn.Module) -> bool:
+    """Of layers, that is: torch keeps what parametrizes a weight in one, too."""
+    return isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
+
+
+def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
+    """The largest modules that hold no layer and lie in none: embeddings, norms, the head."""
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if id(child) in inside:
+                continue
+            if any(id(descendant) in inside for descendant in child.modules()):
+                visit(child)
+            else:
+                found.append(child)
+
+    visit(model)
+    return found
+
+
+def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]:
+    names = {id(module): name for name, module in model.named_modules()}
+    modules = dict(model.named_modules())
+    layers = [_layer_of(names[id(attention)], modules) for attention in attentions]
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ModelError(
+            f"{type(model).__name__} has decoder layers that attend more than once (cross-attention): not supported"
+        )
+    return layers
+
+
+def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:
+    path = name.split(".")
+    for end in range(len(path), 0, -1):
+        if _is_list(modules[".".join(path[: end - 1])]):
+            return modules[".".join(path[:end])]
+    raise ModelError(f"{name} attends outside a ModuleList of decoder layers: dexar_fast cannot tell its layer")

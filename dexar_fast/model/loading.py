@@ -1,0 +1,219 @@
+"""Models at the door: loaded from a folder or the Hub, or refused with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from inspect import Parameter
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from dexar_fast.errors import DexarError, InputError, ModelError, reason
+from dexar_fast.model import adapters
+from dexar_fast.model.cache import whole_cache
+from dexar_fast.model.checkpoint import Report
+from dexar_fast.model.libraries import missing
+from dexar_fast.model.signatures import parameters
+from dexar_fast.vision.geometry import visual_token_ids
+
+EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
+HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
+OF_ITS_REPOSITORY = ("revision", "subfolder")  # an adapter's say nothing about the model under it
+HUB_FILE = "config.json"  # of every model on the Hub: asked for to learn whether the Hub answers
+
+
+class Loaded(NamedTuple):
+    model: Any
+    processor: Any
+    warnings: list[str]  # about weights
+
+
+def load(name: Any, device: Any, dtype: Any, *, allow_missing_weights: bool = False, **options: Any) -> Loaded:
+    """A model and its processor by id or folder, also of an adapter; the embedded ones without a name.
+
+    Raises:
+        ModelError: no such model, weights that are not there, or a device. InputError: an unknown dtype.
+    """
+    if name is None:
+        with as_file(EMBEDDED) as folder:
+            return load(str(folder), device, dtype or torch.float32, **options)
+    dtype = checked_dtype(dtype)
+    try:
+        if not _answers(name, options):
+            options["local_files_only"] = True
+        loaded = _load(name, allow_missing_weights, dtype=dtype, **options)
+    except DexarError:
+        raise
+    except Exception as error:  # for a broken folder transformers raises any kind of error
+        raise _cannot_load(name, error) from error
+    model = loaded.model
+    if "device_map" not in options:
+        model = _placed(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return loaded._replace(model=model.eval())
+
+
+def _load(name: Any, allowed: bool, **options: Any) -> Loaded:
+    hub = _of_hub(options)
+    adapter = adapters.find(name, hub)
+    if adapter is None:
+        processor = _processor(name, hub)
+        model, warnings = _model(name, allowed, options)
+        return Loaded(model, processor, warnings)
+    with adapters.base_of(name, adapter) as base:
+        of_base = {key: value for key, value in options.items() if key not in OF_ITS_REPOSITORY}
+        of_base |= {"revision": adapter.revision} if adapter.revision else {}
+        try:
+            model, warnings = _model(base, allowed, of_base)
+            processor = _own_or(base, name, hub, _of_hub(of_base))
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _cannot_load(base, error, f", the model under the adapter {str(name)!r},") from error
+        model, absent, left = adapters.put_on(model, name, hub)
+    return Loaded(model, processor, warnings + Report(absent, left, []).judged(name, allowed))
+
+
+def _of_hub(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key in HUB_OPTIONS}
+
+
+def _processor(name: Any, hub: Mapping[str, Any]) -> Any:
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(name, **hub)
+
+
+def _own_or(base: Any, name: Any, hub: Mapping[str, Any], hub_of_base: Mapping[str, Any]) -> Any:
+    """The processor that an adapter brings, else its base's."""
+    try:
+        own = _processor(name, hub)
+    except Exception:  # transformers raises any kind where there is none
+        own = None
+    return own if hasattr(own, "tokenizer") else _processor(base, hub_of_base)  # trainers leave a tokenizer alone
+
+
+def _model(name: Any, allowed: bool, options: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """A model, and what is to be warned of."""
+    from transformers import AutoModelForImageTextToText
+
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # its own refusal names no weights
+    both: Any = AutoModelForImageTextToText.from_pretrained(name, **{**options, **told})
+    model, info = both
+    return model, Report.of(model, info).judged(name, allowed)
+
+
+def _cannot_load(name: Any, error: Exception, under: str = "") -> ModelError:
+    return ModelError(
+        f"cannot load {name!r}{under} as a model for images and text: {missing(error) or reason(error)} "
+        "(give a folder that holds one, or its name on the Hugging Face Hub)"
+    )
+
+
+def _answers(name: Any, options: Mapping[str, Any]) -> bool:
+    """Whether the Hub answers; True where it need not be asked.
+
+    transformers would ask it for a dozen files, and for each of them six times: minutes, where it cannot be reached.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if "local_files_only" in options or is_offline_mode() or os.path.exists(name):
+        return True
+    try:
+        get_hf_file_metadata(hf_hub_url(str(name), HUB_FILE), token=options.get("token"))
+    except HFValidationError:  # of a name that is none
+        return True
+    except HfHubHTTPError as error:  # of a model that is not there, or is not for everyone
+        return error.response is not None and error.response.status_code < 500
+    except Exception:  # the Hub's client changes its HTTP library, and with it the errors, from version to version
+        return False
+    return True
+
+
+def checked_dtype(dtype: Any) -> Any:
+    known = {"float16", "bfloat16", "float32", "float64"}
+    if dtype is None or dtype == "auto":
+        return "auto"
+    if str(dtype).removeprefix("torch.") not in known:
+        raise InputError(f"dtype {dtype!r} is none of {', '.join(sorted(known))}")
+    return dtype
+
+
+def _placed(model: Any, device: Any) -> Any:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ModelError(f"cannot put the model on device {str(device)!r}: {reason(error)}") from error
+
+
+def check_model(model: Any) -> None:
+    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights.
+
+    Decoders that keep more than keys and values in their cache are refused, too.
+    """
+    if not _is_transformers_model(model):
+        raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
+    if _encodes(model):
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
+    if model.get_output_embeddings() is None or not hasattr(model, "generate"):
+        raise ModelError(f"{type(model).__name__} {_without_head(model)}")
+    _check_steps(model)
+    visual_token_ids(model.config)
+    whole_cache(model.config)  # or it raises
+    offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
+    if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")
+
+
+def _check_steps(model: Any) -> None:
+    """Raises ModelError for a model whose own forward does not write an answer token by token."""
+    from transformers import GenerationMixin
+
+    name, needed = type(model).__name__, _needed_at_each_step(model)
+    if needed:
+        raise ModelError(
+            f"{name} needs {' and '.join(needed)} in every call of its forward, and an answer's tokens come alone: "
+            f"{_writer(model) or 'something else'} writes its text; not supported"
+        )
+    if not isinstance(model, GenerationMixin):
+        raise ModelError(
+            f"{name} writes by a generate() of its own, not one token after another by that of transformers (it may "
+            "be a diffusion model): not supported"
+        )
+
+
+def _encodes(model: Any) -> bool:
+    """Of a model of several parts the one that writes the text may say so alone."""
+    configs = (model.config, getattr(model.config, "text_config", None))
+    return any(getattr(config, "is_encoder_decoder", False) for config in configs)
+
+
+def _without_head(model: Any) -> str:
+    if getattr(model, "base_model", None) is model and not hasattr(model, "generate"):
+        return "has no output head: load the ...ForConditionalGeneration class"
+    writer = _writer(model)
+    if writer is None:
+        return "shows no output head of its own: it writes no text (a policy, say); not supported"
+    return f"shows no output head of its own: {writer} writes its text; not supported"
+
+
+def _needed_at_each_step(model: Any) -> list[str]:
+    """What its forward cannot do without beside the ids: the tokens of an answer come by themselves."""
+    _, *known = parameters(type(model).forward).values()
+    named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    return [each.name for each in named if each.default is Parameter.empty and each.name != "input_ids"]
+
+
+def _writer(model: Any) -> str | None:
+    """The model inside it that writes text by itself."""
+    for name, module in model.named_modules():
+        if module is not model and hasattr(module, "generate") and module.get_output_embeddings() is not None:
+            return f"the {type(module).__name__} inside it ({name})"
+    return None
+
+
+def _is_transformers_model(model: Any) -> bool:
+    return isinstance(model, nn.Module) and hasattr(model, "config") and hasattr(model, "get_output_embeddings")

@@ -1,0 +1,28 @@
+"""Which positions' logits a forward computes, for models that know the argument: one row reads the whole head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dexar_fast.model.signatures import parameters
+
+ARGUMENT = "logits_to_keep"
+
+
+def last_logits(model: Any) -> dict[str, Any]:
+    """The argument that keeps those of the last position."""
+    return {ARGUMENT: 1} if _annotation(model) is not None else {}
+
+
+def without_logits(model: Any) -> dict[str, Any]:
+    """The argument that spares a forward its logits, or all but the last: 0.25 GB at 7B."""
+    if "Tensor" not in (_annotation(model) or ""):
+        return last_logits(model)
+    return {ARGUMENT: torch.empty(0, dtype=torch.long, device=model.device)}
+
+
+def _annotation(model: Any) -> str | None:
+    known = parameters(model.forward).get(ARGUMENT)
+    return None if known is None else str(known.annotation)

@@ -1,0 +1,152 @@
+"""A model on loan: one user at a time, its text attention routed through ours, everything put back afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from dexar_fast.model import attention
+from dexar_fast.model.modules import below
+from dexar_fast.model.plain_tensors import plain_tensors
+
+Attribute = tuple[Any, str, Any]  # owner, name, value
+IMPLEMENTATION = "_attn_implementation"
+BEFORE_PREPARE = "_original_forward"  # what accelerate keeps of a model that it prepared, Trainer's among them
+POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+class Abandoned(BaseException):
+    """Nobody waits for the answer any more. No Exception: no handler of errors shall take it for one."""
+
+
+def model_lock(model: nn.Module) -> threading.RLock:
+    """The one lock of a model: attention settings and hooks are global to it."""
+    with _locks_guard:
+        return _locks.setdefault(model, threading.RLock())
+
+
+def is_borrowed_here(model: nn.Module) -> bool:
+    """Whether this thread holds the model's lock: it must not wait for another that wants it, then."""
+    return model_lock(model)._is_owned()  # type: ignore[attr-defined]
+
+
+class Loan:
+    """The model's lock, and the attributes that differ while it is held.
+
+    Args:
+        abandoned: asked while another borrower has the model; once it is true waiting ends with `Abandoned`.
+    """
+
+    def __init__(self, model: Any, abandoned: Callable[[], bool] | None = None) -> None:
+        self._model = model
+        self._lock = model_lock(model)
+        self._abandoned = abandoned
+        self._held = False
+        self._ours: list[Attribute] = []  # as they were when the model was given
+        self._found: list[Attribute] = []  # as they were when it was taken; none while it is not
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The model is as it was found inside the block, and anyone's. The block's exceptions end the loan."""
+        self.give()
+        yield
+        self.take()
+
+    @property
+    def attention(self) -> str:
+        """The name of the attention implementation that the text decoder had when the model was taken."""
+        return self._own()[2]
+
+    @contextmanager
+    def own_attention(self) -> Iterator[None]:
+        """The text decoder attends inside the block as it did when the model was taken."""
+        own = self._own()
+        ours = _values([own])
+        _put([own])
+        try:
+            yield
+        finally:
+            _put(ours)
+
+    def _own(self) -> Attribute:
+        return next(found for found in self._found if found[1] == IMPLEMENTATION)
+
+    def take(self) -> None:
+        while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
+            if self._abandoned and self._abandoned():
+                raise Abandoned
+        self._held = True
+        ours = self._ours or _ours(self._model)
+        self._found = _values(ours)  # all of them before any changes: Ctrl-C may come in between
+        _put(ours)
+
+    def give(self) -> None:
+        if self._held:
+            self._ours = _values(self._found)
+            _put(self._found)
+            self._found = []
+            self._held = False
+            self._lock.release()
+
+
+@contextmanager
+def borrowed(model: Any, abandoned: Callable[[], bool] | None = None) -> Iterator[Loan]:
+    """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens.
+
+    Autocast is off inside, accelerate's too: sums are taken in float32 or better, and the lens is held to the model's
+    own logits. What torch.compile made of its modules is set aside: the pass hooks their own code, and tracing hooks
+    takes minutes.
+    """
+    loan = Loan(model, abandoned)
+    with (
+        torch.inference_mode(False),
+        torch.autocast(model.device.type if model.device.type != "meta" else "cpu", enabled=False),
+    ):
+        try:
+            loan.take()
+            yield loan
+        finally:
+            loan.give()
+
+
+def _values(attributes: list[Attribute]) -> list[Attribute]:
+    return [(owner, name, getattr(owner, name)) for owner, name, _ in attributes]
+
+
+def _put(attributes: list[Attribute]) -> None:
+    for owner, name, value in attributes:
+        setattr(owner, name, value)
+
+
+def _ours(model: Any) -> list[Attribute]:
+    """The attributes that are others while the model is ours, and their values then."""
+    modules: list[Any] = below(model)
+    # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
+    positioned = [module for module in modules if "rope_deltas" in vars(module)]
+    compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
+    wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)
+    configs = {id(c): c for module in modules if (c := vars(module).get("config")) is not None}.values()
+    experts = "_experts_implementation_internal"  # generate() has another one while it decodes, and sets it back
+    return [
+        *(
+            (config, experts, getattr(config, experts))
+            for config in configs
+            if experts in getattr(config, "__dict__", ())
+        ),
+        *((module, "training", False) for module in modules if module.training),
+        *((module, "_compiled_call_impl", None) for module in compiled),
+        *((module, "forward", module._orig_mod.__call__) for module in wrappers),
+        *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
+        *((module, "rope_deltas", None) for module in positioned),
+        *plain_tensors(modules),
+        (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
+    ]

@@ -1,0 +1,132 @@
+"""Chat messages as they are asked: checked, their pictures taken out, each content a list of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from dexar_fast.errors import ImageError, InputError
+from dexar_fast.vision.images import load_image
+
+Message = dict[str, Any]  # "role", "content": a list of {"type": "image"} and {"type": "text", "text": ...}; other keys
+IMAGES = ("image", "image_url")  # what the type of a part with a picture is called
+PICTURE = "picture"  # the key under which a part that was read holds it
+SOURCES = ("image", "url", "path", "image_url", "base64")  # where a part holds its picture
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, and its pictures in the order in which it shows them."""
+
+    messages: list[Message]
+    images: list[Image.Image]
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the answer is begun: the last message is the assistant's."""
+        return self.messages[-1]["role"] == "assistant"
+
+
+def is_chat(prompt: Any) -> bool:
+    """Whether a prompt is one conversation, a list of messages."""
+    return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+
+
+def read(messages: Sequence[Any]) -> list[Message]:
+    """Messages of role and content, each content a list of parts; a part of an image holds its picture, or None.
+
+    Raises:
+        InputError: no messages of text and images, or nothing that the user says.
+    """
+    found = [_message(message, n) for n, message in enumerate(messages)]
+    if not any(text.strip() for role, text in texts(found) if role == "user"):
+        raise InputError("the prompt is empty: ask the model something")
+    return found
+
+
+def texts(messages: list[Message]) -> list[tuple[str, str]]:
+    """The role and the text of each part of text."""
+    return [
+        (message["role"], part["text"]) for message in messages for part in message["content"] if part["type"] == "text"
+    ]
+
+
+def shown(messages: list[Message], images: list[Image.Image], token: str) -> Chat:
+    """The conversation, with `images` in the places for them.
+
+    A place is a part of type "image" without a picture, or the model's image token in a text. Without any place and
+    any picture inside, the images stand before the first thing that the user says.
+
+    Raises:
+        InputError: another number of places than images. ImageError: no image, or a picture that cannot be read.
+    """
+    sources = [source for message in messages for source in _sources(message, token)]
+    if not sources:
+        messages, sources = _before_the_first(messages, len(images)), [None] * len(images)
+    places = sum(source is None for source in sources)
+    if places != len(images):
+        raise InputError(
+            f"the messages have places for {places} image(s), and {len(images)} came beside them: give each part of "
+            "type 'image' its picture, or pass as many images"
+        )
+    beside = iter(images)
+    pictures = [next(beside) if source is None else load_image(source) for source in sources]
+    if not pictures:
+        raise ImageError("no image: pass a path, a PIL image or an array, or put one into the messages")
+    plain = [{**message, "content": [_plain(part) for part in message["content"]]} for message in messages]
+    return Chat(plain, pictures)
+
+
+def _before_the_first(messages: list[Message], images: int) -> list[Message]:
+    """The messages with so many images before what the user says first."""
+    first = next(n for n, message in enumerate(messages) if message["role"] == "user")
+    content = [{"type": "image", PICTURE: None}] * images + messages[first]["content"]
+    return [*messages[:first], {**messages[first], "content": content}, *messages[first + 1 :]]
+
+
+def _message(message: Any, n: int) -> Message:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise InputError(f"message {n} must be {{'role': ..., 'content': ...}}, not {message!r:.80}")
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list | tuple):
+        raise InputError(f"the content of message {n} must be a text, or a list of parts, not {content!r:.80}")
+    return {**message, "content": [_part(part, n) for part in content]}
+
+
+def _part(part: Any, n: int) -> dict[str, Any]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind in IMAGES:
+        return {"type": "image", PICTURE: _source(part)}
+    if kind in ("video", "audio"):
+        raise InputError(f"message {n} holds {kind}: messages hold text and images; use explain_inputs() for the rest")
+    raise InputError(
+        f"message {n} holds the part {part!r:.80}: pass {{'type': 'text', 'text': ...}} or {{'type': 'image', ...}}"
+    )
+
+
+def _source(part: Mapping[str, Any]) -> Any:
+    """The picture of a part; None where it only has a place for one."""
+    source = next((part[name] for name in SOURCES if part.get(name) is not None), None)
+    if isinstance(source, Mapping):  # OpenAI's
+        source = source.get("url")
+    return f"data:;base64,{source}" if source is not None and source is part.get("base64") else source
+
+
+def _sources(message: Message, token: str) -> Iterator[Any]:
+    """The pictures of a message, None for a place without one."""
+    for part in message["content"]:
+        if part["type"] == "image":
+            yield part[PICTURE]
+        else:
+            yield from [None] * part["text"].count(token)
+
+
+def _plain(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != PICTURE}

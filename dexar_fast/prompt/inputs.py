@@ -1,0 +1,201 @@
+"""What is checked of inputs and answers before a model runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexar_fast.errors import InputError, reason
+from dexar_fast.model.cache import NAMES as CACHE_NAMES
+from dexar_fast.vision.geometry import visual_positions, visual_token_ids
+
+UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
+OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions")
+IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with
+SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # [1, P]; lists of them may be [P]
+
+
+def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs the model wants, as tensors, where it wants them; an offloaded model fetches them itself.
+
+    Raises:
+        InputError: no mapping, inputs that are set here, or lists of rows that are not equally long.
+    """
+    if not isinstance(inputs, Mapping):
+        raise InputError(f"inputs must be what the processor returns (input_ids, ...), not a {type(inputs).__name__}")
+    own = [key for key in OWN_INPUTS if key in inputs]
+    if own:
+        raise InputError(f"inputs hold {', '.join(own)}: pass what the processor returns, the rest is set here")
+    device = None if model.device.type == "meta" else model.device
+    wanted = {key: value for key, value in inputs.items() if key not in UNUSED_INPUTS and value is not None}
+    tensors = {key: _as_tensor(key, value) for key, value in wanted.items()}
+    placed = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in tensors.items()}
+    ids = placed.get("input_ids")
+    return placed | {"input_ids": ids.long()} if isinstance(ids, Tensor) and _is_whole(ids) else placed
+
+
+def _is_whole(ids: Tensor) -> bool:
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+
+
+def _as_tensor(name: str, value: Any) -> Any:
+    """What a processor returns without return_tensors="pt": numbers in lists or arrays, as the tensor it would be."""
+    if not isinstance(value, list | tuple | np.ndarray):
+        return value
+    try:
+        array = np.asarray(_as_arrays(value))
+    except ValueError as error:  # rows of several lengths
+        raise InputError(f"{name} is no regular array: call the processor with return_tensors='pt'") from error
+    if array.dtype.kind not in "biuf":  # text and other objects, which some models take
+        return value
+    tensor = torch.from_numpy(array.astype(np.float32) if array.dtype == np.float64 else array.copy())
+    return tensor[None] if name in SEQUENCES and tensor.ndim == 1 else tensor
+
+
+def _as_arrays(value: Any) -> Any:
+    """Nested lists with arrays for the tensors in them."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().float().numpy() if value.dtype == torch.bfloat16 else value.detach().cpu().numpy()
+    return [_as_arrays(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def as_ids(target_ids: Any) -> Tensor:
+    """Target ids as users hold them: a tensor, an array or a list. Raises InputError."""
+    try:
+        return torch.as_tensor(target_ids, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"target_ids must be [T] integers: {reason(error)}") from error
+
+
+def largest(config: Any, name: str) -> Any:
+    """A number of a config; of one whose layers differ in it the largest, None where it does not say."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # transformers' AmbiguousGlobalPerLayerAttributeError
+        values = [getattr(layer, name, None) for layer in config.per_layer_config]
+        return max((value for value in values if value is not None), default=None)
+
+
+def context(model: Any) -> int | None:
+    """The most positions a model's config allows; None where it does not say."""
+    return largest(model.config.get_text_config(decoder=True), "max_position_embeddings")
+
+
+def vocabulary(model: Any) -> int | None:
+    """How many ids there are to embed; None for a table of an unknown kind.
+
+    Of a table inside a wrapper that nobody knows, the rows of all that it holds: which of them it adds it alone knows.
+    """
+    table = model.get_input_embeddings()
+    while not isinstance(getattr(table, "num_embeddings", None), int):
+        inner = [getattr(table, name, None) for name in ("base_layer", "original_module")]  # PEFT's wrappers
+        table = next((module for module in inner if isinstance(module, nn.Module)), None)
+        if table is None:
+            held = [module for module in model.get_input_embeddings().modules() if isinstance(module, nn.Embedding)]
+            return sum(module.num_embeddings for module in held) or None
+    return table.num_embeddings
+
+
+def check_length(model: Any, prompt: int, new: int) -> None:
+    """Raises InputError for a prompt and an answer, in tokens, that the model's context does not hold."""
+    longest = context(model)
+    if longest is not None and prompt + new > longest:
+        raise InputError(
+            f"the prompt of {prompt} tokens and its answer take {prompt + new}, more than the model's context of "
+            f"{longest}: shorten the answer, the prompt, or the image"
+        )
+
+
+def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, new_tokens: int | None) -> None:
+    """Raises InputError for batches, padding, missing images, impossible ids, and answers beyond the context."""
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[0] != 1:
+        raise InputError("inputs must hold input_ids [1, P]: explain one prompt at a time, as the processor returns it")
+    if not _is_whole(ids):
+        raise InputError(f"input_ids must be integers, not {ids.dtype}: pass the processor's")
+    for name in ("attention_mask", "pixel_values"):
+        value = inputs.get(name)
+        if value is not None and not (isinstance(value, Tensor) and value.numel() > 0):
+            raise InputError(f"inputs hold no tensor as {name}: call the processor with return_tensors='pt'")
+    _check_mask(inputs.get("attention_mask"), ids)
+    _check_ids(model, ids)
+    visual_positions(model.config, ids)
+    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
+        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+    if targets is not None:
+        _check_targets(model, targets)
+    check_length(model, ids.shape[1], len(targets) if targets is not None else (new_tokens or 1))
+
+
+def _check_mask(mask: Any, ids: Tensor) -> None:
+    if mask is not None and mask.shape != ids.shape:
+        raise InputError(f"attention_mask must be a tensor {list(ids.shape)} like input_ids: pass the processor's")
+    if mask is not None and not bool((mask != 0).all()):
+        raise InputError(
+            f"the inputs are padded ({int((mask == 0).sum())} positions masked): call the processor without padding"
+        )
+
+
+def _check_ids(model: Any, ids: Tensor) -> None:
+    rows = vocabulary(model)
+    words = ids[~_is_visual(model, ids)]  # a placeholder need not be in the table: see `embedding_checked`
+    if ids.shape[1] == 0 or int(ids.min()) < 0 or (rows is not None and bool((words >= rows).any())):
+        raise InputError(f"input_ids must hold ids of the vocabulary, {_range(rows)}")
+
+
+def _check_targets(model: Any, targets: Tensor) -> None:
+    if targets.ndim != 1 or not _is_whole(targets) or len(targets) == 0:
+        raise InputError(f"target_ids must be [T] integers with T >= 1, not {targets.dtype} {list(targets.shape)}")
+    targets, rows = targets.long(), vocabulary(model)
+    if bool(_is_visual(model, targets).any()):
+        raise InputError("target_ids hold the model's image token: an answer is text")
+    if int(targets.min()) < 0 or (rows is not None and int(targets.max()) >= rows):
+        raise InputError(f"target_ids must lie in the vocabulary, {_range(rows)}")
+
+
+def check_scored(targets: Tensor | None, rows: int) -> None:
+    """Raises InputError for target ids that the head, of so many rows, has no logit of."""
+    if targets is not None and int(targets.max()) >= rows:
+        raise InputError(
+            f"target_ids must be ids that the model can write, {_range(rows)}: its head has fewer rows than its "
+            "embedding"
+        )
+
+
+@contextmanager
+def embedding_checked(model: Any, ids: Tensor) -> Iterator[None]:
+    """Inside the block an image token of ids [1, P] that lies behind the table of embeddings may not be looked up.
+
+    Families that put another id in its place first may have it there (Gemma 3n); on a GPU others would end the process.
+    """
+    rows = vocabulary(model)
+    if rows is None or not bool((ids >= rows).any()):
+        yield
+        return
+
+    def check(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        looked_up = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if any(bool((value >= rows).any()) for value in looked_up if not value.is_floating_point()):
+            raise InputError(
+                f"the model embeds its image token {int(ids.max())}, and its table has {rows} rows: call "
+                "model.resize_token_embeddings(), or load the checkpoint that goes with this processor"
+            )
+
+    hook = model.get_input_embeddings().register_forward_pre_hook(check, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _is_visual(model: Any, ids: Tensor) -> Tensor:
+    return torch.isin(ids, torch.tensor(visual_token_ids(model.config), device=ids.device))
+
+
+def _range(rows: int | None) -> str:
+    return "none below 0" if rows is None else f"0 to {rows - 1}"

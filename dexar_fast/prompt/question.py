@@ -1,0 +1,80 @@
+"""What is asked: a prompt about images as its processor made it, and the given answer if there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast.errors import InputError
+from dexar_fast.prompt import prompting
+from dexar_fast.prompt.chat import is_chat
+from dexar_fast.stages import stage
+from dexar_fast.vision.images import load_images
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt of P tokens, as tensors of batch 1."""
+
+    inputs: Mapping[str, Any]
+    targets: Tensor | None  # [T] ids of the given answer
+    images: list[Image.Image]
+    text: str | None = None  # the rendered prompt, where it is known
+    content: Tensor | None = None  # positions of the user's own text
+    seconds: float | None = None  # that the processor took
+    warnings: tuple[str, ...] = ()  # about the prompt and the given answer
+    given: Any = None  # the pictures as they came along with inputs, which may have been read in another way
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """[P]"""
+        return self.inputs["input_ids"][0].tolist()
+
+
+def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Question:
+    """From what somebody's processor made."""
+    return Question(inputs, targets, [] if images is None else load_images(images), given=images)
+
+
+def read(
+    processor: Any, images: list[Image.Image], prompt: Any, response: str | None, *, with_content: bool
+) -> Question:
+    """From a text or messages and loaded images; with_content: find the user's own text among the prompt's tokens.
+
+    Raises:
+        InputError: the processor is none, or the prompt or the response is none for it.
+    """
+    if getattr(processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
+        raise InputError(
+            "explain() needs a processor, for images and text: pass Explainer(model, processor) what "
+            "AutoProcessor.from_pretrained() gives, or use explain_inputs()"
+        )
+    start = time.perf_counter()
+    with stage("processor"):
+        asked = prompting.render(processor, prompt, images)
+        targets = None if response is None else prompting.answer_ids(processor, asked, response)
+        inputs = prompting.process(processor, asked)
+        content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
+        warnings = (*asked.warnings, *prompting.unclosed(asked, response))
+    return Question(inputs, targets, asked.images, asked.text, content, time.perf_counter() - start, warnings)
+
+
+def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
+    """Each prompt, a text or a list of messages, with each of its answers; None for one that is to be generated.
+
+    Raises:
+        InputError: not an answer, or a list of them, to each prompt.
+    """
+    if isinstance(prompts, str) or is_chat(prompts):
+        prompts, responses = [prompts], None if responses is None else [responses]
+    answers = [None] * len(prompts) if responses is None else responses
+    if isinstance(answers, str) or len(answers) != len(prompts):
+        raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
+    every = [[answer] if answer is None or isinstance(answer, str) else answer for answer in answers]
+    return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]

@@ -1,0 +1,134 @@
+"""What the fields of an explanation must be, checked whenever one is made or loaded."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast.errors import InputError, NumericalError
+from dexar_fast.vision.grid import Grid
+
+if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
+
+ARRAYS = {
+    "token_ids": "T",
+    "visual_positions": "N",
+    "visual_scores": "TLH",
+    "text_scores": "TLH",
+    "head_weights": "TLH",
+    "token_weights": "T",
+    "token_maps": "TN",
+    "unfiltered_token_maps": "TN",
+    "sequence_map": "N",
+    "unfiltered_sequence_map": "N",
+}
+"""Name of every tensor field -> its axes: T tokens, N visual tokens, L layers, H heads."""
+
+MOST_IMAGES = 2**16
+_INTEGERS = ("token_ids", "visual_positions")
+
+
+def check(explanation: "Explanation") -> None:
+    """Raise InputError for a wrong type, shape, dtype or device, NumericalError for NaN or infinity."""
+    arrays = {name: getattr(explanation, name) for name in ARRAYS}
+    for name, array in arrays.items():
+        if not isinstance(array, Tensor) or array.device.type != "cpu":
+            raise InputError(f"{name} must be a torch tensor on the CPU: call .cpu() first")
+    _check_shapes(arrays)
+    _check_dtypes(arrays)
+    _check_finite(arrays)
+    _check_tokens(explanation.tokens, len(explanation.token_ids))
+    for grid in explanation.grids:
+        _check_grid(grid, len(explanation.visual_positions))
+    _check_images(explanation.images, explanation.grids)
+    _check_json("diagnostics", explanation.diagnostics)
+    _check_json("metadata", explanation.metadata)
+
+
+def _check_shapes(arrays: dict[str, Tensor]) -> None:
+    sizes: dict[str, int] = {}
+    for name, axes in ARRAYS.items():
+        shape = list(arrays[name].shape)
+        expected = [sizes.get(axis) for axis in axes]
+        if len(shape) != len(axes) or any(e not in (None, s) for e, s in zip(expected, shape, strict=True)):
+            known = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+            raise InputError(f"{name} must have shape [{', '.join(axes)}], not {shape}; so far {known or 'none'}")
+        sizes |= dict(zip(axes, shape, strict=True))
+
+
+def _check_dtypes(arrays: dict[str, Tensor]) -> None:
+    real = arrays["token_maps"].dtype
+    if real not in (torch.float32, torch.float64):
+        raise InputError(f"token_maps must be float32 or float64, not {real}")
+    for name, array in arrays.items():
+        expected = torch.int64 if name in _INTEGERS else real
+        if array.dtype != expected:
+            raise InputError(f"{name} must be {expected} (all real arrays of one dtype), not {array.dtype}")
+
+
+def _check_finite(arrays: dict[str, Tensor]) -> None:
+    for name, array in arrays.items():
+        if not all_finite(array):
+            raise NumericalError(f"{name} holds NaN or infinity: use float32 or bfloat16 if the model overflowed")
+
+
+def all_finite(array: Tensor) -> bool:
+    """Whether an array holds neither NaN nor infinity. Their sum, one read, is neither, unless they are huge."""
+    return bool(array.sum().isfinite()) or bool(array.isfinite().all())
+
+
+def _check_tokens(tokens: Any, count: int) -> None:
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise InputError("tokens must be a list of str")
+    if len(tokens) != count:
+        raise InputError(f"there must be one text per token: {count} token ids, but {len(tokens)} tokens")
+
+
+def _check_grid(grid: Grid, visual_tokens: int) -> None:
+    stride = grid.columns if grid.row_stride is None else grid.row_stride
+    numbers = (grid.image, grid.start, grid.rows, grid.columns, grid.frames, stride)
+    smallest = (0, 0, 1, 1, 1, grid.columns)
+    if type(grid.video) is not bool:
+        raise InputError(f"{grid}: video must be True or False")
+    if not all(type(n) is int and n >= least for n, least in zip(numbers, smallest, strict=True)):
+        raise InputError(
+            f"{grid} must hold ints: image, start from 0; rows, columns, frames from 1; row_stride >= columns"
+        )
+    if grid.images.stop > MOST_IMAGES:
+        raise InputError(f"{grid} covers more images than the {MOST_IMAGES} that an explanation may hold")
+    if grid.start + (grid.rows - 1) * stride + grid.columns > visual_tokens:
+        raise InputError(f"{grid} reaches beyond the {visual_tokens} visual tokens")
+    if grid.box is not None and not _is_box(grid.box):
+        raise InputError(f"{grid}: box must be finite numbers (left, top, right, bottom), left < right, top < bottom")
+
+
+def _is_box(box: Sequence[float]) -> bool:
+    return (
+        len(box) == 4
+        and all(isinstance(edge, int | float) and abs(edge) <= sys.float_info.max for edge in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
+    )
+
+
+def _check_images(images: Sequence[Image.Image], grids: Sequence[Grid]) -> None:
+    if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
+        raise InputError("images must be PIL images in RGB: call .convert('RGB') first")
+    if any(0 in image.size for image in images):
+        raise InputError("images must have pixels: leave an empty one out")
+    if images and any(grid.images.stop > len(images) for grid in grids):
+        raise InputError(f"a grid belongs to an image beyond the {len(images)} given: pass all images, or none")
+
+
+def _check_json(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise InputError(f"{name} must be a dict")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name} must be plain JSON of finite numbers: {error}") from error

@@ -1,0 +1,143 @@
+"""From the sums of the pass to an Explanation: Eqs. 4-6, and what the filters left over."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast.attribution.sums import Attribution, joined
+from dexar_fast.errors import NumericalError
+from dexar_fast.results.fields import all_finite
+from dexar_fast.stages import stage
+from dexar_fast.vision.grid import Grid
+
+FREQUENT_WINNERS = 3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What an Explanation holds that does not grow with the answer."""
+
+    visual: Tensor  # [N]
+    grids: tuple[Grid, ...]
+    images: tuple[Image.Image, ...]
+    warnings: list[str]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """C tokens of an answer and what the pass found about them."""
+
+    ids: Tensor  # [C]
+    tokens: list[str]
+    sums: Attribution
+
+
+def whole(chunks: Sequence[Chunk], unfinished: str) -> Chunk:
+    """The chunks one after the other; unfinished: the text of a last character that lacks bytes."""
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    tokens[-1] += unfinished
+    with stage("aggregation"):
+        return Chunk(torch.cat([chunk.ids for chunk in chunks]), tokens, joined([chunk.sums for chunk in chunks]))
+
+
+def fields(frame: Frame, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields of an Explanation of the chunk's tokens; winners: what `frequent` returned."""
+    with stage("aggregation"):
+        found = arrays(chunk.sums, frame.metadata["settings"]["sequence_norm"])
+    return {
+        "token_ids": chunk.ids,
+        "tokens": chunk.tokens,
+        "visual_positions": frame.visual,
+        **found,
+        "grids": frame.grids,
+        "diagnostics": kept(found) | {"text_winners": winners, "warnings": frame.warnings},
+        "metadata": copy.deepcopy(frame.metadata),
+        "images": frame.images,
+    }
+
+
+@torch.autocast("cpu", enabled=False)
+def arrays(sums: Attribution, sequence_norm: str) -> dict[str, Tensor]:
+    """The arrays of an Explanation, under their names (method.md sections 3 and 4)."""
+    visual, text = sums.visual_scores, sums.text_scores
+    head_weights = (visual - text).relu()
+    token_weights = (visual.amax((1, 2)) - text.amax((1, 2))).relu()
+    maps, unfiltered = sums.token_maps, sums.unfiltered_token_maps
+    if sums.range is not None:
+        heads = visual.shape[1] * visual.shape[2]
+        maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)
+        unfiltered = _rescaled(unfiltered, torch.full_like(token_weights, heads), sums.range)
+    shown, unfiltered_shown = (_each_scaled(x) if sequence_norm == "token" else x for x in (maps, unfiltered))
+    return {
+        "visual_scores": visual,
+        "text_scores": text,
+        "head_weights": head_weights,
+        "token_weights": token_weights,
+        "token_maps": maps,
+        "unfiltered_token_maps": unfiltered,
+        "sequence_map": token_weights @ shown,
+        "unfiltered_sequence_map": unfiltered_shown.sum(0),
+    }
+
+
+def frequent(winners: Tensor, text_of: Callable[[int], str]) -> list[dict[str, Any]]:
+    """The keys that keep most heads from the image: position, text and share of the heads.
+
+    Args:
+        winners: [S] how often each key took S_txt. text_of: the text of a position.
+    """
+    total = max(1, int(winners.sum()))
+    most = winners.topk(min(FREQUENT_WINNERS, len(winners)))
+    return [
+        {"position": position, "token": text_of(position), "share": count / total}
+        for count, position in zip(most.values.tolist(), most.indices.tolist(), strict=True)
+        if count > 0
+    ]
+
+
+def check_finite(sums: Attribution, layers: list[int]) -> None:
+    """Raises NumericalError for NaN or infinity; the message names the first layer that has it."""
+    scores = sums.visual_scores + sums.text_scores
+    bad = (~scores.isfinite()).any(2).any(0).nonzero()
+    if len(bad):
+        beyond = ", or the final norm or the output head" if len(bad) == scores.shape[1] else ""
+        raise NumericalError(
+            f"NaN or infinity in decoder layer {layers[int(bad[0])]} (its weights, its activations, or what enters "
+            f"it{beyond}): check the model's weights, or load it in bfloat16 or float32"
+        )
+    if not (all_finite(sums.token_maps) and all_finite(sums.unfiltered_token_maps)):
+        raise NumericalError("the maps overflow: load the model in float32 or float64")
+
+
+def kept(found: dict[str, Tensor]) -> dict[str, Any]:
+    """How many heads and tokens survive the filters (method.md section 5)."""
+    kept, weights = found["head_weights"] > 0, found["token_weights"]
+    return {
+        "tokens": len(weights),
+        "tokens_with_weight": int((weights > 0).sum()),
+        "tokens_with_map": int(kept.any(2).any(1).sum()),
+        "heads": kept.numel(),
+        "heads_kept": int(kept.sum()),
+    }
+
+
+def _rescaled(sums: Tensor, weights: Tensor, extremes: Tensor) -> Tensor:
+    """sum w (G - m) / (M - m) from sum w G [T, N] and sum w [T], the global min-max of the authors' code."""
+    lowest, highest = extremes.unbind()
+    if highest == lowest:
+        return torch.zeros_like(sums)
+    return (sums - lowest * weights[:, None]) / (highest - lowest)
+
+
+def _each_scaled(maps: Tensor) -> Tensor:
+    """Each map of [T, N] to [0, 1]; a constant one to zeros."""
+    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))

@@ -1,0 +1,168 @@
+"""A long answer on disk while it is explained: shards that are written once, and an index of the finished ones.
+
+Layout of the folder, format 1. `00000.safetensors`, `00001.safetensors`, ...: of some tokens each, `token_ids` [C] and
+the sums of the pass (`dexar_fast.attribution.sums.Attribution`), with their texts in the metadata. `start.safetensors`:
+`visual_positions` and the images, as in `dexar_fast.results.storage`. `index.json`: how many `shards` and `tokens` are
+finished, and the fields of `Explanation` that are no arrays; `metadata` says whether the answer is `complete`. It is
+replaced as a whole after each shard, so that whoever reads, at any time and after any end, finds what was finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+
+from dexar_fast.attribution.sums import Attribution
+from dexar_fast.errors import FileError
+from dexar_fast.results import result, storage
+from dexar_fast.results.result import Chunk, Frame
+
+FORMAT_VERSION = storage.FORMAT_VERSION
+INDEX, START = "index.json", "start.safetensors"
+Folder = str | os.PathLike[str]
+
+SHARD_BYTES = 4 * 2**20
+SHARD_SECONDS = 1.0  # what a killed run may lose, beyond the tokens in hand
+_SUMS = ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps")
+
+
+def free_folder(path: Folder) -> None:
+    """Makes the folder if it does not exist.
+
+    Raises:
+        FileError: it holds an explanation or part of one, is a file, or cannot be made.
+    """
+    folder = storage.path_of(path)
+    if not os.fspath(path):  # what Path takes for the folder we are in
+        raise FileError("the path is empty: pass the name of a folder")
+    if any((folder / name).exists() for name in (INDEX, START, _name(0))):
+        raise FileError(f"{folder} holds an explanation: choose another folder, or delete this one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot make the folder {folder}: {error}; choose another") from error
+
+
+class Shards:
+    """The folder of an answer that is being explained.
+
+    Raises:
+        FileError: as in `free_folder`, or it cannot be written.
+    """
+
+    def __init__(self, folder: Folder, frame: Frame) -> None:
+        free_folder(folder)  # another explanation may have begun there since it was first looked at
+        storage.check_pixels(str(folder), [image.size for image in frame.images])
+        self.folder = storage.path_of(folder)
+        self.finished = 0, 0  # shards, tokens
+        self._frame = frame
+        self._last = time.monotonic()
+        self._waiting = 0  # bytes
+        pictures = {f"image_{i}": storage.to_png(image) for i, image in enumerate(frame.images)}
+        self._write(START, to_safetensors({"visual_positions": storage.standalone(frame.visual), **pictures}))
+        self.index([], "")
+
+    def is_due(self, chunk: Chunk) -> bool:
+        """Whether this chunk and those before it that are not on disk yet are worth a shard."""
+        self._waiting += sum(getattr(chunk.sums, name).nbytes for name in _SUMS)
+        return self._waiting >= SHARD_BYTES or time.monotonic() - self._last >= SHARD_SECONDS
+
+    def add(self, chunk: Chunk) -> None:
+        """Writes one more shard; `index` makes it count."""
+        arrays = {name: getattr(chunk.sums, name) for name in _SUMS} | {"token_ids": chunk.ids}
+        if chunk.sums.range is not None:
+            arrays["range"] = chunk.sums.range
+        tensors = {name: storage.standalone(array) for name, array in arrays.items()}
+        shards, tokens = self.finished
+        self._write(_name(shards), to_safetensors(tensors, {storage.KEY: json.dumps({"tokens": chunk.tokens})}))
+        self.finished = shards + 1, tokens + len(chunk.ids)  # at once, so that no interrupt comes between
+        self._last, self._waiting = time.monotonic(), 0
+
+    def index(self, winners: list[dict[str, Any]], unfinished: str) -> None:
+        """Writes what is finished; arguments as in `dexar_fast.results.result`."""
+        document = {
+            "format_version": FORMAT_VERSION,
+            "shards": self.finished[0],
+            "tokens": self.finished[1],
+            "unfinished": unfinished,
+            "text_winners": winners,
+            "grids": [asdict(grid) for grid in self._frame.grids],
+            "warnings": self._frame.warnings,
+            "metadata": self._frame.metadata,
+            "images": len(self._frame.images),
+        }
+        self._write(INDEX, json.dumps(document, allow_nan=False).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        storage.write_atomically(self.folder / name, data)
+
+
+def read(path: Folder) -> dict[str, Any]:
+    """The fields of the explanation of what is finished in a folder, decoded but not yet checked against each other.
+
+    Raises:
+        FileError: no such folder, nothing finished in it yet, damaged, or written by a newer version.
+    """
+    folder = storage.path_of(path)
+    if not (folder / INDEX).is_file():
+        raise FileError(f"{folder} is not a file, and no folder that out= named: it has no {INDEX}")
+    try:
+        return _read(folder)
+    except FileError:
+        raise
+    except storage.DECODING_ERRORS as error:
+        raise FileError(f"{folder} is no explanation, or damaged ({error}): explain again") from error
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    document = storage.document_of(str(folder), _index_text(folder / INDEX))
+    chunks = [_read_shard(folder / _name(i)) for i in range(storage.count(document["shards"], most=None))]
+    if not chunks:
+        raise FileError(f"{folder}: no token is explained yet; try again later")
+    chunk = result.whole(chunks, document["unfinished"])
+    if len(chunk.tokens) != document["tokens"]:
+        raise FileError(f"{folder} holds {len(chunk.tokens)} tokens and its index says {document['tokens']}: damaged")
+    return result.fields(_read_frame(folder, document), chunk, document["text_winners"])
+
+
+def _index_text(path: Path) -> str:
+    if path.stat().st_size > storage.MOST_HEADER:
+        raise FileError(f"{path}: an index may hold {storage.MOST_HEADER} bytes, this one holds more")
+    return path.read_text()
+
+
+def _read_frame(folder: Path, document: dict[str, Any]) -> Frame:
+    with storage.opened(str(folder / START)) as file:
+        names = [f"image_{i}" for i in range(storage.count(document["images"], most=len(file.keys())))]
+        visual = file.get_tensor("visual_positions").clone()
+        images = storage.from_pngs(str(folder), [file.get_tensor(name) for name in names])
+    return Frame(
+        visual=visual,
+        grids=storage.grids_of(document["grids"]),
+        images=tuple(images),
+        warnings=document["warnings"],
+        metadata=document["metadata"],
+    )
+
+
+def _read_shard(path: Path) -> Chunk:
+    with storage.opened(str(path)) as file:
+        arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        tokens = json.loads(file.metadata()[storage.KEY])["tokens"]
+    sums = Attribution(
+        **{name: arrays[name] for name in _SUMS},
+        text_winners=torch.zeros(0, dtype=torch.long, device="cpu"),  # counted in the index
+        range=arrays.get("range"),
+    )
+    return Chunk(arrays["token_ids"], tokens, sums)
+
+
+def _name(shard: int) -> str:
+    return f"{shard:05}.safetensors"

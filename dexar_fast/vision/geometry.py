@@ -1,0 +1,121 @@
+"""Which keys of the sequence are visual, and which patch of an image each of them stands for (method.md section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import InputError, ModelError
+from dexar_fast.vision.blocks import Block, Prompt, UnknownLayout
+from dexar_fast.vision.families import FAMILIES
+from dexar_fast.vision.grid import Grid, Size
+from dexar_fast.vision.patches import named_grids
+
+IMAGE_TOKENS = ("image_token_id", "image_token_index")
+VIDEO_TOKENS = ("video_token_id", "video_token_index")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The visual tokens of a prompt: where they stand in the sequence [N], and where they lie in the images."""
+
+    positions: Tensor
+    grids: tuple[Grid, ...]
+    warning: str | None = None  # why there are no grids, or what they assume
+
+
+def visual_token_ids(config: Any) -> list[int]:
+    """The placeholder ids a model's config names for images and video frames."""
+    found = sorted({*_ids(config, IMAGE_TOKENS), *_ids(config, VIDEO_TOKENS)})
+    if not found:
+        raise ModelError(
+            f"{type(config).__name__} names no image token ({', '.join(IMAGE_TOKENS + VIDEO_TOKENS)}): dexar_fast "
+            "explains models that read images as placeholder tokens in the prompt"
+        )
+    return found
+
+
+def visual_positions(config: Any, input_ids: Tensor) -> Tensor:
+    """Positions [N] int64 in input_ids [1, P] that hold an image or video placeholder."""
+    placeholders = torch.tensor(visual_token_ids(config), device=input_ids.device)
+    positions = torch.isin(input_ids[0], placeholders).nonzero()[:, 0]
+    if len(positions) == 0:
+        raise InputError("the prompt holds no image token: pass an image, or put the model's image token in the prompt")
+    return positions
+
+
+def layout(config: Any, processor: Any, inputs: Mapping[str, Any], sizes: Sequence[Size] | None) -> Layout:
+    """Where the visual tokens of a prompt lie.
+
+    Args:
+        config: the model's.
+        processor: the model's, or None; only the settings of its image processor are read.
+        inputs: what the processor returned: input_ids [1, P], and the shapes of the rest.
+        sizes: (width, height) of each original image, then of each frame of the videos; None where they are not known:
+            then a grid has no box, and images that are cut into tiles have no grids.
+    Raises:
+        InputError: no visual token. ModelError: a model without any.
+    """
+    positions = visual_positions(config, inputs["input_ids"]).cpu()
+    ids = inputs["input_ids"][0].cpu()[positions]
+    image_ids, video_ids = (torch.tensor(_ids(config, names), device="cpu") for names in (IMAGE_TOKENS, VIDEO_TOKENS))
+    video = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
+    prompt = Prompt(config, getattr(processor, "image_processor", None), inputs, sizes, video.tolist())
+    family = FAMILIES.get(config.model_type, named_grids)
+    try:
+        grids = _placed(prompt, *family(prompt))
+    except UnknownLayout as reason:
+        return nowhere(positions, str(reason))
+    notes = [*([_assumption(config)] if family is named_grids else []), *prompt.notes]
+    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None)
+
+
+def nowhere(positions: Tensor, reason: str) -> Layout:
+    """Visual tokens without a place in the images."""
+    return Layout(positions, (), f"the maps have no place in the image, because {reason}")
+
+
+def _placed(prompt: Prompt, images: list[Block], videos: list[Block]) -> tuple[Grid, ...]:
+    """The grids of all blocks, in the order of the sequence."""
+    _check(prompt, images, videos)
+    waiting = {False: list(images), True: list(videos)}
+    next_image = {False: 0, True: sum(block.images for block in images)}
+    grids: list[Grid] = []
+    start = 0
+    while start < len(prompt.video):
+        kind = prompt.video[start]
+        block = waiting[kind].pop(0)
+        if prompt.video[start : start + block.length] != [kind] * block.length:
+            raise UnknownLayout("its images and videos are interleaved in another way than its inputs say")
+        grids += [replace(grid, image=next_image[kind] + grid.image, start=start + grid.start) for grid in block.grids]
+        next_image[kind] += block.images
+        start += block.length
+    return tuple(grids)
+
+
+def _check(prompt: Prompt, images: list[Block], videos: list[Block]) -> None:
+    """Raises UnknownLayout unless the blocks make up all visual tokens and all images given."""
+    wanted = [sum(block.length for block in blocks) for blocks in (images, videos)]
+    there = [prompt.video.count(kind) for kind in (False, True)]
+    if wanted != there:
+        raise UnknownLayout(
+            f"the prompt's {sum(there)} visual tokens are not the {sum(wanted)} that its inputs and settings make"
+        )
+    shown = sum(block.images for block in images + videos)
+    if prompt.sizes is not None and shown != len(prompt.sizes):
+        raise UnknownLayout(f"the inputs hold {shown} images and frames, and {len(prompt.sizes)} were given")
+
+
+def _assumption(config: Any) -> str:
+    return (
+        f"the geometry of the model family {config.model_type!r} is not known: the grid that its inputs name is laid "
+        "over all of each image"
+    )
+
+
+def _ids(config: Any, names: Sequence[str]) -> list[int]:
+    return [int(value) for name in names if (value := getattr(config, name, None)) is not None]

@@ -1,0 +1,131 @@
+"""Families whose inputs name each image's grid of patches: Qwen-VL and its kin, Pixtral."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexar_fast.vision.blocks import Block, Blocks, Prompt, UnknownLayout
+from dexar_fast.vision.grid import Box, Grid, Size
+
+MERGES = ("spatial_merge_size", "merge_kernel_size", "merge_size")
+PADDERS = ("kimi_k25", "glm5_next")  # pad an image on the right and below: the grid is not all of it
+
+
+def patch_grids(prompt: Prompt) -> Blocks:
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL: (t, h, w) patches, merged in squares; a frame of a video stands for several."""
+    merge = prompt.vision("spatial_merge_size")
+    images = prompt.numbers("image_grid_thw", 3) if not all(prompt.video) else []
+    videos = prompt.numbers("video_grid_thw", 3) if any(prompt.video) else []
+    frames = _frames_per_step(prompt, images, videos)
+    first = len(images)
+    blocks = []
+    for (_, h, w), count in zip(videos, frames, strict=True):
+        blocks.append(_steps(h // merge, w // merge, count))
+        _check_aspect(prompt, range(first, first + sum(count)), h // merge, w // merge)
+        first += sum(count)
+    return [_image(prompt, n, grid, merge) for n, grid in enumerate(images)], blocks
+
+
+def named_grids(prompt: Prompt) -> Blocks:
+    """A family that is not in the table: images whose grids the inputs name, patches merged as the config says."""
+    if prompt.config.model_type in PADDERS:
+        raise UnknownLayout("its processor pads images")
+    if any(prompt.video):
+        raise UnknownLayout("where the frames of its videos lie is not known")
+    names = [(name, columns) for name, columns in NAMED if name in prompt.inputs]
+    if not names:
+        raise UnknownLayout(
+            f"where the model family {prompt.config.model_type!r} puts its visual tokens is not known, and its inputs "
+            "name no grid"
+        )
+    name, columns = names[0]
+    return [_image(prompt, n, grid, _merge(prompt, n)) for n, grid in enumerate(prompt.numbers(name, columns))], []
+
+
+NAMED = (("image_grid_thw", 3), ("image_grid_hw", 2))
+
+
+def _merge(prompt: Prompt, image: int) -> int:
+    """How many patches of a side are one visual token."""
+    if "image_merge_sizes" in prompt.inputs:
+        return int(prompt.output("image_merge_sizes").flatten()[image])
+    for name in MERGES:
+        if getattr(getattr(prompt.config, "vision_config", None), name, None) is not None:
+            return prompt.vision(name)
+    raise UnknownLayout("its config does not say how many patches are one visual token")
+
+
+def _image(prompt: Prompt, image: int, grid: Sequence[int], merge: int) -> Block:
+    *steps, h, w = grid
+    if steps not in ([], [1]) or h % merge or w % merge:
+        raise UnknownLayout(f"a grid of {list(grid)} patches is no image of whole cells of {merge} x {merge}")
+    _check_aspect(prompt, [image], h // merge, w // merge)
+    return Block([Grid(0, 0, h // merge, w // merge)], h * w // merge**2)
+
+
+def _check_aspect(prompt: Prompt, images: Sequence[int], rows: int, columns: int) -> None:
+    """Raises UnknownLayout unless so many cells, one more or less a side, can be one scaled image."""
+    for image in images if prompt.sizes is not None else []:
+        if image >= len(prompt.sizes or ()):
+            return
+        width, height = (prompt.sizes or ())[image]
+        least = max((columns - 1) / width, (rows - 1) / height)
+        if least > min((columns + 1) / width, (rows + 1) / height):
+            raise UnknownLayout(
+                f"its inputs name a grid of {rows} rows of {columns}, which an image of {width} x {height} pixels "
+                "does not make"
+            )
+
+
+def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> list[list[int]]:
+    """How many frames each step of each video stands for: all the same, but the last of an odd number is repeated."""
+    if not videos:
+        return []
+    per_step = prompt.vision("temporal_patch_size")
+    frames = [[per_step] * t for t, _, _ in videos]
+    if prompt.sizes is not None:
+        missing = sum(map(sum, frames)) - (len(prompt.sizes) - len(images))
+        if 0 < missing < per_step and len(videos) == 1 and _repeats(prompt, videos[0], per_step, missing):
+            frames[0][-1] -= missing
+    return frames
+
+
+def _repeats(prompt: Prompt, grid: Sequence[int], per_step: int, count: int) -> bool:
+    """Whether the last frame of a video stands in its last step `count` times more, which fills the step up."""
+    pixels = prompt.output("pixel_values_videos")
+    area = prompt.vision("patch_size") ** 2
+    if pixels.ndim != 2 or pixels.shape[1] % (per_step * area):
+        raise UnknownLayout("pixel_values_videos is not [patches, channels * frames * pixels]")
+    slots = pixels[-grid[1] * grid[2] :].unflatten(1, (-1, per_step, area))
+    last = slots[:, :, per_step - 1 - count : per_step - count]
+    return torch.equal(last.expand(-1, -1, count, -1), slots[:, :, per_step - count :])
+
+
+def _steps(rows: int, columns: int, frames: list[int]) -> Block:
+    firsts = np.cumsum([0, *frames]).tolist()
+    grids = [
+        Grid(firsts[n], n * rows * columns, rows, columns, frames=count, video=True) for n, count in enumerate(frames)
+    ]
+    return Block(grids, rows * columns * len(frames))
+
+
+def pixtral(prompt: Prompt) -> Blocks:
+    """Mistral 3, Pixtral: the image at a multiple of the (merged) patch; break tokens have ids of their own."""
+    cell = prompt.vision("patch_size") * getattr(prompt.config, "spatial_merge_size", 1)
+    blocks = []
+    for n, (h, w) in enumerate(prompt.numbers("image_sizes", 2)):
+        rows, columns = h // cell, w // cell
+        _check_aspect(prompt, [n], rows, columns)
+        size = prompt.sizes[n] if prompt.sizes is not None and n < len(prompt.sizes) else None
+        box = None if size is None else _whole_cells(size, columns * cell / w, rows * cell / h)
+        blocks.append(Block([Grid(0, 0, rows, columns, box)], rows * columns))
+    return blocks, []
+
+
+def _whole_cells(size: Size, across: float, down: float) -> Box | None:
+    """The part of an image that whole cells cover, from its shares; None is all of it."""
+    return None if across == down == 1 else (0, 0, size[0] * across, size[1] * down)

@@ -1,0 +1,180 @@
+"""Which pictures a model saw, and what its processor was told: its pixels are made once more and compared.
+
+Whoever made the inputs may have called the processor with other settings than it holds, given it a photo as it lies, or
+another picture altogether. A map is drawn only where the pixels that the processor makes of a picture are those of the
+inputs; the first reading of the pictures and the first settings that do so are the ones that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast.prompt.question import Question
+from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
+from dexar_fast.vision.images import is_turned, readings
+
+SWITCHES = (
+    "do_center_crop",
+    "do_pad",
+    "do_resize",
+    "crop_to_patches",
+    "do_pan_and_scan",
+    "do_image_splitting",
+)  # settings that move pixels, often given in the call
+FRAMES = {"do_sample_frames": False}  # the frames given are those that were sampled
+CLOSE = 0.001  # of the variance of the pixels: how far another backend's resize may be off, on average
+ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
+
+UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
+OTHERS = (
+    "the inputs' pixels are not those that the processor makes of the images given: pass the very pictures it got, in "
+    "the order of the prompt, and give the processor itself the settings that its call was given, as in "
+    "processor.image_processor.do_center_crop = False"
+)
+TURNED = (
+    "an image says that it is to be turned (EXIF), and without the model's image processor it cannot be told whether "
+    "the model saw it turned: make the Explainer with the processor"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """An image processor whose settings a call changed."""
+
+    base: Any
+    changed: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.changed[name] if name in self.changed else getattr(self.base, name)
+
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict[str, Any]) -> Any:
+        """transformers' own count of the tiles of an image."""
+        return self.base.get_number_of_image_patches(height, width, {**self.changed, **images_kwargs})
+
+
+@dataclass(frozen=True)
+class Called:
+    """A processor as it was called."""
+
+    image_processor: Any
+
+
+def placed(config: Any, processor: Any, question: Question) -> tuple[list[Image.Image], Layout]:
+    """The pictures that the model saw, upright or as they lay, and where the visual tokens lie in them.
+
+    Raises:
+        InputError, ModelError: as `layout`.
+    """
+    inputs, images = question.inputs, question.images
+    base = getattr(processor, "image_processor", None)
+    usual = Called(None if base is None else Settings(base, usual_settings(processor)))
+    if question.given is None:
+        return images, layout(config, usual, inputs, [image.size for image in images] or None)
+    if not _can_check(processor, inputs):
+        if is_turned(question.given):
+            return images, nowhere(visual_positions(config, inputs["input_ids"]).cpu(), TURNED)
+        found = layout(config, usual, inputs, [image.size for image in images])
+        return images, Layout(found.positions, found.grids, found.warning or UNCHECKED)
+    for seen, called in _ways(processor, question):
+        return seen, layout(config, called, inputs, [image.size for image in seen])
+    found = layout(config, usual, inputs, [image.size for image in images])
+    return images, nowhere(found.positions, OTHERS) if found.grids else found
+
+
+def usual_settings(processor: Any) -> dict[str, Any]:
+    """What the combined processor tells its image processor in every call, whatever that is set to."""
+    older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+    return {**older.get("images_kwargs", {}), **(getattr(processor, "images_kwargs", None) or {})}
+
+
+def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether there are processors to make the pixels again."""
+    names = ["image_processor"] + (["video_processor"] if "pixel_values_videos" in inputs else [])
+    return all(callable(getattr(processor, name, None)) for name in names)
+
+
+def _ways(processor: Any, question: Question) -> Iterator[tuple[list[Image.Image], Called]]:
+    """The readings of the pictures, and the settings, that make the inputs' pixels of them."""
+    base, usual, inputs = processor.image_processor, usual_settings(processor), question.inputs
+    for pictures in readings(question.given):
+        images, frames = _split(pictures, inputs)
+        if frames and not _same(_made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
+            continue
+        for changed in _settings(base, usual) if images else [usual]:
+            if not images or _same(_made(base, _nested(images, inputs), changed), inputs, CLOSE):
+                yield pictures, Called(Settings(base, changed))
+    for pictures in readings(question.given):
+        resized = _resized(pictures, inputs, base)
+        if resized and _same(_made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
+            yield pictures, Called(Settings(base, usual))
+
+
+def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The settings of a call without any, then with one of them switched on or off."""
+    yield usual
+    for name in SWITCHES:
+        value = usual.get(name, getattr(base, name, None))
+        if value is not None:
+            yield {**usual, name: not value}
+
+
+def _split(pictures: list[Image.Image], inputs: Mapping[str, Any]) -> tuple[list[Image.Image], list[Image.Image]]:
+    """The images, and the frames of videos behind them."""
+    if "pixel_values_videos" not in inputs:
+        return pictures, []
+    named = [inputs[name] for name in ("image_grid_thw", "image_sizes") if isinstance(inputs.get(name), Tensor)]
+    count = len(named[0]) if named else 0
+    return pictures[:count], pictures[count:]
+
+
+def _nested(images: list[Image.Image], inputs: Mapping[str, Any]) -> Any:
+    """LLaVA-OneVision makes other pixels of images that it is told belong together."""
+    together = inputs.get("batch_num_images")
+    return [images] if isinstance(together, Tensor) and together.tolist() == [len(images)] else images
+
+
+def _made(make: Callable[..., Mapping[str, Any]], images: Any, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a processor makes of the images; None where it refuses them."""
+    try:
+        return make(images, return_tensors="pt", **settings)
+    except Exception:  # as each processor likes, for a picture or a setting that it does not take
+        return None
+
+
+def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:
+    """The images in the sizes that the inputs name, if those are others: resized before the processor got them."""
+    grids, sizes, patch = inputs.get("image_grid_thw"), inputs.get("image_sizes"), getattr(base, "patch_size", None)
+    if isinstance(grids, Tensor) and isinstance(patch, int):
+        targets = [(width * patch, height * patch) for _, height, width in grids.tolist()]
+    elif isinstance(sizes, Tensor):
+        targets = [(width, height) for height, width in sizes.tolist()]
+    else:
+        return None
+    if len(targets) != len(images) or targets == [image.size for image in images]:
+        return None
+    return [image.resize(target, Image.Resampling.BICUBIC) for image, target in zip(images, targets, strict=True)]
+
+
+def _same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], share: float) -> bool:
+    """Whether all that both hold is the same, pixels among it, up to a share of their variance."""
+    if made is None:
+        return False
+    both = [(made[name], inputs[name]) for name in made if isinstance(inputs.get(name), Tensor)]
+    same = all(
+        isinstance(one, Tensor) and one.shape == other.shape and _equal(one, other, share) for one, other in both
+    )
+    return same and any(other.is_floating_point() for _, other in both)
+
+
+def _equal(made: Tensor, given: Tensor, share: float) -> bool:
+    one, other = made.to(given), given
+    if not other.is_floating_point():
+        return torch.equal(one, other)
+    one, other = one.float(), other.float()
+    return bool((one - other).square().mean() <= share * one.var(correction=0))
