@@ -34,7 +34,7 @@ from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import BLOCK_SIZE, Keys, KVPool
 from dexar_fast.model.cache import to_forward
 from dexar_fast.profile.shapes import build
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 
 CACHED = (1024, 4096, 16384, 32768)
 TARGETS = 16

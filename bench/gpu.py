@@ -31,7 +31,7 @@ from dexar_fast import Explainer
 from dexar_fast.model.cache import to_generate
 from dexar_fast.profile.peak import peak
 from dexar_fast.profile.shapes import Built, build
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 
 SHAPES = ("llava-1.5-7b", "qwen2.5-vl-7b")
 STREAMING_CHUNK = 64

@@ -20,7 +20,7 @@ from bench.subjects import subject
 from dexar_fast import Explainer
 from dexar_fast.profile.peak import status
 from dexar_fast.profile.shapes import build
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 
 SHORT, LONG = 256, 2048
 LAYERS = 4

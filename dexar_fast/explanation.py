@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from dexar_fast.errors import DexarError, FileError, InputError
 from dexar_fast.report import placing
-from dexar_fast.results import fields, shards, storage
+from dexar_fast.results import shards, storage
+from dexar_fast.results.schema import Result
 from dexar_fast.settings import positive
-from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.images import load_image
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _TOKENS_IN_REPR = 12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Result):
     """DEX-AR's scores, weights and maps for the T tokens of an answer, raw: Eqs. 4-6 of the paper.
 
     T tokens, L layers, H heads, N visual tokens. All tensors live on the CPU; those of real numbers are
@@ -55,29 +54,6 @@ class Explanation:
         InputError: a field of the wrong type, shape, dtype or device.
         NumericalError: NaN or infinity in an array.
     """
-
-    token_ids: Tensor
-    tokens: list[str]
-    visual_positions: Tensor
-    visual_scores: Tensor
-    text_scores: Tensor
-    head_weights: Tensor
-    token_weights: Tensor
-    token_maps: Tensor
-    unfiltered_token_maps: Tensor
-    sequence_map: Tensor
-    unfiltered_sequence_map: Tensor
-    grids: tuple[Grid, ...]
-    diagnostics: dict[str, Any]
-    metadata: dict[str, Any]
-    images: tuple[Image.Image, ...] = ()
-
-    def __post_init__(self) -> None:
-        fields.check(self)
-
-    def __len__(self) -> int:
-        """T, the number of tokens explained."""
-        return len(self.tokens)
 
     def __repr__(self) -> str:
         pairs = zip(self.tokens[:_TOKENS_IN_REPR], self.token_weights.tolist(), strict=False)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.results import storage
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.maps import min_max, paint
 

@@ -24,7 +24,7 @@ from PIL import Image
 from report_examples import check_report
 
 from dexar_fast import DexarError, Explainer, Explanation
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 
 SECONDS = float(os.environ.get("DEXAR_FAST_FUZZ_SECONDS", 0))
 EXAMPLES = settings(

@@ -18,7 +18,7 @@ from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.report import animation, colours, data, page, pictures, plain_words, words
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
 
 WOMAN, ZWJ = "\U0001f469", "\u200d"

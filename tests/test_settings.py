@@ -13,7 +13,7 @@ from torch import Tensor
 from dexar_fast import InputError, NumericalError
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.attribution.text_keys import text_mask
-from dexar_fast.results.result import arrays, check_finite, frequent, kept
+from dexar_fast.results.assembly import arrays, check_finite, frequent, kept
 from dexar_fast.settings import Settings, positive, settings
 
 # Settings

@@ -22,11 +22,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, Explanation, FileError
 from dexar_fast.attribution.sums import Attribution
+from dexar_fast.generation.record import Record
 from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.results import shards
-from dexar_fast.results.fields import ARRAYS
-from dexar_fast.results.record import Record
-from dexar_fast.results.result import Frame
+from dexar_fast.results.assembly import Frame
+from dexar_fast.results.schema import ARRAYS
 
 PROMPT = "what is on the left"
 OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}

@@ -18,10 +18,10 @@ import torch
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
+from dexar_fast.generation.record import Record
 from dexar_fast.model.session import Abandoned
-from dexar_fast.results import result
-from dexar_fast.results.record import Record
-from dexar_fast.results.result import Chunk
+from dexar_fast.results import assembly
+from dexar_fast.results.assembly import Chunk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +37,7 @@ class Piece(Explanation):
     @classmethod
     def of(cls, record: Record, chunks: list[Chunk]) -> Self:
         """The last chunks that a record took."""
-        chunk = result.whole(chunks, "")
+        chunk = assembly.whole(chunks, "")
         return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
 
     @property

@@ -29,6 +29,7 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.follow import Follower, Job
+from dexar_fast.generation.record import Record
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.model.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
@@ -36,8 +37,7 @@ from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.prompt import inputs, positions
 from dexar_fast.prompt.question import Question
-from dexar_fast.results.record import Record
-from dexar_fast.results.result import Chunk, Frame
+from dexar_fast.results.assembly import Chunk, Frame
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 from dexar_fast.vision.seen import placed

@@ -20,7 +20,7 @@ from dexar_fast.profile.limits import Limits, limits, timed
 from dexar_fast.profile.peak import peak
 from dexar_fast.profile.timeline import STAGES, Timeline, recorded
 from dexar_fast.profile.workload import Workload
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS
 from dexar_fast.stages import Recorder
 
 Report = dict[str, Any]

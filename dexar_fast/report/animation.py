@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,9 +16,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.report import colours, placing, words
 from dexar_fast.report.figure import MISSING, font_of
 from dexar_fast.report.overlay import draw_overlay
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
+from dexar_fast.results.schema import Result
 
 _NARROWEST, _LONGEST_PAUSE = 64, 60.0
 _STEEPEST = 2.0  # a picture that is taller by more is scaled to less than the frame's width
@@ -30,7 +27,7 @@ _UNWEIGHTED = "#35313f"
 Word = tuple[int, str]  # which piece, and its text or a part of it
 
 
-def frames(explanation: Explanation, picture: Image.Image, image: int, by: str, width: int) -> list[Image.Image]:
+def frames(explanation: Result, picture: Image.Image, image: int, by: str, width: int) -> list[Image.Image]:
     """See `Explanation.frames`; the map of the image numbered `image` is drawn over `picture`."""
     if not isinstance(width, numbers.Integral) or width < _NARROWEST:
         raise InputError(f"width must be an integer from {_NARROWEST}, not {width!r}")

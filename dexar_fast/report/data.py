@@ -6,24 +6,22 @@ import base64
 import sys
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.report import placing
+from dexar_fast.report.pictures import Picture
+from dexar_fast.report.words import Pieces
+from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
-    from dexar_fast.report.pictures import Picture
-    from dexar_fast.report.words import Pieces
 
 _FINE, _COARSE, _COARSEST = 255, 15, 5
 _MOST_FINE_HEADS, _MOST_COARSE_HEADS = 2**19, 3 * 2**19  # beyond, head weights take fewer steps: a page stays small
 
 
-def encode(explanation: Explanation, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
+def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
     """Plain JSON. Cells and heads are bytes, deflated and in base64; the whole answer is the row after the pieces.
 
     `maps` holds [U + 1, C] steps of 255, the C cells of all grids, each row from its `low` to its `high`; `heads` holds
@@ -59,7 +57,7 @@ def packed(steps: NDArray[np.floating] | NDArray[np.uint8]) -> str:
     return base64.b64encode(zlib.compress(np.rint(steps).astype(np.uint8).tobytes(), 9)).decode()
 
 
-def _grids(explanation: Explanation) -> list[dict[str, Any]]:
+def _grids(explanation: Result) -> list[dict[str, Any]]:
     grids, offset = [], 0
     for grid in explanation.grids:
         box = [float(edge) for edge in placing.box(explanation, grid)]
@@ -69,7 +67,7 @@ def _grids(explanation: Explanation) -> list[dict[str, Any]]:
     return grids
 
 
-def _with_whole_answer(explanation: Explanation, heads: NDArray[np.float64]) -> NDArray[np.float64]:
+def _with_whole_answer(explanation: Result, heads: NDArray[np.float64]) -> NDArray[np.float64]:
     """[U, L, H] -> [U + 1, L * H], in the last row each head's largest weight."""
     whole = explanation.head_weights.numpy().max(0, initial=0)
     return np.vstack([heads.reshape(len(heads), whole.size), whole.reshape(1, -1)])
@@ -93,7 +91,7 @@ def _extremes(rows: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     return [_short(low) for low in rows.min(1)], [_short(high) for high in rows.max(1)]
 
 
-def _layers(explanation: Explanation) -> list[int]:
+def _layers(explanation: Result) -> list[int]:
     """The number of each layer in the model, where the settings tell."""
     count = explanation.head_weights.shape[1]
     settings = explanation.metadata.get("settings")

@@ -21,10 +21,10 @@ from markupsafe import Markup
 
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
-from dexar_fast.explanation import Explanation
 from dexar_fast.report import colours, data, overlay, plain_words, words
 from dexar_fast.report.pictures import Picture, pictures
 from dexar_fast.results import storage
+from dexar_fast.results.schema import Result
 
 _HERE = Path(__file__).parent
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
@@ -73,13 +73,13 @@ class View:
     diagnostics: list[plain_words.Sentence]
 
 
-def write(explanation: Explanation, path: str | os.PathLike[str], by: str) -> None:
+def write(explanation: Result, path: str | os.PathLike[str], by: str) -> None:
     """See `Explanation.to_html`."""
     storage.write_atomically(path, render([explanation], [_name(explanation)], by))
 
 
 def compare_html(
-    explanations: Sequence[Explanation],
+    explanations: Sequence[Result],
     path: str | os.PathLike[str],
     *,
     titles: Sequence[str] | None = None,
@@ -102,7 +102,7 @@ def compare_html(
     """
     explanations = _several("explanations", explanations)
     for explanation in explanations:
-        if not isinstance(explanation, Explanation):
+        if not isinstance(explanation, Result):
             raise InputError(f"compare_html takes Explanations, not a {type(explanation).__name__}")
     if len(explanations) < 2:
         raise InputError(f"compare_html needs two explanations or more, not {len(explanations)}: for one use to_html")
@@ -120,7 +120,7 @@ def _several(name: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def render(explanations: Sequence[Explanation], titles: Sequence[str], by: str) -> bytes:
+def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> bytes:
     """The page, in UTF-8."""
     views, numbers = [], []
     for explanation, title in zip(explanations, titles, strict=True):
@@ -142,7 +142,7 @@ def render(explanations: Sequence[Explanation], titles: Sequence[str], by: str) 
     return text.encode("utf-8", "replace")
 
 
-def _view(explanation: Explanation, title: str, pieces: words.Pieces, shown: list[Picture], by: str) -> View:
+def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Picture], by: str) -> View:
     layers, heads = explanation.head_weights.shape[1:]
     answer = "".join(pieces.texts)
     return View(
@@ -198,7 +198,7 @@ def _matrix(layers: int, heads: int) -> Matrix:
     return Matrix(_LEFT + heads * cell + _RIGHT, _ABOVE + layers * cell + _BELOW, cell)
 
 
-def _name(explanation: Explanation) -> str:
+def _name(explanation: Result) -> str:
     """Of the model: the last part of its path or id."""
     name: Any = explanation.metadata.get("model")
     return str(name).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] if name else "model"

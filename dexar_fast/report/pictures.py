@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from dexar_fast.report import placing
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
+from dexar_fast.results.schema import Result
 
 _LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
 _SMALLEST_CANVAS = 480  # a map is drawn smoothly also over an image of few pixels
@@ -45,7 +42,7 @@ class Picture:
         return min(max(self.width / self.height, 1 / _STEEPEST), _STEEPEST)
 
 
-def pictures(explanation: Explanation) -> list[Picture]:
+def pictures(explanation: Result) -> list[Picture]:
     """The images in order, then the frames, all within a budget of bytes."""
     names = _names(explanation)
     edge = int(max(_SHORTEST_LONGEST_EDGE, min(_LONGEST_EDGE, 1600 / max(1, len(names)) ** 0.5)))
@@ -59,7 +56,7 @@ def pictures(explanation: Explanation) -> list[Picture]:
     return found
 
 
-def _names(explanation: Explanation) -> list[str]:
+def _names(explanation: Result) -> list[str]:
     """Frames stand behind all images."""
     count = placing.count(explanation)
     first_frame = min((grid.image for grid in explanation.grids if grid.video), default=count)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.errors import InputError
+from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
-    from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.grid import Grid
 
 
-def place(explanation: Explanation, values: NDArray[np.floating], image: int) -> list[tuple[Grid, NDArray[np.float32]]]:
+def place(explanation: Result, values: NDArray[np.floating], image: int) -> list[tuple[Grid, NDArray[np.float32]]]:
     """The grids of an image and the value of each cell, normalised over the cells of all images.
 
     Args:
@@ -33,7 +29,7 @@ def place(explanation: Explanation, values: NDArray[np.floating], image: int) ->
     return placed
 
 
-def check_geometry(explanation: Explanation) -> None:
+def check_geometry(explanation: Result) -> None:
     """InputError where no grid says where the visual tokens lie; it names the reason."""
     if not explanation.grids:
         warnings = explanation.diagnostics.get("warnings")
@@ -45,12 +41,12 @@ def check_geometry(explanation: Explanation) -> None:
         )
 
 
-def count(explanation: Explanation) -> int:
+def count(explanation: Result) -> int:
     """How many images an explanation knows of: those kept, or else those that its grids name."""
     return len(explanation.images) or max((grid.images.stop for grid in explanation.grids), default=0)
 
 
-def extent(explanation: Explanation, image: int) -> tuple[int, int]:
+def extent(explanation: Result, image: int) -> tuple[int, int]:
     """Width and height of an image in pixels; where it was not kept, of what its grids tell of it."""
     if explanation.images:
         return explanation.images[image].size
@@ -61,15 +57,13 @@ def extent(explanation: Explanation, image: int) -> tuple[int, int]:
     return max(1, round(max(box[2] for box in boxes))), max(1, round(max(box[3] for box in boxes)))
 
 
-def box(explanation: Explanation, grid: Grid) -> maps.Box:
+def box(explanation: Result, grid: Grid) -> maps.Box:
     """Where a grid lies in its images, in fractions of their width and height."""
     size = extent(explanation, grid.image)
     return maps.scale(grid.box or (0, 0, *size), size, (1, 1))
 
 
-def paint(
-    explanation: Explanation, values: NDArray[np.floating], image: int, size: tuple[int, int]
-) -> NDArray[np.float32]:
+def paint(explanation: Result, values: NDArray[np.floating], image: int, size: tuple[int, int]) -> NDArray[np.float32]:
     """The map of `values` [N] over an image scaled to `size` (width, height): [height, width] in [0, 1].
 
     Raises:

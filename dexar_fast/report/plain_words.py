@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup, escape
 
 from dexar_fast.report.words import shown
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
+from dexar_fast.results.schema import Result
 
 SHARE_THAT_HIDES = 0.4  # of the heads: a text key that wins so many keeps most tokens from having a weight
 _LONGEST_VALUE = 300
@@ -36,14 +34,14 @@ class Sentence:
         return escape(self.text).format(*(Markup("<code>{}</code>").format(quote) for quote in self.quoted))
 
 
-def diagnose(explanation: Explanation) -> list[Sentence]:
+def diagnose(explanation: Result) -> list[Sentence]:
     """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
     if len(explanation) == 0:
         return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
     return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
 
 
-def missing(explanation: Explanation) -> str:
+def missing(explanation: Result) -> str:
     """Why the page shows no map, or no image; empty where it shows both."""
     if not explanation.grids:
         return _NO_GRIDS
@@ -70,7 +68,7 @@ def facts(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(name).replace("_", " "), value) for name, value in rows]
 
 
-def _tokens_left(explanation: Explanation) -> list[Sentence]:
+def _tokens_left(explanation: Result) -> list[Sentence]:
     without, total = int((explanation.token_weights == 0).sum()), len(explanation)
     weightless = f"{_count(without, total)} weight 0{_consequence(without, total)}"
     winner = _winner(explanation)
@@ -83,7 +81,7 @@ def _tokens_left(explanation: Explanation) -> list[Sentence]:
     return [Sentence(f"{weightless}."), Sentence(strongest, (_name(winner),))]
 
 
-def _heads_left(explanation: Explanation) -> list[Sentence]:
+def _heads_left(explanation: Result) -> list[Sentence]:
     kept = explanation.head_weights > 0
     if not kept.numel():
         return []
@@ -104,7 +102,7 @@ def _consequence(without: int, total: int) -> str:
     return ", so the map of the whole answer is blank" if without == total else ""
 
 
-def _winner(explanation: Explanation) -> dict[str, Any] | None:
+def _winner(explanation: Result) -> dict[str, Any] | None:
     """The key that takes the text score of most heads; a file may hold anything in its diagnostics."""
     winners = explanation.diagnostics.get("text_winners")
     first = winners[0] if isinstance(winners, list) and winners else None
@@ -117,7 +115,7 @@ def _is_hiding(winner: dict[str, Any]) -> bool:
     return winner["share"] >= SHARE_THAT_HIDES
 
 
-def _remedy(explanation: Explanation, winner: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+def _remedy(explanation: Result, winner: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     said = f"the token {{}} wins the text score in {_percent(winner['share'])} of heads"
     settings = explanation.metadata.get("settings")
     used = settings.get("text_set", "all") if isinstance(settings, dict) else "all"
@@ -129,7 +127,7 @@ def _remedy(explanation: Explanation, winner: dict[str, Any]) -> tuple[str, tupl
     return f"{said}: try {{}}.", (_name(winner), advice)
 
 
-def _warnings(explanation: Explanation) -> list[Sentence]:
+def _warnings(explanation: Result) -> list[Sentence]:
     warnings = explanation.diagnostics.get("warnings")
     lines = warnings if isinstance(warnings, list) else []
     return [Sentence(str(line).replace("{", "{{").replace("}", "}}")) for line in lines]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.errors import InputError
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
+from dexar_fast.results.schema import Result
 
 CHOICES = ("token", "word")
 
@@ -49,7 +47,7 @@ class Pieces:
     heads: NDArray[np.float64]
 
 
-def pieces(explanation: Explanation, by: str) -> Pieces:
+def pieces(explanation: Result, by: str) -> Pieces:
     """The answer in pieces: "token" keeps characters whole, "word" words too.
 
     Raises:
@@ -114,7 +112,7 @@ def direction(text: str) -> str:
     return "rtl" if next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L" else "ltr"
 
 
-def _texts(explanation: Explanation) -> list[str]:
+def _texts(explanation: Result) -> list[str]:
     """The tokens; set apart where they are mere numbers, for want of a tokenizer."""
     numbers = [str(i) for i in explanation.token_ids.tolist()]
     return [f" {number}" for number in numbers] if explanation.tokens == numbers else explanation.tokens

@@ -21,8 +21,8 @@ from safetensors.torch import save as to_safetensors
 
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.errors import FileError
-from dexar_fast.results import result, storage
-from dexar_fast.results.result import Chunk, Frame
+from dexar_fast.results import assembly, storage
+from dexar_fast.results.assembly import Chunk, Frame
 
 FORMAT_VERSION = storage.FORMAT_VERSION
 INDEX, START = "index.json", "start.safetensors"
@@ -86,7 +86,7 @@ class Shards:
         self._last, self._waiting = time.monotonic(), 0
 
     def index(self, winners: list[dict[str, Any]], unfinished: str) -> None:
-        """Writes what is finished; arguments as in `dexar_fast.results.result`."""
+        """Writes what is finished; arguments as in `dexar_fast.results.assembly`."""
         document = {
             "format_version": FORMAT_VERSION,
             "shards": self.finished[0],
@@ -126,10 +126,10 @@ def _read(folder: Path) -> dict[str, Any]:
     chunks = [_read_shard(folder / _name(i)) for i in range(storage.count(document["shards"], most=None))]
     if not chunks:
         raise FileError(f"{folder}: no token is explained yet; try again later")
-    chunk = result.whole(chunks, document["unfinished"])
+    chunk = assembly.whole(chunks, document["unfinished"])
     if len(chunk.tokens) != document["tokens"]:
         raise FileError(f"{folder} holds {len(chunk.tokens)} tokens and its index says {document['tokens']}: damaged")
-    return result.fields(_read_frame(folder, document), chunk, document["text_winners"])
+    return assembly.fields(_read_frame(folder, document), chunk, document["text_winners"])
 
 
 def _index_text(path: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -23,11 +23,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from dexar_fast.errors import FileError
-from dexar_fast.results.fields import ARRAYS
+from dexar_fast.results.schema import ARRAYS, Result
 from dexar_fast.vision.grid import Grid
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
 
 FORMAT_VERSION = 1
 MOST_PIXELS = 2**29  # of all images of a file together: what decoding them may take of memory is known beforehand
@@ -76,7 +73,7 @@ def path_of(path: Any) -> Path:
         raise FileError(f"{path!r} is no path: pass the name of a file") from None
 
 
-def write(path: str | os.PathLike[str], explanation: "Explanation") -> None:
+def write(path: str | os.PathLike[str], explanation: Result) -> None:
     """Write the file of an explanation.
 
     Raises:

@@ -1,9 +1,10 @@
-"""What the fields of an explanation must be, checked whenever one is made or loaded."""
+"""The fields of an explanation and what they must be, checked whenever one is made or loaded."""
 
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,9 +12,6 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.vision.grid import Grid
-
-if TYPE_CHECKING:
-    from dexar_fast.explanation import Explanation
 
 ARRAYS = {
     "token_ids": "T",
@@ -33,21 +31,53 @@ MOST_IMAGES = 2**16
 _INTEGERS = ("token_ids", "visual_positions")
 
 
-def check(explanation: "Explanation") -> None:
-    """Raise InputError for a wrong type, shape, dtype or device, NumericalError for NaN or infinity."""
-    arrays = {name: getattr(explanation, name) for name in ARRAYS}
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What was found about the T tokens of an answer; `dexar_fast.Explanation` says what each field is.
+
+    Raises:
+        InputError: a field of the wrong type, shape, dtype or device.
+        NumericalError: NaN or infinity in an array.
+    """
+
+    token_ids: Tensor
+    tokens: list[str]
+    visual_positions: Tensor
+    visual_scores: Tensor
+    text_scores: Tensor
+    head_weights: Tensor
+    token_weights: Tensor
+    token_maps: Tensor
+    unfiltered_token_maps: Tensor
+    sequence_map: Tensor
+    unfiltered_sequence_map: Tensor
+    grids: tuple[Grid, ...]
+    diagnostics: dict[str, Any]
+    metadata: dict[str, Any]
+    images: tuple[Image.Image, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __len__(self) -> int:
+        """T, the number of tokens explained."""
+        return len(self.tokens)
+
+
+def _check(result: Result) -> None:
+    arrays = {name: getattr(result, name) for name in ARRAYS}
     for name, array in arrays.items():
         if not isinstance(array, Tensor) or array.device.type != "cpu":
             raise InputError(f"{name} must be a torch tensor on the CPU: call .cpu() first")
     _check_shapes(arrays)
     _check_dtypes(arrays)
     _check_finite(arrays)
-    _check_tokens(explanation.tokens, len(explanation.token_ids))
-    for grid in explanation.grids:
-        _check_grid(grid, len(explanation.visual_positions))
-    _check_images(explanation.images, explanation.grids)
-    _check_json("diagnostics", explanation.diagnostics)
-    _check_json("metadata", explanation.metadata)
+    _check_tokens(result.tokens, len(result.token_ids))
+    for grid in result.grids:
+        _check_grid(grid, len(result.visual_positions))
+    _check_images(result.images, result.grids)
+    _check_json("diagnostics", result.diagnostics)
+    _check_json("metadata", result.metadata)
 
 
 def _check_shapes(arrays: dict[str, Tensor]) -> None:

@@ -15,8 +15,8 @@ from dexar_fast.backends.operands import total_range
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.prompt.pieces import Pieces, pieces
-from dexar_fast.results import result
-from dexar_fast.results.result import Chunk, Frame
+from dexar_fast.results import assembly
+from dexar_fast.results.assembly import Chunk, Frame
 from dexar_fast.results.shards import Folder, Shards
 from dexar_fast.stages import stage
 
@@ -59,7 +59,7 @@ class Record:
             NumericalError: NaN or infinity. FileError: the folder cannot be written.
         """
         with stage("aggregation"):
-            result.check_finite(sums, self._frame.metadata["settings"]["layers"])
+            assembly.check_finite(sums, self._frame.metadata["settings"]["layers"])
         with self._lock, stage("description"):
             tokens = [self._pieces.add(token) for token in ids.tolist()]
             if sums.range is not None:
@@ -80,7 +80,7 @@ class Record:
     def fields(self, chunk: Chunk) -> dict[str, Any]:
         """The fields of an Explanation of these tokens alone; `chunk` is what `add` returned."""
         with self._lock:
-            return result.fields(self._frame, chunk, self._frequent(chunk.sums.text_winners))
+            return assembly.fields(self._frame, chunk, self._frequent(chunk.sums.text_winners))
 
     def explanation(self) -> Explanation:
         """All that is explained so far.
@@ -94,15 +94,15 @@ class Record:
             if self._shards is not None:
                 self._save(self._shards)
                 return Explanation.load(self._shards.folder)
-            chunk = result.whole(self._chunks, self._pieces.rest())
-            return Explanation(**result.fields(self._frame, chunk, self._frequent(self._winners)))
+            chunk = assembly.whole(self._chunks, self._pieces.rest())
+            return Explanation(**assembly.fields(self._frame, chunk, self._frequent(self._winners)))
 
     def _save(self, shards: Shards) -> None:
         """Everything to disk. An interrupt may have kept the last time from forgetting what it wrote."""
         if shards.finished[1] < len(self):
-            shards.add(result.whole(self._chunks, ""))
+            shards.add(assembly.whole(self._chunks, ""))
         self._chunks = []
         shards.index(self._frequent(self._winners), self._pieces.rest())
 
     def _frequent(self, winners: Tensor) -> list[dict[str, Any]]:
-        return result.frequent(winners, lambda i: pieces(self._tokenizer, [self._ids[i]])[0])
+        return assembly.frequent(winners, lambda i: pieces(self._tokenizer, [self._ids[i]])[0])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dexar_fast.attribution.sums import Attribution, joined
 from dexar_fast.errors import NumericalError
-from dexar_fast.results.fields import all_finite
+from dexar_fast.results.schema import all_finite
 from dexar_fast.stages import stage
 from dexar_fast.vision.grid import Grid
 
