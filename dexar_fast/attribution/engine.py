@@ -25,7 +25,6 @@ from dexar_fast.attribution.sums import Attribution, LayerSums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.operands import Keys, LayerScores, placed, run_of
 from dexar_fast.errors import ModelError
-from dexar_fast.generation.generate import Prompt, Rest, by_itself, run, with_answer
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Watcher, attendable, check_keys, is_causal, watcher
 from dexar_fast.model.cache import to_forward, truncate
@@ -33,6 +32,7 @@ from dexar_fast.model.decoder import DecoderTracer, hidden_states
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
+from dexar_fast.model.prefill import Prompt, Rest, by_itself, run, with_answer
 from dexar_fast.stages import stage
 
 
@@ -48,6 +48,7 @@ class Plan:
     backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
+    tails: Tails | None = None  # as they were looked at before a prompt that runs with its answer
 
 
 def explain(
@@ -107,7 +108,7 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
     None where that does not fit, or something that was found of the model no longer holds.
     """
     try:
-        with Pass(model, prompt, plan).hooked() as running:
+        with Pass(model, prompt, plan, plan.tails).hooked() as running:
             sums = running.prompt(rest.inputs, targets, rest.known)
     except Outdated:
         return None
@@ -122,14 +123,14 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
 class Pass(Watcher):
     """The hooks that take each layer's VJP inside that layer's own forward."""
 
-    def __init__(self, model: Any, prompt: Prompt, plan: Plan) -> None:
+    def __init__(self, model: Any, prompt: Prompt, plan: Plan, tails: Tails | None = None) -> None:
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
         self._visual = run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        self._tails = prompt.rest.tails if prompt.rest else Tails.of(prompt.decoder, plan.layers, plan.backend)
+        self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_prompt = False

@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from dexar_fast.errors import InputError
+from dexar_fast.model.prefill import PLAIN
 from dexar_fast.prompt.inputs import check_length, context
 from dexar_fast.settings import positive
 
 DEFAULT_NEW_TOKENS = 128
-OURS = ("cache_implementation", "prefill_chunk_size")  # of generate()'s settings those that change no answer
 
 
 def setting(model: Any, generate_kwargs: Mapping[str, Any], name: str) -> Any:
@@ -118,24 +118,17 @@ def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in generate_kwargs.items() if name not in own}
 
 
-def one_forward(model: Any) -> dict[str, Any]:
-    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
-    own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
-    one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
-    return own | one | {"do_sample": False, **over(model, {}, {})}
-
-
 def over(model: Any, generate_kwargs: Mapping[str, Any], limit: Mapping[str, Any]) -> dict[str, Any]:
     """What generate() must do here: stop in time, return a dict, run the prompt at once into the cache it is given.
 
     In the user's own config, if there is one: transformers is to stop taking arguments beside it.
     """
-    ours = {**limit, **dict.fromkeys(OURS), "return_dict_in_generate": True, "use_cache": True}
+    ours = {**limit, **dict.fromkeys(PLAIN), "return_dict_in_generate": True, "use_cache": True}
     config = generate_kwargs.get("generation_config")
     if config is None:
         return ours
     config = copy.deepcopy(config)
     config.update(**ours)
     # What is None in the user's config generate() fills from the model's own.
-    filled = [name for name in OURS if getattr(model.generation_config, name, None) is not None]
+    filled = [name for name in PLAIN if getattr(model.generation_config, name, None) is not None]
     return {"generation_config": config} | dict.fromkeys(filled)

@@ -10,9 +10,9 @@ import torch
 
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.sums import Attribution
-from dexar_fast.generation.generate import Prompt
 from dexar_fast.generation.record import Record
 from dexar_fast.kvcache.rewind import RewoundCache
+from dexar_fast.model.prefill import Prompt
 from dexar_fast.results.assembly import Chunk
 
 

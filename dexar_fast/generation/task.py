@@ -19,7 +19,7 @@ from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.backends import ops
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation import faults, generate
+from dexar_fast.generation import faults
 from dexar_fast.generation.arguments import (
     beams,
     check_arguments,
@@ -29,11 +29,13 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.follow import Follower, Job
+from dexar_fast.generation.generate import generate
 from dexar_fast.generation.record import Record
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.model.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.memory import default_chunk, fitting
+from dexar_fast.model.prefill import Prompt, Start, postponed, prefill, takes_answer
 from dexar_fast.model.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.prompt import inputs, positions
 from dexar_fast.prompt.question import Question
@@ -71,6 +73,7 @@ class Task:
         self._generate_kwargs = generate_kwargs
         self._pool = pool
         self._out = out
+        self._tails: Tails | None = None  # once they were looked at
         check_adapters(self._model)
         with stage("transfer"):
             self._question = replace(question, inputs=inputs.on_device(self._model, question.inputs))
@@ -118,7 +121,7 @@ class Task:
         laps = Laps(self._question.seconds)
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
-            def begin(prompt: generate.Prompt) -> Job:
+            def begin(prompt: Prompt) -> Job:
                 job = self._job(loan, stack, laps, prompt)
                 job.chunk = min(job.chunk, size)
                 channel.record = job.record
@@ -137,11 +140,11 @@ class Task:
             follower.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
-    def _check_agreement(self, prompt: generate.Prompt, loan: Loan) -> None:
+    def _check_agreement(self, prompt: Prompt, loan: Loan) -> None:
         """Raises ModelError where the model under our attention is another than under its own."""
         agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
 
-    def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, generate.Prompt]:
+    def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, Prompt]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
         model, given, explainer = self._model, self._question.inputs, self._explainer
         if explainer.decoder is not None and not explainer.decoder.is_of(model):
@@ -152,7 +155,7 @@ class Task:
             if self._question.targets is not None:
                 return self._question.targets, self._prompt(self._question.targets, start)
             try:
-                return generate.generate(model, given, explainer.decoder, start, self._arguments(), follower)
+                return generate(model, given, explainer.decoder, start, self._arguments(), follower)
             except NumericalError:
                 with suppress(InputError):
                     explainer.explain_inputs(given, target_ids=[0])  # any token at all: the pass names the layer
@@ -162,15 +165,15 @@ class Task:
                     follower.interrupted()
                 raise
 
-    def _prompt(self, targets: Tensor, start: generate.Start) -> generate.Prompt:
+    def _prompt(self, targets: Tensor, start: Start) -> Prompt:
         """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
         decoder, given = self._explainer.decoder, self._question.inputs
-        if decoder is not None and generate.takes_answer(given, decoder, self._placed.positions):
+        if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._explainer.settings.layers_of(len(decoder.layers))
-            tails = Tails.of(decoder, layers, self._explainer.backend)
-            if len(targets) <= self._chunk and tails.trusts_all():
-                return generate.postponed(self._model, given, decoder, start, tails)
-        return generate.prefill(self._model, given, decoder, start)
+            self._tails = Tails.of(decoder, layers, self._explainer.backend)
+            if len(targets) <= self._chunk and self._tails.trusts_all():
+                return postponed(self._model, given, decoder, start)
+        return prefill(self._model, given, decoder, start)
 
     @cached_property
     def _chunk(self) -> int:
@@ -187,9 +190,9 @@ class Task:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._explainer.processor, "tokenizer", None)} | self._generate_kwargs
 
-    def _start(self) -> generate.Start:
+    def _start(self) -> Start:
         if self._pool is None:
-            return generate.Start(self._model.config)
+            return Start(self._model.config)
         from dexar_fast.kvcache.reuse import Pooled
 
         targets = self._question.targets
@@ -197,7 +200,7 @@ class Task:
         arguments = forward_arguments(self._model, self._generate_kwargs)
         return Pooled(self._pool, self._model, self._question.inputs, reserve, arguments)
 
-    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: generate.Prompt) -> Job:
+    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prompt) -> Job:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
         explainer, question = self._explainer, self._question
         explainer.decoder = prompt.decoder
@@ -248,6 +251,7 @@ class Task:
             backend=self._explainer.backend,
             double_final_norm=chosen.mode == "official",
             ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
+            tails=self._tails,
         )
 
     def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexar_fast.generation.generate import Start
 from dexar_fast.kvcache import weights
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import NO_KEYS, Keys, KVPool
 from dexar_fast.model.cache import whole_cache
+from dexar_fast.model.prefill import Start
 from dexar_fast.vision.geometry import visual_positions
 
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})

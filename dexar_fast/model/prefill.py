@@ -1,0 +1,143 @@
+"""A prompt that runs into a KV cache: by itself, or with its answer in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import ModelError
+from dexar_fast.model.cache import to_forward, to_generate, truncate, whole_cache
+from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher
+from dexar_fast.model.logits import last_logits, without_logits
+from dexar_fast.stages import stage
+
+TYPES = "mm_token_type_ids"  # 0 is text
+PLAIN = ("cache_implementation", "prefill_chunk_size")  # of generate()'s settings those that change no answer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token.
+
+    Or one of which the rest is still to run, together with its answer.
+    """
+
+    cache: Any
+    decoder: Decoder
+    seen: PromptWatcher
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is still to run of a prompt."""
+
+    inputs: Mapping[str, Any]  # to pass beside the cache
+    known: int  # tokens in the cache
+    start: Start
+
+
+class Start:
+    """How a prompt begins: here each by itself, in a cache of its own."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+
+    def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The cache, and the inputs to pass beside it. Raises ModelError as `whole_cache` does."""
+        return whole_cache(self._config), dict(inputs)
+
+    def ran(self, cache: Any) -> None:
+        """The prompt has run into the cache."""
+
+    def __enter__(self) -> Start:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """The caches are no longer needed."""
+
+
+@torch.no_grad()
+def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+    """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
+    cache, left = start.begin(inputs)
+    return _alone(model, cache, left, decoder, start)
+
+
+def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+    watching = watcher_of(model, left, cache, decoder)
+    with watching.watching(), stage("prefill"):
+        run(model, cache, left, decoder is None)
+    start.ran(cache)
+    return prompt_of(cache, watching, decoder)
+
+
+def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
+    """One forward over what the cache does not hold of a prompt."""
+    if cache.get_seq_length() == 0:
+        logits = last_logits(model) if with_logits else without_logits(model)
+        model(**left, **to_forward(model, cache), use_cache=True, **logits)
+    else:  # generate() knows which of the inputs and positions go with the rest of a prompt
+        model.generate(**left, **one_forward(model), **to_generate(cache))
+
+
+def one_forward(model: Any) -> dict[str, Any]:
+    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
+    own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
+    one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
+    ours = {"do_sample": False, "return_dict_in_generate": True, "use_cache": True, **dict.fromkeys(PLAIN)}
+    return own | one | ours
+
+
+def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
+    """A prompt that runs in one forward with its answer, as far as the cache does not hold it."""
+    cache, left = start.begin(inputs)
+    rest = Rest(left, cache.get_seq_length(), start)
+    return Prompt(cache, decoder, watcher_of(model, left, cache, decoder), rest)
+
+
+@torch.no_grad()
+def by_itself(model: Any, prompt: Prompt) -> Prompt:
+    """Runs a postponed prompt without its answer."""
+    assert prompt.rest is not None
+    truncate(prompt.cache, prompt.rest.known)
+    return _alone(model, prompt.cache, prompt.rest.inputs, prompt.decoder, prompt.rest.start)
+
+
+def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
+    """The inputs of one forward over a prompt and some ids [C] of its answer."""
+    added = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], TYPES: torch.zeros_like(ids)[None]}
+    return {
+        name: torch.cat([value, added[name].to(value)], 1) if name in added else value for name, value in inputs.items()
+    }
+
+
+def takes_answer(inputs: Mapping[str, Any], decoder: Decoder, visual: Tensor) -> bool:
+    """Whether a prompt may run in one forward with its answer: each token reads none behind it, and goes on in steps.
+
+    And whether `with_answer` knows all that the inputs say of single tokens. Positions of an image at the end have
+    several axes in M-RoPE, from which generate() goes on one by one, and a forward from the largest.
+    """
+    shape = inputs["input_ids"].shape
+    single = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape[:2] == shape}
+    known = single <= {"input_ids", "attention_mask", TYPES} and "position_ids" not in inputs
+    return known and decoder.causal and int(visual[-1]) < shape[1] - 1
+
+
+def watcher_of(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
+    length = inputs["input_ids"].shape[1] - cache.get_seq_length()
+    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
+
+
+def prompt_of(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
+    found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
+    if found is None:  # a forward of the whole model finds it or raises
+        raise ModelError(
+            f"generate() of {type(watching.model).__name__} does not run the model's own forward, but a part of it or "
+            "a way of writing of its own: it is not supported"
+        )
+    return Prompt(cache, found, watching)
