@@ -8,18 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-import torch
 from PIL import Image
 
-from dexar_fast.backends import plan
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
 from dexar_fast.generation.arguments import beams, new_tokens
+from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Stream
 from dexar_fast.generation.task import PIECE, Task
-from dexar_fast.model import loading
-from dexar_fast.model.adapters import unwrapped
-from dexar_fast.model.decoder import Decoder
+from dexar_fast.loading import models
+from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.prompt import question
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.question import Question
@@ -48,7 +46,7 @@ def _named(method: Method[Given, Result]) -> Method[Given, Result]:
     return call
 
 
-class Explainer:
+class Explainer(Setup):
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
 
     Args:
@@ -83,7 +81,7 @@ class Explainer:
         pool: KVPool | None = None,
     ) -> None:
         self.model = unwrapped(model)
-        loading.check_model(self.model)
+        models.check_model(self.model)
         self.processor = processor
         self.settings = settings(
             layers,
@@ -98,8 +96,8 @@ class Explainer:
         self.backend = backend
         self.pool = pool
         self.backends()
-        self.decoder: Decoder | None = None  # of the model, once a prompt has run
-        self.warnings: list[str] = []  # about the model's weights, for every explanation
+        self.decoder = None
+        self.warnings = []
 
     @classmethod
     def from_pretrained(
@@ -127,7 +125,7 @@ class Explainer:
         knobs = {name: options.pop(name) for name in known if name in options}
         # Before the model is loaded, which may take minutes:
         settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
-        loaded = loading.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
+        loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
         explainer = cls(loaded.model, loaded.processor, **knobs)
         explainer.warnings = loaded.warnings
         for warning in loaded.warnings:
@@ -262,12 +260,6 @@ class Explainer:
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
         return self._stream(question.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
-
-    def backends(self) -> dict[str, str]:
-        """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
-        knobs, device = self.settings, torch.device(self.model.device).type
-        choices = plan.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
-        return {choice.op: choice.backend for choice in choices}
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Question:
         return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, Literal
 
-from dexar_fast.backends.plan import HeadScore, MapFilter
 from dexar_fast.errors import InputError
 
 Mode = Literal["paper", "official"]
 TextSet = Literal["all", "content", "prompt", "generated"]
 SequenceNorm = Literal["none", "token"]
+HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
+MapFilter = tuple[Literal["rank"], int] | None
 
 OFFICIAL_LAYER_INDEX = -10
 

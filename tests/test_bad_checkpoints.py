@@ -25,7 +25,7 @@ from test_inputs import asked, explained, made_for_inference, with_short_head
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import ModelError
-from dexar_fast.model import loading
+from dexar_fast.loading import models
 
 Weights = dict[str, torch.Tensor]
 SCALE = "language_model.model.layers.0.self_attn.q_proj."
@@ -188,8 +188,8 @@ def test_checkpoint(row: str, tmp_path: Path, model_folder: Path) -> None:
 def test_every_family_that_is_saved_is_loaded(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = zoo.build(family, torch.float32)
     model.save_pretrained(tmp_path)
-    monkeypatch.setattr(loading, "_processor", lambda *_: None)
-    found, _, warnings = loading.load(str(tmp_path), "cpu", "float32")
+    monkeypatch.setattr(models, "_processor", lambda *_: None)
+    found, _, warnings = models.load(str(tmp_path), "cpu", "float32")
     assert warnings == []
     for key, parameter in model.named_parameters():
         assert torch.equal(parameter, found.get_parameter(key)), key

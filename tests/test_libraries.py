@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import is_torchvision_available
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model import libraries, loading
+from dexar_fast.loading import libraries, models
 
 # The processor class, its model type, its image processor: folders as save_pretrained() writes them
 PROCESSORS = [
@@ -33,7 +33,7 @@ def test_a_processor_without_torchvision(processor: str, model: str, image_proce
     settings = {"processor_class": processor, "image_processor_type": image_processor}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelError) as caught:
-        loading.load(str(tmp_path), "cpu", None)
+        models.load(str(tmp_path), "cpu", None)
     assert "orchvision" in str(caught.value)
     assert libraries.vision() in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dexar_fast.backends.operands import Attention, LayerScores, MapSums, Masked, total_range
-from dexar_fast.backends.plan import HeadScore, MapFilter
 from dexar_fast.backends.reference import rank_filter
+from dexar_fast.settings import HeadScore, MapFilter
 
 SCORE_BYTES = 64 * 2**20  # of one set of gradients [H, queries, keys]: queries are scored in blocks of that size
 SCORE_BYTES_ON_CPU = 8 * 2**20  # stays near the cores' caches

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dexar_fast.backends import cuda, eager, operators
 from dexar_fast.backends.operands import Attention, Keys, LayerScores, MapSums, Sight
-from dexar_fast.backends.plan import HeadScore, MapFilter, moving, plan
+from dexar_fast.backends.plan import moving, plan
 from dexar_fast.backends.slots import Copies
+from dexar_fast.settings import HeadScore, MapFilter
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:

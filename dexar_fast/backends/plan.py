@@ -6,13 +6,10 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Literal
 
 from dexar_fast.backends import cpp, cuda
 from dexar_fast.errors import BackendError, InputError
-
-HeadScore = Literal["max", "mean"] | tuple[Literal["topk"], int]
-MapFilter = tuple[Literal["rank"], int] | None
+from dexar_fast.settings import HeadScore, MapFilter
 
 BACKENDS = ("torch", "cpp", "triton")
 DEVICES = {"cpp": "cpu", "triton": "cuda"}

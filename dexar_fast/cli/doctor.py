@@ -19,7 +19,7 @@ from rich.text import Text
 from dexar_fast import __version__
 from dexar_fast.backends import cpp, cpu, plan
 from dexar_fast.errors import BackendError, DexarError
-from dexar_fast.model import libraries
+from dexar_fast.loading import libraries
 
 _TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision, InternVL and SmolVLM need it; LLaVA's does not"
 _COMPILER_SECONDS = 10.0

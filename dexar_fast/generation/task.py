@@ -31,8 +31,9 @@ from dexar_fast.generation.arguments import (
 from dexar_fast.generation.follow import Follower, Job
 from dexar_fast.generation.generate import generate
 from dexar_fast.generation.record import Record
+from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
-from dexar_fast.model.adapters import check_adapters
+from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.prefill import Prompt, Start, postponed, prefill, takes_answer
@@ -45,7 +46,6 @@ from dexar_fast.stages import Laps, stage
 from dexar_fast.vision.seen import placed
 
 if TYPE_CHECKING:
-    from dexar_fast.explainer import Explainer
     from dexar_fast.kvcache.pool import KVPool
 
 PIECE = 64  # tokens
@@ -62,14 +62,14 @@ class Task:
 
     def __init__(
         self,
-        explainer: Explainer,
+        setup: Setup,
         question: Question,
         generate_kwargs: dict[str, Any],
         pool: KVPool | None,
         out: Folder | None = None,
     ) -> None:
-        self._explainer = explainer
-        self._model = explainer.model
+        self._setup = setup
+        self._model = setup.model
         self._generate_kwargs = generate_kwargs
         self._pool = pool
         self._out = out
@@ -81,11 +81,11 @@ class Task:
             inputs.check_inputs(
                 self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
             )
-            images, self._placed = placed(self._model.config, explainer.processor, self._question)
+            images, self._placed = placed(self._model.config, setup.processor, self._question)
             self._question = replace(self._question, images=images)
         for doubt in self._doubts():
             warnings.warn(doubt, stacklevel=4)
-        if explainer.settings.map_filter is not None and not self._placed.grids:
+        if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
 
     def explain(self) -> Explanation:
@@ -146,19 +146,20 @@ class Task:
 
     def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, Prompt]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
-        model, given, explainer = self._model, self._question.inputs, self._explainer
-        if explainer.decoder is not None and not explainer.decoder.is_of(model):
-            explainer.decoder = None
+        model, given, setup = self._model, self._question.inputs, self._setup
+        if setup.decoder is not None and not setup.decoder.is_of(model):
+            setup.decoder = None
         start = stack.enter_context(self._start())
         stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._question.targets is not None:
                 return self._question.targets, self._prompt(self._question.targets, start)
             try:
-                return generate(model, given, explainer.decoder, start, self._arguments(), follower)
+                return generate(model, given, setup.decoder, start, self._arguments(), follower)
             except NumericalError:
                 with suppress(InputError):
-                    explainer.explain_inputs(given, target_ids=[0])  # any token at all: the pass names the layer
+                    any_token = torch.zeros(1, dtype=torch.long, device="cpu")
+                    Task(setup, Question(given, any_token, []), {}, None).explain()  # the pass names the layer
                 raise
             except (Abandoned, KeyboardInterrupt):
                 if follower is not None:
@@ -167,10 +168,10 @@ class Task:
 
     def _prompt(self, targets: Tensor, start: Start) -> Prompt:
         """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
-        decoder, given = self._explainer.decoder, self._question.inputs
+        decoder, given = self._setup.decoder, self._question.inputs
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
-            layers = self._explainer.settings.layers_of(len(decoder.layers))
-            self._tails = Tails.of(decoder, layers, self._explainer.backend)
+            layers = self._setup.settings.layers_of(len(decoder.layers))
+            self._tails = Tails.of(decoder, layers, self._setup.backend)
             if len(targets) <= self._chunk and self._tails.trusts_all():
                 return postponed(self._model, given, decoder, start)
         return prefill(self._model, given, decoder, start)
@@ -178,17 +179,17 @@ class Task:
     @cached_property
     def _chunk(self) -> int:
         """How many tokens to explain at once, by the decoder that is known by now."""
-        decoder = self._explainer.decoder
+        decoder = self._setup.decoder
         assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
         heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
         length = len(self._question.ids) + self._longest()
-        return self._explainer.chunk_size or default_chunk(decoder.layers, heads, length)
+        return self._setup.chunk_size or default_chunk(decoder.layers, heads, length)
 
     def _arguments(self) -> dict[str, Any]:
         """generate()'s. For stop strings it wants the tokenizer, too."""
         if setting(self._model, self._generate_kwargs, "stop_strings") is None:
             return self._generate_kwargs
-        return {"tokenizer": getattr(self._explainer.processor, "tokenizer", None)} | self._generate_kwargs
+        return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def _start(self) -> Start:
         if self._pool is None:
@@ -202,8 +203,8 @@ class Task:
 
     def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prompt) -> Job:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
-        explainer, question = self._explainer, self._question
-        explainer.decoder = prompt.decoder
+        setup, question = self._setup, self._question
+        setup.decoder = prompt.decoder
         inputs.check_scored(question.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
         plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
@@ -211,10 +212,10 @@ class Task:
             visual=plan.visual,
             grids=self._placed.grids,
             images=tuple(question.images),
-            warnings=[*explainer.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
+            warnings=[*setup.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
             metadata=self._metadata(plan, laps.seconds, chunk),
         )
-        tokenizer = getattr(explainer.processor, "tokenizer", None)
+        tokenizer = getattr(setup.processor, "tokenizer", None)
         record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
         return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
 
@@ -231,7 +232,7 @@ class Task:
 
     def _plan(self, length: int) -> engine.Plan:
         """What to compute over a sequence of P + T tokens."""
-        chosen, question, decoder = self._explainer.settings, self._question, self._explainer.decoder
+        chosen, question, decoder = self._setup.settings, self._question, self._setup.decoder
         assert decoder is not None  # the prompt has run
         prompt, visual = len(question.ids), self._placed.positions
         score = partial(
@@ -240,7 +241,7 @@ class Task:
             map_filter=chosen.map_filter,
             grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
             with_range=chosen.mode == "official",
-            backend=self._explainer.backend,
+            backend=self._setup.backend,
         )
         return engine.Plan(
             prompt=prompt,
@@ -248,7 +249,7 @@ class Task:
             visual=visual,
             text=text_mask(chosen, prompt, length, visual, question.content),
             score=score,
-            backend=self._explainer.backend,
+            backend=self._setup.backend,
             double_final_norm=chosen.mode == "official",
             ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
             tails=self._tails,
@@ -261,10 +262,10 @@ class Task:
             "model_class": type(self._model).__name__,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
-            "settings": asdict(self._explainer.settings) | {"layers": plan.layers},
+            "settings": asdict(self._setup.settings) | {"layers": plan.layers},
             "prompt_tokens": plan.prompt,
             "chunk_size": chunk,
-            "backend": self._explainer.backends()["head_score"],
+            "backend": self._setup.backends()["head_score"],
             "versions": {
                 "dexar_fast": __version__,
                 "torch": torch.__version__,

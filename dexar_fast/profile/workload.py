@@ -13,8 +13,8 @@ from torch import Tensor
 from dexar_fast.errors import InputError, ModelError, reason
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
-from dexar_fast.model import loading
-from dexar_fast.model.adapters import unwrapped
+from dexar_fast.loading import models
+from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.model.cache import to_generate, whole_cache
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.shapes import build
@@ -67,7 +67,7 @@ def workload(
     length: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
     if name in DIMENSIONS:
         return _of_shape(str(name), image_size, prompt_tokens, length, device, dtype, knobs)
-    model, processor, _ = loading.load(name, device, dtype)
+    model, processor, _ = models.load(name, device, dtype)
     picture = _picture(image_size or 336)
     prompt = _prompt(processor, picture, prompt_tokens)
     explainer = Explainer(model, processor, **knobs)
@@ -95,7 +95,7 @@ def _of_shape(
     knobs: dict[str, Any],
 ) -> Workload:
     default = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    loading.checked_dtype(dtype)
+    models.checked_dtype(dtype)
     try:
         built = build(
             name, device, getattr(torch, dtype.removeprefix("torch.")) if dtype not in (None, "auto") else default

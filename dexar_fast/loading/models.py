@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from dexar_fast.errors import DexarError, InputError, ModelError, reason
-from dexar_fast.model import adapters
+from dexar_fast.loading import adapters
+from dexar_fast.loading.checkpoint import Report
+from dexar_fast.loading.libraries import missing
 from dexar_fast.model.cache import whole_cache
-from dexar_fast.model.checkpoint import Report
-from dexar_fast.model.libraries import missing
 from dexar_fast.model.signatures import parameters
 from dexar_fast.vision.geometry import visual_token_ids
 
