@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from PIL import Image
@@ -15,6 +15,7 @@ Message = dict[str, Any]  # "role", "content": a list of {"type": "image"} and {
 IMAGES = ("image", "image_url")  # what the type of a part with a picture is called
 PICTURE = "picture"  # the key under which a part that was read holds it
 SOURCES = ("image", "url", "path", "image_url", "base64")  # where a part holds its picture
+SIZES = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of a picture, for qwen_vl_utils
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Chat:
 
 def is_chat(prompt: Any) -> bool:
     """Whether a prompt is one conversation, a list of messages."""
-    return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+    return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(_as_mapping(prompt[0]), Mapping)
 
 
 def read(messages: Sequence[Any]) -> list[Message]:
@@ -87,21 +88,39 @@ def _before_the_first(messages: list[Message], images: int) -> list[Message]:
     return [*messages[:first], {**messages[first], "content": content}, *messages[first + 1 :]]
 
 
+def _as_mapping(thing: Any) -> Any:
+    """A message or a part that is a data class or a model of pydantic, as the mapping that it stands for."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {field.name: getattr(thing, field.name) for field in fields(thing)}
+    return thing.model_dump() if callable(getattr(thing, "model_dump", None)) else thing
+
+
 def _message(message: Any, n: int) -> Message:
+    message = _as_mapping(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(f"message {n} must be {{'role': ..., 'content': ...}}, not {message!r:.80}")
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
+    if content is None and message.get("tool_calls"):  # it says nothing beside them
+        content = []
     if not isinstance(content, list | tuple):
         raise InputError(f"the content of message {n} must be a text, or a list of parts, not {content!r:.80}")
-    return {**message, "content": [_part(part, n) for part in content]}
+    said = {key: value for key, value in message.items() if value is not None}
+    return {**said, "content": [_part(part, n) for part in content]}
 
 
 def _part(part: Any, n: int) -> dict[str, Any]:
+    part = _as_mapping(part)
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
+    sizes = [name for name in SIZES if isinstance(part, Mapping) and part.get(name) is not None]
+    if kind in IMAGES and sizes:
+        raise InputError(
+            f"message {n} asks for a picture of another size ({', '.join(sizes)}), which processors do not read: give "
+            "it resized, or set the processor's own size"
+        )
     if kind in IMAGES:
         return {"type": "image", PICTURE: _source(part)}
     if kind in ("video", "audio"):

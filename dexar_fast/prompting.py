@@ -55,7 +55,7 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
     messages = chat.read(prompt if chat.is_chat(prompt) else [{"role": "user", "content": _asked(prompt)}])
     words = "\n".join(text for _, text in chat.texts(messages))
     _check_unicode("prompt", words)
-    token = _image_token(processor, words)
+    token = _image_token(processor)
     foreign = tuple(_foreign(processor, words, token))
     if isinstance(prompt, str) and token in prompt:
         _check_tokens("prompt holds", prompt, token, len(images))
@@ -101,11 +101,9 @@ def _check_tokens(what: str, text: str, token: str, images: int) -> None:
         )
 
 
-def _image_token(processor: Any, words: str) -> str:
-    """The token the user would write for an image; Gemma 3 writes it as the begin-of-image token."""
-    tokens = [getattr(processor, name, None) for name in ("boi_token", "image_token")]
-    known = [str(token) for token in tokens if token] or ["<image>"]
-    return next((token for token in known if token in words), known[0])
+def _image_token(processor: Any) -> str:
+    """The token the user would write for an image."""
+    return str(getattr(processor, "image_token", None) or "<image>")
 
 
 def _foreign(processor: Any, words: str, token: str) -> Iterator[str]:
