@@ -139,6 +139,7 @@ class Pass(Watcher):
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
+        self._attended = -1  # the layer that both are of
         self._keys: Keys
         # by the id of a mask, which layers share; the mask is held so that its id stays its own
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
@@ -244,7 +245,7 @@ class Pass(Watcher):
         keys = self._first + len(self._targets)
         check_keys(module, value, keys)
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._value = queries.detach(), value
+        self._leaf, self._value, self._attended = queries.detach(), value, self._wanted[id(module)]
         self._keys = self._keys_under(module, mask, value)
         if self._tails.trusts(self._wanted[id(module)]):
             return output
@@ -276,6 +277,11 @@ class Pass(Watcher):
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if watcher.get() is not self:
                 return output
+            if self._attended != index:
+                raise ModelError(
+                    f"decoder layer {index} ({type(module).__name__}) no longer attends through transformers' "
+                    "AttentionInterface (a forward in the place of its own?): its part would be left out"
+                )
             hidden = hidden_states(output)
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
