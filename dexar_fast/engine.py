@@ -25,7 +25,7 @@ from dexar_fast.attention import Watcher, attendable, check_keys, is_causal, wat
 from dexar_fast.decoder import DecoderTracer, hidden_states
 from dexar_fast.errors import ModelError
 from dexar_fast.generation import Prompt, Rest, by_itself, run, with_answer
-from dexar_fast.gradients import check_gradient, gradient
+from dexar_fast.gradients import check_gradient, go_on_recording, gradient
 from dexar_fast.lens import Outdated
 from dexar_fast.logits import last_logits
 from dexar_fast.memory import fitting, halving, is_out_of_memory
@@ -117,6 +117,12 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
         return None
     rest.start.ran(prompt.cache)
     return sums
+
+
+ELSEWHERE = (
+    "no longer attends through transformers' AttentionInterface (a forward in the place of its own?): its part would "
+    "be left out"
+)
 
 
 class Pass(Watcher):
@@ -278,10 +284,7 @@ class Pass(Watcher):
             if watcher.get() is not self:
                 return output
             if self._attended != index:
-                raise ModelError(
-                    f"decoder layer {index} ({type(module).__name__}) no longer attends through transformers' "
-                    "AttentionInterface (a forward in the place of its own?): its part would be left out"
-                )
+                raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
             hidden = hidden_states(output)
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
@@ -306,6 +309,7 @@ class Pass(Watcher):
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """By autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
+        go_on_recording(hidden, decoder.layers[index])
         normed = lens.norm(hidden[:, -len(self._targets) :])
         if norm_twice:
             normed = lens.norm(normed)

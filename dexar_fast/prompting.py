@@ -145,7 +145,9 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
     Raises:
         InputError: an empty answer.
     """
-    if not isinstance(response, str) or not response.strip():
+    if not isinstance(response, str):
+        raise InputError(f"the answer must be a text, not a {type(response).__name__}")
+    if not response.strip():
         raise InputError("the answer is empty: give response= some text, or leave it out to generate one")
     _check_unicode("answer", response)
     tokenizer = processor.tokenizer

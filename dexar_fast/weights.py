@@ -118,6 +118,9 @@ class Reader:
         facts: list[Any] = []
         for module in self._modules:
             own = vars(module)
+            if isinstance(module, torch.jit.ScriptModule):  # compiled: what it holds is not there
+                self.known = False
+                continue
             facts.append(type(module))
             facts += [
                 x if type(x[1]) in ATOMS else self._attribute(x) for x in own.items() if x[0] not in OF_EVERY_MODULE

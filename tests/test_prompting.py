@@ -201,7 +201,13 @@ def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
         assert found.metadata["prompt"] == "USER: <image>\nDescribe the image. ASSISTANT:"
 
 
-@pytest.mark.parametrize("response", ["", "  \n", 7, ["the cat"]])
+@pytest.mark.parametrize("response", [7, ["the cat"]])
+def test_an_answer_that_is_no_text_is_refused(processor: Any, response: Any) -> None:
+    with pytest.raises(InputError, match=f"the answer must be a text, not a {type(response).__name__}"):
+        answer_ids(processor, render(processor, "What?", [PICTURE]), response)
+
+
+@pytest.mark.parametrize("response", ["", "  \n"])
 def test_an_empty_answer_is_refused(processor: Any, response: Any) -> None:
     with pytest.raises(InputError, match="answer is empty: give response="):
         answer_ids(processor, render(processor, "What?", [PICTURE]), response)
