@@ -93,7 +93,7 @@ def detached(model: Any) -> None:
     module.forward = lambda x: own(x).detach()
 
 
-def without_gradients(name: str, *switches: Callable[[], Any]) -> list[Change]:
+def decorated(name: str, *switches: Callable[[], Any]) -> list[Change]:
     """As users decorate a forward."""
 
     def change(switch: Callable[[], Any], model: Any) -> None:
@@ -166,11 +166,7 @@ ROWS = {
         "explained",
         ("like the plain model",),
         like_plain(
-            *(
-                change
-                for name in ("", LAYER, f"{LAYER}.input_layernorm")
-                for change in without_gradients(name, torch.no_grad)
-            )
+            *(change for name in ("", LAYER, f"{LAYER}.input_layernorm") for change in decorated(name, torch.no_grad))
         ),
     ),
     "forward of attention under no_grad, of a layer under inference_mode": Row(
@@ -179,10 +175,21 @@ ROWS = {
         lambda folder: [
             Case(partial(of, change))
             for change in (
-                *without_gradients(f"{LAYER}.self_attn", torch.no_grad, torch.inference_mode),
-                *without_gradients(LAYER, torch.inference_mode),
+                *decorated(f"{LAYER}.self_attn", torch.no_grad, torch.inference_mode),
+                *decorated(LAYER, torch.inference_mode),
             )
         ],
+    ),
+    "forward under torch.autocast": Row(
+        "explained",
+        ("like the plain model, in the dtype of its weights",),
+        like_plain(
+            *(
+                change
+                for name in ("", "model.language_model", LAYER)
+                for change in decorated(name, partial(torch.autocast, "cpu", torch.bfloat16))
+            )
+        ),
     ),
     "module traced by torch.jit": Row("explained", ("like the plain model",), like_plain(traced)),
     "default dtype of torch that is not the model's": Row(
