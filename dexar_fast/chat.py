@@ -13,6 +13,7 @@ from dexar_fast.images import load_image
 
 Message = dict[str, Any]  # "role", "content": a list of {"type": "image"} and {"type": "text", "text": ...}; other keys
 IMAGES = ("image", "image_url")  # what the type of a part with a picture is called
+USER, ASSISTANT = ("user", "human"), ("assistant", "model")  # what templates call them; also <|User|> and the like
 PICTURE = "picture"  # the key under which a part that was read holds it
 SOURCES = ("image", "url", "path", "image_url", "base64")  # where a part holds its picture
 SIZES = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of a picture, for qwen_vl_utils
@@ -28,12 +29,21 @@ class Chat:
     @property
     def is_begun(self) -> bool:
         """Whether the answer is begun: the last message is the assistant's."""
-        return self.messages[-1]["role"] == "assistant"
+        return _plain_role(self.messages[-1]["role"]) in ASSISTANT
 
 
 def is_chat(prompt: Any) -> bool:
     """Whether a prompt is one conversation, a list of messages."""
     return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(_as_mapping(prompt[0]), Mapping)
+
+
+def is_user(role: str) -> bool:
+    """Whether what stands under a role is the user's."""
+    return _plain_role(role) in USER
+
+
+def _plain_role(role: str) -> str:
+    return role.strip("<|>").lower()
 
 
 def read(messages: Sequence[Any]) -> list[Message]:
@@ -43,7 +53,7 @@ def read(messages: Sequence[Any]) -> list[Message]:
         InputError: no messages of text and images, or nothing that the user says.
     """
     found = [_message(message, n) for n, message in enumerate(messages)]
-    if not any(text.strip() for role, text in texts(found) if role == "user"):
+    if not any(text.strip() for role, text in texts(found) if is_user(role)):
         raise InputError("the prompt is empty: ask the model something")
     return found
 
@@ -83,7 +93,7 @@ def shown(messages: list[Message], images: list[Image.Image], token: str) -> Cha
 
 def _before_the_first(messages: list[Message], images: int) -> list[Message]:
     """The messages with so many images before what the user says first."""
-    first = next(n for n, message in enumerate(messages) if message["role"] == "user")
+    first = next(n for n, message in enumerate(messages) if is_user(message["role"]))
     content = [{"type": "image", PICTURE: None}] * images + messages[first]["content"]
     return [*messages[:first], {**messages[first], "content": content}, *messages[first + 1 :]]
 
@@ -134,7 +144,7 @@ def _source(part: Mapping[str, Any]) -> Any:
     """The picture of a part; None where it only has a place for one."""
     source = next((part[name] for name in SOURCES if part.get(name) is not None), None)
     if isinstance(source, Mapping):  # OpenAI's
-        source = source.get("url")
+        source = source.get("url", source)
     return f"data:;base64,{source}" if source is not None and source is part.get("base64") else source
 
 

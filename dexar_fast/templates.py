@@ -98,9 +98,9 @@ def _in_form(written: Callable[..., str], chat: Chat, form: Form, token: str) ->
         )
     text = written(chat.messages, **how)
     warnings = (TEXT_ALONE.format(token),) if asks and not shows else ()
-    asked = written(_marked(chat.messages, "user"), **how)
+    asked = written(_marked(chat.messages, chats.is_user), **how)
     return Written(
-        text, _own(text, asked, [said for role, said in texts if role == "user"], token), chat, written, warnings
+        text, _own(text, asked, [said for role, said in texts if chats.is_user(role)], token), chat, written, warnings
     )
 
 
@@ -137,12 +137,12 @@ def _without_images(messages: list[Message]) -> list[Message]:
     ]
 
 
-def _marked(messages: list[Message], role: str | None = None) -> list[Message]:
-    """The messages with the n-th mark for the n-th text, of one role or of all."""
+def _marked(messages: list[Message], whose: Callable[[str], bool] = lambda role: True) -> list[Message]:
+    """The messages with the n-th mark for the n-th text, of some roles."""
     n = count()
     return [
         {**message, "content": [part | _mark(n) if part["type"] == "text" else part for part in message["content"]]}
-        if role in (None, message["role"])
+        if whose(message["role"])
         else message
         for message in messages
     ]

@@ -252,6 +252,19 @@ def test_a_message_that_calls_a_tool_says_nothing_beside_it() -> None:
         assert prompt.text == f"{WRITTEN} zoom TOOL: a cat ASSISTANT:"
 
 
+@pytest.mark.parametrize(
+    ("asks", "answers"), [("User", "Assistant"), ("<|User|>", "<|Assistant|>"), ("human", "model")]
+)
+def test_roles_of_other_names(asks: str, answers: str) -> None:
+    begun = [{"role": asks, "content": [image(PICTURE), words(QUESTION)]}, {"role": answers, "content": "the cat"}]
+    prompt = render(PROCESSOR, begun, [])
+    assert prompt.text == f"{asks.upper()}: {IMAGE}\n{QUESTION} {answers.upper()}: the cat"
+    assert prompt.own is not None and [prompt.text[a:b] for a, b in prompt.own] == [QUESTION]
+    assert render(PROCESSOR, [{"role": asks, "content": QUESTION}], [PICTURE]).text.startswith(
+        f"{asks.upper()}: {IMAGE}"
+    )
+
+
 @dataclass
 class Said:
     role: str
@@ -313,6 +326,7 @@ def test_messages_that_cannot_be_asked_are_refused(messages: Any, images: list[A
         ([user(image("nothing.png"), QUESTION)], "nothing.png does not exist"),
         ([user(image("https://localhost/a.png", "url"), QUESTION)], "is on the web: download it first"),
         ([user(image(3), QUESTION)], "cannot read a int as an image"),
+        ([user(image({"bytes": b"x", "path": None}), QUESTION)], "cannot read a dict as an image"),
         ([user(image("data:image/png;base64,AAAA"), QUESTION)], "the image in 'data:image/png;base64' cannot be read"),
         ([user(image("data:image/png,hello"), QUESTION)], "the image in 'data:image/png' cannot be read: it is not in"),
     ],
