@@ -9,6 +9,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from dexar_fast import Explainer
 from dexar_fast.errors import ModelError
@@ -90,6 +91,37 @@ def test_a_prompt_twice_as_long_is_compared_again() -> None:
     explainer.explain_inputs(with_text(length - 1), target_ids=TARGETS)
     with pytest.raises(ModelError, match="computes something else"):
         explainer.explain_inputs(with_text(3 * length), target_ids=TARGETS)
+
+
+def attends_by_hand(module: Any) -> None:
+    """As code that a user puts in the place of a layer's attention."""
+
+    def forward(hidden_states: Any, position_embeddings: Any, cache: Any = None, **others: Any) -> Any:
+        held = cache if cache is not None else others["past_key_values"]
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+            for project in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        key, value = held.update(key, value, module.layer_idx)
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(key.shape[2] - query.shape[2])
+        made = nn.functional.scaled_dot_product_attention(query, key, value, seen, enable_gqa=True)
+        return module.o_proj(made.transpose(1, 2).flatten(2)), None
+
+    module.forward = forward
+
+
+@pytest.mark.parametrize("options", [{"target_ids": TARGETS}, {"max_new_tokens": 3}])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_layer_that_attends_by_itself_is_not_left_out(layer: int, options: dict[str, Any]) -> None:
+    model, inputs = zoo.build("llava")
+    warm = Explainer(model)
+    warm.explain_inputs(inputs, **options)
+    attends_by_hand(text_layers(model)[layer].self_attn)
+    with pytest.raises(ModelError, match=r"1 of the 3 layers with keys of Llava.* attend by themselves, not through"):
+        Explainer(model).explain_inputs(inputs, **options)
+    with pytest.raises(ModelError, match=rf"decoder layer {layer} .LlamaDecoderLayer. no longer attends through"):
+        warm.explain_inputs(inputs, **options)
 
 
 @pytest.mark.parametrize("name", ["sinks", "indices", "block_indices", "s_aux"])

@@ -93,6 +93,21 @@ def detached(model: Any) -> None:
     module.forward = lambda x: own(x).detach()
 
 
+def decorated(name: str, *switches: Callable[[], Any]) -> list[Change]:
+    """As users decorate a forward."""
+
+    def change(switch: Callable[[], Any], model: Any) -> None:
+        module = model.get_submodule(name)
+        module.forward = switch()(module.forward)
+
+    return [partial(change, switch) for switch in switches]
+
+
+def traced(model: Any) -> None:
+    layer = model.get_submodule(LAYER)
+    layer.mlp = torch.jit.trace(layer.mlp, torch.ones(1, 3, layer.mlp.down_proj.out_features))
+
+
 # The switches of torch
 
 
@@ -147,6 +162,36 @@ ROWS = {
         ("LlamaMLP has no gradient, though its output follows its input", "detached"),
         lambda folder: [Case(partial(of, detached))],
     ),
+    "forward of a whole model or layer, or of its norm in front, under no_grad": Row(
+        "explained",
+        ("like the plain model",),
+        like_plain(
+            *(change for name in ("", LAYER, f"{LAYER}.input_layernorm") for change in decorated(name, torch.no_grad))
+        ),
+    ),
+    "forward of attention under no_grad, of a layer under inference_mode": Row(
+        "ModelError",
+        ("a part of LlamaDecoderLayer runs under torch.no_grad() or inference_mode()", "no gradient leads through it"),
+        lambda folder: [
+            Case(partial(of, change))
+            for change in (
+                *decorated(f"{LAYER}.self_attn", torch.no_grad, torch.inference_mode),
+                *decorated(LAYER, torch.inference_mode),
+            )
+        ],
+    ),
+    "forward under torch.autocast": Row(
+        "explained",
+        ("like the plain model, in the dtype of its weights",),
+        like_plain(
+            *(
+                change
+                for name in ("", "model.language_model", LAYER)
+                for change in decorated(name, partial(torch.autocast, "cpu", torch.bfloat16))
+            )
+        ),
+    ),
+    "module traced by torch.jit": Row("explained", ("like the plain model",), like_plain(traced)),
     "default dtype of torch that is not the model's": Row(
         "explained",
         ("in the model's own",),
@@ -160,7 +205,7 @@ ROWS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, about anomaly mode
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("row", ROWS)
 def test_model(row: str, tmp_path: Path, model_folder: Path) -> None:
     bad_input.check(ROWS[row], tmp_path, model_folder)

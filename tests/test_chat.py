@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,68 @@ def test_what_the_user_says_in_all_messages_is_found() -> None:
     assert [token.lstrip("Ġ") for token in found] == ["it", "is", "red", "a", "cat", "on", "the", "mat"]
 
 
+def test_what_the_user_says_is_found_behind_an_answer_that_the_template_cuts() -> None:
+    cuts = TEMPLATE.replace("part['text'] + ' '", "part['text'].split('</think>')[-1] + ' '")
+    messages = [user(image(), "it is red"), {"role": "assistant", "content": "red it</think> a red cat"}, user("red")]
+    prompt = render(with_template(cuts), messages, [PICTURE])
+    assert prompt.own is not None and [prompt.text[a:b] for a, b in prompt.own] == ["it is red", "red"]
+    assert prompt.own[1][0] == prompt.text.rindex("red")
+
+
+def test_a_message_that_calls_a_tool_says_nothing_beside_it() -> None:
+    calls = "{% for call in message.tool_calls %}{{ call['name'] + ' ' }}{% endfor %}"
+    for empty in ({}, {"content": None}):
+        called = {"role": "assistant", "tool_calls": [{"name": "zoom"}], **empty}
+        messages = [user(image(), QUESTION), called, {"role": "tool", "content": "a cat"}]
+        prompt = render(
+            with_template(TEMPLATE.replace("{% endfor %}{% if", f"{calls}{{% endfor %}}{{% if")), messages, [PICTURE]
+        )
+        assert prompt.text == f"{WRITTEN} zoom TOOL: a cat ASSISTANT:"
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers"), [("User", "Assistant"), ("<|User|>", "<|Assistant|>"), ("human", "model")]
+)
+def test_roles_of_other_names(asks: str, answers: str) -> None:
+    begun = [{"role": asks, "content": [image(PICTURE), words(QUESTION)]}, {"role": answers, "content": "the cat"}]
+    prompt = render(PROCESSOR, begun, [])
+    assert prompt.text == f"{asks.upper()}: {IMAGE}\n{QUESTION} {answers.upper()}: the cat"
+    assert prompt.own is not None and [prompt.text[a:b] for a, b in prompt.own] == [QUESTION]
+    assert render(PROCESSOR, [{"role": asks, "content": QUESTION}], [PICTURE]).text.startswith(
+        f"{asks.upper()}: {IMAGE}"
+    )
+
+
+@dataclass
+class Said:
+    role: str
+    content: Any
+    tool_calls: Any = None
+
+
+@dataclass
+class Part:
+    type: str
+    text: str | None = None
+    image: Any = None
+
+
+class Model:
+    """As pydantic's."""
+
+    def __init__(self, **said: Any) -> None:
+        self.said = said
+
+    def model_dump(self) -> dict[str, Any]:
+        return self.said
+
+
+def test_messages_that_are_objects() -> None:
+    parts = [Part("image", image=PICTURE), Part("text", text=QUESTION)]
+    for message in (Said("user", parts), Model(role="user", content=parts, name=None)):
+        assert render(PROCESSOR, [message], []).text == WRITTEN
+
+
 @pytest.mark.parametrize(
     ("messages", "images", "message"),
     [
@@ -245,6 +308,7 @@ def test_what_the_user_says_in_all_messages_is_found() -> None:
         ([{"role": "user", "content": None}], [PICTURE], "content of message 0 must be a text, or a list of parts"),
         ([user({"type": "video", "video": "a.mp4"}, QUESTION)], [], "message 0 holds video: messages hold text and"),
         ([user({"type": "text"}, QUESTION)], [PICTURE], "message 0 holds the part"),
+        ([user(image(PICTURE) | {"max_pixels": 50176}, QUESTION)], [], r"picture of another size .max_pixels., which"),
         ([{"role": "user", "content": [QUESTION]}], [PICTURE], "message 0 holds the part 'Describe"),
         ([user("caf\udce9")], [PICTURE], "prompt is not valid Unicode"),
     ],
@@ -262,6 +326,7 @@ def test_messages_that_cannot_be_asked_are_refused(messages: Any, images: list[A
         ([user(image("nothing.png"), QUESTION)], "nothing.png does not exist"),
         ([user(image("https://localhost/a.png", "url"), QUESTION)], "is on the web: download it first"),
         ([user(image(3), QUESTION)], "cannot read a int as an image"),
+        ([user(image({"bytes": b"x", "path": None}), QUESTION)], "cannot read a dict as an image"),
         ([user(image("data:image/png;base64,AAAA"), QUESTION)], "the image in 'data:image/png;base64' cannot be read"),
         ([user(image("data:image/png,hello"), QUESTION)], "the image in 'data:image/png' cannot be read: it is not in"),
     ],

@@ -241,3 +241,26 @@ def test_responses_that_do_not_match_the_prompts_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="an answer, or a list of them, to each of the 3 prompts"):
         llava.explain_many(image, PROMPTS, responses)
+
+
+def test_questions_and_answers_may_come_one_by_one(llava: Explainer, image: Image.Image) -> None:
+    (found,) = llava.explain_many(image, iter([PROMPTS[0]]), (answer for answer in ["a red circle"]))
+    assert_same(found, llava.explain(image, PROMPTS[0], "a red circle"))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses", "message"),
+    [
+        (None, None, "prompts must be a list, not a NoneType"),
+        (7, None, "prompts must be a list, not a int"),
+        (b"What?", None, "prompts must be a list, not a bytes"),
+        (PROMPTS[:1], 7, "responses must be a list, not a int"),
+        (PROMPTS[:1], [7], "answers must be a list, not a int"),
+        (PROMPTS[:1], [[7]], "the answer must be a text, not a int"),
+    ],
+)
+def test_what_is_no_list_is_refused(
+    llava: Explainer, image: Image.Image, prompts: Any, responses: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        llava.explain_many(image, prompts, responses)

@@ -101,6 +101,19 @@ def failing_under_us(model: Any) -> None:
     mlp.forward = forward
 
 
+@pytest.mark.parametrize("part", ["lm_head", "model.language_model.layers.1", "model.multi_modal_projector"])
+def test_weights_of_several_dtypes_are_not_the_inputs_fault(part: str) -> None:
+    model = fresh(lambda model: model.get_submodule(part).half() and None)
+    with pytest.raises(ModelError, match=r"weights of torch.float16 and torch.float32, which do not go together: cast"):
+        Explainer(model, PROCESSOR).explain(PICTURE, PROMPT, ANSWER)
+
+
+def test_a_config_that_breaks_the_forward_is_not_the_inputs_fault() -> None:
+    model = fresh(lambda model: setattr(model.config.text_config, "return_dict", False))
+    with pytest.raises(ModelError, match="own forward fails, without dexar_fast, too"):
+        Explainer(model, PROCESSOR).explain(PICTURE, PROMPT, ANSWER)
+
+
 def test_a_forward_that_fails_only_under_us_says_so() -> None:
     words = ("runs by itself on these inputs, but not as dexar_fast runs it", "KeyError")
     refused(ModelError, *words, call=lambda: explained(fresh(failing_under_us)))

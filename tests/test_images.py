@@ -227,6 +227,12 @@ def test_a_prompt_in_the_place_of_the_path() -> None:
     refused("a\0b", "cannot be read")
 
 
+def test_a_text_too_long_for_a_path_is_not_repeated() -> None:
+    with pytest.raises(ImageError, match="is too long for a path: pass base64 as") as caught:
+        load_images("iVBORw0KGgo" * 1000)
+    assert len(str(caught.value)) < 200
+
+
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

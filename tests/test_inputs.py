@@ -67,6 +67,7 @@ BAD: dict[str, tuple[str, Callable[[], Any]]] = {
     "ragged": ("pixel_values is no regular array", lambda: dict(asked()) | {"pixel_values": [[1.0], [1.0, 2.0]]}),
     "float ids": ("input_ids must be integers", lambda: dict(asked()) | {"input_ids": asked()["input_ids"].float()}),
     "boolean ids": ("input_ids must be integers", lambda: dict(asked()) | {"input_ids": asked()["input_ids"] > 0}),
+    "the form of the output": ("inputs hold return_dict: pass", lambda: dict(asked()) | {"return_dict": False}),
     "text as ids": ("one prompt at a time", lambda: dict(asked()) | {"input_ids": ["the", "cat"]}),
 }
 

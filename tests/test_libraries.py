@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers.utils.import_utils as imports
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import is_torchvision_available
 
@@ -27,7 +28,7 @@ PROCESSORS = [
 @pytest.mark.skipif(is_torchvision_available(), reason="torchvision is installed")
 @pytest.mark.parametrize(("processor", "model", "image_processor"), PROCESSORS)
 def test_a_processor_without_torchvision(processor: str, model: str, image_processor: str, tmp_path: Path) -> None:
-    words = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<unk>").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
     settings = {"processor_class": processor, "image_processor_type": image_processor}

@@ -78,13 +78,13 @@ def test_without_a_template_the_images_come_first(tokenizer: PreTrainedTokenizer
     assert (input_ids(processor, "Describe it", 2) == processor.image_token_id).sum() == 2 * VISUAL
 
 
-def test_the_begin_of_image_token_is_what_a_gemma_3_prompt_holds() -> None:
+@pytest.mark.parametrize("image", ["<start_of_image>", "<|image|>"])  # Gemma 3's, Gemma 4's
+def test_the_token_that_the_processor_draws_out_stands_for_an_image(image: str) -> None:
     class Processor:
-        boi_token, image_token, chat_template = "<start_of_image>", "<image_soft_token>", None
+        boi_token, image_token, chat_template = "<start_of_image>", image, None
 
-    assert render(Processor(), "Describe", [PICTURE] * 2).text == "<start_of_image>" * 2 + "Describe"
-    for token in (Processor.boi_token, Processor.image_token):
-        assert render(Processor(), f"a {token} b", [PICTURE]).text == f"a {token} b"
+    assert render(Processor(), "Describe", [PICTURE] * 2).text == image * 2 + "Describe"
+    assert render(Processor(), f"a {image} b", [PICTURE]).text == f"a {image} b"
 
 
 @pytest.mark.parametrize(("count", "images"), [(2, 1), (1, 2), (3, 2)])
@@ -201,7 +201,13 @@ def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
         assert found.metadata["prompt"] == "USER: <image>\nDescribe the image. ASSISTANT:"
 
 
-@pytest.mark.parametrize("response", ["", "  \n", 7, ["the cat"]])
+@pytest.mark.parametrize("response", [7, ["the cat"]])
+def test_an_answer_that_is_no_text_is_refused(processor: Any, response: Any) -> None:
+    with pytest.raises(InputError, match=f"the answer must be a text, not a {type(response).__name__}"):
+        answer_ids(processor, render(processor, "What?", [PICTURE]), response)
+
+
+@pytest.mark.parametrize("response", ["", "  \n"])
 def test_an_empty_answer_is_refused(processor: Any, response: Any) -> None:
     with pytest.raises(InputError, match="answer is empty: give response="):
         answer_ids(processor, render(processor, "What?", [PICTURE]), response)

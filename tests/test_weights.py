@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,19 @@ def an_edit_of_data(model: Any) -> None:
     assert attention(model).k_proj.weight._version == before
 
 
+def a_head_ablated(model: Any) -> None:
+    """Of whose columns a sample at the beginning of a row sees nothing."""
+    attention(model).o_proj.weight.data[:, zoo.HEAD_DIM : 2 * zoo.HEAD_DIM] = 0
+
+
+def the_values_of_a_head_ablated(model: Any) -> None:
+    attention(model).v_proj.weight.data[zoo.HEAD_DIM :] = 0
+
+
+def an_input_of_a_layer_switched_off(model: Any) -> None:
+    model.model.language_model.layers[0].input_layernorm.weight.data[7] = 0
+
+
 def other_data(model: Any) -> None:
     attention(model).v_proj.weight.data = attention(model).v_proj.weight.data.flip(0)
 
@@ -117,6 +131,7 @@ def a_hook_before(model: Any) -> None:
 
 CHANGES: list[Callable[[Any], None]] = [
     a_training_step, other_weights_loaded, other_weights_assigned, an_edit_of_data, other_data,
+    a_head_ablated, the_values_of_a_head_ablated, an_input_of_a_layer_switched_off,
     an_edit_of_the_vision_tower, an_edit_of_the_projector, an_edit_of_embeddings, another_module, another_buffer,
     a_number_of_a_module, a_number_of_a_config, a_forward_of_the_users, a_hook, a_hook_before,
 ]  # fmt: skip
@@ -130,6 +145,27 @@ def test_what_has_changed_is_computed_anew(change: Callable[[Any], None], model:
     assert gives_the_same(pooled, inputs)
     after = pooled.explain_inputs(inputs, target_ids=TARGETS)
     assert (after.token_maps - before.token_maps).abs().max() > 1e-3 * before.token_maps.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (512, 512), (11008, 512), (128, 896), (4096, 128), (96, 3, 14, 14)])
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_every_row_and_column_of_some_width_meets_a_sample(shape: tuple[int, ...], is_transposed: bool) -> None:
+    width, height = shape[-1], math.prod(shape[:-1])
+    column, row = (torch.arange(n, dtype=torch.float32) for n in (width, height))
+    for along, size in ((column.expand(height, width), width), (row[:, None].expand(height, width), height)):
+        x = along.reshape(shape).contiguous()
+        x = x.mT.contiguous().mT if is_transposed and x.ndim == 2 else x
+        met = weights._some(x, x.numel()).unique()
+        gaps = torch.diff(torch.cat([torch.tensor([-1.0]), met, torch.tensor([float(size)])]))
+        assert float(gaps.max()) <= max(1, size / 32)
+
+
+def test_weights_without_addresses_are_never_the_same_twice(model: Any, inputs: Any) -> None:
+    mlp = model.model.language_model.layers[0].mlp
+    mlp.down_proj.weight = nn.Parameter(mlp.down_proj.weight.detach().to_sparse())
+    pooled = Explainer(model, pool=KVPool(256, 4))
+    assert gives_the_same(pooled, inputs) and gives_the_same(pooled, inputs)
+    assert weights.state(model) != weights.state(model)
 
 
 def test_weights_made_in_inference_mode_have_no_versions(model: Any) -> None:

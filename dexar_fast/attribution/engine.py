@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, gradient
+from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
 from dexar_fast.attribution.sums import Attribution, LayerSums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.operands import Keys, LayerScores, placed, run_of
@@ -120,6 +120,12 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
     return sums
 
 
+ELSEWHERE = (
+    "no longer attends through transformers' AttentionInterface (a forward in the place of its own?): its part would "
+    "be left out"
+)
+
+
 class Pass(Watcher):
     """The hooks that take each layer's VJP inside that layer's own forward."""
 
@@ -140,6 +146,7 @@ class Pass(Watcher):
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
+        self._attended = -1  # the layer that both are of
         self._keys: Keys
         # by the id of a mask, which layers share; the mask is held so that its id stays its own
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
@@ -245,7 +252,7 @@ class Pass(Watcher):
         keys = self._first + len(self._targets)
         check_keys(module, value, keys)
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._value = queries.detach(), value
+        self._leaf, self._value, self._attended = queries.detach(), value, self._wanted[id(module)]
         self._keys = self._keys_under(module, mask, value)
         if self._tails.trusts(self._wanted[id(module)]):
             return output
@@ -277,6 +284,8 @@ class Pass(Watcher):
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if watcher.get() is not self:
                 return output
+            if self._attended != index:
+                raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
             hidden = hidden_states(output)
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
@@ -301,6 +310,7 @@ class Pass(Watcher):
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """By autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
+        go_on_recording(hidden, decoder.layers[index])
         normed = lens.norm(hidden[:, -len(self._targets) :])
         if norm_twice:
             normed = lens.norm(normed)

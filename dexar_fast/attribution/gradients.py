@@ -69,6 +69,20 @@ def _moved(x: Any) -> Any:
     return x.flip(-1) * 1.5 + 0.5 if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
+def go_on_recording(hidden: Tensor, layer: nn.Module) -> None:
+    """Records what comes behind a layer that has run from its attention on with a graph, also where it ended that.
+
+    Raises:
+        ModelError: it was ended inside the layer.
+    """
+    if not torch.is_grad_enabled() and not hidden.requires_grad:
+        raise ModelError(
+            f"a part of {type(layer).__name__} runs under torch.no_grad() or inference_mode() (a forward in the place "
+            "of its own?): no gradient leads through it"
+        )
+    torch.set_grad_enabled(True)
+
+
 def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
     """d sum(output) / d leaf, behind a layer of the model; 0 where a hook has put something else in the layer's place.
 

@@ -202,7 +202,7 @@ def devices_of(modules: list[nn.Module]) -> set[torch.device]:
 def behaviour(modules: list[nn.Module]) -> list[Any]:
     """What modules do to their inputs: their forwards, the kinds of their weights, and numbers that they may read."""
     forwards = [module.forward for module in modules]
-    kinds = [type(module._parameters.get("weight")) for module in modules]
+    kinds = [type(dict(module._parameters).get("weight")) for module in modules]
     numbers = [
         x
         for m in modules

@@ -135,4 +135,4 @@ def is_plain(module: Any) -> bool:
 
 def _child(module: nn.Module, *names: str) -> Any:
     """That of a module's children which has one of some names; None where none has."""
-    return next((child for name in names if (child := module._modules.get(name)) is not None), None)
+    return next((child for name in names if (child := dict(module._modules).get(name)) is not None), None)

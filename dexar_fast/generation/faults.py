@@ -89,7 +89,7 @@ def _judged(
         for run in (model, model.generate) if generating else (model,):
             own = _by_itself(model, run, inputs)
             if own is not None:
-                return _of_dtype(own, model, run, inputs) or _of_run(own, name, run is model)
+                return _of_dtype(own, model, run, inputs) or _of_run(own, model, run is model)
         if entered > ours and not (generating and asked):
             return ModelError(f"{name} runs by itself on these inputs, but not as dexar_fast runs it: {said}")
     if generating:
@@ -116,19 +116,27 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def _of_run(error: Exception, name: str, forward: bool) -> DexarError:
+def _of_run(error: Exception, model: Any, forward: bool) -> DexarError:
     """Of what the model's forward, or its generate(), raises without us."""
+    name, dtypes = type(model).__name__, {str(x.dtype) for x in model.parameters() if x.is_floating_point()}
     said = f"{type(error).__name__}: {reason(error)} ({_where(list(walk_tb(error.__traceback__)))})"
     code = isinstance(error, NotImplementedError) or not isinstance(error, OF_INPUTS)
     if not forward or (code and not _misses_an_input(error)):
         run = f"{name}'s own forward" if forward else f"generate() of {name}"
         return ModelError(f"{run} fails, without dexar_fast, too, with {said}")
+    if "dtype" in str(error) and len(dtypes) > 1:
+        return ModelError(
+            f"{name} holds weights of {' and '.join(sorted(dtypes))}, which do not go together: cast the whole model "
+            f"by model.to(dtype), or load it in one dtype: {said}"
+        )
     return InputError(f"the model refuses its inputs, pass what its processor returns: {said}")
 
 
 def _misses_an_input(error: Exception) -> bool:
     """Whether the code broke at an input that was left out, or at one that it does not take."""
-    return "NoneType" in str(error) or (isinstance(error, TypeError) and "argument" in str(error))
+    return "NoneType" in str(error) or (
+        isinstance(error, TypeError) and "argument" in str(error) and "argument after" not in str(error)
+    )
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import itertools
 import sys
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from math import gcd
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,7 +25,8 @@ from torch.nn.modules import module as every
 from torch.overrides import _get_current_function_mode_stack
 from transformers import PreTrainedConfig
 
-SAMPLES = 16  # of a tensor's elements
+SAMPLES = 1024  # of a tensor's elements; all of a smaller one
+GOLDEN = 0.618  # of a row from sample to sample: then they come to lie in all columns
 OURS = "dexar_fast"
 LIBRARIES = frozenset({OURS, "torch", "transformers", "accelerate", "peft", "bitsandbytes", *sys.stdlib_module_names})
 INSTALLED = "-packages"  # in the path of what pip or a distribution installed
@@ -116,6 +118,9 @@ class Reader:
         facts: list[Any] = []
         for module in self._modules:
             own = vars(module)
+            if isinstance(module, torch.jit.ScriptModule):  # compiled: what it holds is not there
+                self.known = False
+                continue
             facts.append(type(module))
             facts += [
                 x if type(x[1]) in ATOMS else self._attribute(x) for x in own.items() if x[0] not in OF_EVERY_MODULE
@@ -174,6 +179,9 @@ class Reader:
             return id(x), *[self._tensor(getattr(x, name)) for name in x.__tensor_flatten__()[0]]
         if x.is_meta:
             return id(x), x.shape
+        if x.layout is not torch.strided or x.is_quantized:  # no elements at addresses
+            self.known = False
+            return (id(x),)
         count = x.numel()
         if count:
             self._samples.setdefault((x.device, x.dtype), []).append(_some(x, count))
@@ -187,7 +195,21 @@ class Reader:
 
 
 def _some(x: Tensor, count: int) -> Tensor:
-    """About SAMPLES of its elements, evenly spaced; as a view where they are dense."""
+    """Up to about SAMPLES of its elements, from all rows and columns; as a view where they are dense."""
+    if not x.is_contiguous() and x.mT.is_contiguous():
+        x = x.mT
     if x.is_contiguous():
-        return x.as_strided((min(SAMPLES, count),), (max(1, count // SAMPLES),))
-    return x[tuple(slice(None, None, max(1, size // 3)) for size in x.shape)].flatten()
+        step = _step(count, x.shape[-1] if x.ndim else 1)
+        return x.as_strided(((count - 1) // step + 1,), (step,))
+    return x[tuple(slice(None, None, max(1, size // 32)) for size in x.shape)].flatten()
+
+
+@lru_cache(maxsize=256)
+def _step(count: int, width: int) -> int:
+    """From sample to sample of rows of some width. What is edited may be rows or columns, as of a head."""
+    step = max(1, count // SAMPLES)
+    if step > width // 8:
+        step += (round(GOLDEN * width) - step) % width
+    while gcd(step, width) > 1:
+        step += 1
+    return step

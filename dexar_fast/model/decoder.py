@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.cache import cache_in
 from dexar_fast.model.lens import LensTracer, LogitLens
 
 
@@ -159,6 +160,7 @@ class DecoderTracer(PromptWatcher):
                 "dexar_fast needs a causal language model whose attention modules call "
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
+        _check_all_attend(model, self._attended, cache_in(output))
         self._check_one_stream(output.logits)
         lens = self._lens.finish(output.logits)
         layers = _layers_of(model, self._attended)
@@ -180,6 +182,16 @@ class DecoderTracer(PromptWatcher):
 def _at(model: nn.Module, name: str) -> Any:
     """The module of a name; get_submodule() takes several times as long. Raises KeyError, AttributeError."""
     return reduce(lambda module, part: module._modules[part], name.split("."), model)  # type: ignore[arg-type,return-value]
+
+
+def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -> None:
+    """Raises ModelError where more layers made keys than were seen attending."""
+    made = sum(layer.get_seq_length() > 0 for layer in getattr(cache, "layers", ()))
+    if made > len(attended):
+        raise ModelError(
+            f"{made - len(attended)} of the {made} layers with keys of {type(model).__name__} attend by themselves, "
+            "not through transformers' AttentionInterface (a forward in their place?), and would be left out"
+        )
 
 
 def hidden_states(output: Any) -> Any:

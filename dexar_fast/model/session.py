@@ -17,6 +17,7 @@ from dexar_fast.model.plain_tensors import plain_tensors
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation"
+UNDER_AUTOCAST = "__script_unsupported"  # what torch.autocast notes on a function that it decorates
 BEFORE_PREPARE = "_original_forward"  # what accelerate keeps of a model that it prepared, Trainer's among them
 POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
 
@@ -102,9 +103,9 @@ class Loan:
 def borrowed(model: Any, abandoned: Callable[[], bool] | None = None) -> Iterator[Loan]:
     """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens.
 
-    Autocast is off inside, accelerate's too: sums are taken in float32 or better, and the lens is held to the model's
-    own logits. What torch.compile made of its modules is set aside: the pass hooks their own code, and tracing hooks
-    takes minutes.
+    Autocast is off inside, accelerate's and a decorated forward's too: sums are taken in float32 or better, and the
+    lens is held to the model's own logits. What torch.compile made of its modules is set aside: the pass hooks their
+    own code, and tracing hooks takes minutes.
     """
     loan = Loan(model, abandoned)
     with (
@@ -145,6 +146,11 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "training", False) for module in modules if module.training),
         *((module, "_compiled_call_impl", None) for module in compiled),
         *((module, "forward", module._orig_mod.__call__) for module in wrappers),
+        *(
+            (module, "forward", forward.__wrapped__)
+            for module in modules
+            if hasattr(forward := vars(module).get("forward"), UNDER_AUTOCAST)
+        ),
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
         *((module, "rope_deltas", None) for module in positioned),
         *plain_tensors(modules),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from PIL import Image
@@ -13,8 +13,10 @@ from dexar_fast.vision.images import load_image
 
 Message = dict[str, Any]  # "role", "content": a list of {"type": "image"} and {"type": "text", "text": ...}; other keys
 IMAGES = ("image", "image_url")  # what the type of a part with a picture is called
+USER, ASSISTANT = ("user", "human"), ("assistant", "model")  # what templates call them; also <|User|> and the like
 PICTURE = "picture"  # the key under which a part that was read holds it
 SOURCES = ("image", "url", "path", "image_url", "base64")  # where a part holds its picture
+SIZES = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of a picture, for qwen_vl_utils
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,21 @@ class Chat:
     @property
     def is_begun(self) -> bool:
         """Whether the answer is begun: the last message is the assistant's."""
-        return self.messages[-1]["role"] == "assistant"
+        return _plain_role(self.messages[-1]["role"]) in ASSISTANT
 
 
 def is_chat(prompt: Any) -> bool:
     """Whether a prompt is one conversation, a list of messages."""
-    return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+    return isinstance(prompt, list | tuple) and len(prompt) > 0 and isinstance(_as_mapping(prompt[0]), Mapping)
+
+
+def is_user(role: str) -> bool:
+    """Whether what stands under a role is the user's."""
+    return _plain_role(role) in USER
+
+
+def _plain_role(role: str) -> str:
+    return role.strip("<|>").lower()
 
 
 def read(messages: Sequence[Any]) -> list[Message]:
@@ -42,7 +53,7 @@ def read(messages: Sequence[Any]) -> list[Message]:
         InputError: no messages of text and images, or nothing that the user says.
     """
     found = [_message(message, n) for n, message in enumerate(messages)]
-    if not any(text.strip() for role, text in texts(found) if role == "user"):
+    if not any(text.strip() for role, text in texts(found) if is_user(role)):
         raise InputError("the prompt is empty: ask the model something")
     return found
 
@@ -82,26 +93,44 @@ def shown(messages: list[Message], images: list[Image.Image], token: str) -> Cha
 
 def _before_the_first(messages: list[Message], images: int) -> list[Message]:
     """The messages with so many images before what the user says first."""
-    first = next(n for n, message in enumerate(messages) if message["role"] == "user")
+    first = next(n for n, message in enumerate(messages) if is_user(message["role"]))
     content = [{"type": "image", PICTURE: None}] * images + messages[first]["content"]
     return [*messages[:first], {**messages[first], "content": content}, *messages[first + 1 :]]
 
 
+def _as_mapping(thing: Any) -> Any:
+    """A message or a part that is a data class or a model of pydantic, as the mapping that it stands for."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {field.name: getattr(thing, field.name) for field in fields(thing)}
+    return thing.model_dump() if callable(getattr(thing, "model_dump", None)) else thing
+
+
 def _message(message: Any, n: int) -> Message:
+    message = _as_mapping(message)
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(f"message {n} must be {{'role': ..., 'content': ...}}, not {message!r:.80}")
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
+    if content is None and message.get("tool_calls"):  # it says nothing beside them
+        content = []
     if not isinstance(content, list | tuple):
         raise InputError(f"the content of message {n} must be a text, or a list of parts, not {content!r:.80}")
-    return {**message, "content": [_part(part, n) for part in content]}
+    said = {key: value for key, value in message.items() if value is not None}
+    return {**said, "content": [_part(part, n) for part in content]}
 
 
 def _part(part: Any, n: int) -> dict[str, Any]:
+    part = _as_mapping(part)
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
+    sizes = [name for name in SIZES if isinstance(part, Mapping) and part.get(name) is not None]
+    if kind in IMAGES and sizes:
+        raise InputError(
+            f"message {n} asks for a picture of another size ({', '.join(sizes)}), which processors do not read: give "
+            "it resized, or set the processor's own size"
+        )
     if kind in IMAGES:
         return {"type": "image", PICTURE: _source(part)}
     if kind in ("video", "audio"):
@@ -115,7 +144,7 @@ def _source(part: Mapping[str, Any]) -> Any:
     """The picture of a part; None where it only has a place for one."""
     source = next((part[name] for name in SOURCES if part.get(name) is not None), None)
     if isinstance(source, Mapping):  # OpenAI's
-        source = source.get("url")
+        source = source.get("url", source)
     return f"data:;base64,{source}" if source is not None and source is part.get("base64") else source
 
 

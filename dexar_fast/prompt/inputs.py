@@ -15,7 +15,7 @@ from dexar_fast.model.cache import NAMES as CACHE_NAMES
 from dexar_fast.vision.geometry import visual_positions, visual_token_ids
 
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
-OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions")
+OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "return_dict")
 IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with
 SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # [1, P]; lists of them may be [P]
 

@@ -55,7 +55,7 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
     messages = chat.read(prompt if chat.is_chat(prompt) else [{"role": "user", "content": _asked(prompt)}])
     words = "\n".join(text for _, text in chat.texts(messages))
     _check_unicode("prompt", words)
-    token = _image_token(processor, words)
+    token = _image_token(processor)
     foreign = tuple(_foreign(processor, words, token))
     if isinstance(prompt, str) and token in prompt:
         _check_tokens("prompt holds", prompt, token, len(images))
@@ -101,11 +101,9 @@ def _check_tokens(what: str, text: str, token: str, images: int) -> None:
         )
 
 
-def _image_token(processor: Any, words: str) -> str:
-    """The token the user would write for an image; Gemma 3 writes it as the begin-of-image token."""
-    tokens = [getattr(processor, name, None) for name in ("boi_token", "image_token")]
-    known = [str(token) for token in tokens if token] or ["<image>"]
-    return next((token for token in known if token in words), known[0])
+def _image_token(processor: Any) -> str:
+    """The token the user would write for an image."""
+    return str(getattr(processor, "image_token", None) or "<image>")
 
 
 def _foreign(processor: Any, words: str, token: str) -> Iterator[str]:
@@ -147,7 +145,9 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
     Raises:
         InputError: an empty answer.
     """
-    if not isinstance(response, str) or not response.strip():
+    if not isinstance(response, str):
+        raise InputError(f"the answer must be a text, not a {type(response).__name__}")
+    if not response.strip():
         raise InputError("the answer is empty: give response= some text, or leave it out to generate one")
     _check_unicode("answer", response)
     tokenizer = processor.tokenizer

@@ -98,7 +98,10 @@ def _in_form(written: Callable[..., str], chat: Chat, form: Form, token: str) ->
         )
     text = written(chat.messages, **how)
     warnings = (TEXT_ALONE.format(token),) if asks and not shows else ()
-    return Written(text, _own(text, marked, texts, token), chat, written, warnings)
+    asked = written(_marked(chat.messages, chats.is_user), **how)
+    return Written(
+        text, _own(text, asked, [said for role, said in texts if chats.is_user(role)], token), chat, written, warnings
+    )
 
 
 def _apply(processor: Any, template: str, form: Form, messages: list[Message], **how: Any) -> str:
@@ -134,11 +137,13 @@ def _without_images(messages: list[Message]) -> list[Message]:
     ]
 
 
-def _marked(messages: list[Message]) -> list[Message]:
-    """The messages with the n-th mark for the n-th text."""
+def _marked(messages: list[Message], whose: Callable[[str], bool] = lambda role: True) -> list[Message]:
+    """The messages with the n-th mark for the n-th text, of some roles."""
     n = count()
     return [
         {**message, "content": [part | _mark(n) if part["type"] == "text" else part for part in message["content"]]}
+        if whose(message["role"])
+        else message
         for message in messages
     ]
 
@@ -152,19 +157,18 @@ def _is_complete(marked: str, texts: int) -> bool:
     return {int(n) for n in MARKS.findall(marked)} == set(range(texts)) and LIST.search(marked) is None
 
 
-def _own(text: str, marked: str, texts: list[tuple[str, str]], token: str) -> list[Span] | None:
-    """Where in the text what the user says stands, by what stands between the marks; image tokens left out."""
+def _own(text: str, marked: str, said: list[str], token: str) -> list[Span] | None:
+    """Where in the text what the user says stands, by what stands between its marks; image tokens left out."""
     between = MARKS.split(marked)
     spans: list[Span] = []
     cursor = 0
     for fixed, n in zip(between[0::2], between[1::2], strict=False):
-        role, said = texts[int(n)]
-        start = text.find(said.strip(), cursor + len(fixed))
+        words = said[int(n)].strip()
+        start = text.find(words, cursor + len(fixed))
         if start < 0:
             return None
-        cursor = start + len(said.strip())
-        if role == "user":
-            spans += [(start + a, start + b) for a, b in split(said.strip(), token)]
+        spans += [(start + a, start + b) for a, b in split(words, token)]
+        cursor = start + len(words)
     return spans
 
 

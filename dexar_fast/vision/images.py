@@ -16,6 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dexar_fast.errors import ImageError
 
+LONGEST_PATH = 4096  # as on Linux
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -70,6 +72,8 @@ def load_image(image: Any, reading: Reading = USUAL) -> Image.Image:
         raise ImageError(f"{image} is on the web: download it first and pass the path of the file")
     if isinstance(image, str) and image.startswith("data:"):
         return _from_data(image, reading)
+    if isinstance(image, str) and len(image) > LONGEST_PATH:
+        raise ImageError(f"{image[:40]!r}... is too long for a path: pass base64 as 'data:image/png;base64,...'")
     if isinstance(image, str | os.PathLike):
         return _open(Path(os.fspath(image).removeprefix("file://")), reading)
     if isinstance(image, Image.Image):
