@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from dexar_fast.prompt.question import given
+from dexar_fast.prompt.seen import placed
 from dexar_fast.vision.geometry import Layout
-from dexar_fast.vision.seen import placed
 
 WIDE = (240, 80)
 

@@ -18,8 +18,8 @@ from PIL import Image
 from processors import IMAGES, VIDEOS, Family, around, ask, real, real_onevision, watch
 from transformers.utils import is_torchvision_available
 
+from dexar_fast.prompt.seen import UNCHECKED
 from dexar_fast.vision.geometry import layout
-from dexar_fast.vision.seen import UNCHECKED
 
 
 @lru_cache

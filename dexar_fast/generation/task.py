@@ -40,10 +40,10 @@ from dexar_fast.model.prefill import Prompt, Start, postponed, prefill, takes_an
 from dexar_fast.model.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.prompt import inputs, positions
 from dexar_fast.prompt.question import Question
+from dexar_fast.prompt.seen import placed
 from dexar_fast.results.assembly import Chunk, Frame
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
-from dexar_fast.vision.seen import placed
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
