@@ -39,7 +39,7 @@ test-oldest:
 
 # Looks for new cases for ten minutes, and then some.
 fuzz: $(VENV)/installed-test
-	DEXAR_FAST_FUZZ_SECONDS=200 $(BIN)/pytest -q tests/test_fuzz.py
+	DEXAR_FAST_FUZZ_SECONDS=200 $(BIN)/pytest -q tests/bad/test_fuzz.py
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench

@@ -22,7 +22,7 @@ from dexar_fast.attribution.tail_block import Block, Mlp, Norm, Seen, gated
 
 # A relation's result, operands and factors are rounded by half an eps at most, at random: relative to the sum of both
 # sides 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum in.
-# Over tests/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
+# Over tests/support/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
 ROUNDINGS = 2
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 

@@ -22,7 +22,7 @@ from dexar_fast.model.memory import fitting
 from dexar_fast.model.session import Loan
 
 LONGER = 2  # a prompt more than so many times as long as the longest compared may reach a window or an index budget
-SAME = "sdpa"  # the implementation that ours calls: over the families of tests/zoo.py not a bit differs
+SAME = "sdpa"  # the implementation that ours calls: over the families of tests/support/zoo.py not a bit differs
 # Roundings of the model's dtype, of the largest logit. Other implementations sum in another order: eager attention
 # differs over the same families, of 3 layers with weights that amplify it, by up to 23 in float32 and 12 in half
 # precision, and by 4e-7 in float64, where its softmax is in float32.

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "kernels", "tests")
 FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", ".gitignore")
 FILES += (".clang-format", "constraints.txt", "constraints-oldest.txt")

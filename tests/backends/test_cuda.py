@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from kv_cases import COPIES, check_copies
+from paths import ROOT
 
 from dexar_fast import BackendError, InputError
 from dexar_fast.backends import cuda, plan
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCE = Path(os.environ.get("DEXAR_FAST_KV_COPY", ROOT / "csrc" / "cuda" / "kv_copy.cu"))  # or a mutant of it
 DIMS = (64, 60, 24, 6, 1)  # in bytes 128, 120, 48, 12 and 2: by 16, 8, 16, 4 and 2 at a time
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
@@ -76,7 +76,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library for this CPU; an address that is not a multiple of what is read or written there ends the process."""
     library = tmp_path_factory.mktemp("cuda") / "kv_copy.so"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    includes = [f"-I{ROOT / 'tests' / 'cuda_on_cpu'}", f"-I{ROOT / 'csrc'}"]
+    includes = [f"-I{ROOT / 'tests' / 'support' / 'cuda_on_cpu'}", f"-I{ROOT / 'csrc'}"]
     subprocess.run(["g++", *flags, *includes, "-x", "c++", SOURCE, "-o", library], check=True)
     return str(library)
 

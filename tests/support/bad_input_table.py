@@ -1,11 +1,9 @@
-"""Writes the table of bad input to BAD_INPUT.md: `python tests/bad_input_table.py`.
+"""Writes the table of bad input to BAD_INPUT.md: `python tests/support/bad_input_table.py`.
 
 Every row of it is a test, and a test holds the file to the rows.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import bad_input
 import test_bad_checkpoints
@@ -15,8 +13,9 @@ import test_bad_images
 import test_bad_models
 import test_bad_text
 import test_bad_types
+from paths import ROOT
 
-PAGE = Path(__file__).with_name("BAD_INPUT.md")
+PAGE = ROOT / "tests" / "BAD_INPUT.md"
 SECTIONS = {
     "Images": test_bad_images.ROWS,
     "Prompts and answers": test_bad_text.ROWS,
@@ -28,13 +27,13 @@ SECTIONS = {
 }
 HEAD = """# Bad input and what comes of it
 
-Each row is tested, by the library and, where it can meet it, by the program (`tests/test_bad_*.py`). *explained*: the
-result is right, and how. *warned*: the result is right for what the model was given, and the warning is in its
+Each row is tested, by the library and, where it can meet it, by the program (`tests/bad/test_bad_*.py`). *explained*:
+the result is right, and how. *warned*: the result is right for what the model was given, and the warning is in its
 diagnostics and on stderr. Else the error, of `dexar_fast.errors`, and what its message says. The program then prints
 that message as one line, exits with status 2 and leaves every file as it was; `--debug` gives the traceback. A wrong
 command line is one line and status 2 as well.
 
-This page is written by `python tests/bad_input_table.py`.
+This page is written by `python tests/support/bad_input_table.py`.
 """
 REST = {
     "interrupted while writing, by Ctrl-C or SIGTERM": (
@@ -43,11 +42,11 @@ REST = {
     ),
     "file made to harm whoever loads it": (
         "`FileError`",
-        "refused in bounded time and memory (`tests/test_hostile_files.py`)",
+        "refused in bounded time and memory (`tests/bad/test_hostile_files.py`)",
     ),
     "prompt, answer or file name that holds markup": (
         "explained",
-        "escaped: it cannot run script in the report (`tests/test_report.py`, `tests/test_pages.py`)",
+        "escaped: it cannot run script in the report (`tests/report/test_report.py`, `tests/report/test_pages.py`)",
     ),
 }
 

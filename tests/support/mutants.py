@@ -1,4 +1,4 @@
-"""One change each to the source of a kernel that its tests must notice: `python tests/mutations.py` tries them all.
+"""One change each to the source of a kernel that its tests must notice: `mutations.py` tries them all.
 
 Every mask, bound and tail is removed in turn, and so is what keeps NaN, zeros and ties as they are. C++ mutants are of
 the portable path, which is compiled from the same lines as the others; those of AMX and CUDA run in software.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from paths import ROOT
+
 TILE, THREADS = "csrc/cpu/head_score_tile.h", "csrc/cpu/head_score.cpp"
 LANES, TYPES = "csrc/cpu/head_score_lanes.h", "csrc/cpu/head_score_types.h"
 PAIRS, AMX = "csrc/cpu/head_score_pairs.h", "csrc/cpu/head_score_amx.cpp"

@@ -22,6 +22,7 @@ import pytest
 import test_kernels
 import torch
 from kernel_cases import CASES, MAPS, check, equal, name, problem, run
+from paths import ROOT
 from test_kernels import guarded  # noqa: F401  fixture
 
 import dexar_fast
@@ -29,7 +30,6 @@ from dexar_fast import _C
 from dexar_fast.backends import cpp
 from dexar_fast.cli import doctor
 
-ROOT = Path(__file__).resolve().parent.parent
 BFLOAT16 = [case | {"dtype": torch.bfloat16} for case in CASES]
 SMALL = test_kernels.SMALL | {"dtype": torch.bfloat16}
 NEW = cpp.INSTRUCTION_SETS[3:]
@@ -214,7 +214,7 @@ def test_older_compilers_leave_them_out(kernel: str, tmp_path: Path) -> None:
 
 def test_vdpbf16ps_is_what_the_emulation_makes_of_it(tmp_path: Path) -> None:
     """To the last bit, on a CPU that has it, even if its hypervisor hides that; other CPUs end with SIGILL."""
-    folder, program = ROOT / "tests" / "bf16_on_cpu", str(tmp_path / "compare")
+    folder, program = ROOT / "tests" / "support" / "bf16_on_cpu", str(tmp_path / "compare")
     for kind, includes in (("in_software", emulated.IN_SOFTWARE), ("by_the_cpu", emulated.IN_SOFTWARE[1:])):
         command = ["g++", *emulated.FLAGS, f"-DNAME={kind}", *includes, "-c", str(folder / "pairs.cpp")]
         subprocess.run([*command, "-o", str(tmp_path / f"{kind}.o")], check=True)

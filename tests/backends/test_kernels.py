@@ -14,13 +14,13 @@ import emulated
 import pytest
 import torch
 from kernel_cases import CASES, MAPS, NAMES, Guarded, Problem, check, check_scores, equal, name, problem, run
+from paths import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from dexar_fast import _C, InputError
 from dexar_fast.backends import cpp, cpu, eager, operands, operators, ops
 from dexar_fast.backends.cpp import empty_scores
 
-ROOT = Path(__file__).resolve().parent.parent
 KERNELS: dict[str, Callable[..., cpp.Scored]] = {
     s: partial(cpp.head_score, instructions=s) for s in cpp.instruction_sets()
 }
@@ -352,7 +352,7 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     Instructions of bfloat16 are those of bf16_on_cpu, which ends where they would fault.
     """
     flags = ["-std=c++17", "-O1", "-g", "-fopenmp", "-Wno-psabi", "-fsanitize=address,undefined"]
-    sources = [*emulated.kernels(), ROOT / "tests" / "sanitized.cpp"]
+    sources = [*emulated.kernels(), ROOT / "tests" / "support" / "sanitized.cpp"]
     program = tmp_path / "sanitized"
     command = ["g++", *flags, "-fno-sanitize-recover=all", *emulated.IN_SOFTWARE, *map(str, sources)]
     subprocess.run([*command, "-o", str(program)], check=True)

@@ -1,4 +1,4 @@
-"""Removes each mask, bound and tail of the kernels in turn: `python tests/mutations.py [part of a file's name]`.
+"""Removes each mask, bound and tail of the kernels in turn: `python tests/support/mutations.py [part of a file's name]`.
 
 Each mutant of mutants.py is put in place of the kernel in a run of the kernel's own tests. One that no test notices is
 printed, and the status is 1. Mutants run side by side, one a core, each in a fork of this process, which has imported
@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import emulated
 import hypothesis.strategies  # noqa: F401  what the tests import, once, before the forks
@@ -61,20 +61,24 @@ SANITIZED = {  # the program that the sanitizers run
 }
 BESIDE = "not sanitizers and not registered and not compiled"
 CPP_TESTS = {
-    "sanitized": ["tests/test_kernels.py", "-k", f"{BESIDE} and not torch and not reaches and not cpu_has"],
+    "sanitized": ["tests/backends/test_kernels.py", "-k", f"{BESIDE} and not torch and not reaches and not cpu_has"],
     "sanitized_tail": [
-        "tests/test_tail_kernels.py",
+        "tests/backends/test_tail_kernels.py",
         "-k",
         f"{BESIDE} and not of_torch and not backend and not left and not anything",
     ],
 }
-BF16_TESTS = ["tests/test_bf16_instructions.py", "-k", "not older and not extension and not emulation and not 1025"]
+BF16_TESTS = [
+    "tests/backends/test_bf16_instructions.py",
+    "-k",
+    "not older and not extension and not emulation and not 1025",
+]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
-    TRITON: ["tests/interpreted.py", "-k", "not 1025 and not 130"],
-    MOVES: ["tests/interpreted_kv_cache.py", "-k", "not many"],
-    TAIL_TRITON: ["tests/interpreted_tail.py", "-k", "not 4096 and not 130"],
+    TRITON: ["tests/support/interpreted.py", "-k", "not 1025 and not 130"],
+    MOVES: ["tests/support/interpreted_kv_cache.py", "-k", "not many"],
+    TAIL_TRITON: ["tests/support/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }
-CUDA_TESTS = ["tests/test_cuda.py", "-k", "copied"]
+CUDA_TESTS = ["tests/backends/test_cuda.py", "-k", "copied"]
 SURVIVED, KILLED, BROKEN = 0, 1, 3
 SECONDS = 120  # a mutant that runs longer is killed
 
@@ -91,7 +95,7 @@ class Workshop:
         for path in (*emulated.kernels(), *emulated.MODULE):
             shop.compile(path, False, folder / f"{path.stem}.o")
         for name in set(SANITIZED.values()):
-            shop.compile(ROOT / "tests" / f"{name}.cpp", True, folder / f"{name}.o")
+            shop.compile(ROOT / "tests" / "support" / f"{name}.cpp", True, folder / f"{name}.o")
         return shop
 
     def compile(self, source: Path, sanitized: bool, output: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import small_llava
 import torch
+from paths import ROOT
 from PIL import Image
 from test_explain_many import assert_same
 from transformers.generation.streamers import BaseStreamer
@@ -182,7 +183,7 @@ def test_a_killed_run_leaves_what_was_finished(
 ) -> None:
     picture, out = str(tmp_path / "image.png"), tmp_path / "out"
     image.save(picture)
-    paths = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+    paths = [str(ROOT), str(ROOT / "tests" / "support")]
     program = PROGRAM.format(paths=paths, image=picture, prompt=PROMPT, out=str(out), streamed=streamed)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from dexar_fast._C import BudgetExhausted, ClosedSequence, InvalidRange, KeyMismatch, KvCache, UnknownSequence
 from dexar_fast.errors import CacheError
 
-ROOT = Path(__file__).resolve().parent.parent
 BLOCK = 4
 WEAK_HASH = 1  # two hashes for everything: nearly every look meets a collision
 
@@ -431,7 +431,10 @@ def test_keys_must_be_64_bit_words() -> None:
 )
 def test_stress_under_sanitizers(sanitizer: str, threads: int, operations: int, tmp_path: Path) -> None:
     program = tmp_path / "kv_cache_stress"
-    sources = [ROOT / "tests" / "cpp" / "kv_cache_stress.cpp", *sorted((ROOT / "csrc").glob("kv_*.cpp"))]
+    sources = [
+        ROOT / "tests" / "support" / "kv_cache_stress.cpp",
+        *sorted((ROOT / "csrc").glob("kv_*.cpp")),
+    ]
     flags = ["-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     subprocess.run(["g++", *flags, f"-I{ROOT / 'csrc'}", *sources, "-o", program], check=True)
     done = subprocess.run([program, str(threads), str(operations), "1"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Official mode and the drop-in for the authors' package, against tests/official.py."""
+"""Official mode and the drop-in for the authors' package, against tests/support/official.py."""
 
 import dataclasses
 import inspect

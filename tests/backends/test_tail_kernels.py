@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 from tail_cases import (
     GATED_CASES,
     NORM_CASES,
@@ -29,7 +30,6 @@ from dexar_fast.attribution import vjp
 from dexar_fast.backends import cpp, cpp_tail, tail_operators
 from dexar_fast.backends.cpp_tail import empty_gated, empty_norm
 
-ROOT = Path(__file__).resolve().parent.parent
 AVAILABLE = cpp.INSTRUCTION_SETS[: cpp.INSTRUCTION_SETS.index(cpp.best_instruction_set()) + 1]
 NORMS: dict[str, Callable[..., torch.Tensor]] = {s: partial(cpp_tail.norm_vjp, instructions=s) for s in AVAILABLE}
 GATED: dict[str, Callable[..., Any]] = {s: partial(cpp_tail.gated_vjp, instructions=s) for s in AVAILABLE}
@@ -332,7 +332,7 @@ def test_the_extension_knows_the_activations_that_are_said_to_be_known() -> None
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     """The C++ alone, under AddressSanitizer and UndefinedBehaviorSanitizer, on arrays of exactly their size."""
-    sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), ROOT / "tests" / "sanitized_tail.cpp"]
+    sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), ROOT / "tests" / "support" / "sanitized_tail.cpp"]
     flags = ["-std=c++17", "-O1", "-g", "-fopenmp", "-Wno-psabi", "-fsanitize=address,undefined"]
     program = tmp_path / "sanitized_tail"
     command = ["g++", *flags, "-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}", *map(str, sources)]

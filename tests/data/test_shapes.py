@@ -2,16 +2,15 @@
 
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from dexar_fast.data import shapes
 
-ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "dexar_fast" / "assets"
 MODEL = ASSETS / "shapes-llava"
 LAYOUTS = [shapes.layout(seed) for seed in range(300)]

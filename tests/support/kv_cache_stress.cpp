@@ -1,5 +1,5 @@
 // Random operations on one KvCache, held against what every slot must contain. Built by
-// tests/test_kv_cache.py with sanitizers:  kv_cache_stress THREADS OPERATIONS SEED
+// tests/kvcache/test_kv_cache.py with sanitizers:  kv_cache_stress THREADS OPERATIONS SEED
 //
 // A slot's content is chained over all keys up to it, as keys and values depend on everything before them: a
 // slot taken from the wrong place, or overwritten by another sequence, cannot pass. Threads share the pool

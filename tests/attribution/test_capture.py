@@ -1,4 +1,4 @@
-"""Nothing waits for the device inside a chunk's forward, so that a CUDA graph can hold it (tests/test_gpu.py does)."""
+"""Nothing waits for the device inside a chunk's forward, so that a CUDA graph can hold it (test_gpu.py does)."""
 
 from __future__ import annotations
 
