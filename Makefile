@@ -18,7 +18,11 @@ RESOLVER := .venv-pins/bin/uv
 RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal --python-version 3.11 --fork-strategy fewest \
   --custom-compile-command 'make pins' --upgrade --all-extras pyproject.toml
 
-.PHONY: demo test test-newest test-oldest fuzz bench pins clean
+# The page of bad input, from the rows that the tests check.
+bad-input: $(VENV)/installed-test
+	PYTHONPATH=tests/bad:tests/loading:tests/prompt $(BIN)/python tests/support/bad_input_table.py
+
+.PHONY: demo bad-input test test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out

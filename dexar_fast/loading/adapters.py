@@ -17,7 +17,7 @@ from dexar_fast.errors import ModelError, reason
 CONFIG = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
 # The types that stand in the model's own modules: whoever runs those runs the adapter, too. Each was compared with what
-# PEFT's wrapper gives (tests/loading/test_adapters.py). The others act in the wrapper, for a whole call: it does not run.
+# PEFT's wrapper gives (test_adapters.py). The others act in the wrapper, for a whole call: it is not what runs.
 IN_MODULES = (
     "LORA ADALORA ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LILY LN_TUNING LOHA LOKR "
     "MISS OFT OSF PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA "

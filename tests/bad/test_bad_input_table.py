@@ -4,6 +4,4 @@ import bad_input_table
 
 
 def test_the_page_is_that_of_the_rows() -> None:
-    assert bad_input_table.PAGE.read_text(encoding="utf-8") == bad_input_table.page(), (
-        "run: python tests/support/bad_input_table.py"
-    )
+    assert bad_input_table.PAGE.read_text(encoding="utf-8") == bad_input_table.page(), "run: make bad-input"

@@ -1,4 +1,4 @@
-"""Writes the table of bad input to BAD_INPUT.md: `python tests/support/bad_input_table.py`.
+"""Writes the table of bad input to BAD_INPUT.md: `make bad-input`.
 
 Every row of it is a test, and a test holds the file to the rows.
 """
@@ -33,7 +33,7 @@ diagnostics and on stderr. Else the error, of `dexar_fast.errors`, and what its 
 that message as one line, exits with status 2 and leaves every file as it was; `--debug` gives the traceback. A wrong
 command line is one line and status 2 as well.
 
-This page is written by `python tests/support/bad_input_table.py`.
+This page is written by `make bad-input`.
 """
 REST = {
     "interrupted while writing, by Ctrl-C or SIGTERM": (

@@ -1,4 +1,4 @@
-"""Removes each mask, bound and tail of the kernels in turn: `python tests/support/mutations.py [part of a file's name]`.
+"""Removes each mask, bound and tail of the kernels in turn: `mutations.py [part of a file's name]`.
 
 Each mutant of mutants.py is put in place of the kernel in a run of the kernel's own tests. One that no test notices is
 printed, and the status is 1. Mutants run side by side, one a core, each in a fork of this process, which has imported
