@@ -27,8 +27,8 @@ from dexar_fast.model.modules import below
 
 # Of the largest gradient. Over all families of the tests' zoo, in both modes and from four seeds, tail and autograd
 # differ by up to 5e-7 in float32, 1.2e-2 in bfloat16, 1.5e-3 in float16, and by no more at d = 2,048: half precision is
-# given twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as the
-# RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
+# given twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as
+# the RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
 NUMBERS = (float, int, bool, str)
 PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is ours
