@@ -5,8 +5,8 @@ python -m bench explain memory       some of them
 python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures
 python -m bench compare A.json B.json
-python -m bench plot                 the README's pictures, from the results of this machine
-python -m bench tables               the README's tables, likewise
+python -m bench plot                 the pages' pictures, from the results of this machine
+python -m bench tables               the pages' tables, likewise
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Other ways to the same arrays: what people run today, written as plainly as they run it.
 
 Each takes a Subject and returns the arrays of `gates.COMPARED`, so that a gate can hold it to the explanation before
-it is timed. Written from the definitions of method.md; nothing of the engine is used.
+it is timed. Written from the definitions of METHOD.md; nothing of the engine is used.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def full_length(subject: Subject) -> Arrays:
 
 
 def combined(gradients: Tensor, subject: Subject) -> Arrays:
-    """Scores, head weights and maps (method.md section 3) from G [T, L, H, S], 0 where a key is not attended to."""
+    """Scores, head weights and maps (METHOD.md section 3) from G [T, L, H, S], 0 where a key is not attended to."""
     visual = torch.zeros(gradients.shape[-1], dtype=torch.bool, device=gradients.device)
     visual[subject.visual] = True
     maps = gradients[..., visual]

@@ -1,7 +1,7 @@
-"""The README's tables, written from files of results: `python -m bench tables`.
+"""The tables of the pages below, written from files of results: `python -m bench tables`.
 
-Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` the README holds what this makes of NAME.json; no figure there
-is typed by hand.
+Between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` a page holds what this makes of NAME.json; no figure there is
+typed by hand.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from bench import machine, results
 
 MIB = 2**20
+PAGES = [machine.ROOT / name for name in ("README.md", "bench/README.md", "kernels/README.md")]
 Results = dict[str, Any]
 
 
@@ -149,8 +150,8 @@ def section(name: str, found: Results) -> str:
     return f"{TABLES[name](found)}\n\n{source}"
 
 
-def filled(readme: str, folder: Path) -> tuple[str, list[str]]:
-    """The README with every table replaced of which `folder` holds the results, and the names of the others."""
+def filled(page: str, folder: Path) -> tuple[str, list[str]]:
+    """A page with every table replaced of which `folder` holds the results, and the names of the others."""
     missing = []
 
     def replaced(match: re.Match[str]) -> str:
@@ -162,7 +163,7 @@ def filled(readme: str, folder: Path) -> tuple[str, list[str]]:
             return match[0]
         return f"<!-- bench:{name} -->\n{body}\n<!-- /bench:{name} -->"
 
-    return re.sub(r"<!-- bench:(\S+) -->\n.*?<!-- /bench:\1 -->", replaced, readme, flags=re.DOTALL), missing
+    return re.sub(r"<!-- bench:(\S+) -->\n.*?<!-- /bench:\1 -->", replaced, page, flags=re.DOTALL), missing
 
 
 def _file(name: str, folder: Path) -> Path:
@@ -173,15 +174,18 @@ def _file(name: str, folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Rewrites the README; 2 where some table has no results."""
+    """Rewrites the pages; 2 where some table has no results."""
     parser = argparse.ArgumentParser("python -m bench tables", description=__doc__)
     parser.add_argument("--results", type=Path, default=results.FOLDER / machine.slug())
-    parser.add_argument("--readme", type=Path, default=machine.ROOT / "README.md")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
     given = parser.parse_args(arguments)
-    text, missing = filled(given.readme.read_text(), given.results)
-    results.write_text(text, given.readme)
+    missing: set[str] = set()
+    for page in given.pages:
+        text, without = filled(page.read_text(), given.results)
+        results.write_text(text, page)
+        missing.update(without)
     if missing:
-        print(f"{given.results} holds no results of {', '.join(missing)}: those tables are left as they were")
+        print(f"{given.results} holds no results of {', '.join(sorted(missing))}: those tables are left as they were")
     return 2 if missing else 0
 
 

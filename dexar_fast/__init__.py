@@ -51,7 +51,7 @@ _LATE = {
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "kernels").is_dir() and (_checkout / "setup.py").is_file():
-    __path__.append(str(_checkout))  # dexar_fast.kernels lies in kernels/, whose own name is taken (facts.md)
+    __path__.append(str(_checkout))  # dexar_fast.kernels lies in kernels/, whose own name is taken
 
 
 def __getattr__(name: str) -> Any:

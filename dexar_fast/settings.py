@@ -1,4 +1,4 @@
-"""The knobs of an Explainer, checked once (method.md section 4)."""
+"""The knobs of an Explainer, checked once (METHOD.md section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head scores, head filter and maps of one layer on a GPU (`operators.head_score`; method.md sections 2 and 3).
+"""Head scores, head filter and maps of one layer on a GPU (`operators.head_score`; METHOD.md sections 2 and 3).
 
     scores:  G = relu(<u, V>), a tile at a time;  S_img = max over visual keys;  S_txt = max over text keys
     maps:    the visual G again;  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G

@@ -11,7 +11,7 @@ enum class Type { kFloat32, kFloat64, kBFloat16, kFloat16 };
 /// for which subnormal numbers are 0; other types take kAvx512 under these two.
 enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
-/// One layer's head scores and maps for T queries (method.md sections 2 and 3):
+/// One layer's head scores and maps for T queries (METHOD.md sections 2 and 3):
 ///
 ///   G[t,h,j] = relu(<u[t,h], V[k(h),j]>)       0 where query t may not attend to key j
 ///   S_img[t,h] = max_{j visual} G    S_txt[t,h] = max_{j text} G    w = relu(S_img - S_txt)

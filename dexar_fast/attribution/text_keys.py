@@ -1,4 +1,4 @@
-"""Which keys count as text: TXT of method.md section 3, the text_set knob, and the authors' quirk."""
+"""Which keys count as text: TXT of METHOD.md section 3, the text_set knob, and the authors' quirk."""
 
 from __future__ import annotations
 

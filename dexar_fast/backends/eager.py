@@ -1,4 +1,4 @@
-"""Scoring on the torch backend, which takes every knob on every device: method.md sections 2 to 4."""
+"""Scoring on the torch backend, which takes every knob on every device: METHOD.md sections 2 to 4."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _on_cpu(
     log_sum_exp: Tensor | None = None,
     scale: float = 1.0,
 ) -> cpp.Scored:
-    """Scores one layer's heads and adds up their maps, without a [T, H, S] array (method.md sections 2 and 3).
+    """Scores one layer's heads and adds up their maps, without a [T, H, S] array (METHOD.md sections 2 and 3).
 
     With T queries, N visual and M text keys of S, element size b: reads each query and, for every 64 queries, V once,
     T H D b + ceil(T/64) H_kv S D b bytes; reads and writes 2 T N sums; writes 4 T H scores; 2 T H (N + M) D + 4 T H N

@@ -1,6 +1,6 @@
 """The operations, each on the backend that `plan` gives it.
 
-One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (method.md section 3).
+One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (METHOD.md section 3).
 The pool of keys and values has two more.
 Nothing here knows about transformers, nothing above it about backends.
 """
@@ -65,14 +65,14 @@ def attribute_layer(
 ) -> LayerScores:
     """Scores one layer's heads and adds their maps to the sums over layers.
 
-        G = relu(<u, V>);  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G      (method.md sections 2 and 3)
+        G = relu(<u, V>);  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G      (METHOD.md sections 2 and 3)
 
     Args:
         u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
         value: [H_kv, S, D], the values of the layer.
         keys: which positions are visual and text, and attendable.
         sums: E and U, of the layers before; as `MapSums.zeros` makes them for u and the N visual keys.
-        head_score, map_filter: the knobs of method.md section 4.
+        head_score, map_filter: the knobs of METHOD.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
         attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 
 def gradient(u: Tensor, value: Tensor) -> Tensor:
-    """G[t, h, j] = relu(<u[t, h], V[k(h), j]>), k(h) = h // (H / H_kv) (method.md section 2).
+    """G[t, h, j] = relu(<u[t, h], V[k(h), j]>), k(h) = h // (H / H_kv) (METHOD.md section 2).
 
     Args:
         u: [T, H, D], the gradient of the target logit with respect to the attention output of each head.

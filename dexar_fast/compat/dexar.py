@@ -89,7 +89,7 @@ class DexarWrapper:
         target_sentence: str,
         prompt: str = "USER: <image>\nDescribe the image. ASSISTANT:",
     ) -> DexarResult:
-        """Explain `target_sentence` as the answer to `prompt`, in mode "official" (method.md section 4).
+        """Explain `target_sentence` as the answer to `prompt`, in mode "official" (METHOD.md section 4).
 
         Args:
             target_sentence: tokenised on its own, as theirs, not as the continuation of the prompt.

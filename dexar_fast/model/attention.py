@@ -1,7 +1,7 @@
 """The attention function the text decoder runs while it is explained.
 
 It is plain SDPA for everyone. For the pass that watches this thread it also cuts the graph at its output, so that the
-layer tail behind it can be differentiated on its own (method.md section 2). No attention matrix is ever formed.
+layer tail behind it can be differentiated on its own (METHOD.md section 2). No attention matrix is ever formed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The logit lens: what the model does between its last decoder layer and its logits, for one row of the head.
 
-It is traced from a forward of the model itself, never read off the config (method.md section 2), as a short program
+It is traced from a forward of the model itself, never read off the config (METHOD.md section 2), as a short program
 of module calls and tensor functions that reads x [1, C, d] and ends in logits.
 """
 

@@ -131,7 +131,7 @@ def _put(attributes: list[Attribute]) -> None:
 def _ours(model: Any) -> list[Attribute]:
     """The attributes that are others while the model is ours, and their values then."""
     modules: list[Any] = below(model)
-    # M-RoPE models keep the offset of the last prompt's positions between calls (facts.md).
+    # M-RoPE models keep the offset of the last prompt's positions between calls.
     positioned = [module for module in modules if "rope_deltas" in vars(module)]
     compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
     wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)

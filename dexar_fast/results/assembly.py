@@ -66,7 +66,7 @@ def fields(frame: Frame, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[st
 
 @torch.autocast("cpu", enabled=False)
 def arrays(sums: Attribution, sequence_norm: str) -> dict[str, Tensor]:
-    """The arrays of an Explanation, under their names (method.md sections 3 and 4)."""
+    """The arrays of an Explanation, under their names (METHOD.md sections 3 and 4)."""
     visual, text = sums.visual_scores, sums.text_scores
     head_weights = (visual - text).relu()
     token_weights = (visual.amax((1, 2)) - text.amax((1, 2))).relu()
@@ -118,7 +118,7 @@ def check_finite(sums: Attribution, layers: list[int]) -> None:
 
 
 def kept(found: dict[str, Tensor]) -> dict[str, Any]:
-    """How many heads and tokens survive the filters (method.md section 5)."""
+    """How many heads and tokens survive the filters (METHOD.md section 5)."""
     kept, weights = found["head_weights"] > 0, found["token_weights"]
     return {
         "tokens": len(weights),

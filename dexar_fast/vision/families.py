@@ -1,4 +1,4 @@
-"""How each model family lays visual tokens over its images (method.md section 6): the table of them.
+"""How each model family lays visual tokens over its images (METHOD.md section 6): the table of them.
 
 A family returns its images and its videos as blocks of visual tokens. What depends on how the processor was set up is
 read from the processor's output where that tells, and checked against the number of visual tokens afterwards.

@@ -1,4 +1,4 @@
-"""Which keys of the sequence are visual, and which patch of an image each of them stands for (method.md section 6)."""
+"""Which keys of the sequence are visual, and which patch of an image each of them stands for (METHOD.md section 6)."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_float64_equals_the_oracle(family: str, chunk_size: int) -> None:
 @pytest.mark.parametrize("sequence_norm", ["none", "token"])
 @pytest.mark.parametrize("family", ALL)
 def test_unfiltered_sequence_map_is_the_plain_sum(family: str, sequence_norm: str) -> None:
-    """U_seq = sum over t of U[t], as in the authors' code; method.md does not define it."""
+    """U_seq = sum over t of U[t], as in the authors' code; METHOD.md does not define it."""
     for seed in SEEDS:
         model, inputs, targets, _ = case(family, seed)
         expected = reference.oracle(model, inputs, targets, sequence_norm=sequence_norm)["unfiltered_sequence_map"]

@@ -1,4 +1,4 @@
-"""The tiny models are sound, and the oracle is what method.md says: checked without the engine."""
+"""The tiny models are sound, and the oracle is what METHOD.md says: checked without the engine."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def expected(
     map_filter: Any = None,
     grids: tuple[Tensor, ...] = (),
 ) -> dict[str, Tensor]:
-    """Scores and maps from method.md sections 3 and 4."""
+    """Scores and maps from METHOD.md sections 3 and 4."""
     gradients = masked_gradients(u, value, attendable)
     raw = maps = gradients[..., visual]
     if map_filter is not None:

@@ -1,6 +1,7 @@
 """The benchmarks' machinery: fits, load, files, comparison, tables, gates, rivals, the command. No speeds."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -396,12 +397,12 @@ def test_the_scaling_picture_has_a_panel_for_every_axis_and_unit(tmp_path: Path)
     assert "| T, 512 to 8,192 | 1.00 [" in tables.scaling(found)
 
 
-def test_the_readmes_tables_are_written_from_the_results(tmp_path: Path) -> None:
+def test_the_tables_are_written_from_the_results(tmp_path: Path) -> None:
     results.write(record(group(forward=[1.0], explain=[1.25])), tmp_path / "explain.json")
     readme = tmp_path / "README.md"
     kept = "<!-- bench:rivals -->\nas it was\n<!-- /bench:rivals -->\n"
     readme.write_text(f"# Title\n<!-- bench:explain -->\nold\n<!-- /bench:explain -->\n{kept}end\n")
-    assert command.main(["tables", "--results", str(tmp_path), "--readme", str(readme)]) == 2
+    assert command.main(["tables", "--results", str(tmp_path), "--pages", str(readme)]) == 2
     text = readme.read_text()
     assert "| given answer, 4 layers | 1.25 |" in text
     assert "old" not in text
@@ -449,11 +450,14 @@ def test_a_long_answer_is_told_by_stretches() -> None:
     assert "2.00 ms a token and differed by 3e-07" in text
 
 
-def test_the_readme_has_a_place_for_every_table_and_no_other() -> None:
-    text = (machine.ROOT / "README.md").read_text()
-    for name in tables.TABLES:
-        assert text.count(f"<!-- bench:{name} -->") == text.count(f"<!-- /bench:{name} -->") <= 1
-    assert text.count("<!-- bench:") >= 3
+def test_the_pages_have_places_for_tables_that_there_are_and_no_other() -> None:
+    places = 0
+    for text in (page.read_text() for page in tables.PAGES):
+        for name in tables.TABLES:
+            assert text.count(f"<!-- bench:{name} -->") == text.count(f"<!-- /bench:{name} -->") <= 1
+        assert set(re.findall(r"<!-- bench:(\S+) -->", text)) <= set(tables.TABLES)
+        places += text.count("<!-- bench:")
+    assert places >= 3
 
 
 # The command

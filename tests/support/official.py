@@ -2,7 +2,7 @@
 
 Only tests use it. One eager forward of the whole sequence for every token, no cache, all attention matrices
 in one graph that is differentiated layer by layer, every gradient kept to the end: slow on purpose, and
-independent of the engine. What differs from the paper is marked `quirk`; method.md section 4 lists the same.
+independent of the engine. What differs from the paper is marked `quirk`; METHOD.md section 4 lists the same.
 """
 
 import copy
