@@ -94,6 +94,7 @@ class DecoderTracer(PromptWatcher):
         super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._recording = ExitStack()  # while it does, holds the lens
         self._attended: list[nn.Module] = []
         self._causal = True
         self._keys = 0  # that the first of them read
@@ -114,7 +115,7 @@ class DecoderTracer(PromptWatcher):
     @contextmanager
     def watching(self) -> Iterator[None]:
         layers = _list_members(self.model)
-        with super().watching(), ExitStack() as stack:
+        with super().watching(), self._recording, ExitStack() as stack:  # no hook runs at Ctrl-C
             for module in (*layers, *_outermost(self.model, layers)):
                 enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
@@ -146,12 +147,12 @@ class DecoderTracer(PromptWatcher):
     def _begin(self, model: nn.Module, args: Any) -> None:
         """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
         if self._mine():
-            self._lens.__enter__()
+            self._recording.enter_context(self._lens)
 
     def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
         if not self._mine():
             return
-        self._lens.__exit__(None, None, None)
+        self._recording.close()
         if output is None:  # the forward raised
             return
         if not self._attended:
@@ -186,7 +187,8 @@ def _at(model: nn.Module, name: str) -> Any:
 
 def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -> None:
     """Raises ModelError where more layers made keys than were seen attending."""
-    made = sum(layer.get_seq_length() > 0 for layer in getattr(cache, "layers", ()))
+    layers = [layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "get_seq_length")]
+    made = sum(layer.get_seq_length() > 0 for layer in layers)
     if made > len(attended):
         raise ModelError(
             f"{made - len(attended)} of the {made} layers with keys of {type(model).__name__} attend by themselves, "

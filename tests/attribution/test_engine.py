@@ -12,6 +12,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -188,6 +189,27 @@ def test_the_model_is_left_as_it_was_after_an_error(
         explainer.explain_inputs(inputs, target_ids=TARGETS)
     assert calls
     assert_same_state(model, before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+@pytest.mark.parametrize("first_use", [True, False])
+def test_an_error_in_a_layer_leaves_nothing_watching(llava: Built, error: BaseException, first_use: bool) -> None:
+    """torch runs no hooks at Ctrl-C: what records the lens has to end by itself."""
+    model, inputs = llava
+    explainer = Explainer(model)
+    if not first_use:
+        explainer.explain_inputs(inputs, target_ids=TARGETS)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    hook = model.model.language_model.layers[1].register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(type(error)):
+            explainer.explain_inputs(inputs, target_ids=TARGETS)
+    finally:
+        hook.remove()
+    assert _get_current_function_mode_stack() == []
 
 
 def test_dropout_of_a_training_model_is_off(llava: Built) -> None:
