@@ -22,7 +22,7 @@ RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal 
 bad-input: $(VENV)/installed-test
 	PYTHONPATH=tests/bad:tests/loading:tests/prompt $(BIN)/python tests/support/bad_input_table.py
 
-.PHONY: demo bad-input test test-newest test-oldest fuzz bench pins clean
+.PHONY: demo bad-input test test-slow test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
@@ -31,15 +31,22 @@ test: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy dexar_fast
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m 'not slow and not alone' --cov --cov-report= --cov-fail-under=0
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m 'alone and not slow' --cov --cov-append --cov-report=term
+	@echo 'Left to make test-slow: kernels with each mask and bound removed in turn, sanitizers, compiled and interpreted'
+	@echo 'Triton, CUDA builds, wheels and source distributions.'
+
+test-slow: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/pytest -m slow
 
 # The same on the newest releases that pyproject.toml allows today, and on the oldest: in environments of their own.
 test-newest: $(RESOLVER)
 	$(RESOLVE) --output-file .venv-pins/newest.txt
-	$(MAKE) test VENV=.venv-newest PINS=.venv-pins/newest.txt EXTRAS=test,vision
+	$(MAKE) test test-slow VENV=.venv-newest PINS=.venv-pins/newest.txt EXTRAS=test,vision
 
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest PINS=constraints-oldest.txt EXTRAS=test,vision
+	$(MAKE) test test-slow VENV=.venv-oldest PINS=constraints-oldest.txt EXTRAS=test,vision
 
 # Looks for new cases for ten minutes, and then some.
 fuzz: $(VENV)/installed-test

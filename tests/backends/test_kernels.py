@@ -345,6 +345,7 @@ def test_an_instruction_set_this_cpu_lacks_is_refused() -> None:
         cpp.head_score(*problem(SMALL).arguments, instructions="avx1024")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     """The C++ alone, under AddressSanitizer and UndefinedBehaviorSanitizer, on arrays of exactly their size.

@@ -329,6 +329,7 @@ def test_the_extension_knows_the_activations_that_are_said_to_be_known() -> None
         _C.gated_vjp("float32", "relu", (0, 0), nothing, nothing, nothing, nothing, "portable", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     """The C++ alone, under AddressSanitizer and UndefinedBehaviorSanitizer, on arrays of exactly their size."""

@@ -21,6 +21,8 @@ from dexar_fast.cli import app
 from dexar_fast.cli.terminal import Writing
 from dexar_fast.generation.stream import Stream
 
+pytestmark = pytest.mark.alone
+
 FILES = {"answer.png", "explanation.safetensors", "report.html", "tokens.png"}
 
 

@@ -314,6 +314,8 @@ def test_a_program_may_end_in_the_middle(model_folder: Any) -> None:
     program = f"""
 from PIL import Image
 from dexar_fast import Explainer
+
+pytestmark = pytest.mark.alone
 stream = Explainer.from_pretrained({str(model_folder)!r}).stream(Image.new("RGB", (64, 64)), "what", chunk_size=1)
 print(len(next(stream)))
 """

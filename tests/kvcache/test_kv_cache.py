@@ -425,6 +425,7 @@ def test_keys_must_be_64_bit_words() -> None:
         KvCache(8, BLOCK).open(np.array([1.5, 2.5]))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++: the stress under sanitizers is not run")
 @pytest.mark.parametrize(
     ("sanitizer", "threads", "operations"), [("address,undefined", 1, 100_000), ("thread", 4, 25_000)]

@@ -16,7 +16,7 @@ from paths import ROOT
 
 FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "kernels", "tests")
 FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", ".gitignore")
-FILES += (".clang-format", "constraints.txt", "constraints-oldest.txt")
+FILES += (".clang-format", "ARCHITECTURE.md", "CONTRIBUTING.md", "constraints.txt", "constraints-oldest.txt")
 BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 pytestmark = pytest.mark.slow
