@@ -11,44 +11,21 @@ answer runs in one forward with its prompt instead: few rows by themselves cost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
-from dexar_fast.attribution.sums import Attribution, LayerSums
-from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys, LayerScores, placed, run_of
-from dexar_fast.errors import ModelError
-from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Watcher, attendable, check_keys, is_causal, watcher
+from dexar_fast.attribution.layer_pass import Pass, Plan
+from dexar_fast.attribution.sums import Attribution
 from dexar_fast.model.cache import to_forward, truncate
-from dexar_fast.model.decoder import DecoderTracer, hidden_states
+from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
-from dexar_fast.model.prefill import Prompt, Rest, by_itself, run, with_answer
-from dexar_fast.stages import stage
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compute over one sequence of P prompt and T target tokens."""
-
-    prompt: int  # P
-    layers: list[int]  # which of the layers that hold attention
-    visual: Tensor  # [N] positions, on the CPU
-    text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    score: Callable[..., LayerScores]  # ops.attribute_layer with its knobs filled in
-    backend: str  # of the tails' element-wise steps; `score` has its own filled in
-    double_final_norm: bool  # the authors' code norms the last layer's output twice
-    ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
-    tails: Tails | None = None  # as they were looked at before a prompt that runs with its answer
+from dexar_fast.model.prefill import Prompt, Rest, by_itself
 
 
 def explain(
@@ -118,204 +95,3 @@ def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor
         return None
     rest.start.ran(prompt.cache)
     return sums
-
-
-ELSEWHERE = (
-    "no longer attends through transformers' AttentionInterface (a forward in the place of its own?): its part would "
-    "be left out"
-)
-
-
-class Pass(Watcher):
-    """The hooks that take each layer's VJP inside that layer's own forward."""
-
-    def __init__(self, model: Any, prompt: Prompt, plan: Plan, tails: Tails | None = None) -> None:
-        super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
-        self._prompt = prompt
-        self._plan = plan
-        self._visual = run_of(plan.visual)
-        self._text = plan.text.numpy().nonzero()[0]
-        self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
-        self._first = 0  # position of the first of the C explained queries
-        self._targets: Tensor  # [C]
-        self._runs_prompt = False
-        self._sums: LayerSums
-        self._checks = ExitStack()  # holds hooks on what autograd is to go through, until it has once
-        self._hidden: Tensor  # [1, Q, d] what the decoder's last layer gave
-        self._logits: Tensor  # [1, 1, V]
-        self._leaf: Tensor  # [1, C, H, D] the layer's attention output
-        self._value: Tensor  # [1, H_kv, S, D]
-        self._attended = -1  # the layer that both are of
-        self._keys: Keys
-        # by the id of a mask, which layers share; the mask is held so that its id stays its own
-        self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, Keys]] = {}
-        self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
-
-    @contextmanager
-    def hooked(self) -> Iterator[Pass]:
-        """Hooks the layers for this thread's forwards."""
-        decoder = self._prompt.decoder
-        token = watcher.set(self)
-        try:
-            with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
-                for index in self._plan.layers:
-                    stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
-                    for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
-                        hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
-                        self._checks.callback(hook.remove)
-                stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
-                stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
-                for module in self._prompt.seen.last_positions:
-                    stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
-                yield self
-        finally:
-            watcher.reset(token)
-
-    def chunk(self, first: int, ids: Tensor, size: int) -> Attribution:
-        """One forward of ids[:size], which stand at position `first` and behind; each predicts the next id."""
-        truncate(self._prompt.cache, first)
-        return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
-
-    def _step(self, ids: Tensor, cache: Any) -> None:
-        passed = to_forward(self.model, cache) | last_logits(self.model)
-        self.model(input_ids=ids, use_cache=True, **passed)
-
-    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
-        """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
-
-        For a prompt that is still to run, and again for one that ends with an image, whose token is more than its id.
-        """
-        truncate(self._prompt.cache, known)
-        whole = with_answer(inputs, targets[:-1])
-        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole, True), known)
-
-    @torch.no_grad()
-    def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:
-        """Of the targets [C]; known: how much of the prompt the cache holds where the rest of it runs along."""
-        self._first, self._targets = first, targets
-        self._runs_prompt = known is not None
-        self.explicit_masks = known != 0
-        self._sums = LayerSums(len(self._plan.visual))
-        self._known_masks.clear()
-        self._known_keys.clear()
-        with stage("chunk forward"):
-            forward(self._prompt.cache)
-        self._checks.close()
-        with stage("checks"):
-            self._check()
-        with stage("transfer"):
-            return self._sums.attribution(first + len(targets))
-
-    def _check(self) -> None:
-        """Raises Outdated where the model does not compute what was found of it."""
-        lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
-        normed = lens.norm(hidden)
-        self._tails.settle(hidden, normed)
-        try:
-            lens.check(normed, self._logits, self._targets)
-        except ModelError as error:
-            raise Outdated(str(error)) from error
-
-    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
-        if watcher.get() is self:
-            self._hidden = hidden_states(output).detach()
-
-    def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
-        if watcher.get() is self:
-            self._logits = output.logits[:, -1:].detach()
-
-    def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Positions go on from that of the last prompt token, as in generate()."""
-        if watcher.get() is not self or self._runs_prompt:
-            return None
-        last = self._prompt.seen.last_positions[module]
-        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)
-        return args, kwargs | {"position_ids": last + steps}
-
-    def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
-        """The last prompt token keeps the mask row of the prefill."""
-        row = self._prompt.seen.last_rows.get(id(module))
-        if row is None or mask is None or self._first >= self._plan.prompt:
-            return mask
-        if id(mask) not in self._known_masks:
-            patched = mask.clone()
-            patched[:, :, -len(self._targets), : row.shape[-1]] = row[:, :, 0]
-            self._known_masks[id(mask)] = mask, patched
-        return self._known_masks[id(mask)][1]
-
-    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Makes the attention output of the C queries a leaf and lets autograd record the rest of the layer."""
-        if id(module) not in self._wanted:
-            return output
-        keys = self._first + len(self._targets)
-        check_keys(module, value, keys)
-        before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._value, self._attended = queries.detach(), value, self._wanted[id(module)]
-        self._keys = self._keys_under(module, mask, value)
-        if self._tails.trusts(self._wanted[id(module)]):
-            return output
-        self._leaf.requires_grad_()
-        torch.set_grad_enabled(True)
-        return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
-
-    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys:
-        known, keys = (id(mask), value.device), value.shape[2]
-        if known not in self._known_keys:
-            with stage("masks"):
-                if self._prompt.rest is not None and not is_causal(module, mask, keys):
-                    self._prompt.decoder.causal = False
-                    raise Outdated("tokens of the prompt read those behind them")
-                seen = attendable(mask, len(self._targets), keys, value.device)
-                visual, text = self._positions(value.device)
-                self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
-        return self._known_keys[known][1]
-
-    def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
-        """Of the visual keys and of the whole sequence's text keys; a device is sent them once."""
-        if device not in self._placed:
-            self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
-        return self._placed[device]
-
-    def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
-        norm_twice = self._plan.double_final_norm and index == len(self._prompt.decoder.layers) - 1
-
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            if watcher.get() is not self:
-                return output
-            if self._attended != index:
-                raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
-            hidden = hidden_states(output)
-            with stage("VJP"):
-                u = self._vjp(index, hidden, norm_twice)
-            with stage("scoring"):
-                self._sums.add(self._plan.score(u[0], self._value[0], self._keys, self._sums.maps(u[0])))
-            return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
-
-        return hook
-
-    def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
-        if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
-            check_gradient(module, args, kwargs, output)
-
-    def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
-        """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
-        if self._tails.trusts(index):
-            return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
-        u = self._recorded_vjp(index, hidden, norm_twice)
-        return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
-
-    def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
-        """By autograd, through the graph that the layer recorded."""
-        decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
-        go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(hidden[:, -len(self._targets) :])
-        if norm_twice:
-            normed = lens.norm(normed)
-        logits = lens.logits(normed, self._targets)
-        check_gradient(lens.head, (normed,), {}, logits)
-        u = gradient(logits, self._leaf, decoder.layers[index])
-        torch.set_grad_enabled(False)
-        return u

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dexar_fast.attribution import engine
+from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.generation.record import Record
 from dexar_fast.kvcache.rewind import RewoundCache
@@ -21,7 +22,7 @@ class Job:
     """Explaining the tokens of one answer, of which `record` holds the first ones."""
 
     model: Any
-    plan: engine.Plan
+    plan: Plan
     chunk: int  # tokens at once
     device: torch.device  # of the ids
     record: Record

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor
 
 from dexar_fast import __version__
-from dexar_fast.attribution import engine
+from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.backends import ops
@@ -230,7 +230,7 @@ class Task:
             return len(self._question.targets)
         return new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
 
-    def _plan(self, length: int) -> engine.Plan:
+    def _plan(self, length: int) -> Plan:
         """What to compute over a sequence of P + T tokens."""
         chosen, question, decoder = self._setup.settings, self._question, self._setup.decoder
         assert decoder is not None  # the prompt has run
@@ -243,7 +243,7 @@ class Task:
             with_range=chosen.mode == "official",
             backend=self._setup.backend,
         )
-        return engine.Plan(
+        return Plan(
             prompt=prompt,
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
@@ -255,7 +255,7 @@ class Task:
             tails=self._tails,
         )
 
-    def _metadata(self, plan: engine.Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
+    def _metadata(self, plan: Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
         prompt = {} if self._question.text is None else {"prompt": self._question.text}
         return {
             "model": self._model.config.name_or_path,

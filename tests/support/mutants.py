@@ -17,7 +17,8 @@ LANES, TYPES = "csrc/cpu/head_score_lanes.h", "csrc/cpu/head_score_types.h"
 PAIRS, AMX = "csrc/cpu/head_score_pairs.h", "csrc/cpu/head_score_amx.cpp"
 SIMD, HALF = "csrc/cpu/simd.h", "csrc/cpu/half.h"
 ROWS, TAIL = "csrc/cpu/tail_rows.h", "csrc/cpu/tail.cpp"
-TRITON, MOVES, CUDA = "kernels/head_score.py", "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
+TRITON, LAUNCH = "kernels/head_score_kernels.py", "kernels/head_score.py"
+MOVES, CUDA = "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
 TAIL_TRITON = "kernels/tail.py"
 
 
@@ -242,11 +243,11 @@ IN_TRITON = [
     Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map += tl.load(unfiltered_ptr"),
     Mutation(TRITON, "out = (split * queries + ", "out = ("),
     Mutation(TRITON, "    if ADDS:", "    if False:"),
-    Mutation(TRITON, "ADDS=tiles.splits == 1", "ADDS=True"),
-    Mutation(TRITON, "    if tiles.splits > 1:", "    if False:"),
-    Mutation(TRITON, "    if tiles.splits > 1:", "    if True:"),
-    Mutation(TRITON, "total += part.sum(0)", "torch.sum(part, 0, out=total)"),
-    Mutation(TRITON, "total += part.sum(0)", "total += part[0]"),
+    Mutation(LAUNCH, "ADDS=tiles.splits == 1", "ADDS=True"),
+    Mutation(LAUNCH, "    if tiles.splits > 1:", "    if False:"),
+    Mutation(LAUNCH, "    if tiles.splits > 1:", "    if True:"),
+    Mutation(LAUNCH, "total += part.sum(0)", "torch.sum(part, 0, out=total)"),
+    Mutation(LAUNCH, "total += part.sum(0)", "total += part[0]"),
     # attention probabilities
     Mutation(TRITON, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
     Mutation(TRITON, "logits * scale - log_sum_exp", "logits - log_sum_exp"),

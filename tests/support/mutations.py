@@ -38,6 +38,7 @@ from mutants import (
     IN_TAIL,
     IN_TRITON,
     LANES,
+    LAUNCH,
     MOVES,
     PAIRS,
     ROOT,
@@ -74,7 +75,7 @@ BF16_TESTS = [
     "not older and not extension and not emulation and not 1025",
 ]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
-    TRITON: ["tests/support/interpreted.py", "-k", "not 1025 and not 130"],
+    **{file: ["tests/support/interpreted.py", "-k", "not 1025 and not 130"] for file in (TRITON, LAUNCH)},
     MOVES: ["tests/support/interpreted_kv_cache.py", "-k", "not many"],
     TAIL_TRITON: ["tests/support/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }

@@ -1,0 +1,241 @@
+"""The two kernels that `head_score` launches: scores of heads, and their maps.
+
+`offs_r` counts rows of a key/value head: query times head of the group. Positions are of keys in the sequence.
+"""
+
+import triton
+import triton.language as tl
+
+NO_POSITION = tl.constexpr(2**31 - 1)
+
+
+@triton.jit
+def _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK: tl.constexpr):
+    """Which keys each query attends to: [BLOCK_R, BLOCK_N]."""
+    seen = (positions[None, :] >= first[:, None]) & (positions[None, :] <= last[:, None]) & mask_k[None, :]
+    if HAS_MASK:
+        cells = mask_ptr + offs_t[:, None] * stride_mt + positions[None, :]
+        seen = seen & (tl.load(cells, mask=mask_t[:, None], other=0) != 0)
+    return seen
+
+
+@triton.jit
+def _product(rows, keys_ptr, positions, offs_d, mask_d, stride_s, stride_d, WIDEN: tl.constexpr):
+    """Rows times the keys at some positions, all of which exist: [BLOCK_R, BLOCK_N]."""
+    cells = keys_ptr + positions[None, :].to(tl.int64) * stride_s + offs_d[:, None] * stride_d
+    keys = tl.load(cells, mask=mask_d[:, None], other=0)  # [BLOCK_D, BLOCK_N]
+    if WIDEN:
+        rows, keys = rows.to(tl.float32), keys.to(tl.float32)
+    return tl.dot(rows, keys, input_precision="ieee")
+
+
+@triton.jit
+def _gradient(
+    u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
+    positions, offs_d, mask_d, seen, ATTENDED: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """relu(<u, V>) [BLOCK_R, BLOCK_N] of the keys at some positions, times A if ATTENDED; 0 where unseen, NaN stays."""
+    product = _product(u, value_ptr, positions, offs_d, mask_d, stride_vs, stride_vd, WIDEN)
+    g = tl.where(product <= 0, 0.0, product)
+    if ATTENDED:
+        logits = _product(query, key_ptr, positions, offs_d, mask_d, stride_ks, stride_kd, WIDEN)
+        g *= tl.exp(logits * scale - log_sum_exp[:, None])
+    return tl.where(seen, g, 0.0)
+
+
+@triton.jit
+def _row_maximum(values):
+    """The maximum of each row; NaN where one is in it."""
+    bad = tl.max((values != values).to(tl.int32), axis=1) > 0
+    return tl.where(bad, float("nan"), tl.max(values, axis=1))
+
+
+@triton.jit
+def score_kernel(
+    u_ptr,
+    value_ptr,
+    query_ptr,
+    key_ptr,
+    log_sum_exp_ptr,
+    scale,
+    visual_ptr,
+    text_ptr,
+    first_ptr,
+    last_ptr,
+    mask_ptr,
+    visual_score_ptr,
+    text_score_ptr,
+    winner_ptr,
+    smallest_ptr,
+    queries,
+    visual_count,
+    text_count,
+    stride_ut,
+    stride_uh,
+    stride_ud,
+    stride_vh,
+    stride_vs,
+    stride_vd,
+    stride_qt,
+    stride_qh,
+    stride_qd,
+    stride_kh,
+    stride_ks,
+    stride_kd,
+    stride_mt,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    ATTENDED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Scores of BLOCK_R rows, a row a query and a head, of the heads that share one key/value head."""
+    kv_head = tl.program_id(1).to(tl.int64)
+    offs_r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    offs_t, offs_h = offs_r // GROUP, kv_head * GROUP + offs_r % GROUP
+    mask_t = offs_t < queries
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < DIM
+    cells = u_ptr + (offs_t * stride_ut + offs_h * stride_uh)[:, None] + offs_d[None, :] * stride_ud
+    u = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)  # [BLOCK_R, BLOCK_D]
+    heads = tl.num_programs(1) * GROUP
+    out = offs_t * heads + offs_h
+    query, log_sum_exp = u, 0.0
+    if ATTENDED:
+        cells = query_ptr + (offs_t * stride_qt + offs_h * stride_qh)[:, None] + offs_d[None, :] * stride_qd
+        query = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+        log_sum_exp = tl.load(log_sum_exp_ptr + out, mask=mask_t, other=0)
+    first = tl.load(first_ptr + offs_t, mask=mask_t, other=0)
+    last = tl.load(last_ptr + offs_t, mask=mask_t, other=-1)
+    value_ptr += kv_head * stride_vh
+    key_ptr += kv_head * stride_kh
+
+    largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    smallest = tl.full((BLOCK_R, BLOCK_N), float("inf"), tl.float32)
+    for start in range(0, visual_count, BLOCK_N):
+        offs_n = start + tl.arange(0, BLOCK_N)
+        mask_k = offs_n < visual_count
+        positions = tl.load(visual_ptr + offs_n, mask=mask_k, other=0)
+        seen = _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
+        g = _gradient(
+            u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
+        )  # fmt: skip
+        largest = tl.where((g > largest) | (g != g), g, largest)
+        smallest = tl.where(seen & (g < smallest), g, smallest)
+    visual_score = _row_maximum(largest)
+    lowest = tl.where(visual_score != visual_score, visual_score, tl.min(smallest, axis=1))
+
+    largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    winner = tl.full((BLOCK_R, BLOCK_N), NO_POSITION, tl.int32)
+    for start in range(0, text_count, BLOCK_N):
+        offs_n = start + tl.arange(0, BLOCK_N)
+        mask_k = offs_n < text_count
+        positions = tl.load(text_ptr + offs_n, mask=mask_k, other=0)
+        seen = _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
+        g = _gradient(
+            u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
+        )  # fmt: skip
+        better = (g > largest) | (g != g)
+        largest = tl.where(better, g, largest)
+        winner = tl.where(better, positions[None, :], winner)
+    text_score = _row_maximum(largest)
+    won = tl.min(tl.where(largest == text_score[:, None], winner, NO_POSITION), axis=1)
+
+    tl.store(visual_score_ptr + out, visual_score, mask=mask_t)
+    tl.store(smallest_ptr + out, lowest, mask=mask_t)
+    tl.store(text_score_ptr + out, text_score, mask=mask_t)
+    tl.store(winner_ptr + out, tl.where(text_score > 0, won, -1).to(tl.int64), mask=mask_t)
+
+
+@triton.jit
+def map_kernel(
+    u_ptr,
+    value_ptr,
+    query_ptr,
+    key_ptr,
+    log_sum_exp_ptr,
+    scale,
+    visual_ptr,
+    first_ptr,
+    last_ptr,
+    mask_ptr,
+    visual_score_ptr,
+    text_score_ptr,
+    token_map_ptr,
+    unfiltered_ptr,
+    queries,
+    visual_count,
+    kv_heads,
+    kv_heads_each,
+    stride_ut,
+    stride_uh,
+    stride_ud,
+    stride_vh,
+    stride_vs,
+    stride_vd,
+    stride_qt,
+    stride_qh,
+    stride_qd,
+    stride_kh,
+    stride_ks,
+    stride_kd,
+    stride_mt,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    ATTENDED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ADDS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """E and U of BLOCK_T queries and BLOCK_N visual keys, over the heads of kv_heads_each key/value heads.
+
+    Added to what is there if ADDS.
+    """
+    offs_t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    offs_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    split = tl.program_id(2).to(tl.int64)
+    mask_t, mask_k = offs_t < queries, offs_n < visual_count
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < DIM
+    first = tl.load(first_ptr + offs_t, mask=mask_t, other=0)
+    last = tl.load(last_ptr + offs_t, mask=mask_t, other=-1)
+    positions = tl.load(visual_ptr + offs_n, mask=mask_k, other=0)
+    seen = _seen(positions, mask_k, first, last, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
+
+    token_map = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
+    unfiltered = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
+    first_head = split * kv_heads_each * GROUP
+    last_head = tl.minimum((split + 1) * kv_heads_each, kv_heads) * GROUP
+    for head in range(first_head, last_head):
+        cells = u_ptr + offs_t[:, None] * stride_ut + head * stride_uh + offs_d[None, :] * stride_ud
+        u = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+        scores = offs_t * kv_heads * GROUP + head
+        query, log_sum_exp = u, 0.0
+        if ATTENDED:
+            cells = query_ptr + offs_t[:, None] * stride_qt + head * stride_qh + offs_d[None, :] * stride_qd
+            query = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+            log_sum_exp = tl.load(log_sum_exp_ptr + scores, mask=mask_t, other=0)
+        value, key = value_ptr + head // GROUP * stride_vh, key_ptr + head // GROUP * stride_kh
+        g = _gradient(
+            u, value, stride_vs, stride_vd, query, key, stride_ks, stride_kd, log_sum_exp, scale,
+            positions, offs_d, mask_d, seen, ATTENDED, WIDEN,
+        )  # fmt: skip
+        difference = tl.load(visual_score_ptr + scores, mask=mask_t, other=0)
+        difference -= tl.load(text_score_ptr + scores, mask=mask_t, other=0)
+        token_map += tl.where(difference <= 0, 0.0, difference)[:, None] * g
+        unfiltered += g
+
+    out = (split * queries + offs_t)[:, None] * visual_count + offs_n[None, :]
+    if ADDS:
+        token_map += tl.load(token_map_ptr + out, mask=mask_t[:, None] & mask_k[None, :])
+        unfiltered += tl.load(unfiltered_ptr + out, mask=mask_t[:, None] & mask_k[None, :])
+    tl.store(token_map_ptr + out, token_map, mask=mask_t[:, None] & mask_k[None, :])
+    tl.store(unfiltered_ptr + out, unfiltered, mask=mask_t[:, None] & mask_k[None, :])
