@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
@@ -28,22 +27,6 @@ from dexar_fast.vision.images import load_images
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
-
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-Method = Callable[Concatenate["Explainer", Given], Result]
-
-
-def _named(method: Method[Given, Result]) -> Method[Given, Result]:
-    """Whatever a method raises says whose fault it is."""
-
-    @wraps(method)
-    def call(self: Explainer, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        with faults.named(self.model, None, kwargs):
-            return method(self, *args, **kwargs)
-
-    return call
 
 
 class Explainer(Setup):
@@ -132,7 +115,7 @@ class Explainer(Setup):
             warnings.warn(warning, stacklevel=2)
         return explainer
 
-    @_named
+    @faults.of_method
     def explain(
         self,
         image: Any,
@@ -163,7 +146,7 @@ class Explainer(Setup):
         asked = self._read(_pictures(image), prompt, response)
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
-    @_named
+    @faults.of_method
     def stream(
         self,
         image: Any,
@@ -192,7 +175,7 @@ class Explainer(Setup):
         asked = self._read(_pictures(image), prompt, None)
         return self._stream(asked, chunk_size, max_new_tokens, generate_kwargs, out)
 
-    @_named
+    @faults.of_method
     def explain_many(
         self,
         image: Any,
@@ -221,7 +204,7 @@ class Explainer(Setup):
         pool = self.pool or self._pool_for(questions, generate_kwargs)
         return [Task(self, each, generate_kwargs, pool).explain() for each in questions]
 
-    @_named
+    @faults.of_method
     def explain_inputs(
         self,
         inputs: Mapping[str, Any],
@@ -247,7 +230,7 @@ class Explainer(Setup):
         asked = question.given(inputs, images, None if target_ids is None else as_ids(target_ids))
         return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
-    @_named
+    @faults.of_method
     def stream_inputs(
         self,
         inputs: Mapping[str, Any],

@@ -6,12 +6,12 @@ What the user's own code raises passes as it is: a callback of generate(), or a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from traceback import walk_tb
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ BESIDE = ("torch", *sys.stdlib_module_names)  # code that raises for whoever cal
 OF_INPUTS = (ValueError, RuntimeError, IndexError)  # what a forward raises for numbers or shapes that it does not like
 ENTRY = nn.Module._call_impl.__code__  # every module's forward and hooks are run by it
 
+Given = ParamSpec("Given")
+Out = TypeVar("Out")
+Method = Callable[Concatenate[Any, Given], Out]
 Place = tuple[FrameType, int]  # a frame of a traceback, and its line
 
 
@@ -58,6 +61,17 @@ def named(
         if _is_the_users(places, model, arguments or {}):
             raise
         raise _judged(error, places, model, inputs, arguments or {}) from error
+
+
+def of_method(method: Method[Given, Out]) -> Method[Given, Out]:
+    """`named` around a method of what holds a model; keyword arguments that are not its own go to generate()."""
+
+    @wraps(method)
+    def call(self: Any, *args: Given.args, **kwargs: Given.kwargs) -> Out:
+        with named(self.model, None, kwargs):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 @contextmanager
