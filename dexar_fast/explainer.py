@@ -12,14 +12,14 @@ from PIL import Image
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
 from dexar_fast.generation.arguments import beams, new_tokens
+from dexar_fast.generation.runner import PIECE, Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Stream
-from dexar_fast.generation.task import PIECE, Task
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
-from dexar_fast.prompt import question
+from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
-from dexar_fast.prompt.question import Question
+from dexar_fast.prompt.request import Request
 from dexar_fast.results.shards import Folder
 from dexar_fast.settings import positive, settings
 from dexar_fast.stages import stage
@@ -144,7 +144,7 @@ class Explainer(Setup):
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
         asked = self._read(_pictures(image), prompt, response)
-        return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
+        return Runner(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     @faults.of_method
     def stream(
@@ -198,11 +198,11 @@ class Explainer(Setup):
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
-        asked = question.each(prompts, responses)
+        asked = request.each(prompts, responses)
         images, generate_kwargs = _pictures(image), _new_tokens(max_new_tokens, generate_kwargs)
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or self._pool_for(questions, generate_kwargs)
-        return [Task(self, each, generate_kwargs, pool).explain() for each in questions]
+        return [Runner(self, each, generate_kwargs, pool).explain() for each in questions]
 
     @faults.of_method
     def explain_inputs(
@@ -227,8 +227,8 @@ class Explainer(Setup):
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        asked = question.given(inputs, images, None if target_ids is None else as_ids(target_ids))
-        return Task(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
+        asked = request.given(inputs, images, None if target_ids is None else as_ids(target_ids))
+        return Runner(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
 
     @faults.of_method
     def stream_inputs(
@@ -242,23 +242,23 @@ class Explainer(Setup):
         **generate_kwargs: Any,
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
-        return self._stream(question.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
+        return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
 
-    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Question:
-        return question.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
+    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
+        return request.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
 
     def _stream(
         self,
-        asked: Question,
+        asked: Request,
         chunk_size: int,
         max_new_tokens: int | None,
         generate_kwargs: dict[str, Any],
         out: Folder | None,
     ) -> Stream:
         generate_kwargs = _new_tokens(max_new_tokens, generate_kwargs)
-        return Task(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))
+        return Runner(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))
 
-    def _pool_for(self, questions: list[Question], generate_kwargs: dict[str, Any]) -> KVPool | None:
+    def _pool_for(self, questions: list[Request], generate_kwargs: dict[str, Any]) -> KVPool | None:
         """Room for what the questions share and for the longest of them twice: it may have to be moved."""
         try:
             from dexar_fast.kvcache.pool import KVPool

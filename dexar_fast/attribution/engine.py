@@ -25,11 +25,11 @@ from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
-from dexar_fast.model.prefill import Prompt, Rest, by_itself
+from dexar_fast.model.prefill import Pending, Prefill, by_itself
 
 
 def explain(
-    model: Any, prompt: Prompt, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Attribution], Any]
+    model: Any, prompt: Prefill, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Attribution], Any]
 ) -> int:
     """Explains C tokens of the answer in chunks of at most `chunk`, and hands each chunk's sums to `take`.
 
@@ -41,8 +41,8 @@ def explain(
     Raises:
         OutOfMemoryError: not even one token at a time fits.
     """
-    if prompt.rest is not None:
-        whole = _at_once(model, prompt, plan, prompt.rest, ids[1:])
+    if prompt.pending is not None:
+        whole = _at_once(model, prompt, plan, prompt.pending, ids[1:])
         if whole is not None:
             take(whole)
             return chunk
@@ -69,7 +69,7 @@ def explain(
 
 
 @torch.no_grad()
-def _look_again(model: Any, prompt: Prompt, position: int, token: Tensor) -> None:
+def _look_again(model: Any, prompt: Prefill, position: int, token: Tensor) -> None:
     """Traces the lens anew, in a forward of one token [1]. Raises ModelError as a first prompt does."""
     truncate(prompt.cache, position)
     tracing = DecoderTracer(model, 1, prompt.seen.passed_on)
@@ -79,19 +79,19 @@ def _look_again(model: Any, prompt: Prompt, position: int, token: Tensor) -> Non
     prompt.decoder.renew(tracing.decoder)
 
 
-def _at_once(model: Any, prompt: Prompt, plan: Plan, rest: Rest, targets: Tensor) -> Attribution | None:
+def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets: Tensor) -> Attribution | None:
     """The sums of a whole answer [T], in one forward with the rest of its prompt.
 
     None where that does not fit, or something that was found of the model no longer holds.
     """
     try:
         with Pass(model, prompt, plan, plan.tails).hooked() as running:
-            sums = running.prompt(rest.inputs, targets, rest.known)
+            sums = running.prompt(pending.inputs, targets, pending.known)
     except Outdated:
         return None
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return None
-    rest.start.ran(prompt.cache)
+    pending.prefix.ran(prompt.cache)
     return sums

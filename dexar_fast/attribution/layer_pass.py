@@ -22,7 +22,7 @@ from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
-from dexar_fast.model.prefill import Prompt, run, with_answer
+from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage
 
 ELSEWHERE = (
@@ -49,7 +49,7 @@ class Plan:
 class Pass(Watcher):
     """The hooks that take each layer's VJP inside that layer's own forward."""
 
-    def __init__(self, model: Any, prompt: Prompt, plan: Plan, tails: Tails | None = None) -> None:
+    def __init__(self, model: Any, prompt: Prefill, plan: Plan, tails: Tails | None = None) -> None:
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
@@ -184,7 +184,7 @@ class Pass(Watcher):
         known, keys = (id(mask), value.device), value.shape[2]
         if known not in self._known_keys:
             with stage("masks"):
-                if self._prompt.rest is not None and not is_causal(module, mask, keys):
+                if self._prompt.pending is not None and not is_causal(module, mask, keys):
                     self._prompt.decoder.causal = False
                     raise Outdated("tokens of the prompt read those behind them")
                 seen = attendable(mask, len(self._targets), keys, value.device)

@@ -34,8 +34,8 @@ NUMBERS = (float, int, bool, str)
 PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is ours
 OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
 
-Parts = tuple[Block, Head]
-Trust = tuple[list[Any], Parts]  # a tail that has agreed, and what was found of the layer and of the lens then
+TailModules = tuple[Block, Head]
+Trust = tuple[list[Any], TailModules]  # a tail that has agreed, and what was found of the layer and of the lens then
 
 
 class Tails:
@@ -63,7 +63,7 @@ class Tails:
         self._backend = backend
         self._trusted = trusted
         self._found: dict[int, list[Any]] = {}
-        self._parts: dict[int, Parts] = {}
+        self._parts: dict[int, TailModules] = {}
         self._seen: dict[str, Tensor] = {}
         self._relations: list[tuple[int, list[Relation]]] = []
         self._layers = {index: layer for index, layer, _ in layers}
@@ -79,12 +79,12 @@ class Tails:
             if not altered and not may_change(everywhere + hooks):
                 self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
-    def _known(self, index: int) -> Parts | None:
+    def _known(self, index: int) -> TailModules | None:
         """A layer's tail that has agreed with autograd while the layer was as it is."""
         found, parts = self._trusted.get(index, (None, None))
         return parts if found == self._found[index] else None
 
-    def _take(self, index: int, parts: Parts | None) -> None:
+    def _take(self, index: int, parts: TailModules | None) -> None:
         if parts is not None:
             block, head = parts
             if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
@@ -188,7 +188,7 @@ class Tails:
         return block.vjp(seen, grad, self._backend)
 
 
-def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Parts | None:
+def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> TailModules | None:
     """Both, where both are known."""
     head = None if block is None else head_of_lens()
     return None if block is None or head is None else (block, head)

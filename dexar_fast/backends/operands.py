@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Sight:
+class KeyLists:
     """The keys of a chunk as the fused kernels take them (`operators.head_score`)."""
 
     visual: Tensor  # [N] int32 positions
@@ -63,14 +63,14 @@ class Keys:
         return Masked(self.visual, self.text, of_visual, of_text)
 
     @cached_property
-    def sight(self) -> Sight:
+    def lists(self) -> KeyLists:
         """As lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
         seen, keys = self.attendable, self.attendable.shape[1]
         position = torch.arange(keys, dtype=torch.int32, device=seen.device)
         first = torch.where(seen, position, keys).amin(1).int()
         last = torch.where(seen, position, -1).amax(1).int()
         runs = (last - first + 1 == seen.sum(1)).logical_or(last < 0)
-        return Sight(position[self.visual], self.text.int(), first, last, None if surely(runs) else seen)
+        return KeyLists(position[self.visual], self.text.int(), first, last, None if surely(runs) else seen)
 
 
 @dataclass(frozen=True)

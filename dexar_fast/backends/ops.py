@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.backends import cuda, eager, operators
-from dexar_fast.backends.operands import Attention, Keys, LayerScores, MapSums, Sight
+from dexar_fast.backends.operands import Attention, KeyLists, Keys, LayerScores, MapSums
 from dexar_fast.backends.plan import moving, plan
 from dexar_fast.backends.slots import Copies
 from dexar_fast.settings import HeadScore, MapFilter
@@ -80,12 +80,12 @@ def attribute_layer(
     """
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch":
-        return _fused(u, value, keys.sight, sums, attention, with_range)
+        return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.attribute(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
 
 
 def _fused(
-    u: Tensor, value: Tensor, keys: Sight, sums: MapSums, attention: Attention | None, with_range: bool
+    u: Tensor, value: Tensor, keys: KeyLists, sums: MapSums, attention: Attention | None, with_range: bool
 ) -> LayerScores:
     """By the kernel of the device."""
     maps = sums.token_map, sums.unfiltered_map

@@ -13,10 +13,10 @@ from dexar_fast.generation.arguments import beams, check_arguments, end_ids, new
 from dexar_fast.generation.faults import sampled
 from dexar_fast.model.cache import to_generate
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.prefill import Prompt, Start, prefill, prompt_of, watcher_of
+from dexar_fast.model.prefill import Prefill, Prefix, prefill, prefill_of, watcher_of
 from dexar_fast.stages import stage
 
-Follow = Callable[[int, Prompt], None]
+Follow = Callable[[int, Prefill], None]
 
 
 @torch.no_grad()
@@ -24,10 +24,10 @@ def generate(
     model: Any,
     inputs: Mapping[str, Any],
     decoder: Decoder | None,
-    start: Start,
+    prefix: Prefix,
     generate_kwargs: Mapping[str, Any],
     follow: Follow | None = None,
-) -> tuple[Tensor, Prompt]:
+) -> tuple[Tensor, Prefill]:
     """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
 
     Args:
@@ -38,7 +38,7 @@ def generate(
         NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
     """
     check_arguments(model, inputs, generate_kwargs)
-    cache, left = start.begin(inputs)
+    cache, left = prefix.begin(inputs)
     known = cache.get_seq_length()
     if known > 0:
         cache.batch_repeat_interleave(beams(model, generate_kwargs))
@@ -49,19 +49,19 @@ def generate(
     ends = end_ids(model, generate_kwargs)
     if follow is not None:
         own = generate_kwargs.get("streamer")
-        arguments["streamer"] = Tap(own, ends, lambda token: follow(token, prompt_of(cache, watching, decoder)))
+        arguments["streamer"] = Tap(own, ends, lambda token: follow(token, prefill_of(cache, watching, decoder)))
     with watching.watching(), sampled(), stage("generation"):
         output = model.generate(**arguments)
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
         raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
-    prompt = prompt_of(cache, watching, decoder)
+    prompt = prefill_of(cache, watching, decoder)
     if cache.get_seq_length() < length:  # generate() kept its keys elsewhere
         cache.reset()
-        return answer, prefill(model, inputs, prompt.decoder, start)
+        return answer, prefill(model, inputs, prompt.decoder, prefix)
     if cache.layers[0].keys.shape[0] > 1:  # beams: the prompt is in each
         cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=model.device))
-    start.ran(cache)
+    prefix.ran(cache)
     return answer, prompt
 
 

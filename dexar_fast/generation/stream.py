@@ -18,7 +18,7 @@ import torch
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation.record import Record
+from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.model.session import Abandoned
 from dexar_fast.results import assembly
 from dexar_fast.results.assembly import Chunk
@@ -35,7 +35,7 @@ class Piece(Explanation):
     first: int = 0
 
     @classmethod
-    def of(cls, record: Record, chunks: list[Chunk]) -> Self:
+    def of(cls, record: ResultBuilder, chunks: list[Chunk]) -> Self:
         """The last chunks that a record took."""
         chunk = assembly.whole(chunks, "")
         return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
@@ -113,7 +113,7 @@ class Channel:
     """Between the thread that writes the answer and the one that reads it: a piece for each ticket."""
 
     def __init__(self) -> None:
-        self.record: Record | None = None
+        self.record: ResultBuilder | None = None
         self.closed = False
         # These queues, unlike others, may be put to from a finalizer, wherever it interrupts their other users.
         self._tickets: SimpleQueue[bool] = SimpleQueue()

@@ -20,7 +20,7 @@ from dexar_fast.kvcache import weights
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import NO_KEYS, Keys, KVPool
 from dexar_fast.model.cache import whole_cache
-from dexar_fast.model.prefill import Start
+from dexar_fast.model.prefill import Prefix
 from dexar_fast.vision.geometry import visual_positions
 
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
@@ -98,7 +98,7 @@ def begin(
     return cache, dict(inputs)
 
 
-class Pooled(Start):
+class PooledPrefix(Prefix):
     """A prompt over a pool: begins with what the model, as it is now, has made of it, and makes the rest known.
 
     Args:

@@ -20,7 +20,7 @@ PLAIN = ("cache_implementation", "prefill_chunk_size")  # of generate()'s settin
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Prefill:
     """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token.
 
     Or one of which the rest is still to run, together with its answer.
@@ -29,19 +29,19 @@ class Prompt:
     cache: Any
     decoder: Decoder
     seen: PromptWatcher
-    rest: Rest | None = None
+    pending: Pending | None = None
 
 
 @dataclass(frozen=True)
-class Rest:
+class Pending:
     """What is still to run of a prompt."""
 
     inputs: Mapping[str, Any]  # to pass beside the cache
     known: int  # tokens in the cache
-    start: Start
+    prefix: Prefix
 
 
-class Start:
+class Prefix:
     """How a prompt begins: here each by itself, in a cache of its own."""
 
     def __init__(self, config: Any) -> None:
@@ -54,7 +54,7 @@ class Start:
     def ran(self, cache: Any) -> None:
         """The prompt has run into the cache."""
 
-    def __enter__(self) -> Start:
+    def __enter__(self) -> Prefix:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -62,18 +62,18 @@ class Start:
 
 
 @torch.no_grad()
-def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, prefix: Prefix) -> Prefill:
     """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
-    cache, left = start.begin(inputs)
-    return _alone(model, cache, left, decoder, start)
+    cache, left = prefix.begin(inputs)
+    return _alone(model, cache, left, decoder, prefix)
 
 
-def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | None, start: Start) -> Prompt:
+def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | None, prefix: Prefix) -> Prefill:
     watching = watcher_of(model, left, cache, decoder)
     with watching.watching(), stage("prefill"):
         run(model, cache, left, decoder is None)
-    start.ran(cache)
-    return prompt_of(cache, watching, decoder)
+    prefix.ran(cache)
+    return prefill_of(cache, watching, decoder)
 
 
 def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
@@ -93,19 +93,19 @@ def one_forward(model: Any) -> dict[str, Any]:
     return own | one | ours
 
 
-def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, start: Start) -> Prompt:
+def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, prefix: Prefix) -> Prefill:
     """A prompt that runs in one forward with its answer, as far as the cache does not hold it."""
-    cache, left = start.begin(inputs)
-    rest = Rest(left, cache.get_seq_length(), start)
-    return Prompt(cache, decoder, watcher_of(model, left, cache, decoder), rest)
+    cache, left = prefix.begin(inputs)
+    pending = Pending(left, cache.get_seq_length(), prefix)
+    return Prefill(cache, decoder, watcher_of(model, left, cache, decoder), pending)
 
 
 @torch.no_grad()
-def by_itself(model: Any, prompt: Prompt) -> Prompt:
+def by_itself(model: Any, prompt: Prefill) -> Prefill:
     """Runs a postponed prompt without its answer."""
-    assert prompt.rest is not None
-    truncate(prompt.cache, prompt.rest.known)
-    return _alone(model, prompt.cache, prompt.rest.inputs, prompt.decoder, prompt.rest.start)
+    assert prompt.pending is not None
+    truncate(prompt.cache, prompt.pending.known)
+    return _alone(model, prompt.cache, prompt.pending.inputs, prompt.decoder, prompt.pending.prefix)
 
 
 def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
@@ -133,11 +133,11 @@ def watcher_of(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decod
     return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
 
 
-def prompt_of(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prompt:
+def prefill_of(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prefill:
     found = watching.decoder if isinstance(watching, DecoderTracer) else decoder
     if found is None:  # a forward of the whole model finds it or raises
         raise ModelError(
             f"generate() of {type(watching.model).__name__} does not run the model's own forward, but a part of it or "
             "a way of writing of its own: it is not supported"
         )
-    return Prompt(cache, found, watching)
+    return Prefill(cache, found, watching)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.prompt.question import Question
+from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
 
@@ -65,23 +65,23 @@ class Called:
     image_processor: Any
 
 
-def placed(config: Any, processor: Any, question: Question) -> tuple[list[Image.Image], Layout]:
+def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Image], Layout]:
     """The pictures that the model saw, upright or as they lay, and where the visual tokens lie in them.
 
     Raises:
         InputError, ModelError: as `layout`.
     """
-    inputs, images = question.inputs, question.images
+    inputs, images = request.inputs, request.images
     base = getattr(processor, "image_processor", None)
     usual = Called(None if base is None else Settings(base, usual_settings(processor)))
-    if question.given is None:
+    if request.given is None:
         return images, layout(config, usual, inputs, [image.size for image in images] or None)
     if not _can_check(processor, inputs):
-        if is_turned(question.given):
+        if is_turned(request.given):
             return images, nowhere(visual_positions(config, inputs["input_ids"]).cpu(), TURNED)
         found = layout(config, usual, inputs, [image.size for image in images])
         return images, Layout(found.positions, found.grids, found.warning or UNCHECKED)
-    for seen, called in _ways(processor, question):
+    for seen, called in _ways(processor, request):
         return seen, layout(config, called, inputs, [image.size for image in seen])
     found = layout(config, usual, inputs, [image.size for image in images])
     return images, nowhere(found.positions, OTHERS) if found.grids else found
@@ -99,17 +99,17 @@ def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
     return all(callable(getattr(processor, name, None)) for name in names)
 
 
-def _ways(processor: Any, question: Question) -> Iterator[tuple[list[Image.Image], Called]]:
+def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image], Called]]:
     """The readings of the pictures, and the settings, that make the inputs' pixels of them."""
-    base, usual, inputs = processor.image_processor, usual_settings(processor), question.inputs
-    for pictures in readings(question.given):
+    base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
+    for pictures in readings(request.given):
         images, frames = _split(pictures, inputs)
         if frames and not _same(_made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
             continue
         for changed in _settings(base, usual) if images else [usual]:
             if not images or _same(_made(base, _nested(images, inputs), changed), inputs, CLOSE):
                 yield pictures, Called(Settings(base, changed))
-    for pictures in readings(question.given):
+    for pictures in readings(request.given):
         resized = _resized(pictures, inputs, base)
         if resized and _same(_made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
             yield pictures, Called(Settings(base, usual))

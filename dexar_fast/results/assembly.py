@@ -21,7 +21,7 @@ FREQUENT_WINNERS = 3
 
 
 @dataclass(frozen=True)
-class Frame:
+class ResultHeader:
     """What an Explanation holds that does not grow with the answer."""
 
     visual: Tensor  # [N]
@@ -48,19 +48,19 @@ def whole(chunks: Sequence[Chunk], unfinished: str) -> Chunk:
         return Chunk(torch.cat([chunk.ids for chunk in chunks]), tokens, joined([chunk.sums for chunk in chunks]))
 
 
-def fields(frame: Frame, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
+def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
     """The fields of an Explanation of the chunk's tokens; winners: what `frequent` returned."""
     with stage("aggregation"):
-        found = arrays(chunk.sums, frame.metadata["settings"]["sequence_norm"])
+        found = arrays(chunk.sums, header.metadata["settings"]["sequence_norm"])
     return {
         "token_ids": chunk.ids,
         "tokens": chunk.tokens,
-        "visual_positions": frame.visual,
+        "visual_positions": header.visual,
         **found,
-        "grids": frame.grids,
-        "diagnostics": kept(found) | {"text_winners": winners, "warnings": frame.warnings},
-        "metadata": copy.deepcopy(frame.metadata),
-        "images": frame.images,
+        "grids": header.grids,
+        "diagnostics": kept(found) | {"text_winners": winners, "warnings": header.warnings},
+        "metadata": copy.deepcopy(header.metadata),
+        "images": header.images,
     }
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save as to_safetensors
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.errors import FileError
 from dexar_fast.results import assembly, storage
-from dexar_fast.results.assembly import Chunk, Frame
+from dexar_fast.results.assembly import Chunk, ResultHeader
 
 FORMAT_VERSION = storage.FORMAT_VERSION
 INDEX, START = "index.json", "start.safetensors"
@@ -57,16 +57,16 @@ class Shards:
         FileError: as in `free_folder`, or it cannot be written.
     """
 
-    def __init__(self, folder: Folder, frame: Frame) -> None:
+    def __init__(self, folder: Folder, header: ResultHeader) -> None:
         free_folder(folder)  # another explanation may have begun there since it was first looked at
-        storage.check_pixels(str(folder), [image.size for image in frame.images])
+        storage.check_pixels(str(folder), [image.size for image in header.images])
         self.folder = storage.path_of(folder)
         self.finished = 0, 0  # shards, tokens
-        self._frame = frame
+        self._header = header
         self._last = time.monotonic()
         self._waiting = 0  # bytes
-        pictures = {f"image_{i}": storage.to_png(image) for i, image in enumerate(frame.images)}
-        self._write(START, to_safetensors({"visual_positions": storage.standalone(frame.visual), **pictures}))
+        pictures = {f"image_{i}": storage.to_png(image) for i, image in enumerate(header.images)}
+        self._write(START, to_safetensors({"visual_positions": storage.standalone(header.visual), **pictures}))
         self.index([], "")
 
     def is_due(self, chunk: Chunk) -> bool:
@@ -93,10 +93,10 @@ class Shards:
             "tokens": self.finished[1],
             "unfinished": unfinished,
             "text_winners": winners,
-            "grids": [asdict(grid) for grid in self._frame.grids],
-            "warnings": self._frame.warnings,
-            "metadata": self._frame.metadata,
-            "images": len(self._frame.images),
+            "grids": [asdict(grid) for grid in self._header.grids],
+            "warnings": self._header.warnings,
+            "metadata": self._header.metadata,
+            "images": len(self._header.images),
         }
         self._write(INDEX, json.dumps(document, allow_nan=False).encode())
 
@@ -129,7 +129,7 @@ def _read(folder: Path) -> dict[str, Any]:
     chunk = assembly.whole(chunks, document["unfinished"])
     if len(chunk.tokens) != document["tokens"]:
         raise FileError(f"{folder} holds {len(chunk.tokens)} tokens and its index says {document['tokens']}: damaged")
-    return assembly.fields(_read_frame(folder, document), chunk, document["text_winners"])
+    return assembly.fields(_read_header(folder, document), chunk, document["text_winners"])
 
 
 def _index_text(path: Path) -> str:
@@ -138,12 +138,12 @@ def _index_text(path: Path) -> str:
     return path.read_text()
 
 
-def _read_frame(folder: Path, document: dict[str, Any]) -> Frame:
+def _read_header(folder: Path, document: dict[str, Any]) -> ResultHeader:
     with storage.opened(str(folder / START)) as file:
         names = [f"image_{i}" for i in range(storage.count(document["images"], most=len(file.keys())))]
         visual = file.get_tensor("visual_positions").clone()
         images = storage.from_pngs(str(folder), [file.get_tensor(name) for name in names])
-    return Frame(
+    return ResultHeader(
         visual=visual,
         grids=storage.grids_of(document["grids"]),
         images=tuple(images),

@@ -23,10 +23,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, Explanation, FileError
 from dexar_fast.attribution.sums import Attribution
-from dexar_fast.generation.record import Record
+from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.results import shards
-from dexar_fast.results.assembly import Frame
+from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.schema import ARRAYS
 
 PROMPT = "what is on the left"
@@ -111,7 +111,7 @@ def test_some_hundred_tokens_lie_in_few_shards(
 
 @pytest.mark.usefixtures("at_once")
 def test_what_is_on_disk_is_not_held(tmp_path: Path) -> None:
-    record = Record(frame(), None, [1, 2], tmp_path)
+    record = ResultBuilder(frame(), None, [1, 2], tmp_path)
     arrays = sums(3)
     held = weakref.ref(arrays.token_maps)
     record.add(torch.tensor([5, 6, 7]), arrays)
@@ -121,9 +121,9 @@ def test_what_is_on_disk_is_not_held(tmp_path: Path) -> None:
     assert record.explanation().tokens == ["5", "6", "7"]
 
 
-def frame() -> Frame:
+def frame() -> ResultHeader:
     metadata = {"settings": {"sequence_norm": "none", "layers": [0, 1]}, "complete": False}
-    return Frame(torch.arange(4), (), (), [], metadata)
+    return ResultHeader(torch.arange(4), (), (), [], metadata)
 
 
 def sums(tokens: int) -> Attribution:
@@ -142,7 +142,7 @@ def test_an_interrupt_between_shard_and_index_doubles_nothing(tmp_path: Path, mo
             raise KeyboardInterrupt
 
     monkeypatch.setattr(shards.Shards, "add", interrupting)
-    with pytest.raises(KeyboardInterrupt), Record(frame(), None, [1, 2], tmp_path) as record:
+    with pytest.raises(KeyboardInterrupt), ResultBuilder(frame(), None, [1, 2], tmp_path) as record:
         record.add(torch.tensor([5, 6, 7]), sums(3))
         record.explanation()
     found = Explanation.load(tmp_path)
@@ -305,7 +305,7 @@ def test_a_disk_that_fails_ends_the_stream(
 
 
 def test_a_folder_without_tokens_says_so(llava: Explainer, image: Image.Image, tmp_path: Path) -> None:
-    record = Record(frame(), None, [1], tmp_path)
+    record = ResultBuilder(frame(), None, [1], tmp_path)
     with pytest.raises(FileError, match="no token is explained yet"):
         Explanation.load(tmp_path)
     assert len(record) == 0

@@ -55,7 +55,7 @@ class Problem:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        sight = operands.Keys.of(self.visual, self.text, self.attendable).sight
+        sight = operands.Keys.of(self.visual, self.text, self.attendable).lists
         keys = sight.visual, sight.text, sight.first, sight.last, sight.mask
         given = self.u, self.value, *keys, *self.before
         return given if self.attention is None else (*given, *vars(self.attention).values())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dexar_fast.prompt.question import given
+from dexar_fast.prompt.request import given
 from dexar_fast.prompt.seen import placed
 from dexar_fast.vision.geometry import Layout
 

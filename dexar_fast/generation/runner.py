@@ -28,20 +28,20 @@ from dexar_fast.generation.arguments import (
     new_tokens,
     setting,
 )
-from dexar_fast.generation.follow import Follower, Job
 from dexar_fast.generation.generate import generate
-from dexar_fast.generation.record import Record
+from dexar_fast.generation.result_builder import ResultBuilder
+from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.memory import default_chunk, fitting
-from dexar_fast.model.prefill import Prompt, Start, postponed, prefill, takes_answer
+from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
 from dexar_fast.model.session import Abandoned, Loan, borrowed, is_borrowed_here
 from dexar_fast.prompt import inputs, positions
-from dexar_fast.prompt.question import Question
+from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed
-from dexar_fast.results.assembly import Chunk, Frame
+from dexar_fast.results.assembly import Chunk, ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 PIECE = 64  # tokens
 
 
-class Task:
+class Runner:
     """A question, checked, on the model's device, and where its visual tokens are.
 
     Args:
@@ -63,7 +63,7 @@ class Task:
     def __init__(
         self,
         setup: Setup,
-        question: Question,
+        request: Request,
         generate_kwargs: dict[str, Any],
         pool: KVPool | None,
         out: Folder | None = None,
@@ -76,13 +76,13 @@ class Task:
         self._tails: Tails | None = None  # once they were looked at
         check_adapters(self._model)
         with stage("transfer"):
-            self._question = replace(question, inputs=inputs.on_device(self._model, question.inputs))
+            self._request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
         with stage("layout"):
             inputs.check_inputs(
-                self._model, self._question.inputs, question.targets, generate_kwargs.get("max_new_tokens")
+                self._model, self._request.inputs, request.targets, generate_kwargs.get("max_new_tokens")
             )
-            images, self._placed = placed(self._model.config, setup.processor, self._question)
-            self._question = replace(self._question, images=images)
+            images, self._placed = placed(self._model.config, setup.processor, self._request)
+            self._request = replace(self._request, images=images)
         for doubt in self._doubts():
             warnings.warn(doubt, stacklevel=4)
         if setup.settings.map_filter is not None and not self._placed.grids:
@@ -90,13 +90,13 @@ class Task:
 
     def explain(self) -> Explanation:
         """The whole answer's. With `out` a generated one is explained while it is written, so that a kill leaves it."""
-        generated = self._question.targets is None
+        generated = self._request.targets is None
         along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
-        laps = Laps(self._question.seconds)
+        laps = Laps(self._request.seconds)
         if self._out is not None:
             free_folder(self._out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            follower = Follower(partial(self._job, loan, stack, laps), self._question.ids[-1], PIECE)
+            follower = ChunkScheduler(partial(self._job, loan, stack, laps), self._request.ids[-1], PIECE)
             answer, prompt = self._answer(stack, follower if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             follower.finish(answer.tolist(), prompt)
@@ -105,11 +105,11 @@ class Task:
         return follower.record.explanation()
 
     def _named(self) -> AbstractContextManager[None]:
-        return faults.named(self._model, self._question.inputs, self._generate_kwargs)
+        return faults.named(self._model, self._request.inputs, self._generate_kwargs)
 
     def stream(self, size: int) -> Stream:
         """The answer in pieces of `size` tokens, as it is written."""
-        check_arguments(self._model, self._question.inputs, self._arguments())
+        check_arguments(self._model, self._request.inputs, self._arguments())
         check_single(self._model, self._generate_kwargs)
         self._longest()
         if self._out is not None:
@@ -118,10 +118,10 @@ class Task:
 
     def _write(self, size: int, channel: Channel) -> None:
         """The work of a stream's thread."""
-        laps = Laps(self._question.seconds)
+        laps = Laps(self._request.seconds)
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
-            def begin(prompt: Prompt) -> Job:
+            def begin(prompt: Prefill) -> AnswerExplainer:
                 job = self._job(loan, stack, laps, prompt)
                 job.chunk = min(job.chunk, size)
                 channel.record = job.record
@@ -135,46 +135,46 @@ class Task:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            follower = Follower(begin, self._question.ids[-1], size, hand, channel.check)
+            follower = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
             answer, prompt = self._answer(stack, follower)
             follower.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
-    def _check_agreement(self, prompt: Prompt, loan: Loan) -> None:
+    def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
         """Raises ModelError where the model under our attention is another than under its own."""
-        agreement_of(self._model).check(self._model, self._question.inputs, loan, prompt.seen.logits)
+        agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
 
-    def _answer(self, stack: ExitStack, follower: Follower | None) -> tuple[Tensor, Prompt]:
+    def _answer(self, stack: ExitStack, follower: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
-        model, given, setup = self._model, self._question.inputs, self._setup
+        model, given, setup = self._model, self._request.inputs, self._setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
-        start = stack.enter_context(self._start())
+        prefix = stack.enter_context(self._prefix())
         stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
-            if self._question.targets is not None:
-                return self._question.targets, self._prompt(self._question.targets, start)
+            if self._request.targets is not None:
+                return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
-                return generate(model, given, setup.decoder, start, self._arguments(), follower)
+                return generate(model, given, setup.decoder, prefix, self._arguments(), follower)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
-                    Task(setup, Question(given, any_token, []), {}, None).explain()  # the pass names the layer
+                    Runner(setup, Request(given, any_token, []), {}, None).explain()  # the pass names the layer
                 raise
             except (Abandoned, KeyboardInterrupt):
                 if follower is not None:
                     follower.interrupted()
                 raise
 
-    def _prompt(self, targets: Tensor, start: Start) -> Prompt:
+    def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
         """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
-        decoder, given = self._setup.decoder, self._question.inputs
+        decoder, given = self._setup.decoder, self._request.inputs
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self._setup.backend)
             if len(targets) <= self._chunk and self._tails.trusts_all():
-                return postponed(self._model, given, decoder, start)
-        return prefill(self._model, given, decoder, start)
+                return postponed(self._model, given, decoder, prefix)
+        return prefill(self._model, given, decoder, prefix)
 
     @cached_property
     def _chunk(self) -> int:
@@ -182,7 +182,7 @@ class Task:
         decoder = self._setup.decoder
         assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
         heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
-        length = len(self._question.ids) + self._longest()
+        length = len(self._request.ids) + self._longest()
         return self._setup.chunk_size or default_chunk(decoder.layers, heads, length)
 
     def _arguments(self) -> dict[str, Any]:
@@ -191,50 +191,50 @@ class Task:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
-    def _start(self) -> Start:
+    def _prefix(self) -> Prefix:
         if self._pool is None:
-            return Start(self._model.config)
-        from dexar_fast.kvcache.reuse import Pooled
+            return Prefix(self._model.config)
+        from dexar_fast.kvcache.reuse import PooledPrefix
 
-        targets = self._question.targets
-        reserve = 0 if targets is None else len(self._question.ids) + len(targets)
+        targets = self._request.targets
+        reserve = 0 if targets is None else len(self._request.ids) + len(targets)
         arguments = forward_arguments(self._model, self._generate_kwargs)
-        return Pooled(self._pool, self._model, self._question.inputs, reserve, arguments)
+        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments)
 
-    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prompt) -> Job:
+    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
         """Explaining the answer behind a prompt that has run; the stack closes its record."""
-        setup, question = self._setup, self._question
+        setup, request = self._setup, self._request
         setup.decoder = prompt.decoder
-        inputs.check_scored(question.targets, prompt.decoder.lens.rows)
+        inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
-        plan, chunk = self._plan(len(question.ids) + self._longest()), self._chunk
-        frame = Frame(
+        plan, chunk = self._plan(len(request.ids) + self._longest()), self._chunk
+        header = ResultHeader(
             visual=plan.visual,
             grids=self._placed.grids,
-            images=tuple(question.images),
+            images=tuple(request.images),
             warnings=[*setup.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
             metadata=self._metadata(plan, laps.seconds, chunk),
         )
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(Record(frame, tokenizer, question.ids, self._out))
-        return Job(self._model, plan, chunk, question.inputs["input_ids"].device, record)
+        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self._out))
+        return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
 
     def _doubts(self) -> list[str]:
         """About whether the model reads what the user means."""
-        numbered = positions.warning(self._model, self._question.inputs)
-        return [*self._question.warnings, *filter(None, [numbered])]
+        numbered = positions.warning(self._model, self._request.inputs)
+        return [*self._request.warnings, *filter(None, [numbered])]
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
-        if self._question.targets is not None:
-            return len(self._question.targets)
-        return new_tokens(self._model, len(self._question.ids), self._generate_kwargs)
+        if self._request.targets is not None:
+            return len(self._request.targets)
+        return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
 
     def _plan(self, length: int) -> Plan:
         """What to compute over a sequence of P + T tokens."""
-        chosen, question, decoder = self._setup.settings, self._question, self._setup.decoder
+        chosen, request, decoder = self._setup.settings, self._request, self._setup.decoder
         assert decoder is not None  # the prompt has run
-        prompt, visual = len(question.ids), self._placed.positions
+        prompt, visual = len(request.ids), self._placed.positions
         score = partial(
             ops.attribute_layer,
             head_score=chosen.head_score,
@@ -247,16 +247,16 @@ class Task:
             prompt=prompt,
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
-            text=text_mask(chosen, prompt, length, visual, question.content),
+            text=text_mask(chosen, prompt, length, visual, request.content),
             score=score,
             backend=self._setup.backend,
             double_final_norm=chosen.mode == "official",
-            ends_with_image=question.inputs if int(visual[-1]) == prompt - 1 else None,
+            ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
             tails=self._tails,
         )
 
     def _metadata(self, plan: Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
-        prompt = {} if self._question.text is None else {"prompt": self._question.text}
+        prompt = {} if self._request.text is None else {"prompt": self._request.text}
         return {
             "model": self._model.config.name_or_path,
             "model_class": type(self._model).__name__,

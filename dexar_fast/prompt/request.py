@@ -19,7 +19,7 @@ from dexar_fast.vision.images import load_images
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """One prompt of P tokens, as tensors of batch 1."""
 
     inputs: Mapping[str, Any]
@@ -37,14 +37,14 @@ class Question:
         return self.inputs["input_ids"][0].tolist()
 
 
-def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Question:
+def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:
     """From what somebody's processor made."""
-    return Question(inputs, targets, [] if images is None else load_images(images), given=images)
+    return Request(inputs, targets, [] if images is None else load_images(images), given=images)
 
 
 def read(
     processor: Any, images: list[Image.Image], prompt: Any, response: str | None, *, with_content: bool
-) -> Question:
+) -> Request:
     """From a text or messages and loaded images; with_content: find the user's own text among the prompt's tokens.
 
     Raises:
@@ -62,7 +62,7 @@ def read(
         inputs = prompting.process(processor, asked)
         content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
         warnings = (*asked.warnings, *prompting.unclosed(asked, response))
-    return Question(inputs, targets, asked.images, asked.text, content, time.perf_counter() - start, warnings)
+    return Request(inputs, targets, asked.images, asked.text, content, time.perf_counter() - start, warnings)
 
 
 def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:

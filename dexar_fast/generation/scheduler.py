@@ -11,23 +11,23 @@ import torch
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.sums import Attribution
-from dexar_fast.generation.record import Record
+from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.kvcache.rewind import RewoundCache
-from dexar_fast.model.prefill import Prompt
+from dexar_fast.model.prefill import Prefill
 from dexar_fast.results.assembly import Chunk
 
 
 @dataclass
-class Job:
+class AnswerExplainer:
     """Explaining the tokens of one answer, of which `record` holds the first ones."""
 
     model: Any
     plan: Plan
     chunk: int  # tokens at once
     device: torch.device  # of the ids
-    record: Record
+    record: ResultBuilder
 
-    def explain(self, prompt: Prompt, ids: list[int]) -> list[Chunk]:
+    def explain(self, prompt: Prefill, ids: list[int]) -> list[Chunk]:
         """ids: [1 + C] the last token that is not to be explained, and those behind it that are."""
         chunks: list[Chunk] = []
         first = self.plan.prompt - 1 + len(self.record)
@@ -41,7 +41,7 @@ class Job:
         return chunks
 
 
-class Follower:
+class ChunkScheduler:
     """Explains an answer in pieces.
 
     Args:
@@ -53,7 +53,7 @@ class Follower:
 
     def __init__(
         self,
-        start: Callable[[Prompt], Job],
+        start: Callable[[Prefill], AnswerExplainer],
         last: int,
         size: int,
         hand: Callable[[list[Chunk]], None] = lambda chunks: None,
@@ -64,10 +64,10 @@ class Follower:
         self._hand = hand
         self._check = check
         self._ids = [last]  # and those of the answer
-        self._job: Job | None = None
-        self._prompt: Prompt | None = None
+        self._job: AnswerExplainer | None = None
+        self._prompt: Prefill | None = None
 
-    def __call__(self, token: int, prompt: Prompt) -> None:
+    def __call__(self, token: int, prompt: Prefill) -> None:
         """The next token, which has not run yet; those before it stand in the cache."""
         self._ids.append(token)
         self._prompt = prompt
@@ -79,7 +79,7 @@ class Follower:
             chunks = self._started(prompt).explain(replace(prompt, cache=cache), left)
         self._hand(chunks)
 
-    def finish(self, answer: list[int], prompt: Prompt) -> None:
+    def finish(self, answer: list[int], prompt: Prefill) -> None:
         """Explains what is left of the answer when generate() is done with the cache."""
         self._ids[1:] = answer
         job = self._started(prompt)
@@ -94,7 +94,7 @@ class Follower:
             self._started(prompt).explain(prompt, left)
 
     @property
-    def record(self) -> Record:
+    def record(self) -> ResultBuilder:
         """What is explained, once `finish` was called."""
         assert self._job is not None
         return self._job.record
@@ -103,10 +103,10 @@ class Follower:
         """The last token that is explained, and those behind it."""
         return self._ids[0 if self._job is None else len(self._job.record) :]
 
-    def _holds(self, prompt: Prompt, tokens: int) -> bool:
+    def _holds(self, prompt: Prefill, tokens: int) -> bool:
         """Whether the cache has the prompt and so many tokens of the answer: generate() may keep its keys elsewhere."""
         return prompt.cache.get_seq_length() >= self._started(prompt).plan.prompt + tokens
 
-    def _started(self, prompt: Prompt) -> Job:
+    def _started(self, prompt: Prefill) -> AnswerExplainer:
         self._job = self._job or self._start(prompt)
         return self._job

@@ -16,21 +16,23 @@ from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.prompt.pieces import Pieces, pieces
 from dexar_fast.results import assembly
-from dexar_fast.results.assembly import Chunk, Frame
+from dexar_fast.results.assembly import Chunk, ResultHeader
 from dexar_fast.results.shards import Folder, Shards
 from dexar_fast.stages import stage
 
 NONE = torch.zeros(0, dtype=torch.long, device="cpu")
 
 
-class Record:
+class ResultBuilder:
     """The explained tokens of one answer, kept in memory, or in a folder and only until they are worth a shard.
 
     As a context manager it writes what is left at the end, and marks the answer as complete if all went well.
     """
 
-    def __init__(self, frame: Frame, tokenizer: Any, prompt_ids: Sequence[int], folder: Folder | None = None) -> None:
-        self._frame = frame
+    def __init__(
+        self, header: ResultHeader, tokenizer: Any, prompt_ids: Sequence[int], folder: Folder | None = None
+    ) -> None:
+        self._header = header
         self._tokenizer = tokenizer
         self._ids = list(prompt_ids)  # and those of the answer
         self._prompt = len(self._ids)
@@ -38,18 +40,18 @@ class Record:
         self._chunks: list[Chunk] = []  # all of them, or those that are not on disk
         self._winners = NONE
         self._range: Tensor | None = None
-        self._shards = None if folder is None else Shards(folder, frame)
+        self._shards = None if folder is None else Shards(folder, header)
         self._lock = threading.RLock()  # a stream is read while it is written
 
     def __len__(self) -> int:
         """How many tokens are explained."""
         return len(self._ids) - self._prompt
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> ResultBuilder:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        self._frame.metadata["complete"] = kind is None
+        self._header.metadata["complete"] = kind is None
         self.save()
 
     def add(self, ids: Tensor, sums: Attribution) -> Chunk:
@@ -59,7 +61,7 @@ class Record:
             NumericalError: NaN or infinity. FileError: the folder cannot be written.
         """
         with stage("aggregation"):
-            assembly.check_finite(sums, self._frame.metadata["settings"]["layers"])
+            assembly.check_finite(sums, self._header.metadata["settings"]["layers"])
         with self._lock, stage("description"):
             tokens = [self._pieces.add(token) for token in ids.tolist()]
             if sums.range is not None:
@@ -80,7 +82,7 @@ class Record:
     def fields(self, chunk: Chunk) -> dict[str, Any]:
         """The fields of an Explanation of these tokens alone; `chunk` is what `add` returned."""
         with self._lock:
-            return assembly.fields(self._frame, chunk, self._frequent(chunk.sums.text_winners))
+            return assembly.fields(self._header, chunk, self._frequent(chunk.sums.text_winners))
 
     def explanation(self) -> Explanation:
         """All that is explained so far.
@@ -95,7 +97,7 @@ class Record:
                 self._save(self._shards)
                 return Explanation.load(self._shards.folder)
             chunk = assembly.whole(self._chunks, self._pieces.rest())
-            return Explanation(**assembly.fields(self._frame, chunk, self._frequent(self._winners)))
+            return Explanation(**assembly.fields(self._header, chunk, self._frequent(self._winners)))
 
     def _save(self, shards: Shards) -> None:
         """Everything to disk. An interrupt may have kept the last time from forgetting what it wrote."""
