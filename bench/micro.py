@@ -1,6 +1,6 @@
 """The operations on their own, on random inputs, beside the arithmetic that they cannot do without.
 
-Scoring one layer (`ops.attribute_layer`: gradients, head scores, winners, the two maps) at T = 64, H = 32, D = 128 and
+Scoring one layer (`ops.head_score`: gradients, head scores, winners, the two maps) at T = 64, H = 32, D = 128 and
 N = 576, in float32 and bfloat16, over S = 1,100 and S = 8,192 keys:
 
 - product: the bare matrix product <u, V> into memory that is there already: the floor.
@@ -63,8 +63,8 @@ def scoring(keys: int, dtype: torch.dtype, device: str = "cpu") -> Case:
         *(
             Job(
                 name,
-                f"ops.attribute_layer on {name}",
-                partial(ops.attribute_layer, u, value, chosen, sums, backend=name),
+                f"ops.head_score on {name}",
+                partial(ops.head_score, u, value, chosen, sums, backend=name),
             )
             for name in compared(device)
         ),

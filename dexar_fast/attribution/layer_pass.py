@@ -39,7 +39,7 @@ class Plan:
     layers: list[int]  # which of the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    score: Callable[..., LayerScores]  # ops.attribute_layer with its knobs filled in
+    score: Callable[..., LayerScores]  # ops.head_score with its knobs filled in
     backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's

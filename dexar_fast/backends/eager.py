@@ -14,7 +14,7 @@ SCORE_BYTES_ON_CPU = 8 * 2**20  # stays near the cores' caches
 FILTER_BLOCK = 16  # queries filtered at a time: the nine shifted copies stay small
 
 
-def attribute(
+def head_score(
     u: Tensor,
     value: Tensor,
     keys: Masked,
@@ -25,7 +25,7 @@ def attribute(
     with_range: bool,
     attention: Attention | None,
 ) -> LayerScores:
-    """`ops.attribute_layer`, in blocks of queries."""
+    """`ops.head_score`, in blocks of queries."""
     dtype = torch.promote_types(u.dtype, torch.float32)
     u, value = u.to(dtype), value.to(dtype)
     visual_value, text_value = value[:, keys.visual], value[:, keys.text]
@@ -35,7 +35,7 @@ def attribute(
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
     return _joined(
         [
-            _attribute(
+            _of_block(
                 u[rows],
                 visual_value,
                 text_value,
@@ -49,7 +49,7 @@ def attribute(
     )
 
 
-def _attribute(
+def _of_block(
     u: Tensor,
     visual_value: Tensor,
     text_value: Tensor,

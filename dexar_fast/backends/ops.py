@@ -50,7 +50,7 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend:
             tensor[:, :, target : target + count] = tensor[:, :, source : source + count]
 
 
-def attribute_layer(
+def head_score(
     u: Tensor,
     value: Tensor,
     keys: Keys,
@@ -81,7 +81,7 @@ def attribute_layer(
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch":
         return _fused(u, value, keys.lists, sums, attention, with_range)
-    return eager.attribute(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
+    return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
 
 
 def _fused(

@@ -236,7 +236,7 @@ class Runner:
         assert decoder is not None  # the prompt has run
         prompt, visual = len(request.ids), self._placed.positions
         score = partial(
-            ops.attribute_layer,
+            ops.head_score,
             head_score=chosen.head_score,
             map_filter=chosen.map_filter,
             grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),

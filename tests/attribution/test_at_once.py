@@ -202,7 +202,7 @@ def test_it_stays_right_after_an_error_in_mid_forward(monkeypatch: pytest.Monkey
     model, inputs = zoo.build("qwen2_5_vl")
     explainer = Explainer(model)
     first = explainer.explain_inputs(inputs, target_ids=TARGETS)
-    attribute, calls = ops.attribute_layer, []
+    attribute, calls = ops.head_score, []
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
@@ -211,7 +211,7 @@ def test_it_stays_right_after_an_error_in_mid_forward(monkeypatch: pytest.Monkey
         return attribute(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ops, "attribute_layer", fail)
+        patch.setattr(ops, "head_score", fail)
         with pytest.raises(RuntimeError, match="boom"):
             explainer.explain_inputs(inputs, target_ids=TARGETS)
     assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
@@ -224,14 +224,14 @@ def test_one_that_does_not_fit_runs_in_chunks(pool: KVPool | None, monkeypatch: 
     model, inputs = zoo.build("llava")
     explainer = Explainer(model, pool=pool)
     first = explainer.explain_inputs(inputs, target_ids=TARGETS)
-    attribute = ops.attribute_layer
+    attribute = ops.head_score
 
     def limited(u: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if len(u) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
         return attribute(u, *args, **kwargs)
 
-    monkeypatch.setattr(ops, "attribute_layer", limited)
+    monkeypatch.setattr(ops, "head_score", limited)
     assert_same(explainer.explain_inputs(inputs, target_ids=TARGETS), first)
 
 

@@ -184,7 +184,7 @@ def test_the_model_is_left_as_it_was_after_an_error(
         calls.append(args)
         raise error
 
-    monkeypatch.setattr(ops, "attribute_layer", fail)
+    monkeypatch.setattr(ops, "head_score", fail)
     with pytest.raises(type(error)):
         explainer.explain_inputs(inputs, target_ids=TARGETS)
     assert calls
@@ -244,7 +244,7 @@ def test_another_threads_forward_is_not_captured(llava: Built, monkeypatch: pyte
     with torch.no_grad():
         plain = model(**inputs).logits
     expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
-    attribute, seen = ops.attribute_layer, []
+    attribute, seen = ops.head_score, []
 
     def forward() -> torch.Tensor:
         logits = model(**inputs).logits
@@ -255,7 +255,7 @@ def test_another_threads_forward_is_not_captured(llava: Built, monkeypatch: pyte
         seen.append(in_thread(forward))
         return attribute(*args, **kwargs)
 
-    monkeypatch.setattr(ops, "attribute_layer", attribute_during_another_forward)
+    monkeypatch.setattr(ops, "head_score", attribute_during_another_forward)
     found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
     assert len(seen) == len(model.model.language_model.layers)
     for logits in seen:
@@ -419,7 +419,7 @@ def test_bad_weights_are_named_with_their_layer(llava: Built, layer: int, value:
 
 
 def out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    attribute, sizes = ops.attribute_layer, []
+    attribute, sizes = ops.head_score, []
 
     def limited(u: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         sizes.append(len(u))
@@ -427,7 +427,7 @@ def out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch) -> list[int
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...")
         return attribute(u, *args, **kwargs)
 
-    monkeypatch.setattr(ops, "attribute_layer", limited)
+    monkeypatch.setattr(ops, "head_score", limited)
     return sizes
 
 

@@ -109,7 +109,7 @@ def test_a_layer_is_refused_by_a_backend_that_cannot_score_it() -> None:
     keys = operands.Keys.of(torch.arange(2), torch.arange(2, 5), torch.ones(3, 5, dtype=torch.bool))
     u, value = torch.ones(3, 2, 4), torch.ones(2, 5, 4)
     with pytest.raises(BackendError, match="head_score='max'"):
-        ops.attribute_layer(u, value, keys, operands.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
+        ops.head_score(u, value, keys, operands.MapSums.zeros(u, 2), head_score="mean", backend="cpp")
 
 
 def test_an_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def test_equals_the_reference(case: dict[str, Any]) -> None:
 def by_layer(given: Problem, backend: str) -> dict[str, torch.Tensor]:
     """Scores and maps by the operation."""
     keys, sums = operands.Keys.of(given.visual, given.text, given.attendable), operands.MapSums(*given.before)
-    scores = ops.attribute_layer(given.u, given.value, keys, sums, attention=given.attention, backend=backend)
+    scores = ops.head_score(given.u, given.value, keys, sums, attention=given.attention, backend=backend)
     return vars(scores) | vars(sums)
 
 
