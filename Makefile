@@ -20,7 +20,7 @@ RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal 
 
 # The page of bad input, from the rows that the tests check.
 bad-input: $(VENV)/installed-test
-	PYTHONPATH=tests/bad:tests/loading:tests/prompt $(BIN)/python tests/support/bad_input_table.py
+	PYTHONPATH=tests/bad $(BIN)/python tests/support/bad_input_table.py
 
 .PHONY: demo bad-input test test-slow test-newest test-oldest fuzz bench pins clean
 

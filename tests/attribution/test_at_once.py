@@ -10,9 +10,9 @@ import oracle
 import pytest
 import torch
 import zoo
-from test_engine import SquareTensors, long_prompt
-from test_explain_many import another_question
-from test_parity import ARRAYS
+from alike import another_question
+from engine_cases import SquareTensors, long_prompt
+from parity_arrays import ARRAYS
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.attribution import tail, tail_values

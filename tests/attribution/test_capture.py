@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from alike import assert_same
 from capture import Forward, chunks_run_by
-from test_explain_many import assert_same
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexar_fast import Explainer

@@ -11,9 +11,9 @@ import oracle
 import pytest
 import torch
 import zoo
+from engine_cases import SquareTensors, long_prompt
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dexar_fast import Explainer, InputError, ModelError, NumericalError, OutOfMemoryError
@@ -89,30 +89,6 @@ def test_beams_are_explained_from_the_cache_they_leave(family: str, pooled: bool
         torch.testing.assert_close(getattr(found, name), getattr(given, name), rtol=1e-9, atol=1e-9)
     if pool:
         assert pool.books.stats()["held"] == 0
-
-
-class SquareTensors(TorchDispatchMode):
-    """Every floating tensor with two axes as long as the prompt or longer sequences."""
-
-    def __init__(self, lengths: range) -> None:
-        super().__init__()
-        self.lengths = lengths
-        self.found: list[tuple[str, tuple[int, ...]]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        tensors = [x for x in (output if isinstance(output, tuple | list) else [output]) if isinstance(x, torch.Tensor)]
-        for shape in (tuple(x.shape) for x in tensors if x.is_floating_point()):
-            if sum(size in self.lengths for size in shape) > 1:
-                self.found.append((str(func), shape))
-        return output
-
-
-def long_prompt(inputs: zoo.Inputs, tokens: int) -> zoo.Inputs:
-    """More words behind the prompt; every input of its shape is drawn out with its last value."""
-    shape = inputs["input_ids"].shape
-    longer = {k: v for k, v in inputs.items() if v.shape == shape}
-    return inputs | {k: torch.cat([v, v[:, -1:].expand(1, tokens)], dim=1) for k, v in longer.items()}
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "idefics3"])

@@ -14,21 +14,13 @@ import oracle as reference
 import pytest
 import torch
 import zoo
+from parity_arrays import ARRAYS
 
 from dexar_fast import Explainer, Explanation, InputError
 
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 TOKENS = 6
 SEEDS = (0, 1, 2)
-ARRAYS = (
-    "visual_scores",
-    "text_scores",
-    "head_weights",
-    "token_weights",
-    "token_maps",
-    "unfiltered_token_maps",
-    "sequence_map",
-)
 Case = tuple[Any, zoo.Inputs, torch.Tensor, dict[str, torch.Tensor]]
 
 

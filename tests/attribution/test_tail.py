@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from tail_agreement import (
+    TARGETS,
+    assert_same,
+    by_autograd,
+    last_layer,
+    trusted,
+    trusted_layers,
+    with_text_model,
+)
 from torch import nn
 from torch.nn.modules import module as every
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from dexar_fast import Explainer
 from dexar_fast.attribution import engine, tail, tail_modules
 from dexar_fast.backends import plan
-from dexar_fast.explanation import Explanation
 
-TARGETS = [20, 30, 40, 50]
-ARRAYS = ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps")
 LEFT = {"qwen3_vl_moe": [0, 2]}  # layers of experts; all others of every family are taken
 
 # Of the largest score, in float32. A score is a chain of some 6 products (o_proj, gate or up, down, the head's row and
@@ -52,22 +57,6 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(engine.Pass, "_recorded_vjp", counted)
     return layers
-
-
-def by_autograd(model: Any, inputs: Any, **knobs: Any) -> Explanation:
-    """With no block known."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tail, "block_of", lambda layer, attention: None)
-        return Explainer(model, **knobs).explain_inputs(inputs, target_ids=TARGETS)
-
-
-def assert_same(found: Explanation, expected: Explanation, tolerance: float) -> None:
-    """To `tolerance` of the largest; E sums w G, and w is off by what two scores are, however little they differ."""
-    largest = {array: getattr(expected, array).abs().max() for array in ARRAYS}
-    scores = largest["visual_scores"] + largest["text_scores"]
-    largest["token_maps"] += scores * largest["unfiltered_token_maps"]
-    for array, scale in largest.items():
-        assert (getattr(found, array) - getattr(expected, array)).abs().max() <= tolerance * scale, array
 
 
 @pytest.mark.usefixtures("backend")
@@ -131,15 +120,6 @@ def test_float64_wants_norms_in_float64(text: str, trusted: bool) -> None:
     assert bool(trusted_layers(explainer)) == trusted
 
 
-def trusted_layers(explainer: Explainer) -> set[int]:
-    assert explainer.decoder is not None
-    return set(explainer.decoder.trusted_tails)
-
-
-def last_layer(model: Any) -> nn.Module:
-    return model.model.language_model.layers[-1]
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_hook_that_changes_the_layer_is_not_overlooked(when: str) -> None:
     """Neither one that was there at first nor one that comes once the tail is trusted."""
@@ -171,15 +151,6 @@ def test_gradients_that_are_not_finite_do_not_agree() -> None:
     assert not tail.agrees(x * torch.nan, x)
     assert not tail.agrees(x * torch.nan, x * torch.nan)
     assert not tail.agrees(x.int(), x.int() + 1)
-
-
-def trusted(model: Any, inputs: Any) -> Explainer:
-    """Has seen that every tail agrees."""
-    explainer = Explainer(model)
-    explainer.explain_inputs(inputs, target_ids=TARGETS)
-    assert explainer.decoder is not None
-    assert len(trusted_layers(explainer)) == len(explainer.decoder.layers)
-    return explainer
 
 
 @pytest.mark.parametrize("where", ["before", "behind"])
@@ -374,27 +345,6 @@ TEXT_MODELS = {  # and whether their tails are taken
     "gpt_neox": False,  # parallel, two norms
     "nemotron": True,  # a LayerNorm with 1 added to its weight
 }
-KNOBS: dict[str, dict[str, Any]] = {
-    "granite": {"residual_multiplier": 0.4, "logits_scaling": 3.0},
-    "cohere": {"logit_scale": 0.3},
-    "arcee": {"hidden_act": "gelu"},
-    "nemotron": {"hidden_act": "relu"},
-}
-
-
-def with_text_model(family: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """LLaVA with another language model, and its inputs."""
-    config = LlavaConfig(
-        text_config={**zoo.TEXT, "model_type": family, **KNOBS.get(family, {})},
-        vision_config=zoo.CLIP,
-        image_token_index=zoo.IMAGE,
-    )
-    torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter) + (parameter.ndim == 1))
-    return model.to(dtype), zoo.build("llava", dtype)[1]
 
 
 @pytest.mark.parametrize("family", TEXT_MODELS)

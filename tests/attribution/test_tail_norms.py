@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from test_tail import TARGETS, assert_same, by_autograd, trusted_layers
+from tail_agreement import TARGETS, assert_same, by_autograd, trusted_layers
 from torch import Tensor, nn
 
 from dexar_fast import Explainer

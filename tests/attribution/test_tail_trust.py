@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from test_tail import ARRAYS, TARGETS, assert_same, by_autograd, last_layer, trusted, with_text_model
+from tail_agreement import ARRAYS, TARGETS, assert_same, by_autograd, last_layer, trusted, with_text_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize

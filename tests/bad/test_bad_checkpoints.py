@@ -15,13 +15,13 @@ import peft
 import pytest
 import torch
 import zoo
+from adapter_folders import REFUSALS
+from adapter_folders import copied as copied_adapter
 from bad_input import ANSWER, MODEL, PICTURE, PROMPT, Case, Row
+from bad_models import from_folder, in_memory
+from input_cases import asked, explained, made_for_inference, with_short_head
+from lora import config_of, lora
 from safetensors.torch import load_file, save_file
-from test_adapter_folders import REFUSALS
-from test_adapter_folders import copied as copied_adapter
-from test_adapters import config_of, lora
-from test_bad_models import from_folder, in_memory
-from test_inputs import asked, explained, made_for_inference, with_short_head
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import ModelError

@@ -12,7 +12,7 @@ import bad_input
 import pytest
 import torch
 from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, Case, Row
-from test_bad_models import explained, fresh
+from bad_models import explained, fresh
 
 from dexar_fast import Explainer, Explanation
 

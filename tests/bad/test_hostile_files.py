@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_explanations import make
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_explanation import make
 
 from dexar_fast import Explanation, FileError
 from dexar_fast.results import storage

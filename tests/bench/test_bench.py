@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bench_records import GREEN, QUIET, RED, record
 from scipy.stats import linregress
 from scipy.stats import t as student
 
@@ -31,7 +32,7 @@ from bench import (
     tables,
 )
 from bench.fits import growth
-from bench.gates import Gate, RedGate
+from bench.gates import RedGate
 from bench.groups import Benchmark, Group, table, timed
 from bench.load import Foreign, Load, wait_for_quiet
 from bench.options import Options
@@ -42,8 +43,6 @@ from dexar_fast import Explainer
 from dexar_fast.profile.shapes import build
 
 SIZES = [16, 32, 64, 128, 256, 512, 1024, 2048]
-QUIET = Load(before=0.1, waited=0.0)
-GREEN, RED = Gate("right", 1e-9, 1e-5), Gate("wrong", 1e-2, 1e-5)
 
 
 @pytest.fixture
@@ -54,11 +53,6 @@ def small() -> Subject:
 def group(name: str = "one", floor: str | None = "forward", **rounds: list[float]) -> Group:
     jobs = rounds or {"forward": [1.0, 1.1, 1.2], "explain": [1.3, 1.4, 1.5]}
     return Group(name, {"kind": "given", "layers": 4, "tokens": 16}, dict.fromkeys(jobs, "a job"), jobs, floor)
-
-
-def record(*groups: Group, load: Load = QUIET, foreign: float | None = 0.0, quick: bool = False) -> dict[str, Any]:
-    benchmark = Benchmark("explain", "what it compares", lambda options: [GREEN], lambda options: iter(groups))
-    return results.record(benchmark, Options(quick=quick), [GREEN], groups, load, foreign, 1.0, "2026-11-21")
 
 
 # Fits

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_bench import record
+from bench_records import record
 from transformers import Cache, DynamicCache
 
 from bench import cache, command, results, tables

@@ -11,9 +11,10 @@ import pytest
 import small_llava
 import torch
 import zoo
+from alike import PROMPTS, another_question, assert_same
 from PIL import Image
 
-from dexar_fast import Explainer, Explanation, InputError, NumericalError
+from dexar_fast import Explainer, InputError, NumericalError
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.kvcache import weights
 from dexar_fast.kvcache.pool import KVPool
@@ -21,16 +22,6 @@ from dexar_fast.kvcache.pool import KVPool
 FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
 PREFIX_LM = ("paligemma", "paligemma2")
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
-PROMPTS = ("what is on the left", "what is on the right", "is there a red circle")
-
-
-def assert_same(found: Explanation, expected: Explanation, error: float = 1e-5) -> None:
-    """To 1e-5 of the largest number that went into each: products of fewer rows round differently."""
-    assert found.token_ids.tolist() == expected.token_ids.tolist()
-    largest = {"token_maps": "unfiltered_token_maps", "token_weights": "text_scores"}
-    for name in ("visual_scores", "text_scores", "token_maps", "unfiltered_token_maps", "token_weights"):
-        scale = float(getattr(expected, largest.get(name, name)).abs().max())
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=error * scale)
 
 
 @contextmanager
@@ -49,12 +40,6 @@ def counted(module: Any) -> Iterator[list[int]]:
             yield seen
     finally:
         handle.remove()
-
-
-def another_question(inputs: zoo.Inputs) -> zoo.Inputs:
-    ids = inputs["input_ids"].clone()
-    ids[0, -2:] = torch.tensor([33, 44])
-    return inputs | {"input_ids": ids}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,7 +11,7 @@ import pytest
 import small_llava
 import torch
 from bad_input import ANSWER, PICTURE, PROCESSOR, PROMPT
-from test_bad_models import fresh
+from bad_models import fresh
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 

@@ -9,9 +9,9 @@ import pytest
 import small_llava
 import torch
 import zoo
+from alike import assert_same
 from PIL import Image
 from streams import GREEDY, PROMPT, TOKENS, Forced, Streamer, image, llava, nothing_left, state  # noqa: F401
-from test_explain_many import assert_same
 from transformers import (
     GenerationConfig,
     LogitsProcessor,

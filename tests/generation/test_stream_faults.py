@@ -15,9 +15,9 @@ import pytest
 import small_llava
 import torch
 import zoo
+from alike import assert_same
 from PIL import Image
 from streams import GREEDY, PROMPT, Forced, Streamer, image, is_free, llava, nothing_left, running, state  # noqa: F401
-from test_explain_many import assert_same
 from transformers import (
     LogitsProcessorList,
 )

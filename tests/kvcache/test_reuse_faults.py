@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import small_llava
 import torch
+from alike import PROMPTS, assert_same
 from PIL import Image
-from test_explain_many import PROMPTS, assert_same
 from transformers import DynamicCache
 
 from dexar_fast import Explainer, Explanation, InputError

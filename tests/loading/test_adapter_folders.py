@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ import bad_input
 import peft
 import pytest
 import torch
+from adapter_folders import REFUSALS, copied
 from bad_input import MODEL, PICTURE, PROCESSOR
-from safetensors.torch import load_file, save_file
-from test_adapters import INVOCATION, fresh, logits, lora
+from lora import INVOCATION, fresh, logits, lora
 
 from dexar_fast import Explainer
 from dexar_fast.errors import ModelError
@@ -30,21 +28,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model.peft_config["default"].base_model_name_or_path = str(top / "base")
     model.save_pretrained(top / "adapter")
     return top / "base", top / "adapter"
-
-
-def copied(folder: Path, to: Path, **config: Any) -> Path:
-    shutil.copytree(folder, to)
-    file = to / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | config))
-    return to
-
-
-def with_weights(folder: Path, change: Callable[[str], str | None]) -> Path:
-    """An adapter whose weights have other names; None leaves one out."""
-    file = folder / "adapter_model.safetensors"
-    weights = {change(key): tensor for key, tensor in load_file(file).items()}
-    save_file({key: tensor for key, tensor in weights.items() if key}, file, metadata={"format": "pt"})
-    return folder
 
 
 def load(folder: Path, **options: Any) -> Explainer:
@@ -77,22 +60,6 @@ def test_a_whole_model_beside_its_adapter_is_the_one_under_it(folders: tuple[Pat
     folder = copied(folders[1], tmp_path / "both", base_model_name_or_path="/nowhere")
     shutil.copytree(folders[0], folder, dirs_exist_ok=True)
     torch.testing.assert_close(logits(load(folder).model), logits(load(folders[1]).model))
-
-
-REFUSALS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "none of its weights fits": (
-        "missing and would be random: .*lora_A.* more",
-        lambda folder: with_weights(folder, lambda key: key.replace("language_model", "other_model")),
-    ),
-    "some of its weights are missing": (
-        "missing and would be random: .*lora_B",
-        lambda folder: with_weights(folder, lambda key: None if "lora_B" in key and "layers.1" in key else key),
-    ),
-    "some of its weights have no place": (
-        "have no place for these weights: .*layers.9",
-        lambda folder: with_weights(folder, lambda key: key.replace("layers.1.mlp", "layers.9.mlp")),
-    ),
-}
 
 
 @pytest.mark.filterwarnings("ignore")

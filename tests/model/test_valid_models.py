@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import zoo
-from test_explain_many import assert_same
+from alike import assert_same
 from torch import nn
 
 from dexar_fast import Explainer, Explanation

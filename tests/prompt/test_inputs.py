@@ -13,23 +13,13 @@ import pytest
 import torch
 import zoo
 from bad_input import MODEL, PICTURE, PROCESSOR, TOKENIZER
+from input_cases import TARGETS, asked, explained, made_for_inference, with_short_head
 from torch import Tensor, nn
 from transformers import BatchFeature
 
 from dexar_fast import Explainer
 from dexar_fast.errors import InputError
 from dexar_fast.prompt import inputs
-
-TEXT = "<image>\nthe cat is red"
-TARGETS = TOKENIZER("the cat", add_special_tokens=False).input_ids
-
-
-def asked(kind: str | None = "pt") -> Any:
-    return PROCESSOR(images=PICTURE, text=TEXT, return_tensors=kind)
-
-
-def explained(given: Any, model: Any = MODEL, targets: Any = TARGETS) -> Any:
-    return Explainer(model, PROCESSOR).explain_inputs(given, targets, images=PICTURE)
 
 
 def nested(given: Any) -> dict[str, Any]:
@@ -132,14 +122,6 @@ def test_tables_of_other_kinds_are_looked_up_in() -> None:
         bad_input.same(explained(asked(), with_embedding(kind)), expected)
 
 
-def with_short_head(rows: int, wrap: Callable[[nn.Module], nn.Module] = lambda head: head) -> Any:
-    model = copy.deepcopy(MODEL)
-    head = nn.Linear(32, rows, bias=False)
-    head.weight = nn.Parameter(MODEL.lm_head.weight.detach()[:rows].clone())
-    model.lm_head = wrap(head)
-    return model
-
-
 @pytest.mark.parametrize("wrap", [lambda head: head, Wrapped])
 def test_targets_are_bounded_by_the_heads_rows(wrap: Callable[[nn.Module], nn.Module]) -> None:
     """The embedding has more."""
@@ -219,20 +201,6 @@ def test_a_real_config_whose_layers_differ() -> None:
 
 
 # Weights made under inference_mode
-
-
-def made_for_inference(how: str) -> Any:
-    model = copy.deepcopy(MODEL)
-    with torch.inference_mode():
-        if how == "copied":
-            return copy.deepcopy(model)
-        if how == "cast":
-            return model.double()
-        for module in model.get_submodule("model.language_model.layers")[0].modules():
-            for name, parameter in list(module._parameters.items()):
-                if parameter is not None:
-                    setattr(module, name, nn.Parameter(parameter.clone()))
-    return model
 
 
 @pytest.mark.parametrize("how", ["copied", "cast", "some"])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from made_explanations import QUICK, explanations
 from PIL import Image, ImageSequence
 from report_examples import check_report, data_of, explanation, noise, plain, unpacked
-from test_explanation import QUICK, explanations
 
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError

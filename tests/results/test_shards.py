@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import small_llava
 import torch
+from alike import assert_same
 from paths import ROOT
 from PIL import Image
-from test_explain_many import assert_same
 from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, Explanation, FileError
