@@ -111,7 +111,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Request:
+class Question:
     """A question with its answer in words. `asked` are the positions of the words the question asks for."""
 
     kind: QuestionKind
@@ -223,7 +223,7 @@ def _pair(item: Placed, index: int) -> list[Word]:
     return [Word(f" {item.color}", "color", index), Word(f" {item.shape}", "shape", index)]
 
 
-def describe(objects: Sequence[Placed]) -> Request:
+def describe(objects: Sequence[Placed]) -> Question:
     """'A red circle, a blue square and a green star.', left to right."""
     words: list[Word] = []
     for index, item in enumerate(objects):
@@ -231,25 +231,25 @@ def describe(objects: Sequence[Placed]) -> Request:
         words += _fillers("A" if index == 0 else " and a" if last else ", a") + _pair(item, index)
     words += _fillers(".")
     asked = tuple(i for i, word in enumerate(words) if word.kind != "filler")
-    return Request("describe", "Describe the image.", tuple(words), asked)
+    return Question("describe", "Describe the image.", tuple(words), asked)
 
 
-def what_color(objects: Sequence[Placed], index: int) -> Request:
+def what_color(objects: Sequence[Placed], index: int) -> Question:
     """'What color is the circle?' 'The circle is red.'; object `index` must be the only one of its shape."""
     color, shape = _pair(objects[index], index)
     words = (Word("The"), shape, Word(" is"), color, Word("."))
-    return Request("what_color", f"What color is the{shape.text}?", words, (3,))
+    return Question("what_color", f"What color is the{shape.text}?", words, (3,))
 
 
-def which_shape(objects: Sequence[Placed], index: int) -> Request:
+def which_shape(objects: Sequence[Placed], index: int) -> Question:
     """'Which shape is red?' 'The red shape is a circle.'; object `index` must be the only one of its
     colour."""
     color, shape = _pair(objects[index], index)
     words = (Word("The"), color, *_fillers(" shape is a"), shape, Word("."))
-    return Request("which_shape", f"Which shape is{color.text}?", words, (5,))
+    return Question("which_shape", f"Which shape is{color.text}?", words, (5,))
 
 
-def is_there(objects: Sequence[Placed], color: str, shape: str) -> Request:
+def is_there(objects: Sequence[Placed], color: str, shape: str) -> Question:
     """'Is there a red circle?' 'Yes, there is a red circle.' or 'No, there is no red circle.'"""
     pairs = [(item.color, item.shape) for item in objects]
     index = pairs.index((color, shape)) if (color, shape) in pairs else None
@@ -260,27 +260,27 @@ def is_there(objects: Sequence[Placed], color: str, shape: str) -> Request:
         Word(f" {shape}", "shape", index),
         Word("."),
     )
-    return Request("is_there", f"Is there a {color} {shape}?", words, (0,))
+    return Question("is_there", f"Is there a {color} {shape}?", words, (0,))
 
 
-def color_questions(objects: Sequence[Placed]) -> list[Request]:
+def color_questions(objects: Sequence[Placed]) -> list[Question]:
     """One `what_color` for every shape that occurs once."""
     counts = Counter(item.shape for item in objects)
     return [what_color(objects, i) for i, item in enumerate(objects) if counts[item.shape] == 1]
 
 
-def shape_questions(objects: Sequence[Placed]) -> list[Request]:
+def shape_questions(objects: Sequence[Placed]) -> list[Question]:
     """One `which_shape` for every colour that occurs once."""
     counts = Counter(item.color for item in objects)
     return [which_shape(objects, i) for i, item in enumerate(objects) if counts[item.color] == 1]
 
 
-def present_questions(objects: Sequence[Placed]) -> list[Request]:
+def present_questions(objects: Sequence[Placed]) -> list[Question]:
     """One `is_there` answered yes for every object."""
     return [is_there(objects, item.color, item.shape) for item in objects]
 
 
-def absent_questions(objects: Sequence[Placed], level: Literal["hard", "half", "easy"]) -> list[Request]:
+def absent_questions(objects: Sequence[Placed], level: Literal["hard", "half", "easy"]) -> list[Question]:
     """Every `is_there` answered no at a level.
 
     hard: colour and shape both occur, on different objects; half: one of them occurs; easy: neither does.
@@ -295,7 +295,7 @@ def absent_questions(objects: Sequence[Placed], level: Literal["hard", "half", "
     ]
 
 
-def sample_questions(objects: Sequence[Placed], rng: np.random.Generator) -> list[Request]:
+def sample_questions(objects: Sequence[Placed], rng: np.random.Generator) -> list[Question]:
     """The set one scene is judged by: describe, one of each lookup there is, one yes and one no (hard if
     there is)."""
     absent = absent_questions(objects, "hard") if rng.random() < 0.5 else []

@@ -101,7 +101,7 @@ def median(values: list[float]) -> float:
     return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
-def head_score(u: Tensor, value: Tensor, keys: Keys, sums: MapSums | None = None, **knobs: Any) -> SimpleNamespace:
+def scored(u: Tensor, value: Tensor, keys: Keys, sums: MapSums | None = None, **knobs: Any) -> SimpleNamespace:
     """The scores of a layer, and its maps by themselves or added to sums."""
     sums = MapSums.zeros(u, visual_count(keys)) if sums is None else sums
     scores = ops.head_score(u, value, keys, sums, **knobs)
@@ -124,11 +124,11 @@ def compare(
 ) -> SimpleNamespace:
     """The layer's scores and maps, which equal the reference, by themselves and added to those of a layer before."""
     keys, wanted = Keys.of(visual, text, attendable), expected(u, value, visual, text, attendable, **knobs)
-    found = head_score(u, value, keys, **knobs)
+    found = scored(u, value, keys, **knobs)
     check(found, wanted, tolerance)
     before = {name: draw(*wanted[name].shape, seed=i) for i, name in enumerate(MAPS)}
     sums = MapSums(**{name: x.to(found.token_map.dtype, copy=True) for name, x in before.items()})
-    added = head_score(u, value, keys, sums, **knobs)
+    added = scored(u, value, keys, sums, **knobs)
     check(added, wanted | {name: x + wanted[name] for name, x in before.items()}, tolerance)
     return found
 
@@ -198,7 +198,7 @@ def test_the_winner_is_the_position_of_the_largest_text_gradient() -> None:
     u, value = draw(5, 6, DIM), draw(3, 14, DIM, seed=1)
     visual, text = split(14, [3, 4, 8])
     attendable = window(5, 14, 7)
-    found = head_score(u, value, Keys.of(visual, text, attendable))
+    found = scored(u, value, Keys.of(visual, text, attendable))
     gradients = masked_gradients(u, value, attendable)
     gradients[..., visual] = 0
     best, winner = gradients.max(-1)
@@ -221,11 +221,11 @@ def test_ties_count_once() -> None:
 def test_the_range_is_over_all_visual_gradients() -> None:
     u, value = draw(3, 4, DIM).abs() + 0.1, draw(2, 9, DIM, seed=1).abs() + 0.1
     visual, text = split(9, [1, 2, 5])
-    found = head_score(u, value, Keys.of(visual, text, causal(3, 9)), with_range=True)
+    found = scored(u, value, Keys.of(visual, text, causal(3, 9)), with_range=True)
     gradients = reference.gradient(u, value)[..., visual]
     assert gradients.min() > 0
     torch.testing.assert_close(found.range, torch.stack([gradients.min(), gradients.max()]))
-    assert head_score(u, value, Keys.of(visual, text, causal(3, 9))).range is None
+    assert scored(u, value, Keys.of(visual, text, causal(3, 9))).range is None
 
 
 @pytest.mark.parametrize("name", ["strided", "transposed", "expanded"])
@@ -242,7 +242,7 @@ def test_views_give_what_their_copies_give(name: str) -> None:
     }[name]
     assert not u.is_contiguous() and not value.is_contiguous()
     keys = Keys.of(*split(10, [2, 3, 4]), causal(3, 10))
-    whole, copied = head_score(u, value, keys), head_score(u.contiguous(), value.contiguous(), keys)
+    whole, copied = scored(u, value, keys), scored(u.contiguous(), value.contiguous(), keys)
     for field in FIELDS:
         torch.testing.assert_close(getattr(whole, field), getattr(copied, field), rtol=1e-14, atol=0)
     compare(u, value, *split(10, [2, 3, 4]), causal(3, 10))
@@ -251,7 +251,7 @@ def test_views_give_what_their_copies_give(name: str) -> None:
 def test_arguments_are_left_as_they_were() -> None:
     u, value = draw(3, 4, DIM), draw(2, 9, DIM, seed=1)
     kept = u.clone(), value.clone()
-    head_score(u, value, Keys.of(*split(9, [2, 3]), window(3, 9, 4)), map_filter=("rank", 5), grids=(grid(0, 1, 2),))
+    scored(u, value, Keys.of(*split(9, [2, 3]), window(3, 9, 4)), map_filter=("rank", 5), grids=(grid(0, 1, 2),))
     assert torch.equal(u, kept[0]) and torch.equal(value, kept[1])
 
 
@@ -259,11 +259,11 @@ def test_arguments_are_left_as_they_were() -> None:
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any]) -> None:
     u, value = draw(7, 4, DIM), draw(2, 16, DIM, seed=1)
     keys = Keys.of(*split(16, list(range(2, 8))), window(7, 16, 9))
-    whole = head_score(u, value, keys, with_range=True, **knobs)
+    whole = scored(u, value, keys, with_range=True, **knobs)
     row = u.element_size() * u.shape[1] * keys.masked.widest
     for queries in (1, 3):
         monkeypatch.setattr(eager, "SCORE_BYTES_ON_CPU", queries * row)
-        parts = head_score(u, value, keys, with_range=True, **knobs)
+        parts = scored(u, value, keys, with_range=True, **knobs)
         for field in (*FIELDS, "text_winner", "range"):
             torch.testing.assert_close(getattr(parts, field), getattr(whole, field), rtol=1e-14, atol=0)
 
@@ -277,7 +277,7 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     u, value = draw(3, 8, 32, dtype=dtype), draw(2, 60, 32, seed=1, dtype=dtype)
     given = kernel_cases.Problem(u, value, *split(60, list(range(5, 40))), causal(3, 60))
     sums = MapSums(*given.before)
-    found = head_score(u, value, Keys.of(given.visual, given.text, given.attendable), sums)
+    found = scored(u, value, Keys.of(given.visual, given.text, given.attendable), sums)
     assert all(getattr(found, name).dtype == torch.float32 for name in FIELDS)
     kernel_cases.check_scores(vars(found), given)
 
@@ -287,7 +287,7 @@ def test_the_error_of_a_score_is_bounded_by_its_inputs_rounding(dtype: torch.dty
     """Each input is rounded once, by eps / 2: a product is off by eps, and a maximum by no more than its terms."""
     u, value = draw(3, 8, 32), draw(2, 60, 32, seed=1)
     visual, text = split(60, list(range(5, 40)))
-    found = head_score(u.to(dtype), value.to(dtype), Keys.of(visual, text, causal(3, 60)))
+    found = scored(u.to(dtype), value.to(dtype), Keys.of(visual, text, causal(3, 60)))
     wanted = expected(u, value, visual, text, causal(3, 60))
     bound = reference.gradient(u.abs(), value.abs()).amax(-1)
     bound = bound * (1.01 * torch.finfo(dtype).eps + 32 * torch.finfo(torch.float32).eps)
@@ -296,7 +296,7 @@ def test_the_error_of_a_score_is_bounded_by_its_inputs_rounding(dtype: torch.dty
 
 
 def test_float64_stays_float64() -> None:
-    found = head_score(draw(2, 4, DIM), draw(2, 9, DIM), Keys.of(*split(9, [1, 2]), causal(2, 9)))
+    found = scored(draw(2, 4, DIM), draw(2, 9, DIM), Keys.of(*split(9, [1, 2]), causal(2, 9)))
     assert all(getattr(found, name).dtype == torch.float64 for name in FIELDS)
 
 
@@ -311,9 +311,9 @@ def test_bad_values_reach_every_query_that_attends_to_them(bad: float, visual_ke
     attendable = causal(3, 10)
     key = int(visual[1]) if visual_key else 1
     attendable[0, key] = False
-    clean = head_score(u, value, Keys.of(visual, text, attendable))
+    clean = scored(u, value, Keys.of(visual, text, attendable))
     value[1, key, 2] = bad
-    found = head_score(u, value, Keys.of(visual, text, attendable))
+    found = scored(u, value, Keys.of(visual, text, attendable))
     score = found.visual_score if visual_key else found.text_score
     assert not score[1:, 2:].isfinite().any()
     assert score[:, :2].isfinite().all()  # heads of the other key/value head
@@ -325,9 +325,9 @@ def test_bad_values_reach_every_query_that_attends_to_them(bad: float, visual_ke
 def test_a_bad_query_spoils_itself_alone(head_score: Any) -> None:
     u, value = draw(3, 4, DIM), draw(2, 10, DIM, seed=1)
     keys = Keys.of(*split(10, [3, 4, 5]), window(3, 10, 8))
-    clean = head_score(u, value, keys, head_score=head_score)
+    clean = scored(u, value, keys, head_score=head_score)
     u[1, 2, 0] = float("nan")
-    found = head_score(u, value, keys, head_score=head_score, with_range=True)
+    found = scored(u, value, keys, head_score=head_score, with_range=True)
     assert found.visual_score[1].isnan().tolist() == [False, False, True, False]
     assert found.text_score[1].isnan().tolist() == [False, False, True, False]
     assert found.token_map[1].isnan().any() and found.unfiltered_map[1].isnan().any()
@@ -341,7 +341,7 @@ def test_the_map_filter_does_not_hide_a_bad_value(rank: int) -> None:
     u, value = draw(2, 4, DIM).abs(), draw(2, 20, DIM, seed=1)
     keys = Keys.of(*split(20, list(range(2, 14))), causal(2, 20))
     value[0, 7, 0] = float("nan")
-    found = head_score(u, value, keys, map_filter=("rank", rank), grids=(grid(0, 3, 4),))
+    found = scored(u, value, keys, map_filter=("rank", rank), grids=(grid(0, 3, 4),))
     assert found.unfiltered_map.isnan().any(1).all()
 
 
@@ -399,8 +399,8 @@ def test_the_gain_keeps_a_flat_map_as_strong_as_it_was() -> None:
     u, value = draw(2, 4, DIM).abs(), draw(2, 1, DIM, seed=1).abs().expand(2, 12, DIM).clone()
     value[:, 9:] = draw(2, 3, DIM, seed=2)
     keys = Keys.of(*split(12, list(range(9))), causal(2, 12))
-    plain = head_score(u, value, keys)
-    smooth = head_score(u, value, keys, map_filter=("rank", 5), grids=(grid(0, 3, 3),))
+    plain = scored(u, value, keys)
+    smooth = scored(u, value, keys, map_filter=("rank", 5), grids=(grid(0, 3, 3),))
     torch.testing.assert_close(smooth.visual_score, plain.visual_score)
     torch.testing.assert_close(smooth.token_map, plain.token_map)
 
@@ -432,8 +432,8 @@ def test_scaling_u_scales_scores_and_maps(problem: Any, head_score: Any, exponen
     """G and S are linear in u > 0, E is quadratic, and no rounding enters with a power of two."""
     u, value, visual, text, attendable = problem
     keys, factor = Keys.of(visual, text, attendable), 2.0**exponent
-    plain = head_score(u, value, keys, head_score=head_score)
-    scaled = head_score(u * factor, value, keys, head_score=head_score)
+    plain = scored(u, value, keys, head_score=head_score)
+    scaled = scored(u * factor, value, keys, head_score=head_score)
     for name in ("visual_score", "text_score", "unfiltered_map"):
         assert torch.equal(getattr(scaled, name), getattr(plain, name) * factor)
     assert torch.equal(scaled.token_map, plain.token_map * factor**2)
@@ -447,8 +447,8 @@ def test_permuting_visual_keys_permutes_maps(problem: Any, seed: int, head_score
     order = torch.randperm(len(visual), generator=torch.Generator().manual_seed(seed))
     moved_value, moved_mask = value.clone(), attendable.clone()
     moved_value[:, visual], moved_mask[:, visual] = value[:, visual[order]], attendable[:, visual[order]]
-    plain = head_score(u, value, Keys.of(visual, text, attendable), head_score=head_score)
-    moved = head_score(u, moved_value, Keys.of(visual, text, moved_mask), head_score=head_score)
+    plain = scored(u, value, Keys.of(visual, text, attendable), head_score=head_score)
+    moved = scored(u, moved_value, Keys.of(visual, text, moved_mask), head_score=head_score)
     for name in MAPS:
         torch.testing.assert_close(getattr(moved, name), getattr(plain, name)[:, order])
     for name in ("visual_score", "text_score"):
@@ -460,7 +460,7 @@ def test_permuting_visual_keys_permutes_maps(problem: Any, seed: int, head_score
 def test_the_filtered_weights_are_what_the_maps_were_summed_with(problem: Any) -> None:
     """E is never more than the largest head weight times U, and zero where no head passes."""
     u, value, visual, text, attendable = problem
-    found = head_score(u, value, Keys.of(visual, text, attendable))
+    found = scored(u, value, Keys.of(visual, text, attendable))
     weights = (found.visual_score - found.text_score).relu()
     assert (found.token_map >= 0).all()
     assert (found.token_map <= weights.amax(1, keepdim=True) * found.unfiltered_map * (1 + 1e-12)).all()

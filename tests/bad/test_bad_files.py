@@ -20,6 +20,8 @@ from bad_input import ANSWER, PICTURE, PROMPT, Around, Case, Row
 
 from dexar_fast import Explanation
 
+pytestmark = pytest.mark.alone
+
 NOBODY = 65534
 KILOBYTES = 32  # of a disk that is full
 
@@ -129,8 +131,6 @@ def test_files_that_may_not_grow_stand_for_a_full_disk(tmp_path: Path) -> None:
 HALFWAY = """
 import os, signal, sys
 from pathlib import Path
-
-pytestmark = pytest.mark.alone
 whole, stop = Path.write_bytes, signal.Signals[sys.argv.pop()]
 def half(path, data):
     whole(path, data[: len(data) // 2])

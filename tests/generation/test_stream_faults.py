@@ -30,6 +30,8 @@ from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.model import session
 from dexar_fast.model.session import model_lock
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("end", ["close", "with", "exception", "garbage", "cycle", "exhausted"])
 def test_however_it_ends_the_model_is_free_and_as_it_was(image: Image.Image, end: str) -> None:
@@ -314,8 +316,6 @@ def test_a_program_may_end_in_the_middle(model_folder: Any) -> None:
     program = f"""
 from PIL import Image
 from dexar_fast import Explainer
-
-pytestmark = pytest.mark.alone
 stream = Explainer.from_pretrained({str(model_folder)!r}).stream(Image.new("RGB", (64, 64)), "what", chunk_size=1)
 print(len(next(stream)))
 """
