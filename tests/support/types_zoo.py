@@ -148,8 +148,9 @@ def build(model_type: str, kind: Kind, dtype: torch.dtype = torch.float64) -> zo
 def _without_tower(config: PreTrainedConfig, dtype: torch.dtype, tokens: int) -> PreTrainedModel:
     make = AutoModel.from_config
 
-    def from_config(inner: PreTrainedConfig, **options: Any) -> Any:
-        return make(inner, **options) if inner is config.get_text_config() else nn.Identity()
+    def from_config(*given: Any, **options: Any) -> Any:
+        inner = given[0] if given else options["config"]  # which transformers 5.17 passes by name
+        return make(*given, **options) if inner is config.get_text_config() else nn.Identity()
 
     with patch.object(AutoModel, "from_config", from_config):
         model = model_of(config, dtype)
