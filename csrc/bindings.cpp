@@ -36,7 +36,7 @@ py::tuple as_tuple(const dexar::KvCache::Placement& p) {
   return py::make_tuple(p.id, p.start, p.length, as_tuples(p.copies));
 }
 
-// A sequence that is closed when Python drops it: an interrupt may come between any two steps of Python.
+// A sequence that closes when Python drops it: an interrupt may come between any two steps of Python.
 class Row {
  public:
   Row(std::shared_ptr<dexar::KvCache> books, dexar::SequenceId id) : books_(std::move(books)), id_(id) {}

@@ -68,7 +68,7 @@ std::pair<int64_t, int64_t> BlockTable::find_start(uint64_t parent, const Key* k
   return best;
 }
 
-// A sliding-window maximum: window_[head, tail) are the blocks of the window that no later one outlasts.
+// A sliding-window maximum: window_[head, tail) are the blocks of the window used after every later one.
 int64_t BlockTable::find_run(int64_t count) {
   if (count == 0) return 0;
   const auto used = [&](int64_t block) { return findable(blocks_[block]) ? blocks_[block].released : 0; };

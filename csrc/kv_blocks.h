@@ -6,7 +6,7 @@
 
 namespace dexar {
 
-/// Names what a position holds, everything its keys and values depend on beside the positions before it.
+/// Names what a position holds: everything its keys and values depend on, beside the positions before it.
 using Key = uint64_t;
 
 using SequenceId = int64_t;
@@ -57,8 +57,8 @@ class BlockTable {
 
   /// The longest known prefix of the keys, at most `most` tokens: whole blocks, and the start of another.
   Match match(const Key* keys, int64_t most) const;
-  /// First of `count` consecutive blocks without holders, or -1. Free ones if there are, else the run whose
-  /// most recently used block was used longest ago.
+  /// First of `count` consecutive blocks without holders, or -1. Takes free ones if there are any, else the run
+  /// whose most recently used block was used longest ago.
   int64_t find_run(int64_t count);
   bool unheld(int64_t first, int64_t end) const;  // blocks [first, end) exist and have no holder
   bool cached(int64_t block) const { return blocks_[block].holders == 0 && findable(blocks_[block]); }
@@ -77,7 +77,7 @@ class BlockTable {
   void name(int64_t block, int64_t previous, Key key);
   /// What is known of `from` will hold for `to`, too, once its first `written` slots have been copied.
   void describe_copy(int64_t from, int64_t to, int64_t written, int64_t keyed);
-  /// The copy has been made. If `from` is about to be free it passes its place in the index on.
+  /// The copy has been made. If `from` is about to be free, it passes on its place in the index.
   void copied(int64_t from, int64_t to);
   /// Throws std::logic_error unless the index is sound and every block has this many holders.
   void audit(const std::vector<int32_t>& holders) const;

@@ -5,7 +5,7 @@
 
 #include "cpu/head_score.h"
 
-/// The value of a name in Python, of a table of names and values. Throws std::invalid_argument for others.
+/// The value of a name given in Python, from a table of names and values. Throws std::invalid_argument for others.
 template <class Names>
 auto named(const Names& names, const std::string& name) {
   for (const auto& [known, value] : names)
@@ -13,6 +13,6 @@ auto named(const Names& names, const std::string& name) {
   throw std::invalid_argument("the extension knows no " + name);
 }
 
-/// Likewise of an element type, and of an instruction set that this CPU has.
+/// The same for an element type, and for an instruction set that this CPU has.
 dexar::Type type_named(const std::string& name);
 dexar::InstructionSet usable(const std::string& name);

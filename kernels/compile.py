@@ -1,8 +1,8 @@
-"""What the Triton kernels take of a GPU, compiled for it without one: `python -m dexar_fast.kernels.compile`.
+"""The resources of a GPU that the Triton kernels take, compiled without one: `python -m dexar_fast.kernels.compile`.
 
-A line a kernel, shape and architecture: registers a thread, bytes spilled, shared memory, and how many programs fit on
-a multiprocessor at once, with what limits their number. Ends with status 1 where a kernel spills, other than for the
-reason that head_score.Tiles gives.
+One line for each kernel, shape and architecture: registers a thread, bytes spilled, shared memory, and how many
+programs fit on a multiprocessor at once, with what limits their number. Ends with status 1 if a kernel spills, other
+than for the reason that head_score.Tiles gives.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SHAPES = (
     Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024, 3584, 18944, "silu"),
     Shape("PaliGemma-3B", 8, 1, 256, 256, 2048, 16384, "gelu_tanh"),
 )
-OF_DTYPE = {  # pointers to what has the model's dtype
+OF_DTYPE = {  # pointers to tensors of the model's dtype
     *("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"),
     *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
 }
@@ -71,7 +71,7 @@ DEFAULT_WARPS = 4  # of a launch that names none
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one kernel on one architecture."""
+    """The resources that one kernel takes on one architecture."""
 
     registers: int  # a thread
     spilled: int  # bytes a thread
@@ -167,7 +167,7 @@ def _rounded(number: int, to: int) -> int:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory a thread. A kernel without arrays of its own spills all that it has there."""
+    """Registers and bytes of local memory a thread. A kernel without arrays of its own has only spills there."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -177,9 +177,9 @@ def _resources(cubin: bytes) -> tuple[int, int]:
 
 
 def rows() -> Iterator[tuple[str, Usage, bool]]:
-    """Every kernel at every shape, in bfloat16 and float32, on every architecture.
+    """Every kernel at every shape, in bfloat16 and float32, on every architecture, and whether it may spill.
 
-    And whether it may spill; x A: with attention.
+    In the names, x A means with attention.
     """
     for capability, shape, dtype in product(SHARED, SHAPES, (torch.bfloat16, torch.float32)):
         where = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
@@ -201,7 +201,7 @@ def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tupl
 
 
 def main() -> int:
-    """Prints the table; 1 where a kernel spills."""
+    """Prints the table; returns 1 if a kernel spills that may not."""
     print(f"{'':55} registers  spilled  shared memory  programs a multiprocessor")
     spilled = False
     for name, used, excused in rows():

@@ -3,10 +3,10 @@
     scores:  G = relu(<u, V>), a tile at a time;  S_img = max over visual keys;  S_txt = max over text keys
     maps:    the visual G again;  w = relu(S_img - S_txt);  E += sum_h w G;  U += sum_h G
 
-With a query, G = A relu(<u, V>) with A = exp(scale <q, k> - L) made again in the tile: twice the products and bytes.
+With a query, G = A relu(<u, V>), and A = exp(scale <q, k> - L) is recomputed in the tile: twice the products and bytes.
 
-E needs S_img, which needs every visual key: so G is either kept, as [T, H, N], or made twice. Here it is made twice, in
-two launches, and never leaves the registers. With T queries, N visual and M text keys, D features of b bytes:
+E needs S_img, which needs every visual key: so G must be kept, as [T, H, N], or computed twice. Here it is computed
+twice, in two launches, and never leaves the registers. With T queries, N visual and M text keys, D features of b bytes:
 
     operations  2 T H (2 N + M) D, on tensor cores in half precision
     read        T H D b (1 + N / BLOCK_N) of u;  V of N + M keys ceil(T H / H_kv / BLOCK_R) times, that of the N visual
@@ -15,8 +15,8 @@ two launches, and never leaves the registers. With T queries, N visual and M tex
     written     4 T H scores and, read before, 8 T N bytes of maps
 
 Sums have a fixed order, so results are the same in every run: heads are summed within a program, which adds to E and U.
-Where the tiles of the maps alone would leave processors idle, heads are in SPLITS groups, whose 8 T N SPLITS bytes are
-written, summed and added afterwards.
+If the tiles of the maps alone would leave processors idle, the heads are split into SPLITS groups, whose 8 T N SPLITS
+bytes are written, summed and added afterwards.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Tiles:
     def of(
         cls, dtype: torch.dtype, queries: int, heads: int, kv_heads: int, visual: int, dim: int, attended: bool = False
     ) -> Tiles:
-        """Half precision in the tiles of tensor cores; in float32 plain products take their operands into registers.
+        """Half precision takes the tiles of tensor cores; in float32 plain products take their operands into registers.
 
-        With attention there are two products at a time: as large as leaves nothing spilled (kernels/compile.py), but
-        for D above 128 in float32, where not even the smallest tile's operands fit. Where maps are added to what is
-        there, its addresses take registers, too: of twice the threads.
+        With attention there are two products at a time. Their tiles are the largest that spill nothing (see
+        kernels/compile.py), except for D above 128 in float32: there not even the smallest tile's operands fit. If maps
+        are added to what is there, its addresses take registers, too, so there are twice the threads.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)
@@ -92,7 +92,7 @@ def head_score(
     """`operators.head_score` on the device of its arguments, in float32 whatever their dtype.
 
     Raises:
-        InputError: a dtype other than float32, bfloat16 and float16, or maps that nothing can be added to.
+        InputError: a dtype other than float32, bfloat16 and float16, or maps that cannot be added to in place.
     """
     if u.dtype != value.dtype or u.dtype not in DTYPES:
         raise InputError(f"the Triton kernels take {DTYPES}, u and value alike: use backend='torch' for {u.dtype}")
@@ -111,7 +111,7 @@ def head_score(
         "DIM": dim,
         "HAS_MASK": mask is not None,
         "ATTENDED": attended,
-        "WIDEN": u.device.type == "cpu",  # Triton's interpreter, whose dot takes bfloat16 for whole numbers
+        "WIDEN": u.device.type == "cpu",  # Triton's interpreter: its dot reads bfloat16 as whole numbers
         "BLOCK_N": tiles.keys,
         "BLOCK_D": tiles.dim,
         "num_stages": tiles.stages,

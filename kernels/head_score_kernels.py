@@ -1,6 +1,7 @@
 """The two kernels that `head_score` launches: scores of heads, and their maps.
 
-`offs_r` counts rows of a key/value head: query times head of the group. Positions are of keys in the sequence.
+`offs_r` counts the rows of a key/value head, one for each query and head of its group. Positions are those of keys in
+the sequence.
 """
 
 import triton
@@ -45,7 +46,7 @@ def _gradient(
 
 @triton.jit
 def _row_maximum(values):
-    """The maximum of each row; NaN where one is in it."""
+    """The maximum of each row; NaN if the row holds one."""
     bad = tl.max((values != values).to(tl.int32), axis=1) > 0
     return tl.where(bad, float("nan"), tl.max(values, axis=1))
 
@@ -92,7 +93,7 @@ def score_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Scores of BLOCK_R rows, a row a query and a head, of the heads that share one key/value head."""
+    """Scores of BLOCK_R rows, one for each query and head, of the heads that share one key/value head."""
     kv_head = tl.program_id(1).to(tl.int64)
     offs_r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     offs_t, offs_h = offs_r // GROUP, kv_head * GROUP + offs_r % GROUP
@@ -197,7 +198,7 @@ def map_kernel(
 ):
     """E and U of BLOCK_T queries and BLOCK_N visual keys, over the heads of kv_heads_each key/value heads.
 
-    Added to what is there if ADDS.
+    If ADDS they are added to what is there.
     """
     offs_t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     offs_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -1,4 +1,4 @@
-"""Keys and values into the slots of a pool on a GPU, and from slots to others (`reference.kv_append`, `.kv_copy`).
+"""Writes keys and values into a pool's slots on a GPU, and copies slots (`reference.kv_append`, `.kv_copy`).
 
     kv_append:  keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
     kv_copy:    for each (from, to, n) and layer:  keys[:, :, to : to + n] = keys[:, :, from : from + n];  and values
@@ -81,7 +81,7 @@ def append_kernel(
 
 
 def blocks(count: int, dim_k: int, dim_v: int) -> dict[str, int]:
-    """Sizes of a launch: whole heads, and one slot a program where there is only one, as in every decode step."""
+    """Sizes of a launch: whole heads, and one slot a program if there is only one, as in every decode step."""
     block_k, block_v = next_power_of_2(dim_k), next_power_of_2(dim_v)
     rows = 1 if count == 1 else max(1, BLOCK // max(block_k, block_v))
     return {"DIM_K": dim_k, "DIM_V": dim_v, "BLOCK_Q": rows, "BLOCK_K": block_k, "BLOCK_V": block_v}
@@ -103,7 +103,7 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
 
 
 def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies) -> None:
-    """`reference.kv_copy` of the keys and values of each layer, a launch a layer and copy.
+    """`reference.kv_copy` of the keys and values of each layer, one launch for each layer and copy.
 
     Raises:
         InputError: slots that are not there, or both read and written.

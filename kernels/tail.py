@@ -1,10 +1,10 @@
 """The element-wise steps of the layer-tail VJP on a GPU (`tail_operators`); the products between them are torch's.
 
     norm_vjp:   s = 1 / sqrt(mean(y^2) + eps), y = x or x - mean(x);  v = scale grad;  a = s^2 mean(y v)
-                residual + s (v - y a), with v less its mean if centred, which takes the result's own mean away
+                residual + s (v - y a), with v minus its mean if centred, which takes the result's own mean away
     gated_vjp:  act'(g) p dz and act(g) dz
 
-A program has a whole row of the norm in registers, so that x, grad and the residual are read once; nothing is summed
+A program holds a whole row of the norm in registers, so that x, grad and the residual are read once. Nothing is summed
 across programs, so results are the same in every run. With C rows of d or I features of b bytes:
 
     norm_vjp    12 C d operations, 15 if centred; reads 2 C d b, 4 C d of the residual and 4 d of the scale, which stays
@@ -72,7 +72,7 @@ def _silu(x):
 
 @triton.jit
 def _gelu_tanh(x):
-    """The same of GELU by tanh, x / (1 + e^-z); beyond +-32 that is 0 or x, and x^3 need not be finite."""
+    """GELU by tanh, x / (1 + e^-z), and its derivative; beyond +-32 that is 0 or x, and x^3 need not be finite."""
     near = tl.where(x > GELU_LIMIT, GELU_LIMIT, tl.where(x < -GELU_LIMIT, -GELU_LIMIT, x))
     square = near * near
     s = _logistic(near * (GELU_LINEAR + GELU_CUBIC * square))
@@ -98,7 +98,7 @@ def gated_kernel(
 
 
 def warps_for(width: int) -> int:
-    """Of a norm: EACH features a thread, as far as that goes."""
+    """The warps of a norm: EACH features a thread, up to MOST_WARPS."""
     return max(1, min(MOST_WARPS, next_power_of_2(width) // (32 * EACH)))
 
 

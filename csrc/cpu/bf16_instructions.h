@@ -1,6 +1,6 @@
-// The instructions of AVX512_BF16 and AMX that the kernels take, each a function (Intel SDM, volume 2).
-// tests/bf16_on_cpu has the same functions in software. Assembly, because the tile macros of some compilers do
-// not say that they read and write memory, and because it needs no flags.
+// The instructions of AVX512_BF16 and AMX that the kernels use, one function each (Intel SDM, volume 2).
+// tests/support/bf16_on_cpu has the same functions in software. Assembly, because the tile macros of some
+// compilers do not say that they read and write memory, and because it needs no flags.
 //
 // Both multiply pairs of bfloat16 and sum in float, rounded to nearest. Subnormal numbers, given or found, count
 // as 0.

@@ -32,7 +32,7 @@ struct Registers {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
-// All zero for a leaf this CPU does not have: __cpuid_count alone would return another leaf's bits.
+// All zero for a leaf that this CPU lacks: __cpuid_count alone would return another leaf's bits.
 Registers cpuid(uint32_t leaf, uint32_t subleaf) {
   Registers r;
 #if defined(_MSC_VER)
@@ -113,8 +113,7 @@ CpuFeatures detect() { return {}; }
 
 #if defined(__linux__)
 
-// The hyper-threads that share a core with this CPU, as the kernel writes them ("0,64"); empty where it does
-// not.
+// The hyper-threads that share a core with this CPU, as the kernel writes them ("0,64"); empty if it does not.
 std::string siblings(int cpu) {
   std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
   std::string line;

@@ -3,8 +3,7 @@
 namespace dexar {
 
 /// The instruction sets a kernel may use here: the CPU has them and the operating system saves their
-/// registers. Everything is false on a CPU for which there is no detection; the portable path needs none of
-/// them.
+/// registers. All are false on a CPU without detection here; the portable path needs none of them.
 struct CpuFeatures {
   bool sse42 = false;
   bool avx2 = false;
@@ -22,8 +21,8 @@ struct CpuFeatures {
   bool neon = false;
 };
 
-/// Detected once a process. On Linux the first call asks the kernel for the AMX tile registers (arch_prctl),
-/// which holds for every thread started later; a refusal shows as amx_* being false.
+/// Detected once per process. On Linux the first call asks the kernel for the AMX tile registers (arch_prctl).
+/// That holds for every thread started later; if it is refused, amx_* are false.
 const CpuFeatures& cpu_features();
 
 /// Cores this process may run on (its affinity mask where the system has one), hyper-threads of one core

@@ -17,7 +17,7 @@ enum class InstructionSet { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 ///   S_img[t,h] = max_{j visual} G    S_txt[t,h] = max_{j text} G    w = relu(S_img - S_txt)
 ///   E[t,n] += sum_h w[t,h] G[t,h,n]   U[t,n] += sum_h G[t,h,n]      n over the visual keys
 ///
-/// With a query, G is multiplied by the attention probability, made again where it is needed (Attn x Grad):
+/// With a query, G is multiplied by the attention probability, recomputed where it is needed (Attn x Grad):
 ///
 ///   G[t,h,j] = A[t,h,j] relu(<u[t,h], V[k(h),j]>)    A[t,h,j] = exp(scale <q[t,h], k[k(h),j]> - L[t,h])
 ///
@@ -62,8 +62,9 @@ bool available(InstructionSet instructions);
 
 /// Computes all outputs on `threads` threads. The result depends on the shape and the instruction set, never
 /// on the number of threads. V is read once for every 64 queries, E and U are read and written once. G is never
-/// in memory beyond 64 queries of one head: besides the results there are threads * 64 (N + 2 D) + 2 max(T, 512) N
-/// elements at most, and with a query, threads * 128 D more, D rounded up to a multiple of 16.
+/// in memory for more than 64 queries of one head: besides the results there are at most
+/// threads * 64 (N + 2 D) + 2 max(T, 512) N elements and, with a query, threads * 128 D more, with D rounded up to a
+/// multiple of 16.
 void head_score(const HeadScore& problem, InstructionSet instructions, int threads);
 
 }  // namespace dexar

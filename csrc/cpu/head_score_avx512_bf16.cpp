@@ -1,6 +1,6 @@
 #include "cpu/head_score_kernel.h"
 
-// Older compilers come with assemblers that may lack the instruction.
+// The assemblers of older compilers may lack the instruction.
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 11
 
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")

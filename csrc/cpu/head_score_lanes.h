@@ -1,4 +1,4 @@
-// The product of head_score in vectors: queries in the lanes, and keys, at any stride, read where they are and
+// The product of head_score in vectors: queries lie in the lanes; keys, at any stride, are read in place and
 // broadcast.
 #pragma once
 
@@ -13,7 +13,7 @@ struct Rows {
   const int64_t* stride;  // three, in elements
 };
 
-// product[k][v] = <rows[k], vector v of u [elements, kVectors]>, summed in ascending order; fetches `next`
+// product[k][v] = <rows[k], vector v of u [elements, kVectors]>, summed in ascending order; prefetches `next`
 // meanwhile. A function of its own, so that its sums and pointers have all registers.
 template <class Feature, int kVectors, int kKeys>
 __attribute__((noinline)) void multiply_rows(const typename Feature::Element* u,
@@ -43,7 +43,7 @@ __attribute__((noinline)) void multiply_rows(const typename Feature::Element* u,
   }
 }
 
-// A product for BlockScorer. Feature says what a row of D numbers of type In becomes before it is multiplied:
+// A product for BlockScorer. Feature says how a row of D numbers of type In is prepared for the multiplication:
 //   Element, Lanes         what one lane takes at a time, and a vector of it
 //   kOfElement, elements   numbers of the row in an element, and elements of a row
 //   element, copy          the element of a row at an index, 0 past its end, and all of them

@@ -7,8 +7,8 @@
 namespace dexar {
 namespace {
 
-// A Feature of LaneProduct: two numbers side by side. Rows of queries and of keys are both filled up with zeros to a
-// multiple of kNumbers: an infinity or NaN in what lies behind a row would not be lost in a product with 0.
+// A Feature of LaneProduct: two numbers side by side. Rows of queries and of keys are both padded with zeros to a
+// multiple of kNumbers: an infinity or NaN behind a row would not vanish in a product with 0.
 template <int64_t kNumbers>
 struct Pair {
   using In = uint16_t;

@@ -1,7 +1,7 @@
 // How head_score scores a block of queries, compiled once for each instruction set: the including file sets
 // kVectorBytes and kAccumulators, and chooses a product (head_score_lanes.h). Queries lie in the lanes of vectors,
-// so that maxima over keys are vertical. Includes nothing of the standard library: an inline function of it,
-// compiled here for a newer CPU, could be the copy that the linker keeps for all.
+// so that maxima over keys are vertical. Includes nothing of the standard library: the linker might keep the copy
+// of an inline function that is compiled here, for a newer CPU, for all.
 #pragma once
 
 #include "cpu/head_score_kernel.h"
@@ -167,7 +167,7 @@ class BlockScorer {
     }
   }
 
-  // E += w G and U += G, with w = relu(S_img - S_txt), to what the heads before have left, if any came before.
+  // E += w G and U += G, with w = relu(S_img - S_txt), onto the sums of the heads before, if there were any.
   template <bool kFirst>
   void aggregate() {
     for (int64_t at = 0; at < b_.width; at += kLanes) {

@@ -1,6 +1,6 @@
 // Vectors of the instruction set that the including file compiles for, of its kVectorBytes. Includes nothing of the
-// standard library but integers: an inline function of it, compiled here for a newer CPU, could be the copy that the
-// linker keeps for all.
+// standard library but integers: the linker might keep the copy of an inline function that is compiled here, for a
+// newer CPU, for all.
 #pragma once
 
 #include <cstdint>

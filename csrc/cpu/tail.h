@@ -9,9 +9,9 @@ namespace dexar {
 /// residual + norm'(x)^T grad of C rows of d numbers, of norm(x) = scale y / sqrt(mean(y^2) + eps):
 ///
 ///   y = x, or x - mean(x) if centred    s = 1 / sqrt(mean(y^2) + eps)    v = scale grad
-///   out = s (v - s y mean(s y v)) + residual, and less its own mean before the residual if centred
+///   out = s (v - s y mean(s y v)) + residual, minus its own mean before the residual if centred
 ///
-/// Sums, and what is of the sum type, are double for kFloat64 and float for all others. NaN spoils its row alone.
+/// The sum type is double for kFloat64 and float for all others. NaN spoils its row alone.
 struct NormVjp {
   Type x_type, grad_type;  // grad_type: that of x, or the sum type of x
   int64_t rows, width;     // C, d
@@ -45,11 +45,11 @@ struct GatedVjp {
   void* grad_up;
 };
 
-/// Below this many elements a call stays on the thread that makes it: the others would take longer to wake.
+/// Below this many elements a call stays on the calling thread: the others would take longer to wake.
 constexpr int64_t kAlone = 64 * 1024;
 
-/// Each on at most `threads` threads, the number of which changes no bit. norm_vjp reads x, grad and scale twice, the
-/// second time from the cache; all else is read and written once. False where there is no kernel for grad_type.
+/// Each runs on at most `threads` threads; their number changes no bit. norm_vjp reads x, grad and scale twice, the
+/// second time from the cache; all else is read and written once. False if there is no kernel for grad_type.
 bool norm_vjp(const NormVjp& problem, InstructionSet instructions, int threads);
 void gated_vjp(const GatedVjp& problem, InstructionSet instructions, int threads);
 

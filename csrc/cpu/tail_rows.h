@@ -1,5 +1,5 @@
 // The kernels of norm_vjp and gated_vjp, compiled once for each instruction set: the including file sets kVectorBytes.
-// Rows are taken in blocks that are whole, of the sum type: where a row's numbers are, or copied.
+// Rows are taken in whole blocks of the sum type, read in place or copied.
 
 #include "cpu/half.h"
 #include "cpu/simd.h"
@@ -36,7 +36,7 @@ const T* block(const T* from, int64_t count, T rest, T* copy) {
 inline void narrow(float x, float& out) { out = x; }
 inline void narrow(double x, double& out) { out = x; }
 
-// To the nearest, of two as near to the even one, as are those below. NaN stays: no arithmetic sets its last bits.
+// Rounds to nearest, ties to even, as those below do. NaN stays: no arithmetic sets its last bits.
 inline void narrow(float x, BFloat16& out) {
   const uint32_t bits = to_bits(x);
   out.bits = uint16_t((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
@@ -188,8 +188,8 @@ struct Silu {
   Vec value, slope;
 };
 
-// x / 2 (1 + tanh(z / 2)) with z = 2 sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + e^-z). Beyond +-32 either is
-// as good as 0 or 1, and x^3 need not be finite.
+// x / 2 (1 + tanh(z / 2)) with z = 2 sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + e^-z). Beyond +-32
+// 1 / (1 + e^-z) is as good as 0 or 1, and x^3 need not be finite.
 template <class T>
 struct GeluTanh {
   using Vec = typename Simd<T>::Vec;

@@ -5,8 +5,8 @@
         in every layer: attention output -> leaf -> layer tail -> lens -> VJP -> u -> scores and maps -> drop
 
 The last prompt token is run again as the first query, under the mask it had in the prefill; the keys before it were
-computed in its presence. So a bidirectional prefix (PaliGemma) stays exact. Where no layer needs autograd, a given
-answer runs in one forward with its prompt instead: few rows by themselves cost more than they do among many.
+computed in its presence. So a bidirectional prefix (PaliGemma) stays exact. If no layer needs autograd, a given answer
+runs in one forward with its prompt instead: a few rows cost more in a forward of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def explain(
 
     Args:
         first: the position of the query that predicts the first of them.
-        ids: [1 + C] the token at `first` and, behind it, those to explain.
+        ids: [1 + C] the token at `first`, then those to explain.
     Returns:
         The size of chunk that fitted.
     Raises:
@@ -48,7 +48,7 @@ def explain(
             return chunk
         with fitting("running the prompt"):
             prompt = by_itself(model, prompt)
-    renewed = -1  # where the model was last looked at again
+    renewed = -1  # the position at which the lens was last traced anew
     while len(ids) > 1:
         try:
             with Pass(model, prompt, plan).hooked() as running:
@@ -82,7 +82,7 @@ def _look_again(model: Any, prompt: Prefill, position: int, token: Tensor) -> No
 def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets: Tensor) -> Attribution | None:
     """The sums of a whole answer [T], in one forward with the rest of its prompt.
 
-    None where that does not fit, or something that was found of the model no longer holds.
+    Returns None if that does not fit, or if what was found about the model no longer holds.
     """
     try:
         with Pass(model, prompt, plan, plan.tails).hooked() as running:

@@ -1,7 +1,7 @@
-"""Where the way back through a layer is cut: by code whose output is constant, or by a kernel without a backward.
+"""Finds where the gradient path through a layer is cut: by code with a constant output, or a kernel without a backward.
 
-The gradient through a constant, such as a hook's zeros, is 0. A kernel for quantised weights may have no backward: its
-gradient is not 0, only unknown, and leaving that way out would be silently wrong.
+The gradient through a constant, such as a hook's zeros, is 0. A kernel for quantised weights may have no backward. Its
+gradient is then unknown, not 0, and a map without it would be silently wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dexar_fast.model.attention import watcher
 from dexar_fast.model.modules import below
 
 NO_BACKWARD = "NotImplemented"  # autograd's node for a kernel that has no derivative
-LIBRARIES = ("dexar_fast", "torch", "transformers", "accelerate", "peft")  # whose hooks put nothing in a layer's place
+LIBRARIES = ("dexar_fast", "torch", "transformers", "accelerate", "peft")  # their hooks do not replace a layer's output
 
 
 def check_gradient(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
-    """Raises ModelError where a module's output follows its inputs, but no way leads back to any of them.
+    """Raises ModelError if a module's output depends on its inputs but has no gradient path to any of them.
 
-    Of the inputs those count that were computed: an embedding may be a leaf that wants a gradient, too.
+    Only computed inputs count: an embedding may be a leaf that requires a gradient, too.
     """
     inputs = [x for x in args if isinstance(x, Tensor) and x.grad_fn is not None]
     if inputs and not any(leads_back(output, x) for x in inputs) and _follows(module, args, kwargs, output):
@@ -37,7 +37,7 @@ def check_gradient(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
 
 
 def leads_back(output: Tensor, start: Tensor) -> bool:
-    """Whether a way leads back from a tensor to another in the autograd graph, through kernels with a backward."""
+    """Whether a path leads from `output` back to `start` in the autograd graph, through kernels with a backward."""
     if not output.requires_grad:
         return False
     wanted = get_gradient_edge(start).node
@@ -56,7 +56,7 @@ def leads_back(output: Tensor, start: Tensor) -> bool:
 
 @torch.no_grad()
 def _follows(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> bool:
-    """Whether other inputs give a module, with the hooks on it, another output."""
+    """Whether a module, with the hooks on it, gives another output for other inputs."""
     token = watcher.set(None)  # our own hooks stay out of it
     try:
         return not torch.equal(module(*map(_moved, args), **kwargs), output)
@@ -65,15 +65,15 @@ def _follows(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 
 def _moved(x: Any) -> Any:
-    """Other numbers, also for what norms them."""
+    """Other numbers, which a norm does not make equal again."""
     return x.flip(-1) * 1.5 + 0.5 if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 def go_on_recording(hidden: Tensor, layer: nn.Module) -> None:
-    """Records what comes behind a layer that has run from its attention on with a graph, also where it ended that.
+    """Makes autograd record what follows a layer, even if the layer has ended recording behind its own output.
 
     Raises:
-        ModelError: it was ended inside the layer.
+        ModelError: a part inside the layer ran without recording.
     """
     if not torch.is_grad_enabled() and not hidden.requires_grad:
         raise ModelError(
@@ -84,10 +84,10 @@ def go_on_recording(hidden: Tensor, layer: nn.Module) -> None:
 
 
 def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
-    """d sum(output) / d leaf, behind a layer of the model; 0 where a hook has put something else in the layer's place.
+    """d sum(output) / d leaf, for an output behind a layer; 0 if a hook has replaced what the layer computes.
 
     Raises:
-        ModelError: the graph is cut, and nothing of the user's is in the layer.
+        ModelError: the graph is cut, and no code of the user's is in the layer.
     """
     if leads_back(output, leaf):
         return torch.autograd.grad(output, leaf, torch.ones_like(output))[0]
@@ -99,12 +99,12 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
 
 
 def _is_altered(module: nn.Module) -> bool:
-    """Whether code of the user's may stand in the place of what a module, or one in it, computes."""
+    """Whether the user's code may replace what a module, or one inside it, computes."""
     modules = below(module)
     return any(map(has_own_forward, modules)) or any(map(_is_users, hooks_behind(modules)))
 
 
 def _is_users(hook: Any) -> bool:
-    """Of a bound method it is the object's class that counts, of a partial the function."""
+    """Whether a hook is the user's, by the module that defines its function or class; of a partial, its function's."""
     code = getattr(hook, "func", hook)
     return str(getattr(code, "__module__", None) or type(code).__module__).partition(".")[0] not in LIBRARIES

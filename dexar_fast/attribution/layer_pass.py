@@ -36,14 +36,14 @@ class Plan:
     """What to compute over one sequence of P prompt and T target tokens."""
 
     prompt: int  # P
-    layers: list[int]  # which of the layers that hold attention
+    layers: list[int]  # indices among the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
     score: Callable[..., LayerScores]  # ops.head_score with its knobs filled in
     backend: str  # of the tails' element-wise steps; `score` has its own filled in
     double_final_norm: bool  # the authors' code norms the last layer's output twice
-    ends_with_image: Mapping[str, Any] | None  # the prompt's inputs, where its last token is an image's
-    tails: Tails | None = None  # as they were looked at before a prompt that runs with its answer
+    ends_with_image: Mapping[str, Any] | None  # the prompt's inputs if its last token is an image's
+    tails: Tails | None = None  # found before a prompt that runs with its answer
 
 
 class Pass(Watcher):
@@ -61,14 +61,14 @@ class Pass(Watcher):
         self._targets: Tensor  # [C]
         self._runs_prompt = False
         self._sums: LayerSums
-        self._checks = ExitStack()  # holds hooks on what autograd is to go through, until it has once
-        self._hidden: Tensor  # [1, Q, d] what the decoder's last layer gave
+        self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
+        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._value: Tensor  # [1, H_kv, S, D]
-        self._attended = -1  # the layer that both are of
+        self._attended = -1  # the layer that leaf and value belong to
         self._keys: Keys
-        # by the id of a mask, which layers share; the mask is held so that its id stays its own
+        # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, Keys]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
@@ -94,7 +94,7 @@ class Pass(Watcher):
             watcher.reset(token)
 
     def chunk(self, first: int, ids: Tensor, size: int) -> Attribution:
-        """One forward of ids[:size], which stand at position `first` and behind; each predicts the next id."""
+        """One forward of ids[:size], at positions from `first` on; each predicts the next id."""
         truncate(self._prompt.cache, first)
         return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
 
@@ -105,7 +105,7 @@ class Pass(Watcher):
     def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
 
-        For a prompt that is still to run, and again for one that ends with an image, whose token is more than its id.
+        For a prompt that is still to run, or that ends with an image and runs again: such a token is more than its id.
         """
         truncate(self._prompt.cache, known)
         whole = with_answer(inputs, targets[:-1])
@@ -113,7 +113,7 @@ class Pass(Watcher):
 
     @torch.no_grad()
     def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:
-        """Of the targets [C]; known: how much of the prompt the cache holds where the rest of it runs along."""
+        """The sums of the targets [C]; known: the prompt tokens in the cache if the rest runs along, else None."""
         self._first, self._targets = first, targets
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
@@ -129,7 +129,7 @@ class Pass(Watcher):
             return self._sums.attribution(first + len(targets))
 
     def _check(self) -> None:
-        """Raises Outdated where the model does not compute what was found of it."""
+        """Raises Outdated if the model does not compute what was found about it."""
         lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
         normed = lens.norm(hidden)
         self._tails.settle(hidden, normed)
@@ -147,7 +147,7 @@ class Pass(Watcher):
             self._logits = output.logits[:, -1:].detach()
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Positions go on from that of the last prompt token, as in generate()."""
+        """Counts positions on from that of the last prompt token, as generate() does."""
         if watcher.get() is not self or self._runs_prompt:
             return None
         last = self._prompt.seen.last_positions[module]
@@ -193,7 +193,7 @@ class Pass(Watcher):
         return self._known_keys[known][1]
 
     def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
-        """Of the visual keys and of the whole sequence's text keys; a device is sent them once."""
+        """Positions of the visual keys and of the whole sequence's text keys, sent to each device once."""
         if device not in self._placed:
             self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
         return self._placed[device]
@@ -216,7 +216,7 @@ class Pass(Watcher):
         return hook
 
     def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Kernels for quantised weights may have no backward: the way through them would silently be left out."""
+        """Kernels for quantised weights may have no backward: the gradient through them would silently be missing."""
         if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
             check_gradient(module, args, kwargs, output)
 
@@ -228,7 +228,7 @@ class Pass(Watcher):
         return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
-        """By autograd, through the graph that the layer recorded."""
+        """The same by autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         go_on_recording(hidden, decoder.layers[index])
         normed = lens.norm(hidden[:, -len(self._targets) :])

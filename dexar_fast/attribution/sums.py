@@ -18,14 +18,14 @@ class Attribution:
 
     visual_scores: Tensor  # [T, L, H]
     text_scores: Tensor  # [T, L, H]
-    text_winners: Tensor  # [S] how many heads, over all tokens and layers, each key so far won S_txt in
+    text_winners: Tensor  # [S] in how many heads, over all tokens and layers, each key so far won S_txt
     token_maps: Tensor  # [T, N]
     unfiltered_token_maps: Tensor  # [T, N]
     range: Tensor | None  # [2] smallest and largest G over the visual keys
 
 
 class LayerSums:
-    """Takes the layers of one chunk as they come, over N visual keys."""
+    """Adds up the layers of one chunk as they come, over N visual keys."""
 
     def __init__(self, visual: int) -> None:
         self._visual = visual
@@ -34,7 +34,7 @@ class LayerSums:
         self._ranges: list[Tensor] = []
 
     def maps(self, u: Tensor) -> MapSums:
-        """What a layer with this u [C, H, D] adds its maps to: the same for all layers of its device and dtype."""
+        """The sums that a layer with this u [C, H, D] adds its maps to: one set for each device and dtype."""
         kind = u.device, u.dtype
         if kind not in self._maps:
             self._maps[kind] = MapSums.zeros(u, self._visual)
@@ -77,7 +77,7 @@ def joined(chunks: list[Attribution]) -> Attribution:
 
 
 def counted(winners: list[Tensor]) -> Tensor:
-    """The sum of counts of keys [S], of which later chunks have more."""
+    """The sum of counts for each key, [S]; later chunks have more keys."""
     total = torch.zeros(max(map(len, winners)), dtype=torch.long, device="cpu")
     for count in winners:
         total[: len(count)] += count
@@ -85,7 +85,7 @@ def counted(winners: list[Tensor]) -> Tensor:
 
 
 def _stacked(layers: list[Tensor]) -> Tensor:
-    """[C, H] of each layer, on whichever devices, to [C, L, H] on the CPU."""
+    """[C, H] of each layer, on any devices, to [C, L, H] on the CPU."""
     if len({layer.shape for layer in layers}) > 1:
         raise ModelError("the decoder's layers differ in their number of heads: not supported")
     return torch.stack([layer.to(layers[0].device) for layer in layers], dim=1).cpu()

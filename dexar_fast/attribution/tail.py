@@ -1,10 +1,10 @@
-"""Which layers' tails are taken without autograd: those that look like a known block and have once agreed with it.
+"""Which layer tails skip autograd: those that look like a known block and have once agreed with autograd.
 
-A tail is trusted for as long as its layer and the lens hold the same modules with the same forwards, free of hooks, and
-the same numbers, flags and names among their attributes; weights and the epsilon of a norm are read anew for every
-pass. What a layer computes in a pass is then held to the tail's own formula (`tail_values`): code that changes its
-numbers in any other way is noticed once it has. A module with a forward of its own is never trusted, for what such a
-function keeps may cut a gradient and change no number. Only code of a class that does so by a global is not noticed.
+A tail stays trusted while its layer and the lens hold the same modules with the same forwards, no hooks, and the same
+numbers (a norm's epsilon, say), flags and names among their attributes. Weights are read anew in every pass. Each pass
+also compares what the layer computes with the tail's own formula (`tail_values`): other code that changes numbers is
+noticed in the pass in which it does. A module with a forward of its own is never trusted: such a function may cut a
+gradient and change no number. One case goes unnoticed: code of a class that does so through a global.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lens import LogitLens, Outdated
 from dexar_fast.model.modules import below
 
-# Of the largest gradient. Over all families of the tests' zoo, in both modes and from four seeds, tail and autograd
-# differ by up to 5e-7 in float32, 1.2e-2 in bfloat16, 1.5e-3 in float16, and by no more at d = 2,048: half precision is
-# given twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in float32, as
-# the RMSNorms of transformers do, and who runs a model in float64 wants autograd's digits.
+# Relative to the largest gradient. Over all families of tests/support/zoo.py, in both modes and from four seeds, tail
+# and autograd differ by up to 5e-7 in float32, 1.2e-2 in bfloat16, 1.5e-3 in float16, and by no more at d = 2,048. Half
+# precision gets twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in
+# float32, as the RMSNorms of transformers do; whoever runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
 NUMBERS = (float, int, bool, str)
-PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is ours
-OBSERVERS = "transformers.utils."  # whose hooks capture outputs, and change none
+PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is on loan
+OBSERVERS = "transformers.utils."  # its hooks capture outputs and change none
 
 TailModules = tuple[Block, Head]
-Trust = tuple[list[Any], TailModules]  # a tail that has agreed, and what was found of the layer and of the lens then
+Trust = tuple[list[Any], TailModules]  # what was found of layer and lens when a tail agreed, and that tail
 
 
 class Tails:
-    """The tails of one pass's layers that are taken without autograd, and those that may be once they agree with it.
+    """The tails of one pass's layers: those that skip autograd, and those that may once they have agreed with it.
 
     Args:
         layers: (index, layer, attention) of every layer to be explained.
-        trusted: by index; kept from pass to pass with what was found, for a user may replace a module, or what it does.
-        backend: of their element-wise steps, as `backends.plan` takes it.
+        trusted: tails by layer index, kept from pass to pass with what was found: users may replace or change modules.
+        backend: of the element-wise steps, as `backends.plan` takes it.
     """
 
     @classmethod
     def of(cls, decoder: Decoder, layers: list[int], backend: str = "auto") -> Tails:
-        """Those of some of the decoder's layers."""
+        """The tails of some of the decoder's layers."""
         modules = [(i, decoder.layers[i], decoder.attentions[i]) for i in layers]
         return cls(modules, decoder.lens, decoder.trusted_tails, backend)
 
@@ -80,7 +80,7 @@ class Tails:
                 self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
     def _known(self, index: int) -> TailModules | None:
-        """A layer's tail that has agreed with autograd while the layer was as it is."""
+        """The layer's tail, if it has agreed with autograd and the layer has not changed since."""
         found, parts = self._trusted.get(index, (None, None))
         return parts if found == self._found[index] else None
 
@@ -100,7 +100,7 @@ class Tails:
 
     @contextmanager
     def watching(self, watched: Callable[[], bool]) -> Iterator[None]:
-        """Keeps what the layers compute inside the block, while `watched` says so, until the next layer does."""
+        """Inside the block keeps what each layer computes, while `watched()` is true, until the next layer runs."""
 
         def keep(name: str, values: tuple[Tensor, ...]) -> None:
             if values and watched():  # what is passed by keyword is not seen
@@ -125,7 +125,7 @@ class Tails:
         """u [1, C, H, D] of the trusted layer that has just run; `settle` says whether it holds.
 
         Args:
-            hidden: [1, C', d] its output; the last C positions are meant. leaf: [1, C, H, D] its attention's output.
+            hidden: [1, C', d] the layer's output; its last C rows are read. leaf: [1, C, H, D] its attention output.
         """
         seen = self._rows(len(targets))
         self._relations.append((index, self._related(index, seen, hidden, leaf)))
@@ -134,9 +134,10 @@ class Tails:
     def judged(
         self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor
     ) -> Tensor:
-        """Compares the layer's tail with autograd's u [1, C, H, D]; one that differs is not tried again.
+        """Compares the layer's tail with autograd's u [1, C, H, D]; a tail that differs is not tried again.
 
-        Where they agree the tail's own u is returned: no bit of a chunk's result depends on whether there was a graph.
+        Returns the tail's own u if they agree, else autograd's: so no bit of a chunk's result depends on whether a
+        trusted layer had a graph.
         """
         if index not in self._parts:
             return expected
@@ -152,9 +153,9 @@ class Tails:
         return expected
 
     def settle(self, hidden: Tensor, normed: Tensor) -> None:
-        """At the end of a forward whose last layer gave hidden [1, C, d], of the C queries; normed: by the lens.
+        """Checks a forward at its end. hidden: [1, C, d] the last layer's output of the C queries; normed by the lens.
 
-        Raises Outdated if a layer that was trusted, or the final norm, did not compute what the tail takes it to.
+        Raises Outdated if a trusted layer, or the final norm, did not compute what the tail assumes.
         """
         layers, self._relations = self._relations, []
         if not layers:
@@ -172,7 +173,7 @@ class Tails:
             raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
 
     def _rows(self, count: int) -> dict[str, Tensor]:
-        """What was seen of the last positions, [C, n] each."""
+        """What was seen at the last `count` = C positions, [C, n] each."""
         seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
         self._seen.clear()
         return seen
@@ -189,13 +190,13 @@ class Tails:
 
 
 def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> TailModules | None:
-    """Both, where both are known."""
+    """Block and head; None unless both are known."""
     head = None if block is None else head_of_lens()
     return None if block is None or head is None else (block, head)
 
 
 def devices_of(modules: list[nn.Module]) -> set[torch.device]:
-    """Where their own weights are."""
+    """The devices of the modules' own weights."""
     return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
 
 
@@ -214,25 +215,25 @@ def behaviour(modules: list[nn.Module]) -> list[Any]:
 
 
 def hooks_before(modules: list[nn.Module]) -> list[Any]:
-    """Those that may change what modules are given."""
+    """The hooks that may change the modules' inputs."""
     return [hook for m in modules if m._forward_pre_hooks for hook in m._forward_pre_hooks.values()]
 
 
 def hooks_behind(modules: list[nn.Module]) -> list[Any]:
-    """Those that may change what comes out of them, or its gradient."""
+    """The hooks that may change the modules' outputs, or the gradients of these."""
     kinds = [(m._forward_hooks, m._backward_hooks, m._backward_pre_hooks) for m in modules]
     return [hook for some in kinds if any(some) for hooks in some for hook in hooks.values()]
 
 
 def hooks_of_all() -> list[Any]:
-    """Those that torch runs at every module there is."""
+    """The hooks that torch runs at every module there is."""
     forward = all_modules._global_forward_pre_hooks, all_modules._global_forward_hooks
     backward = all_modules._global_backward_pre_hooks, all_modules._global_backward_hooks
     return [hook for hooks in (*forward, *backward) for hook in hooks.values()]
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether a module's forward is not its class's; that of accelerate's hooks moves tensors alone."""
+    """Whether a module's forward is not its class's. One of accelerate's does not count: it only moves tensors."""
     return "forward" in vars(module) and not hasattr(module, "_hf_hook")
 
 
@@ -243,13 +244,13 @@ def may_change(hooks: list[Any]) -> bool:
 
 @contextmanager
 def as_it_is() -> Iterator[None]:
-    """Inside the block torch computes what it says: no mode of the user's that is around the model changes it, too."""
+    """Keeps the user's torch modes out of the block: they are for the model, and would change this work, too."""
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         yield
 
 
 def agrees(found: Tensor, expected: Tensor) -> bool:
-    """Whether two gradients differ by rounding alone; never where any is not finite, or none is not 0."""
+    """Whether two gradients differ by rounding alone; False if any number is not finite, or all expected ones are 0."""
     error = (found.double() - expected.double()).abs().max()
     largest = expected.double().abs().max()
     return bool(largest > 0) and bool(error <= TOLERANCE.get(expected.dtype, 0.0) * largest)

@@ -5,9 +5,9 @@
 
     dx = norm'(x)^T (f' W[v]);   dm = dx + n'(m)^T (the MLP's VJP of n2'^T dx);   u = d o / d a = o_proj^T n1'^T dm
 
-n1 and n2 are the identity in most families, and f in all that neither cap nor scale their logits. Where attention and
-MLP are parallel, x = h + n1(o_proj(a)) + (what does not depend on a) and dm = dx. All else is what the forward computes
-anyway, biases included: nothing is recorded. Of a block with a gate, I intermediate features and elements of b bytes:
+n1 and n2 are the identity in most families; f is in all that neither cap nor scale their logits. If attention and MLP
+are parallel, x = h + n1(o_proj(a)) + (what does not depend on a) and dm = dx. The forward computes all else anyway,
+biases included: nothing is recorded. A block with a gate, I intermediate features and elements of b bytes takes
 2 C d (H D + 3 I) operations; (H D + 3 I) d b bytes of weights, read once, and about 6 C (d + I) b of what was seen.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, layer_norm, nn, rms_norm
 
 from dexar_fast.attribution.vjp import gated_vjp, norm_vjp
 
-Seen = Mapping[str, Tensor]  # what one forward of the layer computed for the C queries, by the names of Block.inputs
+Seen = Mapping[str, Tensor]  # of one forward, for the C queries: "input", and by the names of Block.inputs and .outputs
 QUICK = 1.702  # quick_gelu(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
 PLAIN_VJPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # act'(x) dz from dz and x
@@ -60,7 +60,7 @@ class Norm:
         return (layer_norm if self.centred else rms_norm)(x, x.shape[1:], None, eps=self.eps)
 
     def scaled(self, sums: Tensor, total: Tensor) -> Tensor:
-        """Weighted sums [2, d] of norm(x) from those of `plain` ones; total: the weights' own sums [2, 1]."""
+        """Weighted sums [2, d] of norm(x) from those of `plain(x)`; total: the weights' own sums [2, 1]."""
         normed = sums * self._scale(sums)
         bias = getattr(self.module, "bias", None)
         return normed if bias is None else normed + total * bias
@@ -97,7 +97,7 @@ class Mlp:
 
 
 def gated(mlp: Mlp, seen: Seen) -> Tensor:
-    """z [C, I], what the MLP's second matrix is given."""
+    """z [C, I], the input of the MLP's second matrix."""
     act = PLAIN[mlp.activation]
     return act(seen["up"]) if mlp.gate is None else act(seen["gate"]) * seen["up"]
 
@@ -107,13 +107,13 @@ class Block:
     """The modules of one layer's tail."""
 
     o_proj: nn.Linear
-    mlp: Mlp | None = None  # None where it does not depend on the attention's output
+    mlp: Mlp | None = None  # None if it does not depend on the attention's output
     norm_behind: Norm | None = None
-    beside: nn.Module | None = None  # whose output is added, where it does not
+    beside: nn.Module | None = None  # the MLP in that case: only its output is added
 
     @property
     def norms(self) -> dict[str, Norm]:
-        """By the names of what they are given in `Seen`."""
+        """The norms, by the names of their inputs in `Seen`."""
         norms = {"attended": self.norm_behind}
         if self.mlp is not None:
             norms |= {"middle": self.mlp.norm, "fed": self.mlp.norm_behind}
@@ -126,7 +126,7 @@ class Block:
 
     @property
     def outputs(self) -> dict[str, nn.Module]:
-        """The modules whose outputs it reads, or the check of values does."""
+        """The modules whose outputs the VJP or the check of values reads."""
         named = {"beside": self.beside} if self.mlp is None else {"up": self.mlp.up, "gate": self.mlp.gate}
         return {name: module for name, module in named.items() if module is not None}
 

@@ -14,7 +14,7 @@ from dexar_fast.model.lens import LogitLens
 
 Layout = tuple[str | None, str | None, str | None]
 
-LAYOUTS: dict[frozenset[str], Layout] = {  # by all of a layer's norms: those behind o_proj, before and behind the MLP
+LAYOUTS: dict[frozenset[str], Layout] = {  # from all norms of a layer to those behind o_proj, before and behind the MLP
     frozenset({"input_layernorm", "post_attention_layernorm"}): (None, "post_attention_layernorm", None),
     frozenset({"self_attn_layer_norm", "final_layer_norm"}): (None, "final_layer_norm", None),  # OPT, BioGPT
     frozenset(
@@ -40,11 +40,11 @@ ACTIVATIONS = {  # by class
     "QuickGELUActivation": "quick_gelu",
 }
 EPS = ("variance_epsilon", "eps")
-ROUNDING = 0.1  # more than that of bfloat16 at 3, less than from one kind of scale to another
+ROUNDING = 0.1  # above that of bfloat16 at 3, below the step from one kind of scale to another
 
 
 def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
-    """What a layer's modules look like; None where anything is unknown, adapted, quantised or offloaded."""
+    """The block that a layer's modules look like; None if any is unknown, adapted, quantised or offloaded."""
     layout = LAYOUTS.get(frozenset(name for name in layer._modules if "norm" in name.lower()))
     o_proj = _child(attention, *OUTPUT)
     if layout is None or not is_plain(o_proj):
@@ -61,7 +61,7 @@ def block_of(layer: nn.Module, attention: nn.Module) -> Block | None:
 
 
 def _mlp_of(module: Any, norm: Norm, norm_behind: Norm | None) -> Mlp | None:
-    """The norms and the MLP whose parts are a module's children."""
+    """The MLP whose parts are a module's children, with its norms; None if a part is unknown."""
     activation = ACTIVATIONS.get(type(_child(module, *ACTIVATION)).__name__)
     up, down = (_child(module, *names) for names in zip(*UP_AND_DOWN, strict=True))
     gate = _child(module, "gate_proj")
@@ -73,7 +73,7 @@ def _mlp_of(module: Any, norm: Norm, norm_behind: Norm | None) -> Mlp | None:
 
 
 def head_of(lens: LogitLens) -> Head | None:
-    """What a lens looks like, likewise."""
+    """The head that a lens looks like; None as in `block_of`."""
     if len(lens.before) != 1 or not is_plain(lens.head):
         return None
     head: Any = lens.head
@@ -98,7 +98,7 @@ def norm_of(module: Any, width: int) -> Norm | None:
 def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> float | None:
     """What a norm adds to its weight [d] before it scales by it: 0 or, as Gemma's, 1; None if it does anything else.
 
-    Seen with weights of our own from -2 to 2: the module's may be those for which something else comes to the same.
+    Tried with weights of our own from -2 to 2: with the module's own, something else might give the same numbers.
     """
     own = dict(module.named_parameters())
     if own.keys() - {"weight", "bias"} or any(x.is_meta or x.shape != (width,) for x in own.values()):
@@ -111,7 +111,7 @@ def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> floa
     probe = _probe(width, centred).to(weight)
     try:
         found = functional_call(module, drawn, (probe[None, None],))[0, 0].float()
-    except Exception:  # its forward wants something else: whatever it says of one tensor
+    except Exception:  # its forward takes something else than one tensor, and may raise anything
         return None
     normed = probe.float() * (probe.float().square().mean() + eps).rsqrt()
     offsets = (0.0, 1.0) if "weight" in own else (0.0,)
@@ -120,7 +120,7 @@ def _offset_of(module: nn.Module, eps: float, centred: bool, width: int) -> floa
 
 
 def _probe(width: int, centred: bool) -> Tensor:
-    """[d] numbers that a norm has only to scale."""
+    """[d] numbers that a norm only has to scale."""
     probe = torch.ones(width, device="cpu")
     if centred:
         probe[1::2] = -1
@@ -129,10 +129,10 @@ def _probe(width: int, centred: bool) -> Tensor:
 
 
 def is_plain(module: Any) -> bool:
-    """Whether a module is a product with a weight that is here and can be read as it is."""
+    """Whether a module is a plain nn.Linear whose weight is here and can be read as it is."""
     return type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor) and not module.weight.is_meta
 
 
 def _child(module: nn.Module, *names: str) -> Any:
-    """That of a module's children which has one of some names; None where none has."""
+    """The module's child with the first of these names that it has, or None."""
     return next((child for name in names if (child := dict(module._modules).get(name)) is not None), None)

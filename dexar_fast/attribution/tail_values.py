@@ -1,12 +1,12 @@
-"""Whether a layer computes what its tail's VJP takes it to: its numbers are compared, not its code.
+"""Whether a layer computes what its tail's VJP assumes: its numbers are compared, not its code.
 
     W m = W h + o_proj(W a);  W gate = gate_proj(W n(m));  W up = up_proj(W n(m));  W x = W m + down(W (act(gate) up))
 
-with two rows W [2, C] of weights over the C queries (and the norms behind attention and MLP, where there are any). A
-product of a sum of rows is the sum of their products: so every row and every feature is looked at, and each matrix is
-read once, for two rows. C d, C I and their like are element-wise; 4 (H D d + 3 d I) operations are products.
+W [2, C] are two rows of weights over the C queries; norms behind attention and MLP are included if there are any. The
+product of a sum of rows is the sum of their products. So every row and every feature is checked, and each matrix is
+read once, for two rows. The element-wise work is of order C d and C I; products take 4 (H D d + 3 d I) operations.
 
-What numbers cannot tell is a way that is cut or bent for gradients alone: `Tails` looks for hooks, forwards and flags.
+Numbers do not show a path that is cut or bent for gradients alone: for that `Tails` looks at hooks, forwards and flags.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.tail_block import Block, Mlp, Norm, Seen, gated
 
-# A relation's result, operands and factors are rounded by half an eps at most, at random: relative to the sum of both
-# sides 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum in.
-# Over tests/support/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
+# A relation's result, operands and factors are rounded by half an eps at most, at random. Relative to the sum of both
+# sides that is 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum
+# in. Over tests/support/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
 ROUNDINGS = 2
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
 class Relation(NamedTuple):
-    """What sums [2, n] of a layer's own rows should be."""
+    """Sums [2, n] of a layer's rows, and what they should be."""
 
-    off: Tensor  # seen, less what they should be
-    own: Tensor  # of what they should be the part that the relation computes; the rest is a residual
+    off: Tensor  # seen minus what they should be
+    own: Tensor  # the part of what they should be that the relation computes; the rest is a residual
     seen: Tensor
     bound: float  # of the rounding, relative to both sides
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Relations that are alike in this are looked at together."""
+        """Relations of equal kind are checked together."""
         return self.seen.shape[1], self.seen.dtype, self.seen.device
 
 
 class Sums:
-    """Weighted sums of rows [C, n] of what a layer computed, by their names, and what they should be."""
+    """Weighted sums of a layer's rows [C, n], by name, and what they should be."""
 
     def __init__(self, rows: Seen, eps: float) -> None:
         together = torch.cat(list(rows.values()), 1)
@@ -57,16 +57,16 @@ class Sums:
         return self._sums[name]
 
     def product(self, linear: nn.Linear, sums: Tensor) -> Tensor:
-        """[2, n] of the rows that a linear module makes of those with these sums."""
+        """[2, n] sums of a linear module's output rows, from the sums of its input rows."""
         found = (sums.to(linear.weight.dtype) @ linear.weight.T).to(sums.dtype)
         return found if linear.bias is None else found + self._total * linear.bias
 
     def normed(self, norm: Norm, sums: Tensor) -> Tensor:
-        """[2, d] of the rows that a norm makes of those that have these sums when they are `Norm.plain`."""
+        """[2, d] sums of a norm's output rows, from the sums of its `Norm.plain` rows."""
         return norm.scaled(sums, self._total)
 
     def relate(self, name: str, own: Tensor, terms: int, residual: Tensor | None = None) -> None:
-        """The rows of this name should have the sums own [2, n], each of so many terms, behind those of a residual."""
+        """The rows of this name should have the sums own [2, n], each of so many terms, plus those of a residual."""
         seen = self._sums[name]
         off = seen - own if residual is None else seen - own - residual
         bound = ROUNDINGS * self._eps + torch.finfo(seen.dtype).eps * math.sqrt(terms)
@@ -75,7 +75,7 @@ class Sums:
 
 @lru_cache(maxsize=64)
 def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[2, C] and their sums [2, 1]: all of one sign in the one, which adds up what rows share, of both in the other."""
+    """[2, C] and their sums [2, 1]. The first row has one sign, and adds up what rows share; the second has both."""
     generator = torch.Generator().manual_seed(0)
     drawn = 0.5 + torch.rand(2, rows, generator=generator, dtype=torch.float64, device="cpu")
     drawn[1] *= 1 - 2 * torch.randint(2, (rows,), generator=generator, device="cpu")
@@ -84,7 +84,7 @@ def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor
 
 
 def relations(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> list[Relation]:
-    """Of one forward: attended [C, H D] is what o_proj read, output [C, d] what the layer gave."""
+    """The relations of one forward: attended [C, H D] is the input of o_proj, output [C, d] the layer's output."""
     rows = {"read": attended, "output": output, **seen}
     rows |= {f"normed {name}": norm.plain(seen[name]) for name, norm in block.norms.items()}
     if block.mlp is not None:
@@ -115,14 +115,14 @@ def _relate_mlp(mlp: Mlp, sums: Sums) -> None:
 
 
 def norm_relation(norm: Norm, rows: Tensor, output: Tensor) -> Relation:
-    """Of a norm's output [C, d] of rows [C, d]."""
+    """The relation of a norm's output [C, d] to its rows [C, d]."""
     sums = Sums({"output": output, "normed": norm.plain(rows)}, EPS[output.dtype])
     sums.relate("output", sums.normed(norm, sums["normed"]), rows.shape[1])
     return sums.relations[0]
 
 
 def hold(relations: list[Relation]) -> list[bool]:
-    """Whether each differs by its rounding alone; never where anything is not finite."""
+    """Whether each is off by its rounding alone; False if anything is not finite."""
     kinds: dict[Any, list[int]] = {}
     for at, relation in enumerate(relations):
         kinds.setdefault(relation.kind, []).append(at)
@@ -135,9 +135,9 @@ def hold(relations: list[Relation]) -> list[bool]:
 
 
 def _moments(relations: list[Relation]) -> list[Any]:
-    """[r, 2, 2, 2] sums over n of the products of the difference and of what the relation computes, each with each.
+    """[r, 2, 2, 2] for each relation and each of its rows: products of `off` and `own`, each with each, summed over n.
 
-    Both relative to both sides and to their mean over the features.
+    Both are relative to both sides and to their mean over the features.
     """
     sides = torch.stack([sums for relation in relations for sums in relation[:3]]).unflatten(0, (-1, 3))
     size = sides[:, 1:].abs().sum(1, keepdim=True)
@@ -147,7 +147,7 @@ def _moments(relations: list[Relation]) -> list[Any]:
 
 
 def _is_rounding(difference: list[float], own: list[float], relation: Relation) -> bool:
-    """Small as a whole, and along what the relation computes: a residual hides less of it there."""
+    """Whether a difference is small as a whole, and along what the relation computes: a residual hides less there."""
     n = relation.seen.shape[1]
     spread, along, length = difference[0] / n, abs(own[0]) / n, own[1] / n
     hidden = length + math.sqrt(length / n) if length >= 0 else math.nan

@@ -25,7 +25,7 @@ def text_mask(settings: Settings, prompt: int, length: int, visual: Tensor, cont
 
 
 def _follow_the_authors(text: Tensor, prompt: int, visual: Tensor) -> None:
-    """Their code drops the first prompt token behind the image, and counts the last one whatever it is."""
+    """Their code drops the first prompt token behind the image, and counts the last one as text whatever it is."""
     behind = int(visual[-1]) + 1
     if behind < prompt:
         text[behind] = False

@@ -1,4 +1,4 @@
-"""The element-wise steps of the layer-tail VJP, between its matrix products (`tail`), on the backend of the plan."""
+"""The element-wise steps of the layer-tail VJP, between its matrix products (`tail_block`), on the planned backend."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def norm_vjp(
 ) -> Tensor:
     """residual + norm'(x)^T grad, of norm(x) = scale y / sqrt(mean(y^2) + eps), y = x or, if centred, x - mean(x).
 
-    With v = scale grad, s = 1 / sqrt(mean(y^2) + eps), n = s y:  norm'(x)^T grad = s (v - n mean(n v)), and less its
-    own mean if centred (RMSNorm: arXiv 1910.07467; LayerNorm: arXiv 1607.06450).
+    With v = scale grad, s = 1 / sqrt(mean(y^2) + eps), n = s y:  norm'(x)^T grad = s (v - n mean(n v)), minus its own
+    mean if centred (RMSNorm: arXiv 1910.07467; LayerNorm: arXiv 1607.06450).
 
     Args:
         x, grad: [C, d] of one dtype or two. scale: [d]. residual: [C, d]; None adds nothing.
@@ -59,7 +59,7 @@ def gated_vjp(
 
 
 def _fused(backend: str, x: Tensor) -> Any:
-    """What has the kernels for x's device; None: torch. C++ as it is: an operator costs as much as a small call."""
+    """The module with x's kernels; None: torch. C++ is called directly: an operator costs as much as a small call."""
     return {"cpp": cpp_tail, "triton": tail_operators}.get(tail_step(backend, x.device.type))
 
 

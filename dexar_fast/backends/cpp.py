@@ -1,6 +1,6 @@
-"""The C++ backend: csrc/cpu on torch tensors. All that must hold for their addresses to be read is checked here.
+"""The C++ backend: csrc/cpu on torch tensors. It checks everything that must hold before their addresses are read.
 
-With u and V in bfloat16, "avx512_bf16" and "amx" multiply pairs of numbers by VDPBF16PS and TDPBF16PS: sums are of
+With u and V in bfloat16, "avx512_bf16" and "amx" multiply pairs of numbers by VDPBF16PS and TDPBF16PS: sums are
 float32 as elsewhere, but subnormal numbers count as 0.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from dexar_fast.backends import cpu
 from dexar_fast.errors import BackendError, InputError
 
-# Slowest first; the last two are of bfloat16, and other dtypes take "avx512" under them.
+# Slowest first. The last two are for bfloat16; other dtypes take "avx512" under them.
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
-# The tests run the last two in software, and VDPBF16PS on a CPU that hides it; no machine of ours has executed "amx".
+# The tests run the last two in software, and VDPBF16PS also on a CPU that hides it. No machine has run "amx" for us.
 TRUSTED = INSTRUCTION_SETS[:3]
-ENVIRONMENT = "DEXAR_FAST_INSTRUCTIONS"  # holds a process to one of them
+ENVIRONMENT = "DEXAR_FAST_INSTRUCTIONS"  # names the one that a process must take
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
 
@@ -39,11 +39,12 @@ def obstacle() -> str | None:
 
 @cache
 def best_instruction_set() -> str:
-    """The fastest of INSTRUCTION_SETS that this CPU has; one outside TRUSTED only where it `agrees`.
+    """The fastest of INSTRUCTION_SETS that this CPU has; one outside TRUSTED only if it `agrees`.
 
-    Or the one that the environment's DEXAR_FAST_INSTRUCTIONS names.
+    DEXAR_FAST_INSTRUCTIONS in the environment overrides that.
+
     Raises:
-        BackendError: the environment asks for what this CPU has not.
+        BackendError: the environment asks for one that this CPU lacks.
     """
     asked, here = os.environ.get(ENVIRONMENT), instruction_sets()
     if asked and asked not in here:
@@ -52,14 +53,14 @@ def best_instruction_set() -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Those of INSTRUCTION_SETS that this CPU, its operating system and the extension have."""
+    """Those of INSTRUCTION_SETS that this CPU, its operating system and the extension support."""
     from dexar_fast import _C
 
     return _C.instruction_sets()
 
 
 def agrees(instructions: str) -> bool:
-    """Whether an instruction set makes the same of a small random problem in bfloat16 as "avx512" does.
+    """Whether an instruction set gives the result of "avx512" on a small random problem in bfloat16.
 
     G of one head, D = 64 (rows of V read in place) and 83 (copied), 65 queries and 40 keys: full register blocks, tiles
     and their tails. Two sums of D products in any order differ by less than (D + 1) eps sum |u_d V_d|.
@@ -130,7 +131,7 @@ def head_score(
 
 
 def _narrow(positions: Tensor, keys: int) -> Tensor:
-    """As dense int32; what lies outside of the keys stays outside."""
+    """Positions as dense int32; those outside the keys stay outside."""
     if positions.dtype != torch.int32:
         positions = positions.clamp(-1, keys).int()
     return positions.contiguous()
@@ -153,7 +154,7 @@ def empty_scores(u: Tensor) -> Scored:
 
 
 def check_maps(u: Tensor, visual: Tensor, *maps: Tensor) -> None:
-    """Raises InputError for sums that the maps of u [T, H, D] over N visual keys cannot be added to in place."""
+    """Raises InputError unless the maps of u [T, H, D] over N visual keys can be added to these sums in place."""
     shape, dtype = (u.shape[0], len(visual)), torch.promote_types(u.dtype, torch.float32)
     for x in maps:
         if (x.shape, x.dtype, x.device) != (shape, dtype, u.device) or not x.is_contiguous() or x.is_neg():

@@ -1,6 +1,6 @@
 """The layer tail's element-wise steps on the C++ backend: csrc/cpu/tail.h on torch tensors.
 
-All that must hold for their addresses to be read is checked here, and no more: every layer comes by several times.
+It checks what must hold before their addresses are read, and no more: every layer calls it several times.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def empty_norm(x: Tensor, grad: Tensor, residual: Tensor | None) -> Tensor:
 
 
 def empty_gated(gate: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of `gated_vjp`: [C, I] each, dense."""
+    """The uninitialised results of `gated_vjp`: [C, I] each, dense."""
     return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
 
 

@@ -1,6 +1,6 @@
-"""The CUDA C++ backend: csrc/cuda on torch tensors. All that must hold for their addresses to be read is checked here.
+"""The CUDA C++ backend: csrc/cuda on torch tensors. It checks everything that must hold before addresses are read.
 
-It is a library of its own, dexar_fast/_cuda.*.so, built where nvcc was found: it knows nothing of torch or Python.
+It is a library of its own, dexar_fast/_cuda.*.so, built if nvcc is found, without torch or Python in it.
 """
 
 from __future__ import annotations

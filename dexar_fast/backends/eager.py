@@ -150,7 +150,7 @@ def score_heads(gradient: Tensor, mask: Tensor | None, head_score: HeadScore) ->
 
 
 def filter_maps(gradient: Tensor, mask: Tensor | None, rank: int, grids: tuple[Tensor, ...]) -> Tensor:
-    """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys of no grid are left as they are.
+    """Each head's map [H, C, N] through the 3x3 rank filter, grid by grid; keys outside every grid stay as they are.
 
     Keys outside the mask [C, N] are 0 for their neighbours, and stay 0.
     """

@@ -17,7 +17,7 @@ class KeyLists:
     text: Tensor  # [M] int32 positions
     first: Tensor  # [C] int32
     last: Tensor  # [C] int32
-    mask: Tensor | None  # [C, S] bool; None where each query attends to all keys from first to last
+    mask: Tensor | None  # [C, S] bool; None if each query attends to all keys from first to last
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Keys:
 
     @cached_property
     def masked(self) -> Masked:
-        """Without a mask where it would hide nothing."""
+        """The keys with their masks; None for a mask that would hide nothing."""
         masks = self.attendable[:, self.visual], self.attendable[:, self.text]
         of_visual, of_text = (None if surely(mask) else mask for mask in masks)
         return Masked(self.visual, self.text, of_visual, of_text)
 
     @cached_property
     def lists(self) -> KeyLists:
-        """As lists and bounds; without a mask where the keys of every query are a run, as a window's are."""
+        """The keys as lists and bounds; without a mask if each query's keys are consecutive, as in a window."""
         seen, keys = self.attendable, self.attendable.shape[1]
         position = torch.arange(keys, dtype=torch.int32, device=seen.device)
         first = torch.where(seen, position, keys).amin(1).int()
@@ -75,7 +75,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Attention:
-    """What one layer's attention keeps of its probabilities A = exp(scale <q, k> - L) for C queries."""
+    """What is needed to recompute one layer's attention probabilities A = exp(scale <q, k> - L) for C queries."""
 
     query: Tensor  # [C, H, D]
     key: Tensor  # [H_kv, S, D]
@@ -89,7 +89,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class MapSums:
-    """What layers add their maps to, dense, float32 or better."""
+    """The sums that layers add their maps to, dense, float32 or better."""
 
     token_map: Tensor  # [C, N] sum of E
     unfiltered_map: Tensor  # [C, N] sum of U
@@ -101,18 +101,18 @@ class MapSums:
         return cls(*(u.new_zeros((len(u), visual), dtype=dtype) for _ in range(2)))
 
     def of_queries(self, rows: slice) -> MapSums:
-        """The same memory, of some of the queries."""
+        """The same memory for some of the queries."""
         return MapSums(self.token_map[rows], self.unfiltered_map[rows])
 
 
 @dataclass(frozen=True)
 class LayerScores:
-    """What one layer says about a chunk of C tokens beside its maps; float32 or better."""
+    """The results of one layer for a chunk of C tokens, apart from its maps; float32 or better."""
 
     visual_score: Tensor  # [C, H]
     text_score: Tensor  # [C, H]
     text_winner: Tensor  # [C, H] position of the text key with the largest gradient; -1 where none is positive
-    range: Tensor | None  # [2] smallest and largest G over the visual keys, where asked for
+    range: Tensor | None  # [2] smallest and largest G over the visual keys, if asked for
 
 
 def total_range(ranges: list[Tensor]) -> Tensor:
@@ -133,5 +133,5 @@ def placed(positions: Tensor | slice, device: torch.device) -> Tensor | slice:
 
 
 def surely(facts: Tensor) -> bool:
-    """Whether all of them are true. A GPU is not asked: inside a layer it would have to be waited for."""
+    """Whether all are known to be true. Facts on a GPU are not read: a layer would have to wait for them."""
     return facts.device.type == "cpu" and bool(facts.all())

@@ -5,7 +5,7 @@
     dexar_fast::kv_append     keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
 
 An operator has one kernel for each device: C++ on the CPU, Triton on a GPU; the reference appends on the CPU.
-Copies of slots are no operator: they are made between the forwards, where nothing is compiled or captured.
+Copying slots is not an operator: it happens between the forwards, where nothing is compiled or captured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SCHEMA = (
 )
 
 
-# Not by torch.library.custom_op, whose wrapper takes longer than the kernel of a small layer.
+# Not by torch.library.custom_op: its wrapper takes longer than the kernel of a small layer.
 _LIBRARY = torch.library.Library("dexar_fast", "FRAGMENT")
 _LIBRARY.define(f"head_score{_SCHEMA}")
 
@@ -59,10 +59,10 @@ def _on_cpu(
         value: [H_kv, S, D] of the same dtype, any strides.
         visual, text: [N], [M] int32 positions of keys; those in neither list are ignored.
         first, last: [T] int32; query t attends to the keys first[t] <= j <= last[t].
-        mask: [T, S] bool, of these keys the ones that count; None: all.
+        mask: [T, S] bool, which of these keys count; None: all.
         token_map, unfiltered_map: [T, N], dense, float64 for float64 inputs, else float32: E and U are added to these.
         query: [T, H, D], key: [H_kv, S, D] of the same dtype, and log_sum_exp: [T, H] of the attention whose
-            probabilities G is multiplied by; none of them: G is the gradient alone.
+            probabilities G is multiplied by; without them G is the gradient alone.
     Returns:
         S_img [T, H], S_txt [T, H], position of the text key that won S_txt [T, H] int64 (-1 where none is positive),
         smallest visual G [T, H] (infinity over none); float64 for float64 inputs, else float32.
@@ -73,7 +73,7 @@ def _on_cpu(
 
 @torch.library.impl(_LIBRARY, "head_score", "CUDA")
 def _(*arguments: Any) -> cpp.Scored:
-    from dexar_fast.kernels import head_score as triton_kernels  # where triton is missing, backends.plan has said so
+    from dexar_fast.kernels import head_score as triton_kernels  # if triton is missing, backends.plan has raised
 
     return triton_kernels.head_score(*arguments)
 
@@ -101,7 +101,7 @@ def flops(
     *_: Any,
     **__: Any,
 ) -> int:
-    """Of the products alone, as torch's counter has it for its own operators."""
+    """The operations of the products alone, as torch's counter counts its own operators."""
     return 2 * u.numel() * (visual.numel() + text.numel()) * (1 if query is None else 2)
 
 

@@ -1,7 +1,7 @@
 """The operations, each on the backend that `plan` gives it.
 
-One call per layer and chunk: gradients of all heads, their scores, and the filtered sums (METHOD.md section 3).
-The pool of keys and values has two more.
+`attribute_layer` is one call per layer and chunk: gradients of all heads, their scores, the filtered sums (METHOD.md
+section 3). `kv_append` and `kv_copy` serve the pool of keys and values.
 Nothing here knows about transformers, nothing above it about backends.
 """
 
@@ -25,7 +25,7 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     Args:
         backend: as `plan` takes it.
     """
-    if keys.is_cuda and moving(backend, "cuda")[0].backend == "triton":  # a layer's every step comes by here
+    if keys.is_cuda and moving(backend, "cuda")[0].backend == "triton":  # every step of every layer runs this
         return operators.kv_append(keys, values, key, value, start)
     keys.narrow(2, start, key.shape[2]).copy_(key)
     values.narrow(2, start, value.shape[2]).copy_(value)
@@ -42,7 +42,7 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend:
     if copy.backend == "cuda":
         return cuda.kv_copy(tensors, copies)
     if copy.backend == "triton":
-        from dexar_fast.kernels import kv_cache  # where triton is missing, moving has said so
+        from dexar_fast.kernels import kv_cache  # if triton is missing, moving has raised
 
         return kv_cache.kv_copy(layers, copies)
     for source, target, count in copies:
@@ -71,7 +71,7 @@ def head_score(
         u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
         value: [H_kv, S, D], the values of the layer.
         keys: which positions are visual and text, and attendable.
-        sums: E and U, of the layers before; as `MapSums.zeros` makes them for u and the N visual keys.
+        sums: E and U of the layers before, made by `MapSums.zeros` for u and the N visual keys.
         head_score, map_filter: the knobs of METHOD.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
@@ -87,7 +87,7 @@ def head_score(
 def _fused(
     u: Tensor, value: Tensor, keys: KeyLists, sums: MapSums, attention: Attention | None, with_range: bool
 ) -> LayerScores:
-    """By the kernel of the device."""
+    """The same by the kernel of the device."""
     maps = sums.token_map, sums.unfiltered_map
     weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
     visual_score, text_score, winner, smallest = operators.head_score(

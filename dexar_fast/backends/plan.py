@@ -28,10 +28,10 @@ class Choice:
 def plan(
     backend: str = "auto", *, device: str = "cpu", head_score: HeadScore = "max", map_filter: MapFilter = None
 ) -> list[Choice]:
-    """The backend of every operation for `backend`, which the environment's DEXAR_FAST_BACKEND overrides if "auto".
+    """The backend of every operation for `backend`; DEXAR_FAST_BACKEND in the environment overrides "auto".
 
     Raises:
-        InputError: an unknown name. BackendError: a backend asked for by name that cannot run, or not with these knobs.
+        InputError: an unknown name. BackendError: the backend asked for by name cannot run, or not with these knobs.
     """
     asked = _asked(backend)
     scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
@@ -67,7 +67,7 @@ def _refusal(asked: str, obstacle: str) -> BackendError:
 
 
 def _obstacle(kernels: str, device: str, plain: bool = True) -> str | None:
-    """Why the kernels of a backend cannot score, or take other operations if plain; None if they can."""
+    """Why a backend's kernels cannot run an operation; None if they can. plain: it has no knob that they lack."""
     if device != DEVICES[kernels]:
         return f"it works on {DEVICES[kernels]}, not on {device}"
     if not plain:
@@ -97,13 +97,13 @@ def _tail(asked: str, device: str) -> Choice:
 
 
 def moving(backend: str, device: str) -> tuple[Choice, Choice]:
-    """The backends of kv_append and kv_copy, as in `plan`, which every step of a pool asks for."""
+    """The backends of kv_append and kv_copy, as in `plan`; every step of a pool asks for them."""
     return _moving(_asked(backend), device)
 
 
 @cache
 def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
-    """For kv_append and kv_copy; of the GPU's kernels, copies take CUDA C++ where it is built, for fewer launches."""
+    """The choices of `moving`. Among the GPU's kernels, copies take CUDA C++ if it is built, for fewer launches."""
     if device != "cuda" or asked != "triton":
         off = "a slice is copied: nothing to fuse off a GPU"
         reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"

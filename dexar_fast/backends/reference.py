@@ -25,13 +25,13 @@ def gradient(u: Tensor, value: Tensor) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, log_sum_exp: Tensor, scale: float) -> Tensor:
-    """A[t, h, j] = exp(scale <q[t, h], k[k(h), j]> - L[t, h]): what the attention gave each key, from what it kept.
+    """A[t, h, j] = exp(scale <q[t, h], k[k(h), j]> - L[t, h]): the attention's probabilities, from what it kept.
 
     Args:
         query: [T, H, D] and key: [H_kv, S, D], as the attention product takes them.
         log_sum_exp: [T, H], L = log sum_j exp(scale <q, k>) over the keys that query t attends to.
     Returns:
-        [T, H, S]; without meaning for the keys that a query does not attend to.
+        [T, H, S]; meaningless for the keys that a query does not attend to.
     """
     heads = query.shape[1] // key.shape[0]
     logits = torch.stack([query[:, h] @ key[h // heads].T for h in range(query.shape[1])], dim=1)
@@ -41,7 +41,7 @@ def attention(query: Tensor, key: Tensor, log_sum_exp: Tensor, scale: float) -> 
 def head_score(gradients: Tensor, keys: Tensor, score: str | tuple[str, int] = "max") -> Tensor:
     """S[t, h]: the score of the keys marked in `keys` [T, S] bool, from gradients [T, H, S].
 
-    max, mean, or the mean of the k largest (of all of them where there are fewer); 0 over an empty set.
+    max, mean, or the mean of the k largest (of all of them if there are fewer); 0 over an empty set.
     """
     scores = gradients.new_zeros(gradients.shape[:2])
     for t in range(gradients.shape[0]):
@@ -132,7 +132,7 @@ Affine = tuple[Tensor, Tensor | None]  # a weight [out, in] and a bias [out]
 class LayerTail:
     """x = m + n2(down(z)), m = h + n1(o_proj(a)), z = act(gate(y)) * up(y) or, without a gate, act(up(y)), y = n(m).
 
-    If parallel, y = n(h). Of one query: a [H D], h and x [d]. A norm that is None is the identity.
+    If parallel, y = n(h). For one query: a [H D], h and x [d]. A norm that is None is the identity.
     """
 
     o_proj: Affine

@@ -13,7 +13,7 @@ Copies = Sequence[tuple[int, int, int]]  # slots from, to, count
 
 
 def check_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int) -> None:
-    """Whether states [1, H_kv, Q, D] fit in [1, H_kv, slots, D] from slot `start` on.
+    """Checks that states [1, H_kv, Q, D] fit in [1, H_kv, slots, D] from slot `start` on.
 
     Raises:
         InputError: they do not.
@@ -34,7 +34,7 @@ def _check_states(cache: Tensor, states: Tensor, start: int) -> None:
 
 
 def check_copies(tensors: Sequence[Tensor], copies: Copies) -> None:
-    """Whether slots can be copied in tensors [1, H_kv, slots, D] of one device, in any order and all at once.
+    """Checks that slots can be copied in tensors [1, H_kv, slots, D] of one device, in any order and all at once.
 
     Raises:
         InputError: a run outside of the slots, slots that are both read and written or written twice, or tensors of

@@ -27,8 +27,8 @@ def norm_vjp(
 
     With C rows of d features, elements of b bytes in x and grad and of B = 4 (8 in float64) in what is summed: reads
     2 C d b of x and grad, C d B of the residual and d B of scale, which stays in the cache; writes C d B. About 12 C d
-    operations; 3 of them more, and one more read of the row from the cache, if centred. Rows with other strides than 1
-    inside are copied first.
+    operations; if centred 15 C d, and one more read of each row from the cache. A row that is not contiguous is copied
+    first.
 
     Args:
         x, grad, residual: [C, d] in float32, float64, bfloat16 or float16, alike or not. scale: [d].
@@ -40,7 +40,7 @@ def norm_vjp(
 
 @norm_vjp.register_kernel("cuda")
 def _(*arguments: Any) -> Tensor:
-    from dexar_fast.kernels import tail as triton_kernels  # where triton is missing, backends.plan has said so
+    from dexar_fast.kernels import tail as triton_kernels  # if triton is missing, backends.plan has raised
 
     return triton_kernels.norm_vjp(*arguments)
 

@@ -1,1 +1,1 @@
-"""What runs a model on a question and hands on its tokens: prefill, decode, stream. Maps are computed elsewhere."""
+"""What runs a model on a request and hands on its tokens: prefill, decode, stream. Maps are computed elsewhere."""

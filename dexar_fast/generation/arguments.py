@@ -1,7 +1,7 @@
 """What generate() is told: the user's arguments, the generation configs, and what an explanation needs.
 
-generate() goes by its arguments first, then by the generation config it is given, then by the model's own; so do we.
-Only its default of 20 tokens is another here.
+generate() goes by its arguments first, then by the generation config it is given, then by the model's own. So do we,
+except for its default of 20 tokens.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ DEFAULT_NEW_TOKENS = 128
 
 
 def setting(model: Any, generate_kwargs: Mapping[str, Any], name: str) -> Any:
-    """What generate() goes by; None where nobody says."""
+    """The value that generate() goes by; None if nobody sets it."""
     given = _asked(generate_kwargs, name)
     return getattr(model.generation_config, name, None) if given is None and name not in generate_kwargs else given
 
 
 def _asked(generate_kwargs: Mapping[str, Any], name: str) -> Any:
-    """What the caller says, by an argument or a generation config."""
+    """The caller's value, from an argument or a generation config."""
     if name in generate_kwargs:  # None undoes what a config says
         return generate_kwargs[name]
     return getattr(generate_kwargs.get("generation_config"), name, None)
 
 
 def check_arguments(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
-    """Raises InputError for what generate() is told and an explanation cannot follow."""
+    """Raises InputError for arguments of generate() that an explanation cannot follow."""
     twice = [name for name in generate_kwargs if name in inputs]
     if twice:
         raise InputError(f"{', '.join(twice)} cannot be given twice: the inputs hold it, leave it out")
@@ -72,9 +72,9 @@ def check_single(model: Any, generate_kwargs: Mapping[str, Any]) -> None:
 
 
 def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> int:
-    """How many tokens to generate at most for a prompt of so many.
+    """The most tokens to generate for a prompt of so many.
 
-    What the caller asks for must fit the context; what the model's own config says, and the default, end with it.
+    The caller's limit must fit the context; that of the model's own config, and the default, are cut to fit it.
 
     Raises:
         InputError: no positive number, a max_length within the prompt, or more than the context holds.
@@ -113,7 +113,7 @@ def without_end(ids: Tensor, ends: set[int]) -> Tensor:
 
 
 def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of generate()'s arguments that it only hands on to the model's forward."""
+    """The arguments of generate() that it only hands on to the model's forward."""
     own = {*inspect.signature(model.generate).parameters, *vars(model.generation_config)}
     return {name: value for name, value in generate_kwargs.items() if name not in own}
 
@@ -121,7 +121,7 @@ def forward_arguments(model: Any, generate_kwargs: Mapping[str, Any]) -> dict[st
 def over(model: Any, generate_kwargs: Mapping[str, Any], limit: Mapping[str, Any]) -> dict[str, Any]:
     """What generate() must do here: stop in time, return a dict, run the prompt at once into the cache it is given.
 
-    In the user's own config, if there is one: transformers is to stop taking arguments beside it.
+    These go into a copy of the user's own config, if there is one: transformers will stop taking arguments beside it.
     """
     ours = {**limit, **dict.fromkeys(PLAIN), "return_dict_in_generate": True, "use_cache": True}
     config = generate_kwargs.get("generation_config")
@@ -129,6 +129,6 @@ def over(model: Any, generate_kwargs: Mapping[str, Any], limit: Mapping[str, Any
         return ours
     config = copy.deepcopy(config)
     config.update(**ours)
-    # What is None in the user's config generate() fills from the model's own.
+    # generate() fills what is None in the user's config from the model's own.
     filled = [name for name in PLAIN if getattr(model.generation_config, name, None) is not None]
     return {"generation_config": config} | dict.fromkeys(filled)

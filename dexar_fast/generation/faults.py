@@ -1,6 +1,6 @@
 """Whose fault an exception is: what torch, transformers or a model raise reaches users as a DexarError that says so.
 
-What the user's own code raises passes as it is: a callback of generate(), or a hook on the model.
+An exception of the user's own code (a callback of generate(), or a hook on the model) passes as it is.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from dexar_fast.model.session import borrowed
 
 # generate()'s arguments that are the user's own code
 CALLBACKS = ("streamer", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "custom_generate")
-STREAMS = ("put", "end")  # what a streamer is asked for
-LIBRARIES = ("dexar_fast", "transformers", "accelerate", "peft")  # whose hooks are not the user's
+STREAMS = ("put", "end")  # the methods of a streamer
+LIBRARIES = ("dexar_fast", "transformers", "accelerate", "peft")  # their hooks are not the user's
 BESIDE = ("torch", *sys.stdlib_module_names)  # code that raises for whoever calls it
-OF_INPUTS = (ValueError, RuntimeError, IndexError)  # what a forward raises for numbers or shapes that it does not like
-ENTRY = nn.Module._call_impl.__code__  # every module's forward and hooks are run by it
+OF_INPUTS = (ValueError, RuntimeError, IndexError)  # what a forward raises for numbers or shapes that do not fit
+ENTRY = nn.Module._call_impl.__code__  # runs every module's forward and hooks
 
 Given = ParamSpec("Given")
 Out = TypeVar("Out")
@@ -64,7 +64,7 @@ def named(
 
 
 def of_method(method: Method[Given, Out]) -> Method[Given, Out]:
-    """`named` around a method of what holds a model; keyword arguments that are not its own go to generate()."""
+    """`named` around a method of an object with a `model`; all its keyword arguments count as generate()'s."""
 
     @wraps(method)
     def call(self: Any, *args: Given.args, **kwargs: Given.kwargs) -> Out:
@@ -114,7 +114,7 @@ def _judged(
 
 
 def _of_dtype(error: Exception, model: Any, run: Any, inputs: Mapping[str, Any]) -> DexarError | None:
-    """Of a model that takes these inputs in its own dtype alone: processors make float32."""
+    """The error of a model that takes these inputs only in its own dtype (processors make float32), or None."""
     others = [name for name, value in inputs.items() if _is_float(value) and value.dtype != model.dtype]
     cast = {name: value.to(model.dtype) if name in others else value for name, value in inputs.items()}
     if not others or _by_itself(model, run, cast) is not None:
@@ -131,7 +131,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _of_run(error: Exception, model: Any, forward: bool) -> DexarError:
-    """Of what the model's forward, or its generate(), raises without us."""
+    """The error for what the model's forward, or its generate(), raises without us."""
     name, dtypes = type(model).__name__, {str(x.dtype) for x in model.parameters() if x.is_floating_point()}
     said = f"{type(error).__name__}: {reason(error)} ({_where(list(walk_tb(error.__traceback__)))})"
     code = isinstance(error, NotImplementedError) or not isinstance(error, OF_INPUTS)
@@ -155,7 +155,7 @@ def _misses_an_input(error: Exception) -> bool:
 
 @torch.no_grad()
 def _by_itself(model: Any, run: Any, inputs: Mapping[str, Any]) -> Exception | None:
-    """What the model's forward, or its generate(), raises where nothing of it is ours."""
+    """What the model's forward, or its generate(), raises under its own attention and cache; None if it runs."""
     config = model.config.get_text_config(decoder=True)
     own = config._attn_implementation
     try:
@@ -192,7 +192,7 @@ def _unwrapped(thing: Any) -> Any:
 
 
 def _codes(thing: Any) -> Iterable[CodeType]:
-    """The code that runs when it is called, or streamed to."""
+    """The code that runs when a thing is called, or streamed to."""
     called = [thing, *(getattr(thing, name, None) for name in STREAMS)]
     return [f.__code__ for f in (getattr(each, "__func__", each) for each in called) if hasattr(f, "__code__")]
 

@@ -28,14 +28,14 @@ def generate(
     generate_kwargs: Mapping[str, Any],
     follow: Follow | None = None,
 ) -> tuple[Tensor, Prefill]:
-    """The model's own generate(): the ids [T] without their end-of-sequence token, and the prompt it ran.
+    """Runs the model's own generate(); returns the ids [T] before the end-of-sequence token, and the prompt it ran.
 
     Args:
         follow: called with each id of the answer as it is chosen, before it runs, and with the prompt: its cache is
             generate()'s own and must be left as it is.
     Raises:
-        InputError: the answer is empty, or an argument is none of generate()'s.
-        NumericalError: NaN or infinity in the logits, and the answer is to be sampled from them.
+        InputError: the answer is empty, or `check_arguments` refuses an argument.
+        NumericalError: NaN or infinity in logits that the answer is to be sampled from.
     """
     check_arguments(model, inputs, generate_kwargs)
     cache, left = prefix.begin(inputs)
@@ -66,7 +66,7 @@ def generate(
 
 
 class Tap:
-    """What generate() streams to: hands on to the user's own streamer, and shows each id before the end."""
+    """The streamer of generate(): hands ids on to the user's own, and shows each id before the end."""
 
     def __init__(self, own: Any, ends: set[int], show: Callable[[int], None]) -> None:
         self._own = own

@@ -1,4 +1,4 @@
-"""An answer as far as it is explained: takes what the pass finds, and gives an Explanation at any time."""
+"""The part of an answer that is explained: takes what the pass finds, and gives an Explanation at any time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NONE = torch.zeros(0, dtype=torch.long, device="cpu")
 
 
 class ResultBuilder:
-    """The explained tokens of one answer, kept in memory, or in a folder and only until they are worth a shard.
+    """The explained tokens of one answer, kept in memory; with a folder, only until they are worth a shard.
 
     As a context manager it writes what is left at the end, and marks the answer as complete if all went well.
     """
@@ -74,7 +74,7 @@ class ResultBuilder:
             return Chunk(ids.cpu(), tokens, replace(sums, range=self._range))
 
     def save(self) -> None:
-        """Puts everything on disk that is to be there. Raises FileError."""
+        """With a folder, writes everything to disk. Raises FileError."""
         if self._shards is not None:
             with self._lock:
                 self._save(self._shards)
@@ -88,7 +88,7 @@ class ResultBuilder:
         """All that is explained so far.
 
         Raises:
-            InputError: nothing is.
+            InputError: nothing is explained yet.
         """
         with self._lock, stage("description"):
             if not len(self):
@@ -100,7 +100,7 @@ class ResultBuilder:
             return Explanation(**assembly.fields(self._header, chunk, self._frequent(self._winners)))
 
     def _save(self, shards: Shards) -> None:
-        """Everything to disk. An interrupt may have kept the last time from forgetting what it wrote."""
+        """Writes everything to disk. After an interrupt, `_chunks` may hold what the last call has already written."""
         if shards.finished[1] < len(self):
             shards.add(assembly.whole(self._chunks, ""))
         self._chunks = []

@@ -1,4 +1,4 @@
-"""One question put to an explainer's model: its answer, and the explanation of that."""
+"""One request to an explainer's model: its answer, and the explanation of that."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ PIECE = 64  # tokens
 
 
 class Runner:
-    """A question, checked, on the model's device, and where its visual tokens are.
+    """A request, checked, on the model's device, and the places of its visual tokens.
 
     Args:
-        pool: what prompts share is kept in. out: the folder that the explanation is to lie in.
+        pool: keeps what prompts share. out: the folder for the explanation.
     Raises:
-        InputError: what does not fit the model.
+        InputError: something in the request does not fit the model.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Runner:
         self._generate_kwargs = generate_kwargs
         self._pool = pool
         self._out = out
-        self._tails: Tails | None = None  # once they were looked at
+        self._tails: Tails | None = None  # once they have been looked at
         check_adapters(self._model)
         with stage("transfer"):
             self._request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
@@ -89,7 +89,7 @@ class Runner:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
 
     def explain(self) -> Explanation:
-        """The whole answer's. With `out` a generated one is explained while it is written, so that a kill leaves it."""
+        """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
         generated = self._request.targets is None
         along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
         laps = Laps(self._request.seconds)
@@ -141,11 +141,11 @@ class Runner:
             self._check_agreement(prompt, loan)
 
     def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
-        """Raises ModelError where the model under our attention is another than under its own."""
+        """Raises ModelError if the model computes something else under our attention than under its own."""
         agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
 
     def _answer(self, stack: ExitStack, follower: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
-        """The given answer or the one the model writes, the prompt behind it run; the stack holds its cache."""
+        """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
         model, given, setup = self._model, self._request.inputs, self._setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
@@ -167,7 +167,7 @@ class Runner:
                 raise
 
     def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
-        """That of a given answer: by itself to know the decoder, if a layer needs a graph, or if not all fits."""
+        """The prefill of a given answer: postponed if the decoder is known, no layer needs a graph, and all fits."""
         decoder, given = self._setup.decoder, self._request.inputs
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
@@ -178,15 +178,15 @@ class Runner:
 
     @cached_property
     def _chunk(self) -> int:
-        """How many tokens to explain at once, by the decoder that is known by now."""
+        """How many tokens to explain at once; the decoder must be known."""
         decoder = self._setup.decoder
-        assert decoder is not None  # it is asked for once the prompt has run, or need not run to be known
+        assert decoder is not None  # the prompt has run, or an earlier one has
         heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
         length = len(self._request.ids) + self._longest()
         return self._setup.chunk_size or default_chunk(decoder.layers, heads, length)
 
     def _arguments(self) -> dict[str, Any]:
-        """generate()'s. For stop strings it wants the tokenizer, too."""
+        """The arguments of generate(), and the tokenizer if there are stop strings."""
         if setting(self._model, self._generate_kwargs, "stop_strings") is None:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
@@ -202,7 +202,7 @@ class Runner:
         return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments)
 
     def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
-        """Explaining the answer behind a prompt that has run; the stack closes its record."""
+        """The explainer of the answer behind this prompt; the stack closes its result builder."""
         setup, request = self._setup, self._request
         setup.decoder = prompt.decoder
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
@@ -220,7 +220,7 @@ class Runner:
         return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
 
     def _doubts(self) -> list[str]:
-        """About whether the model reads what the user means."""
+        """Warnings that the model may not read what the user means."""
         numbered = positions.warning(self._model, self._request.inputs)
         return [*self._request.warnings, *filter(None, [numbered])]
 

@@ -1,4 +1,4 @@
-"""An answer explained while generate() writes it, or when it has."""
+"""Explains an answer while generate() writes it, or afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dexar_fast.results.assembly import Chunk
 
 @dataclass
 class AnswerExplainer:
-    """Explaining the tokens of one answer, of which `record` holds the first ones."""
+    """Explains the tokens of one answer; `record` holds those explained so far."""
 
     model: Any
     plan: Plan
@@ -28,7 +28,7 @@ class AnswerExplainer:
     record: ResultBuilder
 
     def explain(self, prompt: Prefill, ids: list[int]) -> list[Chunk]:
-        """ids: [1 + C] the last token that is not to be explained, and those behind it that are."""
+        """Explains ids[1:] of ids [1 + C]; ids[0] is the token before them."""
         chunks: list[Chunk] = []
         first = self.plan.prompt - 1 + len(self.record)
         tensor = torch.tensor(ids, device=self.device)
@@ -45,9 +45,9 @@ class ChunkScheduler:
     """Explains an answer in pieces.
 
     Args:
-        start: makes the job once the prompt has run.
+        start: makes the AnswerExplainer, once generate() has run the prompt or `finish` gets one.
         last: the id of the prompt's last token.
-        size: tokens of a piece; behind the end of generate() a job that does more at once may.
+        size: tokens of a piece; once generate() has ended, a piece may be as long as the AnswerExplainer's chunk.
         hand: takes the chunks of each piece. check: called at each token, to stop by an exception.
     """
 
@@ -68,7 +68,7 @@ class ChunkScheduler:
         self._prompt: Prefill | None = None
 
     def __call__(self, token: int, prompt: Prefill) -> None:
-        """The next token, which has not run yet; those before it stand in the cache."""
+        """Takes the next token, which has not run yet; those before it are in the cache."""
         self._ids.append(token)
         self._prompt = prompt
         self._check()
@@ -100,7 +100,7 @@ class ChunkScheduler:
         return self._job.record
 
     def _left(self) -> list[int]:
-        """The last token that is explained, and those behind it."""
+        """The last token that is explained (at first the prompt's last), and those behind it."""
         return self._ids[0 if self._job is None else len(self._job.record) :]
 
     def _holds(self, prompt: Prefill, tokens: int) -> bool:

@@ -1,4 +1,4 @@
-"""What explaining takes beside a question: a model, its processor, and the knobs."""
+"""What explaining takes beside a request: a model, its processor, and the knobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dexar_fast.settings import Settings
 
 
 class Setup:
-    """An `Explainer` as the work sees it."""
+    """What the work knows of an `Explainer`."""
 
     model: Any
-    processor: Any  # None: inputs and ids alone are taken and given
+    processor: Any  # None: takes inputs and gives ids, no text
     settings: Settings
     chunk_size: int | None  # tokens to explain at once; None: as many as fit
     backend: str

@@ -1,8 +1,8 @@
 """The pieces of an answer, handed from the thread that writes it to the one that reads.
 
 generate() runs in a thread of its own and hands each token to a streamer. Every C tokens that streamer, still in the
-middle of generate(), runs the pass for them over the live cache (`follow`), and waits until the piece is wanted. While
-it waits the model is as it was found, and free for others.
+middle of generate(), runs the pass for them over the live cache (`scheduler`), and waits until the piece is wanted.
+While it waits the model is as it was found, and free for others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Piece(Explanation):
     """The next C tokens of an answer and their explanation: every field of an Explanation, of these tokens alone.
 
     Attributes:
-        first: which token of the answer its first is.
+        first: the number of its first token in the answer, from 0.
     """
 
     first: int = 0
 
     @classmethod
     def of(cls, record: ResultBuilder, chunks: list[Chunk]) -> Self:
-        """The last chunks that a record took."""
+        """The piece of the last chunks that a result builder took."""
         chunk = assembly.whole(chunks, "")
         return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
 
@@ -50,8 +50,8 @@ class Stream(Iterator[Piece]):
     """The pieces of an answer as it is written; what `Explainer.stream` returns.
 
     Nothing runs before the first piece is asked for, and at most one piece more than was asked for. `close()`, the end
-    of a `with` block, an exception, or the stream as garbage end the generation at its next token; what was finished
-    stays. An exception in the generation or the pass is raised by the iteration.
+    of a `with` block, an exception, or dropping the stream ends the generation at its next token; what was finished
+    stays. The iteration raises what the generation or the pass raises.
     """
 
     def __init__(self, work: Callable[[Channel], None], blocks: Callable[[], bool]) -> None:
@@ -115,12 +115,12 @@ class Channel:
     def __init__(self) -> None:
         self.record: ResultBuilder | None = None
         self.closed = False
-        # These queues, unlike others, may be put to from a finalizer, wherever it interrupts their other users.
+        # Unlike other queues, a finalizer may put to these, wherever it interrupts their other users.
         self._tickets: SimpleQueue[bool] = SimpleQueue()
         self._items: SimpleQueue[Piece | BaseException | None] = SimpleQueue()
 
     def next(self) -> Piece | BaseException | None:
-        """The next piece; or how the answer ended: None if well."""
+        """The next piece, or how the answer ended: with None if well, else with its exception."""
         self._tickets.put(True)
         return self._items.get()
 
@@ -135,7 +135,7 @@ class Channel:
 
     def hand(self, piece: Piece) -> None:
         """Waits until the piece is asked for. Raises Abandoned."""
-        if self.record is not None and self._tickets.empty():  # who reads has time, or dies
+        if self.record is not None and self._tickets.empty():  # nobody waits for a piece, perhaps for good
             self.record.save()
         self._tickets.get()
         self.check()
@@ -146,14 +146,14 @@ class Channel:
 
 
 def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None:
-    """The thread. Its current GPU and stream are those of the thread that reads."""
+    """Runs in the thread, on the current GPU and stream of the thread that reads."""
     end: BaseException | None = None
     try:
         with torch.cuda.stream(stream):
             work(channel)
     except Abandoned:
         pass
-    except StopIteration as error:  # of a callback: out of the iteration it would look like the end of the answer
+    except StopIteration as error:  # a callback's; raised by the iteration it would look like the end of the answer
         end = RuntimeError("a callback raised StopIteration")
         end.__cause__ = error
     except BaseException as error:
@@ -163,5 +163,5 @@ def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None
 
 def _end(channel: Channel, thread: threading.Thread | None) -> None:
     channel.close()
-    if thread not in (None, threading.current_thread()):  # which collects garbage and runs the user's callbacks, too
+    if thread not in (None, threading.current_thread()):  # it collects garbage and runs callbacks, too
         thread.join()

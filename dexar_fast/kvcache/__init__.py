@@ -1,1 +1,1 @@
-"""Keys and values that outlive a question: the pool, its rows, what prompts share. csrc/ manages the blocks."""
+"""Keys and values that outlive a request: the pool, its rows, what prompts share. csrc/ manages the blocks."""

@@ -19,19 +19,19 @@ class PoolCache(Cache):
     Before transformers 5.24 the keyword is `past_key_values`.
 
     Every key is kept, those of sliding-window layers too: the mask makes the window. One sequence is a strided view of
-    the pool [1, H_kv, S, D]; so are rows of a batch while they are evenly spaced, else they are gathered. The slots
+    the pool [1, H_kv, S, D]. So are rows of a batch while they are evenly spaced; else they are gathered. The slots
     return to the pool with `reset()`, at the end of a `with` block, or when the cache is garbage.
 
     Args:
-        pool: the pool; of one model.
-        keys: [P] names of the prompt's positions, batch 1: the cache begins with the longest known prefix of them,
-            without the last token, which is to be run. None begins empty. Equal names must mean equal keys and values:
-            of one text, one set of images, and one state of one model. Give `reuse.of_state(reuse.position_keys(
+        pool: the pool of one model.
+        keys: [P] names of the prompt's positions, batch 1: the cache begins with their longest known prefix, without
+            the last token, which must run. None begins empty. Equal names must mean equal keys and values: those of
+            one text, one set of images, and one state of one model. Give `reuse.of_state(reuse.position_keys(
             model.config, inputs), weights.state(model))`, both for a new cache and to `commit`.
         reserve: tokens to keep room for in each row. More may come, and may cost a move.
     Raises:
-        BudgetExhausted: the pool has no room for the keys or the reserve. A forward may raise it, too; `crop` the cache
-            to the length it had, to go on.
+        BudgetExhausted: the pool has no room for the keys or the reserve. A forward may raise it, too; to go on, `crop`
+            the cache to the length it had.
     """
 
     def __init__(self, pool: KVPool, keys: Keys | None = None, reserve: int = 0) -> None:
@@ -95,7 +95,7 @@ class PoolCache(Cache):
         return self.layers[layer_idx].update(key_states, value_states)  # type: ignore[union-attr]
 
     def _adopt(self, length: int) -> None:
-        """Layers as they are when `length` tokens have run."""
+        """Makes the layers as they are when `length` tokens have run."""
         known = self._rows.pool.layers
         if length > 0:
             self.layers += [PoolLayer(self._rows, i, length if i in known else 0) for i in range(max(known) + 1)]

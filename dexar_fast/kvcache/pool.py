@@ -1,7 +1,7 @@
 """One pool of slots for the keys and values of a model, and rows of tokens that lie in it.
 
-The pool outlives the caches over it: what one has computed and named is found by the next. Where tokens lie is decided
-by the books (csrc/kv_cache.h); here are the tensors.
+The pool outlives the caches over it: the next cache finds what one has computed and named. The books (csrc/kv_cache.h)
+decide where tokens lie; the tensors are here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ NO_KEYS: Keys = np.empty(0, np.uint64)
 class KVPool:
     """Room for the keys and values of `slots` tokens of one model, and the books of who holds them.
 
-    Layers are allocated at their first use, with the dtype and on the device of the states they are given. A pool may
-    be used from several threads, on one stream of each device. The features of the last images are kept, too: some
-    megabytes beyond the budget. What an Explainer has put in is found again only while the model computes what it did
-    (`weights.state`): a training step, other weights or an adapter that is switched make all of it unfindable.
+    Layers are allocated at their first use, with the dtype and on the device of the states they get. Several threads
+    may use a pool, on one stream of each device. The features of the last images are kept, too: some megabytes beyond
+    the budget. What an Explainer has put in is found again only while the model computes the same (`weights.state`):
+    after a training step, with other weights or with an adapter switched, none of it is found.
 
     Args:
         slots: tokens, of all sequences and cached prefixes together; rounded up to whole blocks. For a budget in bytes
@@ -48,7 +48,7 @@ class KVPool:
         self.books = KvCache(blocks, block_size)
         self.slots = blocks * block_size
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys [1, H_kv, slots, D], values [.., D_v]
-        self.features: tuple[Any, Any] = (None, None)  # a name of the images last looked at, and what was seen
+        self.features: tuple[Any, Any] = (None, None)  # a name of the last images, and their features
         self._allocating = threading.Lock()
 
     @classmethod
@@ -98,9 +98,9 @@ class KVPool:
 
 @torch.no_grad()
 def bytes_per_token(model: Any) -> int:
-    """What a model caches of one token: found by running one, for no config tells it of every family.
+    """What a model caches for one token, found by running one: no config says it for every family.
 
-    Widths of heads differ between layers in some, others share the keys of one layer among several.
+    In some families heads differ in width between layers; in others several layers share the keys of one.
     """
     cache = whole_cache(model.config)
     layers: list[Any] = cache.layers
@@ -142,7 +142,7 @@ class Rows:
         self.starts.append(start)
 
     def grow(self, batch: int, length: int) -> None:
-        """Has each of `batch` rows hold `length` slots, or changes nothing and raises."""
+        """Makes each of `batch` rows hold `length` slots, or changes nothing and raises."""
         if length <= self.length and len(self) == batch:
             return
         while self.length == 0 and len(self) < batch:
@@ -176,13 +176,13 @@ class Rows:
         row.commit(keys[row.committed() :])
 
     def select(self, chosen: Sequence[int]) -> None:
-        """Becomes these of its rows: a row goes on where it is first chosen, and is forked where it is chosen again."""
+        """Keeps the chosen rows, in this order: a row moves to its first place, and is forked for each further one."""
         first = {row: place for place, row in reversed(list(enumerate(chosen)))}
         self._rows = [self._rows[i] if first[i] == place else self._rows[i].fork() for place, i in enumerate(chosen)]
         self.starts = [self.starts[i] for i in chosen]
 
     def fork(self) -> Rows:
-        """Other rows of the same tokens, in the same slots; of two, the second to grow is moved."""
+        """Other rows of the same tokens, in the same slots; whichever of the two grows second is moved."""
         other = Rows(self.pool, self.reserve)
         other._rows = [row.fork() for row in self._rows]
         other.starts, other.length = list(self.starts), self.length
@@ -199,14 +199,14 @@ class Rows:
     def write(self, layer: tuple[Tensor, Tensor], begin: int, key: Tensor, value: Tensor) -> None:
         """Puts states [B, H_kv, Q, D] of a layer at position `begin` of the rows."""
         states = key.detach(), value.detach()
-        if len(self.starts) == 1:  # the common case, a layer's every step, without the loop's detours
+        if len(self.starts) == 1:  # the common case, every step of a layer, without the loop
             ops.kv_append(*layer, *states, self.starts[0] + begin, backend=self.pool.backend)
             return
         for start, *row in zip(self.starts, *(x.split(1) for x in states), strict=True):
             ops.kv_append(*layer, row[0], row[1], start + begin, backend=self.pool.backend)
 
     def read(self, tensor: Tensor, end: int) -> Tensor:
-        """Tokens [0, end) of a layer's [1, H_kv, slots, D] as [B, H_kv, end, D]: a view of rows evenly spaced."""
+        """Tokens [0, end) of a layer's [1, H_kv, slots, D] as [B, H_kv, end, D]: a view if rows are evenly spaced."""
         first = self.starts[0]
         if len(self.starts) == 1:
             return tensor.narrow(2, first, end)

@@ -1,7 +1,7 @@
 """What prompts that begin alike share, images included: the names of their positions, and a start from a pool.
 
-Two positions have the same name where their keys and values are the same, given equal positions before them and the
-same state of the model: `of_state` mixes that in, so that what other weights have made is not found, and ages out.
+Two positions have the same name if their keys and values are the same, given equal positions before them and the same
+state of the model. `of_state` mixes that state in: what other weights have made is not found, and ages out.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from dexar_fast.model.prefill import Prefix
 from dexar_fast.vision.geometry import visual_positions
 
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
-PIXELS = "pixel_"  # what the vision tower reads begins with it
+PIXELS = "pixel_"  # the inputs that the vision tower reads begin with it
 PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
-LOOK = "get_image_features"  # the method behind which transformers' models have their vision tower
+LOOK = "get_image_features"  # the method of transformers' models that runs the vision tower
 VISUAL = np.uint64(1 << 63)  # no token id has this bit
 
 
 def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
     """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
 
-    All images of a prompt are hashed together, in their order, with their shapes and grids, so that a visual key stands
-    for all that the image's other tokens tell it, too (Gemma 3 attends among them in both directions). Hashed one by
-    one they would serve no more prompts: an image is reused together with all the others of its prompt (`begin`).
+    All images of a prompt are hashed together, in their order, with their shapes and grids. So a visual key also stands
+    for what the image's other tokens tell it (Gemma 3 attends among them in both directions). Hashing them one by one
+    would serve no more prompts: an image is only reused together with all others of its prompt (`begin`).
 
-    Where all of the prompt is read in both directions (PaliGemma) every key mixes the whole of it, text included: equal
-    prompts have equal keys, different ones share none. Longer than the model's window (PaliGemma 2) it has no keys [0]:
-    its last token, run by itself, would be given the window of a token of the answer.
+    If the whole prompt is read in both directions (PaliGemma), every key mixes all of it, text included: equal prompts
+    have equal keys, different ones share none. Such a prompt has no keys, [0], if it is longer than the model's window
+    (PaliGemma 2): its last token, run by itself, would get the window of a token of the answer.
 
-    They say nothing of the weights: for a pool that outlives these see `of_state`.
+    The keys do not depend on the weights: for a pool that outlives these see `of_state`.
     """
     ids = inputs["input_ids"]
     if config.model_type in PREFIX_LM:
@@ -55,7 +55,7 @@ def position_keys(config: Any, inputs: Mapping[str, Any]) -> Keys:
 
 
 def of_state(keys: Keys, state: int) -> Keys:
-    """The keys of a model in one state (`weights.state`): others than in any other state, of whatever model."""
+    """The keys for a model in one state (`weights.state`): no other state, of whatever model, has the same."""
     return _mix(keys ^ _mix(np.full(1, state, np.uint64)))
 
 
@@ -64,7 +64,7 @@ def _numbered(content: np.uint64, count: int) -> Keys:
 
 
 def _content(inputs: Mapping[str, Any], without: frozenset[str] = frozenset()) -> np.uint64:
-    """A hash of the inputs, but for some."""
+    """A hash of the inputs, except those named in `without`."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(inputs.items()):
         if name in without:
@@ -87,9 +87,9 @@ def begin(
 ) -> tuple[PoolCache, dict[str, Any]]:
     """A cache that begins with what the pool knows of a prompt, and the inputs left to pass beside it to generate().
 
-    Where all images are known their pixels are not among the inputs: the vision tower is spared. A shorter prefix is
-    not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt has
-    run, `cache.commit(keys)` makes it known in turn.
+    If all images are known, their pixels are not among the inputs left: the vision tower need not run. A shorter prefix
+    is not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt
+    has run, `cache.commit(keys)` makes it known in turn.
     """
     cache = PoolCache(pool, keys, reserve)
     if cache.get_seq_length() > int(visual_positions(config, inputs["input_ids"])[-1]):
@@ -99,7 +99,7 @@ def begin(
 
 
 class PooledPrefix(Prefix):
-    """A prompt over a pool: begins with what the model, as it is now, has made of it, and makes the rest known.
+    """A prompt over a pool: begins with the part that the pool knows for the model as it is, and makes the rest known.
 
     Args:
         arguments: further ones of the model's forward.
@@ -138,10 +138,10 @@ class PooledPrefix(Prefix):
             cache.reset()
 
     def _look_into_the_pool(self, images: np.uint64) -> None:
-        """The next look at the images finds the features of the last, if it was at the same ones.
+        """Lets the next run of the vision tower find the features of the last, if the images are the same.
 
-        Serves prompts that part before their image, or share nothing else (PaliGemma). One look only: a stream gives
-        the model to others while it is written.
+        Serves prompts that differ before their image, or share nothing else (PaliGemma). Holds for one run only: a
+        stream lends the model to others while it is written.
         """
         look = getattr(self._model.base_model, LOOK)
 

@@ -1,7 +1,7 @@
 """The last tokens of a live KV cache, run again in place, and the cache as it was afterwards, bit for bit.
 
-An answer is explained while generate() goes on with its cache. So nothing is appended and nothing cut off: the slots
-of the tokens that run again are overwritten, and written back from a copy, which is as small as they are.
+An answer is explained while generate() goes on with its cache. So nothing is appended and nothing cut off: the tokens
+that run again overwrite their slots, which are written back from a copy of these slots alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dexar_fast.model.cache import check_rolls_back
 
 
 class RewoundCache(Cache):
-    """Another cache as it stood at an earlier length; the tokens behind that must be run again, not others.
+    """Another cache as it was at an earlier length; the tokens behind that must run again, and no others.
 
     Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D]: DynamicCache, PoolCache.
-    What runs is put back by `truncate`, and at the end of a `with` block.
+    `truncate` and the end of a `with` block put back what was overwritten.
     """
 
     def __init__(self, cache: Any) -> None:
@@ -34,7 +34,7 @@ class RewoundCache(Cache):
         self.put_back()
 
     def truncate(self, length: int) -> None:
-        """The cache as it stood at `length` tokens."""
+        """Makes this the cache as it was at `length` tokens."""
         self.put_back()
         for layer in self.layers:
             layer.length = length  # type: ignore[union-attr]

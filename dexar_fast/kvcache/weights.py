@@ -1,10 +1,10 @@
-"""What a model is at this moment, as far as its keys and values depend on it: the entries of a pool belong to that.
+"""The state of a model, as far as its keys and values depend on it: each entry of a pool belongs to one state.
 
-Compared are its modules, their classes and code, hooks and attributes (those of adapters too), its configs, and of each
-tensor the identity, the address, the version where there is one, and SAMPLES elements. For an edit through `.data`
-changes no version, nor does one of an inference tensor: it is seen where it meets a sample, as all that change a whole
-matrix do. A model that runs code of the user's (a hook, a forward in place of its own) is never the same twice: what
-such code does may change without a trace.
+A state covers the modules, their classes and code, hooks and attributes (those of adapters too), the configs, and of
+each tensor the identity, the address, the version if it has one, and SAMPLES elements. An edit through `.data`, or of
+an inference tensor, changes no version: it is seen if it meets a sample, as every edit of a whole matrix does. A model
+that runs the user's code (a hook, a forward in place of its own) never has the same state twice: what such code does
+may change without a trace.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torch.overrides import _get_current_function_mode_stack
 from transformers import PreTrainedConfig
 
 SAMPLES = 1024  # of a tensor's elements; all of a smaller one
-GOLDEN = 0.618  # of a row from sample to sample: then they come to lie in all columns
+GOLDEN = 0.618  # of a row from sample to sample: so they fall in all columns
 OURS = "dexar_fast"
 LIBRARIES = frozenset({OURS, "torch", "transformers", "accelerate", "peft", "bitsandbytes", *sys.stdlib_module_names})
 INSTALLED = "-packages"  # in the path of what pip or a distribution installed
-OBSERVERS = (f"{OURS}.", "transformers.utils.")  # whose hooks come and go, and change nothing
-# What transformers notes of its observers, and how a model would be spread over devices.
+OBSERVERS = (f"{OURS}.", "transformers.utils.")  # their hooks come and go, and change nothing
+# What transformers notes about its observers, and how it would spread a model over devices.
 PASSING = frozenset({"_output_capturing_hooks_installed", "_tp_plan", "_pp_plan", "_ep_plan", "_fsdp_plan"})
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 OF_EVERY_MODULE = PASSING.union(vars(nn.Module()))
@@ -45,7 +45,7 @@ _models: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 @torch.no_grad()
 def state(model: nn.Module, arguments: Mapping[str, Any] | None = None) -> int:
-    """A number that a model has again only where it computes what it did; `arguments` are its forward's, beside inputs.
+    """A number that a model gets again only if it computes the same; `arguments` are its forward's, beside inputs.
 
     The samples are gathered by one cat and one copy for each device and dtype. The model is left as it is.
     """
@@ -71,7 +71,7 @@ def _code(classes: set[type]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
 
 @lru_cache(maxsize=16)
 def _is_known(functions: tuple[Any, ...], files: tuple[str, ...]) -> bool:
-    """Whether all are functions of the files that define the model, or were installed."""
+    """Whether all functions are of the files that define the model or of known libraries, or were installed."""
     return all(_home(x) in files or _is_of_library(x) or _is_installed(x) for x in functions)
 
 
@@ -92,17 +92,17 @@ def _home(code: Any) -> str:
 
 
 def _is_watched() -> bool:
-    """Whether code of the user's sees every function or every module."""
+    """Whether the user's code watches every torch function or every module."""
     hooks = [*every._global_forward_pre_hooks.values(), *every._global_forward_hooks.values()]
     modes = [type(mode) for mode in _get_current_function_mode_stack()]
     return not all(map(_is_of_library, (*hooks, *modes)))
 
 
 class Reader:
-    """Reads a model's modules as facts that are equal only where they are, and takes samples of its tensors.
+    """Reads a model's modules as facts that are equal only if the modules are, and takes samples of its tensors.
 
     Attributes:
-        known: whether no code of the user's was met.
+        known: False once code of the user's was met, or a tensor or module that cannot be read.
         classes: of the modules that were read.
     """
 
@@ -114,11 +114,11 @@ class Reader:
         self._samples: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
     def modules(self) -> list[Any]:
-        """The facts of every module. Each comes by at every explanation: no more is done here than must be."""
+        """The facts of every module. This runs at every explanation, and does no more than it must."""
         facts: list[Any] = []
         for module in self._modules:
             own = vars(module)
-            if isinstance(module, torch.jit.ScriptModule):  # compiled: what it holds is not there
+            if isinstance(module, torch.jit.ScriptModule):  # compiled: its contents cannot be read
                 self.known = False
                 continue
             facts.append(type(module))
@@ -140,11 +140,11 @@ class Reader:
         return item[0], self.read(item[1])
 
     def read(self, value: Any) -> Any:
-        """What an attribute says."""
+        """The facts of an attribute's value."""
         kind = type(value)
         if kind in ATOMS:
             return value
-        if id(value) in self._seen:  # most often a config: all that it is asked for costs
+        if id(value) in self._seen:  # most often a config, slow to read
             return id(value)
         if kind in FUNCTIONS:
             return self._function(value)
@@ -160,7 +160,7 @@ class Reader:
             self._module(value)
         if isinstance(value, PreTrainedConfig):
             self._seen.add(id(value))
-            return self.read(object.__getattribute__(value, "__dict__"))  # theirs does much at every name
+            return self.read(object.__getattribute__(value, "__dict__"))  # their own is slow
         return kind, id(value)
 
     def _module(self, module: nn.Module | None) -> None:
@@ -174,7 +174,7 @@ class Reader:
         return _home(code), id(code)
 
     def _tensor(self, x: Tensor) -> tuple[Any, ...]:
-        """Its identity and shape; of its numbers a sample is taken."""
+        """Its identity and shape; takes a sample of its numbers."""
         if type(x) not in PLAIN and hasattr(x, "__tensor_flatten__"):  # quantised, or spread over devices
             return id(x), *[self._tensor(getattr(x, name)) for name in x.__tensor_flatten__()[0]]
         if x.is_meta:
@@ -206,7 +206,7 @@ def _some(x: Tensor, count: int) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _step(count: int, width: int) -> int:
-    """From sample to sample of rows of some width. What is edited may be rows or columns, as of a head."""
+    """From sample to sample, for rows of some width. An edit may cover rows or columns, those of a head, say."""
     step = max(1, count // SAMPLES)
     if step > width // 8:
         step += (round(GOLDEN * width) - step) % width

@@ -1,8 +1,8 @@
 """Whether a model computes under our attention, into our cache, what it computes under its own.
 
-Some families build their mask for certain names of the attention alone, or keep more in their cache than keys: under
-another name, with another cache, they run on without an error and compute something else. So the last logits of a
-prompt are compared, of the first prompt and of each that is met in another way.
+Some families build their mask only for certain names of the attention, or keep more than keys in their cache. Under
+another name, or with another cache, they raise no error and compute something else. So the last logits of a prompt are
+compared: of the first prompt, and of each that runs in a new way or is much longer.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting
 from dexar_fast.model.session import Loan
 
-LONGER = 2  # a prompt more than so many times as long as the longest compared may reach a window or an index budget
+LONGER = 2  # a prompt more than this many times the longest compared may reach a window or an index budget
 SAME = "sdpa"  # the implementation that ours calls: over the families of tests/support/zoo.py not a bit differs
-# Roundings of the model's dtype, of the largest logit. Other implementations sum in another order: eager attention
-# differs over the same families, of 3 layers with weights that amplify it, by up to 23 in float32 and 12 in half
-# precision, and by 4e-7 in float64, where its softmax is in float32.
+# In roundings of the model's dtype, relative to the largest logit. Other implementations sum in another order. Eager
+# attention, over the same families with 3 layers and weights that amplify it, differs by up to 23 in float32 and 12 in
+# half precision, and by 4e-7 in float64, where its softmax is in float32.
 ROUNDINGS, ROUNDINGS_OF_OTHERS = 4, 16
 FLOOR, FLOOR_OF_OTHERS = 1e-5, 1e-4
 
@@ -34,12 +34,12 @@ _known: WeakKeyDictionary[nn.Module, Agreement] = WeakKeyDictionary()
 
 
 def agreement_of(model: nn.Module) -> Agreement:
-    """The one of a model, for all that explain it. To be asked for with the model on loan."""
+    """The model's Agreement, shared by all that explain it. Call it with the model on loan."""
     return _known.setdefault(model, Agreement())
 
 
 class Agreement:
-    """What has been met of one model, and what of it was compared."""
+    """The ways in which one model was seen to run, and which of them were compared."""
 
     def __init__(self) -> None:
         self.met: set[Kind] = set()  # ways in which the model has called our attention
@@ -47,12 +47,12 @@ class Agreement:
         self._longest = 0  # tokens of a prompt
 
     def check(self, model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | None = None) -> None:
-        """Compares the model with itself on a prompt, if this one is longer or was met in a new way.
+        """Compares the model with itself on a prompt, if it is much longer than those before or ran in a new way.
 
         Args:
             inputs: the whole prompt, batch 1.
             loan: of the model.
-            logits: [V] of its last token under our attention, where they are known.
+            logits: [V] of its last token under our attention, if they are known.
         Raises:
             ModelError: they differ by more than rounding.
         """
@@ -67,7 +67,7 @@ class Agreement:
 
 @torch.no_grad()
 def compare(model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | None) -> None:
-    """Raises ModelError where the last logits of a prompt are others under the model's own attention and cache."""
+    """Raises ModelError if the last logits of a prompt differ under the model's own attention and cache."""
     with fitting("running the prompt under the model's own attention"):
         ours = _under_ours(model, inputs) if logits is None else logits
         with loan.own_attention():
@@ -92,7 +92,7 @@ def _last_logits(model: Any, inputs: Mapping[str, Any], **cache: Any) -> Tensor:
 def relative_difference(ours: Tensor, own: Tensor) -> float:
     """The largest difference of two rows of logits [V] over the largest; ids that the model rules out are left out.
 
-    0 where any is NaN: the pass itself names the layer that it comes from.
+    So are NaN and infinity, and 0 is returned if nothing is left: the pass itself names the layer that they come from.
     """
     lowest = torch.finfo(own.dtype).min
     used = own.isfinite() & (own > lowest) & (ours > lowest)
@@ -102,6 +102,6 @@ def relative_difference(ours: Tensor, own: Tensor) -> float:
 
 
 def bound(attention: str, dtype: torch.dtype) -> float:
-    """Of the relative difference that is rounding."""
+    """The largest relative difference that counts as rounding."""
     eps = torch.finfo(dtype).eps
     return max(FLOOR, ROUNDINGS * eps) if attention == SAME else max(FLOOR_OF_OTHERS, ROUNDINGS_OF_OTHERS * eps)

@@ -20,10 +20,10 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model.signatures import parameters
 
 NAME = "dexar_fast"
-# Tensors that attention may be given beside what the model's own forward takes and passes on:
-POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # packed sequences are told by the mask, too
-APPLIED = frozenset({"position_bias"})  # which SDPA adds to its scores
-Kind = tuple[type, frozenset[str], str]  # of a call: who makes it, with which tensors of its own, the kind of mask
+# Tensors that attention may get beside those that the model's own forward takes and passes on:
+POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # the mask shows packed sequences, too
+APPLIED = frozenset({"position_bias"})  # SDPA adds it to its scores
+Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
 SOFTCAP_BLOCK = 128  # query rows at a time: the scores of a soft-capped layer never take a full [S, S]
 
 
@@ -63,7 +63,7 @@ class Watcher:
 
 
 def tensors_in(keywords: Mapping[str, Any]) -> frozenset[str]:
-    """The names of those that are a tensor, or hold one."""
+    """The names of the keywords that are a tensor, or hold one."""
     return frozenset(name for name, value in keywords.items() if _holds_tensor(value))
 
 
@@ -72,7 +72,7 @@ def _holds_tensor(value: Any) -> bool:
 
 
 def mask_kind(mask: Any) -> str:
-    """What a mask is to SDPA: "allowed" keys (none given is causal) or "added" scores, "by head" with such an axis."""
+    """How SDPA reads a mask: "allowed" keys (no mask is causal) or "added" scores; "by head" if it has such an axis."""
     if mask is None:
         return "allowed"
     if not isinstance(mask, Tensor) or mask.ndim != 4:
@@ -139,7 +139,7 @@ def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The last `queries` rows of one sequence's mask as [Q, S] bool; none given means causal.
+    """The last `queries` rows of one sequence's mask as [Q, S] bool; no mask means causal.
 
     Raises:
         ModelError: heads that attend to different keys.
@@ -154,7 +154,7 @@ def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.devic
 
 
 def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
-    """Raises ModelError where the values [1, H_kv, S, D] are not those of a sequence of so many tokens."""
+    """Raises ModelError if the values [1, H_kv, S, D] are not those of a sequence of `keys` tokens."""
     if value.shape[2] != keys:
         raise ModelError(
             f"{type(module).__name__} reads {value.shape[2]} keys where the sequence has {keys}: "
@@ -165,7 +165,7 @@ def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
 def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
     """Whether no query of a mask [1, 1, Q, S] reads a key behind it; the last query stands at the last key."""
     if mask is None:
-        return bool(getattr(module, "is_causal", True))  # SDPA's own rule: without a mask, False is all keys for all
+        return bool(getattr(module, "is_causal", True))  # SDPA's own rule: no mask and False: all keys
     queries = mask.shape[-2]
     return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
 

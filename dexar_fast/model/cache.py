@@ -31,18 +31,18 @@ def _name(*functions: Callable[..., Any]) -> str:
 
 
 def cache_in(arguments: Mapping[str, Any]) -> Any:
-    """The cache among the keyword arguments of a forward; None where there is none."""
+    """The cache among the keyword arguments of a forward, or None."""
     return next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
 
 
 def whole_cache(config: Any) -> DynamicCache:
-    """An empty cache as generate() makes it for a model, but one that keeps every key: the mask makes the window.
+    """An empty cache as generate() makes it for a model, but it keeps every key: the mask makes the window.
 
-    Raises ModelError for a model that caches something else beside its keys and values, or instead.
+    Raises ModelError for a model that caches anything but keys and values.
     """
     try:
         cache = DynamicCache(config=config.get_text_config(decoder=True))
-    except Exception as error:  # for kinds of layers that it does not know transformers raises any kind of error
+    except Exception as error:  # transformers raises any kind of error for layers that it does not know
         raise ModelError(
             f"transformers can make no cache for the decoder of {type(config).__name__}: {type(error).__name__}: "
             f"{reason(error)}"

@@ -28,18 +28,18 @@ class Decoder:
     layers: list[nn.Module]
     attentions: list[nn.Module]
     lens: LogitLens
-    causal: bool  # no token of the prompt that was traced could read one behind it
-    last: nn.Module  # what gives the lens its input
-    places: dict[str, nn.Module]  # every module of these by its name in the model
+    causal: bool  # no token of the traced prompt could read a later one
+    last: nn.Module  # its output is the lens's input
+    places: dict[str, nn.Module]  # each of these modules by its name in the model
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
 
     def renew(self, found: Decoder) -> None:
-        """Takes the lens of a later forward of the model, and forgets what agreed with the one before."""
+        """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
         self.lens, self.last, self.places = found.lens, found.last, found.places
         self.trusted_tails.clear()
 
     def is_of(self, model: nn.Module) -> bool:
-        """Whether every module of it is where it was: users may replace a head or a layer, or wrap it in an adapter."""
+        """Whether its modules are where they were: users may replace a head or a layer, or wrap it in an adapter."""
         try:
             return all(_at(model, name) is module for name, module in self.places.items())
         except (KeyError, AttributeError):
@@ -47,17 +47,17 @@ class Decoder:
 
 
 class PromptWatcher(Watcher):
-    """Remembers, of the prompt's own forward, what its last token could attend to in each layer, and its position.
+    """Remembers from the prompt's own forward what its last token could attend to in each layer, and its position.
 
-    A bidirectional prefix may read further than the causal mask of a later pass would let it (PaliGemma 2: past the
-    sliding window), and the last prompt token is run again as the first query. M-RoPE counts on from the position of
-    the last prompt token, which a later pass cannot tell from the number of keys. Of a batch (beams) it is the first.
+    A later pass runs the last prompt token again as its first query. A bidirectional prefix may read further than that
+    pass's causal mask would let it (PaliGemma 2: past the sliding window). M-RoPE counts on from the last prompt
+    token's position, which the pass cannot tell from the number of keys. In a batch (beams) the first row counts.
     """
 
     def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
         super().__init__(model, agreement_of(model).met, inputs)
         self.logits: Tensor | None = None  # [V] of the last token, where they were seen
-        self._length = length  # of the P tokens those that run: the first forward of so many is the prompt's
+        self._length = length  # how many of the P tokens run: the first forward of so many is the prompt's
         self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
         self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1, 1]
 
@@ -94,14 +94,14 @@ class DecoderTracer(PromptWatcher):
         super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
         self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
-        self._recording = ExitStack()  # while it does, holds the lens
+        self._recording = ExitStack()  # holds the lens while it records
         self._attended: list[nn.Module] = []
         self._causal = True
-        self._keys = 0  # that the first of them read
-        self._given: dict[nn.Module, tuple[Any, Any]] = {}  # to the modules that run
+        self._keys = 0  # how many the first of them read
+        self._given: dict[nn.Module, tuple[Any, Any]] = {}  # the arguments of modules that are running
         self._lists = [module for module in model.modules() if _is_list(module)]
         self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
-        self._last: nn.Module  # of these the one that ran last
+        self._last: nn.Module  # the one of these that ran last
 
     def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if self.decoder is None and module not in self._attended:
@@ -115,7 +115,7 @@ class DecoderTracer(PromptWatcher):
     @contextmanager
     def watching(self) -> Iterator[None]:
         layers = _list_members(self.model)
-        with super().watching(), self._recording, ExitStack() as stack:  # no hook runs at Ctrl-C
+        with super().watching(), self._recording, ExitStack() as stack:  # Ctrl-C skips `_finish`
             for module in (*layers, *_outermost(self.model, layers)):
                 enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
@@ -128,7 +128,7 @@ class DecoderTracer(PromptWatcher):
         return watcher.get() is self and self.decoder is None
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Before any hook of the user's, which a call of the module runs as well."""
+        """Runs before the user's hooks: a later call of the module runs them, too."""
         if self._mine():
             self._given[module] = args, kwargs
             self._lens.pause()
@@ -145,7 +145,7 @@ class DecoderTracer(PromptWatcher):
             self._last = module
 
     def _begin(self, model: nn.Module, args: Any) -> None:
-        """The lens sees every tensor function from here to `_finish`: no longer, for generate() calls thousands."""
+        """The lens sees every tensor function from here to `_finish`, and no others: generate() calls thousands."""
         if self._mine():
             self._recording.enter_context(self._lens)
 
@@ -171,7 +171,7 @@ class DecoderTracer(PromptWatcher):
         self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
 
     def _check_one_stream(self, logits: Tensor) -> None:
-        """Raises ModelError where the last layer gives something else than a row a token, [1, P, d]."""
+        """Raises ModelError unless the last layer gives one row for each token, [1, P, d]."""
         hidden = self._lens.hidden
         if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
             raise ModelError(
@@ -186,7 +186,7 @@ def _at(model: nn.Module, name: str) -> Any:
 
 
 def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -> None:
-    """Raises ModelError where more layers made keys than were seen attending."""
+    """Raises ModelError if more layers made keys than were seen attending."""
     layers = [layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "get_seq_length")]
     made = sum(layer.get_seq_length() > 0 for layer in layers)
     if made > len(attended):
@@ -197,7 +197,7 @@ def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -
 
 
 def hidden_states(output: Any) -> Any:
-    """A decoder layer returns its hidden states [1, C, d] alone, in older families first in a tuple."""
+    """The hidden states [1, C, d] that a decoder layer returns: alone, or first in a tuple in older families."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -214,7 +214,7 @@ def _list_members(model: nn.Module) -> list[nn.Module]:
 
 
 def _is_list(module: nn.Module) -> bool:
-    """Of layers, that is: torch keeps what parametrizes a weight in one, too."""
+    """Whether it is a list of layers: torch also keeps what parametrizes a weight in a ModuleList."""
     return isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
 
 

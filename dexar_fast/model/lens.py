@@ -52,7 +52,7 @@ class LogitLens:
     input_slot: int  # what the head reads
     logit_slot: int  # what the head writes
     output_slot: int
-    rows: int  # ids that it has a logit of
+    rows: int  # how many ids have a logit
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -74,7 +74,7 @@ class LogitLens:
         return self.logits(self.norm(hidden), targets)
 
     def slope(self, normed: Tensor, targets: Tensor) -> Tensor:
-        """d o / d z [C] of what the model does to the head's own output z, each token's number by itself."""
+        """d o / d z [C] of what the model does to the head's output z, for each token's number by itself."""
         row = self._head_row(normed, targets.to(normed.device)).detach()
         with torch.enable_grad():
             row.requires_grad_()
@@ -101,9 +101,9 @@ class LogitLens:
         return slots
 
     def check(self, normed: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
-        """Compares the lens, from the head's input [1, Q, d] on, with the model's own logits [1, K, V] at the last.
+        """Compares the lens, from the head's input [1, Q, d] on, with the model's own logits [1, K, V] at the last row.
 
-        Of some tokens from all that the model may write, and of targets [C].
+        Looks at CHECKED_TOKENS spread over the ids that the model may write, and at targets [C].
         Raises ModelError if they differ by more than 1e-5 of the largest logit (by 4 roundings in half precision), and
         InputError for a target that the model rules out (Chameleon: its image tokens).
         NaN and infinity pass: the pass itself names the layer they come from.
@@ -134,7 +134,7 @@ class LogitLens:
 
 
 def _writable(logits: Tensor, targets: Tensor | None) -> Tensor:
-    """The ids that logits [V] do not rule out. Raises InputError for targets [C] that they do."""
+    """The ids that logits [V] do not rule out. Raises InputError if they rule out any of targets [C]."""
     ruled_out = logits <= torch.finfo(logits.dtype).min
     if targets is not None and bool(ruled_out[targets.to(logits.device)].any()):
         raise InputError("target_ids must be ids that the model can write: it gives some of them no probability")
@@ -142,7 +142,7 @@ def _writable(logits: Tensor, targets: Tensor | None) -> Tensor:
 
 
 def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.device) -> Any:
-    """A step's result on the device of a sharded model's layer; a module elsewhere is sent what it reads."""
+    """A step's result on `device`, that of a sharded model's layer; a module elsewhere gets its inputs sent there."""
     weight = next(function.parameters(), None) if isinstance(function, nn.Module) else None
     if weight is None or weight.device == device or weight.is_meta:
         return function(*args, **kwargs)
@@ -156,8 +156,8 @@ def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.
 class LensTracer(TorchFunctionMode):
     """Records what happens to the output of the last decoder layer until it becomes logits.
 
-    `restart` is called with every decoder layer's output, so that only what follows the last one remains. Calls of
-    whole modules are one step each; between them, tensor functions are.
+    `restart` is called with every decoder layer's output, so that only what follows the last one remains. Each call of
+    a whole module is one step; between these, each tensor function is.
     """
 
     def __init__(self, head: nn.Module | None) -> None:

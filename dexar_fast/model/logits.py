@@ -12,7 +12,7 @@ ARGUMENT = "logits_to_keep"
 
 
 def last_logits(model: Any) -> dict[str, Any]:
-    """The argument that keeps those of the last position."""
+    """The argument that keeps the last position's logits only."""
     return {ARGUMENT: 1} if _annotation(model) is not None else {}
 
 

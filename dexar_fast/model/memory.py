@@ -13,7 +13,7 @@ from torch import nn
 from dexar_fast.errors import OutOfMemoryError
 from dexar_fast.model.modules import below
 
-BUDGET = 256 * 2**20  # bytes beyond weights, KV cache and results (budgets.md)
+BUDGET = 256 * 2**20  # bytes beyond weights, KV cache and results
 LARGEST_CHUNK = 512
 COPIES = 3  # an activation, what autograd saves of it, and its gradient
 
@@ -33,7 +33,7 @@ def _width(layer: nn.Module) -> int:
 
 
 def halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result, int]:
-    """run(min(size, most)), with the size halved as long as memory runs out; returns the size that fitted.
+    """run(min(size, most)), halving the size while memory runs out. Returns the result and the size that fitted.
 
     Raises:
         OutOfMemoryError: not even one fits; the message says how much was asked for.
@@ -58,7 +58,7 @@ def _halving(run: Callable[[int], Result], size: int, most: int) -> tuple[Result
 
 @contextmanager
 def fitting(what: str) -> Iterator[None]:
-    """Turns torch's running out of memory inside the block into an OutOfMemoryError that says how much was needed."""
+    """Turns torch's out-of-memory errors inside the block into an OutOfMemoryError that says how much was asked for."""
     try:
         yield
     except RuntimeError as error:

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def below(module: nn.Module) -> list[nn.Module]:
-    """A module and all that it holds, each once, as modules() has them but level by level."""
+    """A module and all modules inside it, each once: those of modules(), but level by level."""
     found, known = [module], {module}
     for each in found:
         for child in each._modules.values():

@@ -13,10 +13,10 @@ from dexar_fast.errors import ModelError
 
 
 def plain_tensors(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
-    """(module, name, tensor) for each inference tensor of modules: another tensor over the same memory. Tied stay tied.
+    """(module, name, tensor) for each inference tensor: another tensor over the same memory. Tied ones stay tied.
 
     Raises:
-        ModelError: a kind of tensor that cannot share its memory.
+        ModelError: a tensor of a kind that cannot share its memory.
     """
     aliases: dict[int, Tensor] = {}
     found = []
@@ -33,7 +33,7 @@ def _alias(tensor: Any) -> Tensor:
     try:
         with torch.inference_mode(False):
             plain = dlpack.from_dlpack(tensor.detach())
-    except Exception as error:  # of quantised and other special tensors
+    except Exception as error:  # from quantised and other special tensors
         raise ModelError(
             f"the weights are inference tensors ({type(tensor).__name__}): load the model outside inference_mode()"
         ) from error

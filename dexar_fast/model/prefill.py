@@ -16,14 +16,14 @@ from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
-PLAIN = ("cache_implementation", "prefill_chunk_size")  # of generate()'s settings those that change no answer
+PLAIN = ("cache_implementation", "prefill_chunk_size")  # settings of generate() that change no answer
 
 
 @dataclass(frozen=True)
 class Prefill:
     """A prompt that has run: its keys, the decoder that made them, and what was seen of its last token.
 
-    Or one of which the rest is still to run, together with its answer.
+    If something is pending, the rest of it is still to run, together with its answer.
     """
 
     cache: Any
@@ -34,7 +34,7 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Pending:
-    """What is still to run of a prompt."""
+    """The part of a prompt that is still to run."""
 
     inputs: Mapping[str, Any]  # to pass beside the cache
     known: int  # tokens in the cache
@@ -42,7 +42,7 @@ class Pending:
 
 
 class Prefix:
-    """How a prompt begins: here each by itself, in a cache of its own."""
+    """How a prompt begins: here from nothing, in a cache of its own."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
@@ -52,7 +52,7 @@ class Prefix:
         return whole_cache(self._config), dict(inputs)
 
     def ran(self, cache: Any) -> None:
-        """The prompt has run into the cache."""
+        """Called when the prompt has run into the cache."""
 
     def __enter__(self) -> Prefix:
         return self
@@ -63,7 +63,7 @@ class Prefix:
 
 @torch.no_grad()
 def prefill(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None, prefix: Prefix) -> Prefill:
-    """Runs what the cache does not hold of the prompt; finds the decoder on first use."""
+    """Runs the part of the prompt that the cache does not hold; finds the decoder on first use."""
     cache, left = prefix.begin(inputs)
     return _alone(model, cache, left, decoder, prefix)
 
@@ -77,7 +77,7 @@ def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | N
 
 
 def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
-    """One forward over what the cache does not hold of a prompt."""
+    """One forward over the part of a prompt that the cache does not hold."""
     if cache.get_seq_length() == 0:
         logits = last_logits(model) if with_logits else without_logits(model)
         model(**left, **to_forward(model, cache), use_cache=True, **logits)
@@ -86,7 +86,7 @@ def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = Fal
 
 
 def one_forward(model: Any) -> dict[str, Any]:
-    """generate()'s arguments for one forward, whatever the model's own config asks for: a second one, pieces, words."""
+    """generate()'s arguments for exactly one forward, whatever the model's own config asks for (stop strings, say)."""
     own = {name: None for name in model.generation_config.to_diff_dict() if name != "transformers_version"}
     one = dict.fromkeys(("max_new_tokens", "num_beams", "num_return_sequences"), 1)
     ours = {"do_sample": False, "return_dict_in_generate": True, "use_cache": True, **dict.fromkeys(PLAIN)}
@@ -94,7 +94,7 @@ def one_forward(model: Any) -> dict[str, Any]:
 
 
 def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, prefix: Prefix) -> Prefill:
-    """A prompt that runs in one forward with its answer, as far as the cache does not hold it."""
+    """A prompt that will run, as far as the cache does not hold it, in one forward with its answer."""
     cache, left = prefix.begin(inputs)
     pending = Pending(left, cache.get_seq_length(), prefix)
     return Prefill(cache, decoder, watcher_of(model, left, cache, decoder), pending)
@@ -117,10 +117,10 @@ def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
 
 
 def takes_answer(inputs: Mapping[str, Any], decoder: Decoder, visual: Tensor) -> bool:
-    """Whether a prompt may run in one forward with its answer: each token reads none behind it, and goes on in steps.
+    """Whether a prompt may run in one forward with its answer.
 
-    And whether `with_answer` knows all that the inputs say of single tokens. Positions of an image at the end have
-    several axes in M-RoPE, from which generate() goes on one by one, and a forward from the largest.
+    No token may read a later one, `with_answer` must know every input with an entry for each token, and an image may
+    not come last: M-RoPE gives it several axes, from which generate() counts on one by one, a forward from the largest.
     """
     shape = inputs["input_ids"].shape
     single = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape[:2] == shape}

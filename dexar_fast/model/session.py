@@ -17,16 +17,16 @@ from dexar_fast.model.plain_tensors import plain_tensors
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation"
-UNDER_AUTOCAST = "__script_unsupported"  # what torch.autocast notes on a function that it decorates
-BEFORE_PREPARE = "_original_forward"  # what accelerate keeps of a model that it prepared, Trainer's among them
-POLL = 0.05  # seconds between looks at whether a borrower that waits still wants the model
+UNDER_AUTOCAST = "__script_unsupported"  # the attribute that torch.autocast sets on a function that it decorates
+BEFORE_PREPARE = "_original_forward"  # where accelerate, and so Trainer, keeps the forward of a model that it prepared
+POLL = 0.05  # seconds between checks whether a waiting borrower still wants the model
 
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
 class Abandoned(BaseException):
-    """Nobody waits for the answer any more. No Exception: no handler of errors shall take it for one."""
+    """Nobody waits for the answer any more. Not an Exception, so that no error handler catches it."""
 
 
 def model_lock(model: nn.Module) -> threading.RLock:
@@ -36,7 +36,7 @@ def model_lock(model: nn.Module) -> threading.RLock:
 
 
 def is_borrowed_here(model: nn.Module) -> bool:
-    """Whether this thread holds the model's lock: it must not wait for another that wants it, then."""
+    """Whether this thread holds the model's lock. If so, it must not wait for another thread that wants it."""
     return model_lock(model)._is_owned()  # type: ignore[attr-defined]
 
 
@@ -44,7 +44,7 @@ class Loan:
     """The model's lock, and the attributes that differ while it is held.
 
     Args:
-        abandoned: asked while another borrower has the model; once it is true waiting ends with `Abandoned`.
+        abandoned: called while another borrower has the model; once it returns true, waiting ends with `Abandoned`.
     """
 
     def __init__(self, model: Any, abandoned: Callable[[], bool] | None = None) -> None:
@@ -52,12 +52,12 @@ class Loan:
         self._lock = model_lock(model)
         self._abandoned = abandoned
         self._held = False
-        self._ours: list[Attribute] = []  # as they were when the model was given
-        self._found: list[Attribute] = []  # as they were when it was taken; none while it is not
+        self._ours: list[Attribute] = []  # as they were when the model was given back
+        self._found: list[Attribute] = []  # as they were when it was taken; empty while it is not
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The model is as it was found inside the block, and anyone's. The block's exceptions end the loan."""
+        """Inside the block the model is as it was found, and free for others. An exception there ends the loan."""
         self.give()
         yield
         self.take()
@@ -69,7 +69,7 @@ class Loan:
 
     @contextmanager
     def own_attention(self) -> Iterator[None]:
-        """The text decoder attends inside the block as it did when the model was taken."""
+        """Inside the block the text decoder attends as it did when the model was taken."""
         own = self._own()
         ours = _values([own])
         _put([own])
@@ -103,9 +103,9 @@ class Loan:
 def borrowed(model: Any, abandoned: Callable[[], bool] | None = None) -> Iterator[Loan]:
     """Holds the model's lock, sets it to eval and to our attention; restores all of it, whatever happens.
 
-    Autocast is off inside, accelerate's and a decorated forward's too: sums are taken in float32 or better, and the
-    lens is held to the model's own logits. What torch.compile made of its modules is set aside: the pass hooks their
-    own code, and tracing hooks takes minutes.
+    Autocast is off inside, also accelerate's and that of a decorated forward: sums are taken in float32 or better, and
+    the lens must match the model's own logits. Modules that torch.compile compiled run their own code: the pass hooks
+    that, and tracing hooks takes minutes.
     """
     loan = Loan(model, abandoned)
     with (
@@ -129,7 +129,7 @@ def _put(attributes: list[Attribute]) -> None:
 
 
 def _ours(model: Any) -> list[Attribute]:
-    """The attributes that are others while the model is ours, and their values then."""
+    """The attributes that differ while the model is on loan, and their values then."""
     modules: list[Any] = below(model)
     # M-RoPE models keep the offset of the last prompt's positions between calls.
     positioned = [module for module in modules if "rope_deltas" in vars(module)]

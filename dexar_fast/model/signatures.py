@@ -1,4 +1,4 @@
-"""What functions take by keyword: asked for in every forward, and slow to find out."""
+"""What functions take by keyword: needed in every forward, and slow to find out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
-    """The parameters of a function by their names; of a method's, `self` is one."""
+    """The parameters of a function by name; a method's include `self`."""
     return _parameters(getattr(function, "__func__", function))
 
 

@@ -1,4 +1,4 @@
-"""From the sums of the pass to an Explanation: Eqs. 4-6, and what the filters left over."""
+"""From the sums of the pass to an Explanation: Eqs. 4-6, and what the filters left."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def frequent(winners: Tensor, text_of: Callable[[int], str]) -> list[dict[str, A
     """The keys that keep most heads from the image: position, text and share of the heads.
 
     Args:
-        winners: [S] how often each key took S_txt. text_of: the text of a position.
+        winners: [S] how often each key won S_txt. text_of: the text of a position.
     """
     total = max(1, int(winners.sum()))
     most = winners.topk(min(FREQUENT_WINNERS, len(winners)))

@@ -108,7 +108,7 @@ def _check_finite(arrays: dict[str, Tensor]) -> None:
 
 
 def all_finite(array: Tensor) -> bool:
-    """Whether an array holds neither NaN nor infinity. Their sum, one read, is neither, unless they are huge."""
+    """Whether an array holds neither NaN nor infinity. A finite sum shows it in one read; huge numbers need another."""
     return bool(array.sum().isfinite()) or bool(array.isfinite().all())
 
 

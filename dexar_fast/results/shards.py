@@ -1,10 +1,11 @@
 """A long answer on disk while it is explained: shards that are written once, and an index of the finished ones.
 
-Layout of the folder, format 1. `00000.safetensors`, `00001.safetensors`, ...: of some tokens each, `token_ids` [C] and
-the sums of the pass (`dexar_fast.attribution.sums.Attribution`), with their texts in the metadata. `start.safetensors`:
-`visual_positions` and the images, as in `dexar_fast.results.storage`. `index.json`: how many `shards` and `tokens` are
-finished, and the fields of `Explanation` that are no arrays; `metadata` says whether the answer is `complete`. It is
-replaced as a whole after each shard, so that whoever reads, at any time and after any end, finds what was finished.
+Layout of the folder, format 1. `00000.safetensors`, `00001.safetensors`, ... hold some tokens each: `token_ids` [C] and
+the sums of the pass (`dexar_fast.attribution.sums.Attribution`), with their texts in the metadata. `start.safetensors`
+holds `visual_positions` and the images, as in `dexar_fast.results.storage`. `index.json` says how many `shards` and
+`tokens` are finished, and holds what else an `Explanation` needs that is no array; its `metadata` says whether the
+answer is `complete`. It is replaced as a whole after each shard, so that a reader, at any time and after any end, finds
+what was finished.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def free_folder(path: Folder) -> None:
         FileError: it holds an explanation or part of one, is a file, or cannot be made.
     """
     folder = storage.path_of(path)
-    if not os.fspath(path):  # what Path takes for the folder we are in
+    if not os.fspath(path):  # Path takes it for the current folder
         raise FileError("the path is empty: pass the name of a folder")
     if any((folder / name).exists() for name in (INDEX, START, _name(0))):
         raise FileError(f"{folder} holds an explanation: choose another folder, or delete this one")
@@ -70,7 +71,7 @@ class Shards:
         self.index([], "")
 
     def is_due(self, chunk: Chunk) -> bool:
-        """Whether this chunk and those before it that are not on disk yet are worth a shard."""
+        """Whether this chunk, with those before it that are not on disk yet, is worth a shard."""
         self._waiting += sum(getattr(chunk.sums, name).nbytes for name in _SUMS)
         return self._waiting >= SHARD_BYTES or time.monotonic() - self._last >= SHARD_SECONDS
 
@@ -105,7 +106,7 @@ class Shards:
 
 
 def read(path: Folder) -> dict[str, Any]:
-    """The fields of the explanation of what is finished in a folder, decoded but not yet checked against each other.
+    """The fields of the explanation of a folder's finished tokens, decoded but not yet checked against each other.
 
     Raises:
         FileError: no such folder, nothing finished in it yet, damaged, or written by a newer version.

@@ -27,11 +27,11 @@ from dexar_fast.results.schema import ARRAYS, Result
 from dexar_fast.vision.grid import Grid
 
 FORMAT_VERSION = 1
-MOST_PIXELS = 2**29  # of all images of a file together: what decoding them may take of memory is known beforehand
+MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
-MOST_HEADER = 2**24  # bytes: what the header may take of memory once it is read is known beforehand
+MOST_HEADER = 2**24  # bytes: bounds the memory that the header takes once it is read
 KEY = "dexar_fast"
-# What the decoders of JSON, PNG and safetensors raise on bytes that somebody damaged or made up.
+# What the decoders of JSON, PNG and safetensors raise on damaged or made-up bytes.
 DECODING_ERRORS = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
     OverflowError, SyntaxError, Image.DecompressionBombError, RuntimeError, MemoryError,
@@ -45,7 +45,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         FileError: no path, the folder does not exist or cannot be written, or the disk is full.
     """
     target = path_of(path)
-    if not os.fspath(path):  # what Path takes for the folder we are in
+    if not os.fspath(path):  # Path takes it for the current folder
         raise FileError("the path is empty: pass the name of a file")
     if not os.path.isdir(target.parent):
         raise FileError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
@@ -61,12 +61,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_folder(path: Any) -> bool:
-    """Whether it names one. Raises FileError for what is no path."""
+    """Whether a path names a folder. Raises FileError if it is no path."""
     return os.path.isdir(path_of(path))
 
 
 def path_of(path: Any) -> Path:
-    """Raises FileError for what is no path."""
+    """As a Path. Raises FileError if it is no path."""
     try:
         return Path(path)
     except TypeError:
@@ -77,7 +77,7 @@ def write(path: str | os.PathLike[str], explanation: Result) -> None:
     """Write the file of an explanation.
 
     Raises:
-        FileError: as in `write_atomically`, images of more than `MOST_PIXELS` together, or words beyond `MOST_HEADER`.
+        FileError: as in `write_atomically`, images beyond `MOST_PIXELS` together, or a header beyond `MOST_HEADER`.
     """
     check_pixels(str(path), [image.size for image in explanation.images])
     tensors = {name: standalone(getattr(explanation, name)) for name in ARRAYS}
@@ -122,8 +122,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """A safetensors file, to read. Raises FileError for a header beyond `MOST_HEADER`, or what is no file."""
-    if not os.path.isfile(path):  # to open a named pipe would wait for somebody who writes to it
+    """A safetensors file, to read. Raises FileError for a header beyond `MOST_HEADER`, or if it is no file."""
+    if not os.path.isfile(path):  # opening a named pipe would wait for a writer
         raise FileError(f"{path} is not a file: it is missing, or the folder is damaged; explain again")
     with open(path, "rb") as file:
         _check_header(path, file.read(LENGTH_BYTES))
@@ -132,7 +132,7 @@ def opened(path: str) -> Iterator[Any]:
 
 
 def document_of(path: str, text: str) -> dict[str, Any]:
-    """The JSON document of a file; strict. Raises FileError for a version to come, ValueError for what is not JSON."""
+    """The JSON document of a file; strict. Raises FileError for a newer version, ValueError if it is not JSON."""
     document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
     version = count(document["format_version"], most=None)
     if version > FORMAT_VERSION:
