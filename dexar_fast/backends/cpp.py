@@ -18,7 +18,7 @@ from dexar_fast.errors import BackendError, InputError
 
 # Slowest first. The last two are for bfloat16; other dtypes take "avx512" under them.
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
-# The tests run the last two in software, and VDPBF16PS also on a CPU that hides it. No machine has run "amx" for us.
+# The tests run the last two in software, and VDPBF16PS also on a CPU that hides it; no machine of ours has run "amx".
 TRUSTED = INSTRUCTION_SETS[:3]
 ENVIRONMENT = "DEXAR_FAST_INSTRUCTIONS"  # names the one that a process must take
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
