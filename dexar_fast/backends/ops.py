@@ -1,6 +1,6 @@
 """The operations, each on the backend that `plan` gives it.
 
-`attribute_layer` is one call per layer and chunk: gradients of all heads, their scores, the filtered sums (METHOD.md
+`head_score` is one call per layer and chunk: gradients of all heads, their scores, the filtered sums (METHOD.md
 section 3). `kv_append` and `kv_copy` serve the pool of keys and values.
 Nothing here knows about transformers, nothing above it about backends.
 """
