@@ -1,1 +1,1 @@
-"""What a transformers model is: decoder, attention, lens, cache; how it is loaded and lent. No family has code here."""
+"""What a transformers model is: decoder, attention, lens, cache; how it is lent. No family has code here."""
