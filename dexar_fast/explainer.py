@@ -98,8 +98,7 @@ class Explainer(Setup):
             name: a Hugging Face model id or a folder. It may be that of a PEFT adapter: then the model that the adapter
                 names is loaded too.
             device: where to put the model; None is the GPU if there is one, else the CPU.
-            dtype: "float32", "bfloat16", ... or a torch dtype; None keeps the stored
-                one, or float32 for the embedded model.
+            dtype: "float32", "bfloat16", ... or a torch dtype; None is the stored one (embedded model: float32).
             allow_missing_weights: go on where the checkpoint lacks weights of the model, or holds some that its modules
                 do not take; the explanations' warnings name them.
             options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).

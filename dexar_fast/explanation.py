@@ -165,9 +165,9 @@ class Explanation(Result):
 
         Args:
             path: an existing file is replaced once the new one is complete.
-            by: "token", or "word", which merges the tokens of a word. Its weight is the highest of theirs;
-                its map is the sum of theirs, each times its token's weight as in Eq. 6 (the plain sum if all weights
-                are 0); each of its heads shows its highest weight. Tokens that form one character are always merged.
+            by: "token", or "word", which merges the tokens of a word. Its weight is the highest of theirs; its map
+                is the sum of theirs, each times its token's weight as in Eq. 6 (the plain sum if all weights are 0);
+                each of its heads shows its highest weight. Tokens that form one character are always merged.
 
         Raises:
             InputError: another value of `by`.
