@@ -1,4 +1,4 @@
-"""Whether anybody else uses the machine: figures taken beside another job are worthless (budgets.md)."""
+"""Whether anybody else uses the machine: figures taken beside another job are worthless."""
 
 from __future__ import annotations
 

@@ -51,11 +51,11 @@ _LATE = {
 
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "kernels").is_dir() and (_checkout / "setup.py").is_file():
-    __path__.append(str(_checkout))  # dexar_fast.kernels lies in kernels/, whose own name is taken
+    __path__.append(str(_checkout))  # dexar_fast.kernels lies in kernels/: another package is called `kernels`
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch and transformers with the first class asked for: `dexar-fast --help` needs neither."""
+    """Imports torch and transformers when a class is first asked for: `dexar-fast --help` needs neither."""
     if name not in _LATE:
         raise AttributeError(f"module 'dexar_fast' has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)

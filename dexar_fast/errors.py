@@ -18,7 +18,7 @@ class ModelError(DexarError):
 
 
 class LibraryError(DexarError):
-    """A library that this package stands on warns where warnings are errors, or lacks another; the message names it."""
+    """A library below this package warns where warnings are errors, or misses another library; the message names it."""
 
 
 class InternalError(DexarError, RuntimeError):
@@ -34,7 +34,7 @@ class OutOfMemoryError(DexarError, MemoryError):
 
 
 class CacheError(DexarError):
-    """The pool of cached keys was misused or is full, and is as it was before; the kinds are in dexar_fast._C."""
+    """The pool of cached keys was misused or is full; nothing in it changed. The subclasses are in dexar_fast._C."""
 
 
 class BackendError(DexarError):

@@ -34,13 +34,13 @@ class Explainer(Setup):
 
     Args:
         model: a transformers causal vision-language model whose text decoder attends through the AttentionInterface.
-            It is left as it was: weights, flags, hooks, attention implementation and training mode.
+            It stays as it was: weights, flags, hooks, attention implementation and training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: see `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
-        pool: a `dexar_fast.KVPool` for this model: of prompts that begin alike, images included, the common part
-            is run once while the pool remembers it; BudgetExhausted where a question does not fit at all. None keeps
+        pool: a `dexar_fast.KVPool` for this model. Prompts that begin alike, images included, run their common part
+            once while the pool remembers it. A prompt that does not fit at all raises BudgetExhausted. None keeps
             nothing between calls.
     Raises:
         InputError: an unknown value. BackendError: a backend that cannot run here.
@@ -95,9 +95,10 @@ class Explainer(Setup):
         """Loads a model and its processor; without a name the small model that comes with this package.
 
         Args:
-            name: a Hugging Face model id or a folder, also of a PEFT adapter: the model that it names is loaded, too.
+            name: a Hugging Face model id or a folder. It may be that of a PEFT adapter: then the model that the adapter
+                names is loaded too.
             device: where to put the model; None is the GPU if there is one, else the CPU.
-            dtype: "float32", "bfloat16", ... or a torch dtype; None is as stored, for the embedded model float32.
+            dtype: "float32", "bfloat16", ... or a torch dtype; None is the stored one (embedded model: float32).
             allow_missing_weights: go on where the checkpoint lacks weights of the model, or holds some that its modules
                 do not take; the explanations' warnings name them.
             options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
@@ -106,7 +107,7 @@ class Explainer(Setup):
         """
         known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
         knobs = {name: options.pop(name) for name in known if name in options}
-        # Before the model is loaded, which may take minutes:
+        # Check the knobs first: loading the model may take minutes.
         settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
         loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
         explainer = cls(loaded.model, loaded.processor, **knobs)
@@ -131,15 +132,16 @@ class Explainer(Setup):
         Args:
             image: a path, a PIL image, an array [height, width, channels], or a list of them; None where the messages
                 of the prompt hold them.
-            prompt: plain text goes through the processor's chat template; text that holds the model's image token is
-                used as it stands. Or chat messages, [{"role": "user", "content": ...}, ...], with text or a list of
-                {"type": "text", "text": ...} and {"type": "image", "image": ...} as content; the answer goes on where
-                a last message of the assistant ends. Parts of type "image" without a picture show `image`, in order.
+            prompt: a text, or chat messages. A text goes through the processor's chat template, unless it holds the
+                model's image token: then it is used unchanged. Messages are [{"role": "user", "content": ...}, ...]; a
+                content is a text, or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...}. Parts
+                of type "image" without a picture show those of `image`, in order. If the last message is the
+                assistant's, the answer continues it.
             response: the answer to explain; None generates it.
-            out: a new folder to keep what is explained in, as it is found: `Explanation.load(out)` reads what is
-                finished at any time, also after the process was killed.
-            max_new_tokens, generate_kwargs: for transformers' generate(), which goes by the model's own generation
-                config, too; 128 tokens at most where nobody says otherwise.
+            out: a new folder that takes the results while they are computed. `Explanation.load(out)` reads what is
+                finished at any time, even after the process was killed.
+            max_new_tokens, generate_kwargs: for transformers' generate(), which reads the model's own generation config
+                too. If neither sets a length, the answer has at most 128 tokens.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
@@ -161,14 +163,14 @@ class Explainer(Setup):
 
         Args:
             image, prompt, out, max_new_tokens, generate_kwargs: as in `explain`; one answer, so no beams.
-            chunk_size: the tokens of a piece; the last has what is left. 1 gives each token's map with the token, and
-                costs most: every piece runs its tokens once more.
+            chunk_size: how many tokens a piece holds; the last holds the rest. 1 gives each token's map with the token,
+                and costs most: every piece runs its tokens once more.
         Returns:
             An iterator over `dexar_fast.generation.stream.Piece`: the text, weights and maps of the next tokens. The
             answer is the same as without streaming, unless you draw from torch's global generator between the pieces of
             a sampled one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a
-            logits processor of your own runs in the stream's thread. `explanation()` is that of the whole answer, or of
-            what came before an end.
+            logits processor of your own runs in the stream's thread. `explanation()` covers the whole answer, or what
+            was finished when the stream was ended.
         Raises:
             As in `explain`, here or by the iteration.
         """
@@ -185,16 +187,16 @@ class Explainer(Setup):
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ) -> list[Explanation]:
-        """Explains several questions about one image, or several answers: what they share is run once.
+        """Explains several questions about one image, or several answers. What they share runs once.
 
         Args:
             image: as in `explain`.
-            prompts: the questions, or one; each a text, or chat messages.
-            responses: to each question an answer, or a list of candidate answers; None generates one.
+            prompts: one question, or a list of them; each is a text or chat messages.
+            responses: for each question an answer, or a list of candidate answers; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
-            One explanation an answer, in order, equal to those of separate calls to rounding. Of a model that reads its
-            prompt in both directions (PaliGemma) different questions share the vision tower's work alone.
+            One explanation for each answer, in order, equal to that of a separate call up to rounding. If the model
+            reads its prompt in both directions (PaliGemma), different questions share only the vision tower's work.
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
@@ -220,9 +222,9 @@ class Explainer(Setup):
         Args:
             inputs: what the model's processor returns for the prompt, batch 1, not padded.
             target_ids: [T] ids of the answer; None generates it.
-            images: the original image or images behind the inputs, then the sampled frames of the videos: what maps are
-                drawn over. Without them a map is laid over whatever picture it is drawn on as a whole, and images that
-                the model cuts into tiles have no maps.
+            images: the original image or images of the inputs, then the sampled frames of the videos. Maps are drawn
+                over them. Without them, a map covers the whole of any picture it is drawn on, and images that the model
+                cuts into tiles have no maps.
             out, max_new_tokens, generate_kwargs: as in `explain`.
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
@@ -259,10 +261,10 @@ class Explainer(Setup):
         return Runner(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))
 
     def _pool_for(self, questions: list[Request], generate_kwargs: dict[str, Any]) -> KVPool | None:
-        """Room for what the questions share and for the longest of them twice: it may have to be moved."""
+        """A pool that holds what the questions share, and the longest of them twice, since it may have to move."""
         try:
             from dexar_fast.kvcache.pool import KVPool
-        except ImportError:  # the extension was not built, or does not load: one by one, then
+        except ImportError:  # the extension was not built or does not load: the questions run one by one
             return None
         longest = 0
         for each in questions:
@@ -274,7 +276,7 @@ class Explainer(Setup):
 
 
 def _pictures(image: Any) -> list[Image.Image]:
-    """None where the messages of the prompt hold them."""
+    """The images as they are loaded; an empty list where the messages of the prompt hold them."""
     with stage("processor"):
         return [] if image is None else load_images(image)
 

@@ -102,7 +102,7 @@ class Explanation(Result):
     ) -> Image.Image:
         """A map over an image in colours that colour-blind readers can tell apart.
 
-        Opacity grows with the heat: what is cold looks as it did.
+        Opacity grows with the heat: cold pixels stay as they are.
 
         Args:
             token: as in `heatmap`.
@@ -165,9 +165,9 @@ class Explanation(Result):
 
         Args:
             path: an existing file is replaced once the new one is complete.
-            by: "token", or "word": the tokens of a word as one, whose weight is their highest, whose map is the sum of
-                theirs, each times its token's weight as in Eq. 6 (the plain sum where all weights are 0), and whose
-                heads show their highest weights. Tokens that make up a single character are merged so in any case.
+            by: "token", or "word", which merges the tokens of a word. Its weight is the highest of theirs; its map
+                is the sum of theirs, each times its token's weight as in Eq. 6 (the plain sum if all weights are 0);
+                each of its heads shows its highest weight. Tokens that form one character are always merged.
 
         Raises:
             InputError: another value of `by`.
@@ -233,7 +233,7 @@ class Explanation(Result):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote, or from a folder what `out=` has written of an answer so far.
 
-        `metadata["complete"]` says of a folder whether that is the whole answer.
+        For a folder, `metadata["complete"]` says whether it holds the whole answer.
 
         Raises:
             FileError: no such file, not an explanation, damaged, or written by a newer version of dexar_fast; a folder

@@ -30,8 +30,8 @@ class Settings:
         text_set: which non-visual keys count as text in S_txt: "all" (the paper), "content" (the characters of the
             user's own text and the answer), "prompt", or "generated".
         head_score: how G is reduced to a score over a set of keys: "max" (the paper), ("topk", k), or "mean".
-        map_filter: ("rank", k) passes each head's map through the k-th smallest of every 3x3 neighbourhood (5 is the
-            median) before it is scored and summed, against single outlier patches; None is the paper.
+        map_filter: ("rank", k) replaces each cell of a head's map by the k-th smallest of its 3x3 neighbourhood (5 is
+            the median), before scores and sums: a remedy for single outlier patches. None is the paper.
         sequence_norm: "none" sums raw token maps (the authors' code); "token" scales each to [0, 1] first.
     Raises:
         InputError: an unknown value; the message lists the known ones.

@@ -17,7 +17,7 @@ _recorder: ContextVar[Recorder | None] = ContextVar("dexar_fast_stages", default
 
 
 def stage(name: str) -> AbstractContextManager[object]:
-    """Names the work inside the block, less that of stages inside it."""
+    """Names the work inside the block, except that of inner stages."""
     recorder = _recorder.get()
     return _nothing if recorder is None else recorder.stage(name)
 
@@ -29,7 +29,7 @@ class Recorder:
     Attributes:
         mark: takes the time, in seconds or as anything that `profile` can turn into seconds afterwards.
         annotate: a range of an outer profiler (NVTX, torch.profiler) around each stage.
-        marks: (what the work up to here belonged to, the time here); "" is work outside every stage.
+        marks: (the stage of the work since the last mark, the time); "" is work outside every stage.
         open: the stages that have begun and not ended, the innermost last.
     """
 
@@ -65,7 +65,7 @@ class Recorder:
 
 
 class Laps:
-    """Seconds of each part of an explanation, all of its work on the GPU included.
+    """Seconds of each part of an explanation, its work on the GPU included.
 
     Args:
         processor: seconds that the processor took before.
@@ -76,7 +76,7 @@ class Laps:
         self._last = time.perf_counter()
 
     def lap(self, part: str) -> None:
-        """The time since the last lap is the part's."""
+        """Adds the time since the last lap to a part."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()

@@ -1,1 +1,1 @@
-"""Every operation of a layer under one name, and which backend takes it: reference, torch, C++, Triton, CUDA."""
+"""Every operation of a layer (gradient, head scores, head filter, maps, cache moves), and which backend takes it."""

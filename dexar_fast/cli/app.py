@@ -30,8 +30,7 @@ SAMPLE_PROMPT = "Describe the image."
 STREAMED_TOKENS = 8  # shown at a time; each token is run twice, so fewer cost more
 FAILED = 2
 INTERRUPTED = 128 + signal.SIGINT
-# Of the classes that Typer raises for a wrong command line it gives out this one only; what it stands on differs
-# between versions.
+# For a wrong command line Typer raises several classes and exports only this one; their base differs between versions.
 UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
@@ -43,7 +42,7 @@ app = typer.Typer(
 
 
 def _folder(out: str | Path) -> Path:
-    """Path("") would be the folder we are in."""
+    """A folder; not an empty name, which Path would take for the current folder."""
     if not os.fspath(out):
         raise typer.BadParameter("it is empty: name a folder")
     return Path(out)
@@ -150,7 +149,7 @@ def _explain(
     stream: bool = False,
     **options: Any,
 ) -> None:
-    """What is cheap to check is checked before the model is loaded."""
+    """Explains and writes the results. Cheap checks come before the model is loaded."""
     from dexar_fast.report import words
     from dexar_fast.vision.images import load_images
 
@@ -207,7 +206,7 @@ def main() -> None:
     try:
         status = app(prog_name="dexar-fast", standalone_mode=False)
     except UsageError as error:
-        if error.format_message():  # none where no arguments at all have brought up the help
+        if error.format_message():  # empty if there were no arguments, and the help was shown
             _say(error.format_message(), f"(see {error.ctx.command_path if error.ctx else 'dexar-fast'} --help)")
         status = FAILED
     if status:
@@ -215,7 +214,7 @@ def main() -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
-    """Ends the program as an error does: temporary files are deleted on the way out."""
+    """Ends the program as an error does, so that temporary files are deleted on the way out."""
     raise SystemExit(128 + number)
 
 

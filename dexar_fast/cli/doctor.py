@@ -69,7 +69,7 @@ def _package(name: str) -> Finding:
 
 
 def _torchvision() -> Finding:
-    """Its wheel installs beside a torch it was not built for, and then fails to import: so it is imported."""
+    """Imports it, because its wheel also installs beside a torch it was not built for, and then does not import."""
     found = _package("torchvision")
     note = f"{_TORCHVISION_USERS}: {libraries.vision()}"
     if found.value == "not installed":
@@ -94,7 +94,7 @@ def _processor() -> list[Finding]:
 
 
 def _distrusted() -> str:
-    """What this CPU offers the extension, and fails at, or is held from."""
+    """The instruction sets of this CPU that the extension does not use, and why."""
     best = cpp.best_instruction_set()
     faster = cpp.instruction_sets()[cpp.instruction_sets().index(best) + 1 :]
     held = os.environ.get(cpp.ENVIRONMENT) == best
@@ -103,7 +103,7 @@ def _distrusted() -> str:
 
 
 def _compiler() -> Finding:
-    """The compiler that building the extension would call."""
+    """The compiler that would build the extension."""
     command = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
     try:
         shown = subprocess.run(

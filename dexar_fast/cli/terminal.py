@@ -64,5 +64,5 @@ class Writing:
 
 
 def _visible(token: str) -> str:
-    """Line ends stay; what else a terminal would obey is spelt out."""
+    """Keeps line ends; spells out whatever else a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in token)

@@ -1,4 +1,4 @@
-"""Other tools' interfaces over this engine, a file a tool. What they show is theirs; what is computed is not here."""
+"""Interfaces of other tools over this engine, one file for each tool. They only translate: nothing is computed here."""
 
 from dexar_fast.compat.dexar import DexarResult, DexarWrapper, visualize, visualize_multi
 

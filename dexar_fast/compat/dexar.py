@@ -92,8 +92,8 @@ class DexarWrapper:
         """Explain `target_sentence` as the answer to `prompt`, in mode "official" (METHOD.md section 4).
 
         Args:
-            target_sentence: tokenised on its own, as theirs, not as the continuation of the prompt.
-            prompt: used as it stands; holds the model's image token once.
+            target_sentence: tokenised on its own, as in their package, not as the continuation of the prompt.
+            prompt: used unchanged; holds the model's image token once.
 
         Raises:
             InputError: no image token or several, an empty answer, or an image that is not one grid.

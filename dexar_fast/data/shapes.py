@@ -80,8 +80,7 @@ SHAPES: dict[str, Points] = {
 
 @dataclass(frozen=True)
 class Placed:
-    """One object of a layout: what it is, its centre and radius as fractions of the image side, its tilt in
-    degrees."""
+    """One object of a layout: what it is, its centre and radius in fractions of the image side, its tilt in degrees."""
 
     color: str
     shape: str
@@ -102,8 +101,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Word:
-    """A piece of an answer with its leading space. `index` is the object a visual word speaks of, None for
-    none."""
+    """A piece of an answer with its leading space. `index` is the object that a visual word names, else None."""
 
     text: str
     kind: WordKind = "filler"
@@ -125,8 +123,7 @@ class Question:
 
 
 def layout(seed: int) -> tuple[Placed, ...]:
-    """One to three objects, left to right, that do not overlap, are never twins, and whose x differ by a
-    margin."""
+    """One to three objects, left to right: they do not overlap, no two are alike, and their x differ by a margin."""
     rng = np.random.default_rng([seed, 0])
     count = int(rng.integers(1, 4))
     while True:
@@ -156,8 +153,7 @@ def _compatible(a: Placed, b: Placed) -> bool:
 
 
 def draw_scene(seed: int, size: int = SIZE) -> Scene:
-    """Paint `layout(seed)` on a textured background, `size` pixels square. Same seed and size, same
-    pixels."""
+    """Paint `layout(seed)` on a textured background, `size` pixels square. Same seed and size, same pixels."""
     rng = np.random.default_rng([seed, 1])
     objects = layout(seed)
     canvas = _background(rng, size)
@@ -242,8 +238,7 @@ def what_color(objects: Sequence[Placed], index: int) -> Question:
 
 
 def which_shape(objects: Sequence[Placed], index: int) -> Question:
-    """'Which shape is red?' 'The red shape is a circle.'; object `index` must be the only one of its
-    colour."""
+    """'Which shape is red?' 'The red shape is a circle.'; object `index` must be the only one of its colour."""
     color, shape = _pair(objects[index], index)
     words = (Word("The"), color, *_fillers(" shape is a"), shape, Word("."))
     return Question("which_shape", f"Which shape is{color.text}?", words, (5,))
@@ -296,8 +291,7 @@ def absent_questions(objects: Sequence[Placed], level: Literal["hard", "half", "
 
 
 def sample_questions(objects: Sequence[Placed], rng: np.random.Generator) -> list[Question]:
-    """The set one scene is judged by: describe, one of each lookup there is, one yes and one no (hard if
-    there is)."""
+    """The questions that judge one scene: describe, one of each possible lookup, one with yes and one with no."""
     absent = absent_questions(objects, "hard") if rng.random() < 0.5 else []
     absent = absent or absent_questions(objects, "half" if rng.random() < 0.5 else "easy")
     pools = [color_questions(objects), shape_questions(objects), present_questions(objects), absent]

@@ -1,1 +1,1 @@
-"""Models at the door: from a folder or the Hub, with their adapters, whole or refused. What a model is: see model/."""
+"""Loads models and their adapters from a folder or the Hub, whole, or refuses them. What a model is: see model/."""

@@ -1,4 +1,4 @@
-"""PEFT's adapters: found inside a model, loaded over the base they name, refused where they would not be applied."""
+"""PEFT's adapters: finds them in a model, loads them over the base they name, refuses those it would leave out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dexar_fast.errors import ModelError, reason
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
-# The types that stand in the model's own modules: whoever runs those runs the adapter, too. Each was compared with what
-# PEFT's wrapper gives (test_adapters.py). The others act in the wrapper, for a whole call: it is not what runs.
+# Types that stand in the model's own modules: running the modules runs the adapter. Each was compared with PEFT's
+# wrapper (tests/loading/test_adapters.py). The other types act in the wrapper, around a whole call; it does not run.
 IN_MODULES = (
     "LORA ADALORA ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LILY LN_TUNING LOHA LOKR "
     "MISS OFT OSF PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA "
@@ -39,16 +39,16 @@ def unwrapped(model: Any) -> Any:
         elif hasattr(model, "get_base_model"):
             check_adapters(model)
             model = model.get_base_model()
-        elif type(model).__module__.startswith("peft."):  # what mixes adapters of several types
+        elif type(model).__module__.startswith("peft."):  # a mix of adapters of several types
             model = model.model
         else:
             return model
 
 
 def check_adapters(model: Any) -> None:
-    """Raises ModelError for adapters that do not stand in the model's modules alone. PEFT's wrapper or what is in it.
+    """Raises ModelError for adapters that act outside the model's modules.
 
-    A model knows of those that are put into it later, too.
+    `model` is PEFT's wrapper or the model in it, which also knows of adapters that were added later.
     """
     configs = getattr(model, "peft_config", None)
     for config in configs.values() if isinstance(configs, Mapping) else ():
@@ -93,7 +93,7 @@ def find(name: Any, hub: Mapping[str, Any]) -> Any:
         raise ModelError(f"{str(name)!r} is a PEFT adapter: pip install peft") from error
     try:
         config = PeftConfig.from_pretrained(str(name), **_without_code(hub))
-    except Exception as error:  # of a type that this PEFT does not know, or of no JSON
+    except Exception as error:  # a type that this PEFT does not know, or no JSON
         raise ModelError(f"PEFT cannot read {CONFIG} of {str(name)!r}: {reason(error)}") from error
     _check(config)
     return config
@@ -107,7 +107,7 @@ def _without_code(hub: Mapping[str, Any]) -> dict[str, Any]:
 def base_of(name: Any, config: Any) -> Iterator[str]:
     """Where the model under an adapter lies: beside it in its folder, or where its config says. Raises ModelError."""
     beside = _beside(Path(name)) if os.path.isdir(name) else []
-    if beside:  # transformers would load the adapter along with it, and report on nothing else
+    if beside:  # in that folder, transformers would load the adapter too and report on it alone
         with TemporaryDirectory() as folder:
             for file in beside:
                 (Path(folder) / file.name).symlink_to(file.resolve())
@@ -131,18 +131,18 @@ def _beside(folder: Path) -> list[Path]:
 
 
 def put_on(model: Any, name: Any, hub: Mapping[str, Any]) -> tuple[Any, list[str], list[str]]:
-    """The model with an adapter, weights that the adapter lacks, and weights of it that nothing in the model takes."""
+    """(the model with an adapter, weights the adapter lacks, weights of it that nothing in the model takes)."""
     from peft import PeftModel
 
     adapted = PeftModel.from_pretrained(model, str(name), **_without_code(hub))
-    # It keeps its report to itself: that is read while the same weights are put in once more.
+    # from_pretrained hides its report of the weights: loading them once more returns it.
     renamed = getattr(model, "_checkpoint_conversion_mapping", {})
     report = adapted.load_adapter(str(name), "default", key_mapping=renamed, **_without_code(hub))
     return adapted, _not_shared(adapted, report.missing_keys), sorted(report.unexpected_keys)
 
 
 def _not_shared(model: Any, missing: list[str]) -> list[str]:
-    """Of the missing weights those that are not other names of weights that were there (VB-LoRA's bank of vectors)."""
+    """The missing weights, except other names of weights that were there (VB-LoRA's bank of vectors)."""
     state = model.state_dict()
     there = {tensor.data_ptr() for key, tensor in state.items() if key not in missing}
     return sorted(key for key in missing if key not in state or state[key].data_ptr() not in there)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint and the model made from it are the same weights: transformers' loading report, judged."""
+"""Judges transformers' loading report: whether a model has the weights of its checkpoint, all and no others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Report:
     """What was wrong with a checkpoint, by the names of weights."""
 
     missing: list[str]  # by name or size: they are random now
-    left_out: list[str]  # which modules of the model would have to take, and do not
-    beside: list[str]  # which nothing in the model asks for
+    left_out: list[str]  # weights inside modules of the model that do not take them
+    beside: list[str]  # weights that nothing in the model asks for
 
     @classmethod
     def of(cls, model: nn.Module, info: Mapping[str, Any]) -> Report:
-        """From what from_pretrained(output_loading_info=True) tells, tied and ignored weights taken away by it."""
+        """From what from_pretrained(output_loading_info=True) tells: it leaves out tied and ignored weights."""
         others = set(info.get("unexpected_keys", ()))
         sizes = [f"{key} ({_size(theirs)} instead of {_size(ours)})" for key, theirs, ours in info["mismatched_keys"]]
         inside = set() if getattr(model, "hf_quantizer", None) else {key for key in others if _is_inside(model, key)}

@@ -12,7 +12,7 @@ _RESTART = re.compile(r"\s*Please note that you may need to restart your runtime
 
 
 def vision() -> str:
-    """The command that installs torchvision, whose build has to be the one of the torch that is here."""
+    """The command that installs torchvision in the build that fits the torch here."""
     cpu_build = sys.platform == "linux" and torch.version.cuda is None and torch.version.hip is None
     return "pip install 'dexar-fast[vision]'" + (f" --extra-index-url {CPU_INDEX}" if cpu_build else "")
 

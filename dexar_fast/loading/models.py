@@ -1,4 +1,4 @@
-"""Models at the door: loaded from a folder or the Hub, or refused with the reason."""
+"""Loads a model from a folder or the Hub, or refuses it with the reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dexar_fast.vision.geometry import visual_token_ids
 EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 OF_ITS_REPOSITORY = ("revision", "subfolder")  # an adapter's say nothing about the model under it
-HUB_FILE = "config.json"  # of every model on the Hub: asked for to learn whether the Hub answers
+HUB_FILE = "config.json"  # every model on the Hub has one: asking for it shows whether the Hub answers
 
 
 class Loaded(NamedTuple):
@@ -92,11 +92,11 @@ def _own_or(base: Any, name: Any, hub: Mapping[str, Any], hub_of_base: Mapping[s
         own = _processor(name, hub)
     except Exception:  # transformers raises any kind where there is none
         own = None
-    return own if hasattr(own, "tokenizer") else _processor(base, hub_of_base)  # trainers leave a tokenizer alone
+    return own if hasattr(own, "tokenizer") else _processor(base, hub_of_base)  # trainers save a tokenizer only
 
 
 def _model(name: Any, allowed: bool, options: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """A model, and what is to be warned of."""
+    """(a model, warnings about its weights)."""
     from transformers import AutoModelForImageTextToText
 
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # its own refusal names no weights
@@ -113,9 +113,9 @@ def _cannot_load(name: Any, error: Exception, under: str = "") -> ModelError:
 
 
 def _answers(name: Any, options: Mapping[str, Any]) -> bool:
-    """Whether the Hub answers; True where it need not be asked.
+    """Whether the Hub answers; True where nobody needs to ask it.
 
-    transformers would ask it for a dozen files, and for each of them six times: minutes, where it cannot be reached.
+    If the Hub cannot be reached, transformers asks for a dozen files, six times each: that takes minutes.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, is_offline_mode
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -124,9 +124,9 @@ def _answers(name: Any, options: Mapping[str, Any]) -> bool:
         return True
     try:
         get_hf_file_metadata(hf_hub_url(str(name), HUB_FILE), token=options.get("token"))
-    except HFValidationError:  # of a name that is none
+    except HFValidationError:  # not a name on the Hub
         return True
-    except HfHubHTTPError as error:  # of a model that is not there, or is not for everyone
+    except HfHubHTTPError as error:  # no such model, or one that is not for everyone
         return error.response is not None and error.response.status_code < 500
     except Exception:  # the Hub's client changes its HTTP library, and with it the errors, from version to version
         return False
@@ -186,7 +186,7 @@ def _check_steps(model: Any) -> None:
 
 
 def _encodes(model: Any) -> bool:
-    """Of a model of several parts the one that writes the text may say so alone."""
+    """Whether it is an encoder-decoder: of several parts, perhaps only the config of the text part says so."""
     configs = (model.config, getattr(model.config, "text_config", None))
     return any(getattr(config, "is_encoder_decoder", False) for config in configs)
 
@@ -201,7 +201,7 @@ def _without_head(model: Any) -> str:
 
 
 def _needed_at_each_step(model: Any) -> list[str]:
-    """What its forward cannot do without beside the ids: the tokens of an answer come by themselves."""
+    """What its forward requires beside the ids: an answer's tokens come with the ids alone."""
     _, *known = parameters(type(model).forward).values()
     named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
     return [each.name for each in named if each.default is Parameter.empty and each.name != "input_ids"]

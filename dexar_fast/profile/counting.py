@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dexar_fast.stages import Recorder
 
-LOOKUPS = ("embedding", "index", "index_select", "gather")  # these read of a table what they return
+LOOKUPS = ("embedding", "index", "index_select", "gather")  # these read from a table only what they return
 FREE = ("empty", "empty_like", "new_empty", "empty_strided", "detach", "_unsafe_view", "_reshape_alias")
 
 
@@ -20,7 +20,7 @@ class Counter(TorchDispatchMode):
     """Counts every operation towards the recorder's innermost open stage, autograd's included.
 
     Attributes:
-        flops: of matrix products, convolutions and attention, two a multiplication with its addition.
+        flops: of matrix products, convolutions and attention; a multiplication with its addition counts as two.
         bytes: each operation's inputs and outputs once: what must move unless a kernel keeps them between operations.
     """
 

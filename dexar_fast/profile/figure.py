@@ -21,7 +21,7 @@ def figure(report: dict[str, Any]) -> Figure:
 
 
 def _roofline(axes: Axes, report: dict[str, Any]) -> None:
-    """Arithmetic rate against arithmetic intensity; above the line is only what lives in the caches."""
+    """Arithmetic rate against arithmetic intensity; only what stays in the caches gets above the line."""
     limits = report["limits"]
     rows = [row for row in report["stages"] if row["flops"] and row["bytes"]]
     ridge = limits["flops_per_second"] / limits["bytes_per_second"]

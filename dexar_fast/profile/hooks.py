@@ -35,7 +35,7 @@ def inner_stages(model: Any, recorder: Recorder) -> Iterator[None]:
 
 
 def _wrap(stack: ExitStack, owner: nn.Module, name: str, stage_of: Callable[[dict[str, Any]], str | None]) -> None:
-    """Has a method of this one object run in a stage, until the stack unwinds."""
+    """Makes a method of this one object run in a stage, until the stack unwinds."""
     before, method = vars(owner).get(name), getattr(owner, name)
 
     @wraps(method)

@@ -16,7 +16,7 @@ SIDE = {"cpu": 1536, "cuda": 8192}  # of the square matrices
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one device and dtype."""
+    """The limits of one device and dtype."""
 
     flops_per_second: float
     bytes_per_second: float

@@ -88,7 +88,7 @@ def _counted(work: Workload) -> tuple[Counter, int]:
 
 
 def _stages(run: Timeline, counted: Counter, machine: Limits) -> list[Report]:
-    """Each stage's time, work, rates, and what share of its time the limit takes: above 1 what lives in the caches."""
+    """Each stage's time, work and rates, and its least time over its time: above 1 for what stays in the caches."""
     rows = []
     for name, seconds in run.stages.items():
         flops, moved = counted.flops.get(name, 0), counted.bytes.get(name, 0)
@@ -100,13 +100,13 @@ def _stages(run: Timeline, counted: Counter, machine: Limits) -> list[Report]:
 
 
 def _rates(run: Timeline, tokens: int) -> Report:
-    """Tokens generated in the time of generating them, explained in that of explaining them, and both in one."""
+    """Tokens per second: generated in the time of generating, explained in that of explaining, both in all of it."""
     generating, explaining = (sum(run.stages.get(name, 0.0) for name in names) for names in (GENERATING, EXPLAINING))
     return {"generated": tokens / generating, "explained": tokens / explaining, "both": tokens / run.wall}
 
 
 def _instrumentation(run: Timeline, over_plain: Sequence[float]) -> Report:
-    """How much of the wall time recording takes: its marks at what one costs, and recorded runs over plain ones."""
+    """How much of the wall time recording takes: marks times the cost of one, and recorded runs over plain ones."""
     recorder = Recorder(time.perf_counter)
     with recorder.recording():
         _, seconds = timed(lambda: _marks(recorder, 1000), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Models of published dimensions with random weights, made on the device: what speed is measured on without weights.
+"""Models of published dimensions with random weights, made on the device: to measure speed without a checkpoint.
 
 Speed does not depend on the weights' values. Nothing passes through host memory: a 7B model appears on the GPU.
 """
@@ -31,7 +31,7 @@ FIRST_WORD, LAST_WORD = 10, 190  # token ids that are special in none of these v
 
 
 class Built(NamedTuple):
-    """A model in eval mode that never ends an answer by itself, and what makes inputs for it."""
+    """A model in eval mode that never ends an answer by itself, and a function that makes inputs for it."""
 
     model: PreTrainedModel
     inputs_for: Callable[..., Inputs]  # (prompt_tokens: int | None = None, image_size: Size | None = None)

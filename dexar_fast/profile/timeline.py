@@ -14,7 +14,7 @@ from dexar_fast.profile.hooks import inner_stages
 from dexar_fast.profile.limits import synchronize
 from dexar_fast.stages import Recorder
 
-# In the order of the work; what each covers, less the stages inside it.
+# In the order of the work: what each covers, without the stages inside it.
 STAGES = {
     "processor": "image and chat template to the model's inputs",
     "layout": "checks of the inputs, and where their visual tokens lie in the image",

@@ -54,7 +54,7 @@ def workload(
     """A named shape with random weights, a model by id or folder, or the embedded one (None).
 
     Args:
-        image_size: pixels of a square image; None is what the model takes, for others 336.
+        image_size: pixels of a square image; None is what a named shape takes, and 336 for other models.
         prompt_tokens: of the whole prompt, its visual tokens included; None is a short question.
         new_tokens: how many tokens are generated and explained.
         knobs: of the Explainer.
@@ -117,12 +117,12 @@ def _generated(model: Any, inputs: Mapping[str, Any], length: dict[str, Any]) ->
 
 
 def _picture(side: int) -> Image.Image:
-    """Colours that vary over the image: no processor has a short way with it."""
+    """Noise: no processor can take a short way with it."""
     return Image.effect_noise((side, side), 64).convert("RGB")
 
 
 def _prompt(processor: Any, picture: Image.Image, tokens: int | None) -> str:
-    """A question, with as many words before it as bring the whole prompt to so many tokens, or one or two off."""
+    """A question after as many words as bring the whole prompt to `tokens` tokens, give or take one or two."""
     if tokens is None:
         return QUESTION
 

@@ -1,1 +1,1 @@
-"""From a question to a model's inputs: chat messages, templates, token ids, and what is checked of them."""
+"""From a question to a model's inputs: chat messages, templates, token ids, checks, which pictures the model saw."""

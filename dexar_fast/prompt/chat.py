@@ -1,4 +1,4 @@
-"""Chat messages as they are asked: checked, their pictures taken out, each content a list of parts."""
+"""Reads chat messages: checks them, takes their pictures out, makes each content a list of parts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dexar_fast.errors import ImageError, InputError
 from dexar_fast.vision.images import load_image
 
 Message = dict[str, Any]  # "role", "content": a list of {"type": "image"} and {"type": "text", "text": ...}; other keys
-IMAGES = ("image", "image_url")  # what the type of a part with a picture is called
+IMAGES = ("image", "image_url")  # the types of a part with a picture
 USER, ASSISTANT = ("user", "human"), ("assistant", "model")  # what templates call them; also <|User|> and the like
-PICTURE = "picture"  # the key under which a part that was read holds it
+PICTURE = "picture"  # the key of the picture in a part that was read
 SOURCES = ("image", "url", "path", "image_url", "base64")  # where a part holds its picture
 SIZES = ("min_pixels", "max_pixels", "resized_height", "resized_width")  # of a picture, for qwen_vl_utils
 
@@ -28,7 +28,7 @@ class Chat:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the answer is begun: the last message is the assistant's."""
+        """Whether the prompt begins the answer: its last message is the assistant's."""
         return _plain_role(self.messages[-1]["role"]) in ASSISTANT
 
 
@@ -38,7 +38,7 @@ def is_chat(prompt: Any) -> bool:
 
 
 def is_user(role: str) -> bool:
-    """Whether what stands under a role is the user's."""
+    """Whether a role is the user's."""
     return _plain_role(role) in USER
 
 
@@ -66,13 +66,13 @@ def texts(messages: list[Message]) -> list[tuple[str, str]]:
 
 
 def shown(messages: list[Message], images: list[Image.Image], token: str) -> Chat:
-    """The conversation, with `images` in the places for them.
+    """The conversation, with `images` in their places.
 
-    A place is a part of type "image" without a picture, or the model's image token in a text. Without any place and
-    any picture inside, the images stand before the first thing that the user says.
+    A place is a part of type "image" without a picture, or the model's image token in a text. If the messages
+    hold neither places nor pictures, the images come before the user's first words.
 
     Raises:
-        InputError: another number of places than images. ImageError: no image, or a picture that cannot be read.
+        InputError: more or fewer places than images. ImageError: no image, or a picture that cannot be read.
     """
     sources = [source for message in messages for source in _sources(message, token)]
     if not sources:
@@ -92,7 +92,7 @@ def shown(messages: list[Message], images: list[Image.Image], token: str) -> Cha
 
 
 def _before_the_first(messages: list[Message], images: int) -> list[Message]:
-    """The messages with so many images before what the user says first."""
+    """The messages with places for so many images before the user's first words."""
     first = next(n for n, message in enumerate(messages) if is_user(message["role"]))
     content = [{"type": "image", PICTURE: None}] * images + messages[first]["content"]
     return [*messages[:first], {**messages[first], "content": content}, *messages[first + 1 :]]
@@ -112,7 +112,7 @@ def _message(message: Any, n: int) -> Message:
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    if content is None and message.get("tool_calls"):  # it says nothing beside them
+    if content is None and message.get("tool_calls"):  # tool calls may come without words
         content = []
     if not isinstance(content, list | tuple):
         raise InputError(f"the content of message {n} must be a text, or a list of parts, not {content!r:.80}")

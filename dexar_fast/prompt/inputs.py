@@ -1,4 +1,4 @@
-"""What is checked of inputs and answers before a model runs them."""
+"""Checks of inputs and answers before a model runs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dexar_fast.vision.geometry import visual_positions, visual_token_ids
 
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
 OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "return_dict")
-IMAGE_INPUTS = ("pixel", "image", "video")  # what the names of a family's inputs for its images begin with
+IMAGE_INPUTS = ("pixel", "image", "video")  # how the names of image inputs begin, in every family
 SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # [1, P]; lists of them may be [P]
 
 
@@ -73,7 +73,7 @@ def as_ids(target_ids: Any) -> Tensor:
 
 
 def largest(config: Any, name: str) -> Any:
-    """A number of a config; of one whose layers differ in it the largest, None where it does not say."""
+    """A number in a config: the largest where layers differ in it, None where the config does not say."""
     try:
         return getattr(config, name, None)
     except RuntimeError:  # transformers' AmbiguousGlobalPerLayerAttributeError
@@ -89,7 +89,7 @@ def context(model: Any) -> int | None:
 def vocabulary(model: Any) -> int | None:
     """How many ids there are to embed; None for a table of an unknown kind.
 
-    Of a table inside a wrapper that nobody knows, the rows of all that it holds: which of them it adds it alone knows.
+    For a table in an unknown wrapper: the rows of all tables in it. Only the wrapper knows which of them count.
     """
     table = model.get_input_embeddings()
     while not isinstance(getattr(table, "num_embeddings", None), int):
@@ -159,7 +159,7 @@ def _check_targets(model: Any, targets: Tensor) -> None:
 
 
 def check_scored(targets: Tensor | None, rows: int) -> None:
-    """Raises InputError for target ids that the head, of so many rows, has no logit of."""
+    """Raises InputError for target ids that have no logit, because the head has only `rows` rows."""
     if targets is not None and int(targets.max()) >= rows:
         raise InputError(
             f"target_ids must be ids that the model can write, {_range(rows)}: its head has fewer rows than its "
@@ -169,9 +169,10 @@ def check_scored(targets: Tensor | None, rows: int) -> None:
 
 @contextmanager
 def embedding_checked(model: Any, ids: Tensor) -> Iterator[None]:
-    """Inside the block an image token of ids [1, P] that lies behind the table of embeddings may not be looked up.
+    """Inside the block, looking up an image token of ids [1, P] beyond the table of embeddings raises InputError.
 
-    Families that put another id in its place first may have it there (Gemma 3n); on a GPU others would end the process.
+    Some families replace that id before the lookup (Gemma 3n): they may have it. For the others the lookup would end
+    the process on a GPU.
     """
     rows = vocabulary(model)
     if rows is None or not bool((ids >= rows).any()):

@@ -11,7 +11,7 @@ UNFINISHED = "\ufffd"  # what the first bytes of a character are decoded to
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
     """The text each token adds to the ones before it; the id itself where there is no tokenizer.
 
-    A character whose bytes are spread over tokens is the piece of the last of them.
+    A character whose bytes are spread over tokens belongs to the last of them.
     """
     running = Pieces(tokenizer)
     texts = [running.add(token) for token in ids]
@@ -19,12 +19,12 @@ def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
 
 
 class Pieces:
-    """`pieces` of tokens as they come."""
+    """Does what `pieces` does, one token at a time."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._before: list[int] = []  # decoded again: the next token gets the space it stands behind
-        self._new: list[int] = []  # whose text is not finished
+        self._before: list[int] = []  # decoded again: so the next token keeps the space before it
+        self._new: list[int] = []  # tokens whose text is not finished
 
     def add(self, token: int) -> str:
         """The text that the next token adds; empty while a character lacks bytes."""
@@ -38,7 +38,7 @@ class Pieces:
         return text
 
     def rest(self) -> str:
-        """What the last tokens are if no more come: the text of a character that lacks bytes."""
+        """The text of the last tokens if no more come: a character that lacks bytes."""
         return self._added(self._tokenizer.decode(self._before + self._new)) if self._new else ""
 
     def _added(self, whole: str) -> str:

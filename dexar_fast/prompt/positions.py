@@ -14,7 +14,7 @@ WITHOUT_TYPES = (
 
 
 def warning(model: Any, inputs: Mapping[str, Any]) -> str | None:
-    """What to say of inputs that leave a model to number an image's tokens like words."""
+    """A warning of inputs from which a model would number an image's tokens like words; None of others."""
     if TYPES in inputs or "position_ids" in inputs or not _takes_types(model):
         return None
     return WITHOUT_TYPES

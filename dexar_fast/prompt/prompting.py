@@ -133,14 +133,14 @@ def process(processor: Any, prompt: Prompt) -> Mapping[str, Any]:
     special = _special_tokens(processor, prompt.text)
     try:
         return processor(images=prompt.images, text=prompt.text, return_tensors="pt", **special)
-    except Exception as error:  # as each family's processor likes, for an image too thin or a text too strange
+    except Exception as error:  # processors raise any kind of error: an image too thin, a text too strange
         raise InputError(
             f"{type(processor).__name__} cannot take this image with this prompt: {reason(error)}"
         ) from error
 
 
 def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
-    """Token ids [T] of an answer as it stands behind the prompt, with the space the chat template puts before it.
+    """Token ids [T] of an answer in its place after the prompt, with the space the chat template puts before it.
 
     Raises:
         InputError: an empty answer.
@@ -182,7 +182,7 @@ def own_positions(processor: Any, prompt: Prompt, input_ids: Tensor) -> Tensor:
 
 
 def unclosed(prompt: Prompt, response: str | None) -> Iterator[str]:
-    """A warning of an answer that does not end the thought which the prompt opens for it."""
+    """A warning where the prompt opens a thought and the answer does not end it."""
     opened = THOUGHT.search(prompt.text)
     if response is None or opened is None or opened[2]:
         return
@@ -214,7 +214,7 @@ def _as_placed(prompt: Prompt, response: str) -> str:
     message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     try:
         whole = prompt.written.written([*prompt.written.chat.messages, message])
-    except Exception:  # of a template that takes no answers
+    except Exception:  # the template takes no answers
         return response
     before, found, _ = whole.removeprefix(prompt.text).partition(answer)
     placed = found and whole.startswith(prompt.text) and not before.strip()
@@ -222,9 +222,9 @@ def _as_placed(prompt: Prompt, response: str) -> str:
 
 
 def _same_tokens(rendered: list[int], run: list[int], ids: list[int]) -> list[int]:
-    """Positions in `ids` of the tokens rendered[run]: their n-th occurrence there, if it is the n-th in `rendered`.
+    """Positions in `ids` of the tokens rendered[run]: if these are the n-th of their kind there, the n-th in `ids`.
 
-    `ids` is `rendered` with every image token drawn out.
+    `ids` is `rendered` with every image token expanded into its visual tokens.
     """
     wanted = [rendered[n] for n in run]
     nth = len(_occurrences(rendered[: run[-1] + 1], wanted)) if run else 0

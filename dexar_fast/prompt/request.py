@@ -1,4 +1,4 @@
-"""What is asked: a prompt about images as its processor made it, and the given answer if there is one."""
+"""A request: a prompt about images, as its processor made it, and the given answer if there is one."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ class Request:
     images: list[Image.Image]
     text: str | None = None  # the rendered prompt, where it is known
     content: Tensor | None = None  # positions of the user's own text
-    seconds: float | None = None  # that the processor took
+    seconds: float | None = None  # how long the processor took
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
-    given: Any = None  # the pictures as they came along with inputs, which may have been read in another way
+    given: Any = None  # the pictures that came with given inputs, unread: a processor may read them otherwise
 
     @cached_property
     def ids(self) -> list[int]:
-        """[P]"""
+        """Token ids of the prompt, P of them."""
         return self.inputs["input_ids"][0].tolist()
 
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:
-    """From what somebody's processor made."""
+    """A request from inputs that a processor made elsewhere."""
     return Request(inputs, targets, [] if images is None else load_images(images), given=images)
 
 
 def read(
     processor: Any, images: list[Image.Image], prompt: Any, response: str | None, *, with_content: bool
 ) -> Request:
-    """From a text or messages and loaded images; with_content: find the user's own text among the prompt's tokens.
+    """A request from a text or messages, and loaded images; with_content also finds the tokens of the user's own text.
 
     Raises:
-        InputError: the processor is none, or the prompt or the response is none for it.
+        InputError: no processor for images and text, or a prompt or a response that it cannot take.
     """
     if getattr(processor, "tokenizer", None) is None:  # none at all, or only a tokenizer
         raise InputError(
@@ -69,7 +69,7 @@ def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
     """Each prompt, a text or a list of messages, with each of its answers; None for one that is to be generated.
 
     Raises:
-        InputError: not an answer, or a list of them, to each prompt.
+        InputError: some prompt has neither an answer nor a list of answers.
     """
     if isinstance(prompts, str) or is_chat(prompts):
         prompts, responses = [prompts], None if responses is None else [responses]

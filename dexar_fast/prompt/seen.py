@@ -1,8 +1,8 @@
-"""Which pictures a model saw, and what its processor was told: its pixels are made once more and compared.
+"""Finds which pictures a model saw, and with which settings: makes the pixels again and compares them.
 
-Whoever made the inputs may have called the processor with other settings than it holds, given it a photo as it lies, or
-another picture altogether. A map is drawn only where the pixels that the processor makes of a picture are those of the
-inputs; the first reading of the pictures and the first settings that do so are the ones that count.
+Whoever made the inputs may have called the processor with other settings than it holds, with a photo that lies on its
+side, or with another picture altogether. A map is drawn only if the processor makes the inputs' pixels of a picture.
+The first reading of the pictures and the first settings that do so count.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Called:
-    """A processor as it was called."""
+    """A processor with the settings of one call."""
 
     image_processor: Any
 
@@ -88,7 +88,7 @@ def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Im
 
 
 def usual_settings(processor: Any) -> dict[str, Any]:
-    """What the combined processor tells its image processor in every call, whatever that is set to."""
+    """The settings that the combined processor passes in every call, over those of its image processor."""
     older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
     return {**older.get("images_kwargs", {}), **(getattr(processor, "images_kwargs", None) or {})}
 
@@ -100,7 +100,7 @@ def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
 
 
 def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image], Called]]:
-    """The readings of the pictures, and the settings, that make the inputs' pixels of them."""
+    """Each reading of the pictures that gives the inputs' pixels, and the settings with which it does."""
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
     for pictures in readings(request.given):
         images, frames = _split(pictures, inputs)
@@ -116,7 +116,7 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
 
 
 def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The settings of a call without any, then with one of them switched on or off."""
+    """The usual settings, then these with one switch turned."""
     yield usual
     for name in SWITCHES:
         value = usual.get(name, getattr(base, name, None))
@@ -143,12 +143,12 @@ def _made(make: Callable[..., Mapping[str, Any]], images: Any, settings: Mapping
     """What a processor makes of the images; None where it refuses them."""
     try:
         return make(images, return_tensors="pt", **settings)
-    except Exception:  # as each processor likes, for a picture or a setting that it does not take
+    except Exception:  # processors raise any kind of error, for a picture or a setting they do not take
         return None
 
 
 def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:
-    """The images in the sizes that the inputs name, if those are others: resized before the processor got them."""
+    """The images resized to the sizes that the inputs name; None where these are their own, or the inputs name none."""
     grids, sizes, patch = inputs.get("image_grid_thw"), inputs.get("image_sizes"), getattr(base, "patch_size", None)
     if isinstance(grids, Tensor) and isinstance(patch, int):
         targets = [(width * patch, height * patch) for _, height, width in grids.tolist()]
@@ -162,7 +162,7 @@ def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) ->
 
 
 def _same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], share: float) -> bool:
-    """Whether all that both hold is the same, pixels among it, up to a share of their variance."""
+    """Whether all tensors that both hold agree, pixels included, up to a share of their variance."""
     if made is None:
         return False
     both = [(made[name], inputs[name]) for name in made if isinstance(inputs.get(name), Tensor)]

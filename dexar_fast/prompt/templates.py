@@ -1,8 +1,8 @@
-"""Chat templates: which one a processor has, what it makes of messages, and where the user's words stand in that.
+"""Chat templates: which one a processor has, what it writes for messages, and where the user's words stand in that.
 
-Templates take the content of a message as a list of parts, or as a text, and fail, print Python's list, or leave words
-out for what they do not take. So marks are sent through a template first, in the place of all texts: the form of the
-messages in which all come out once is the one it takes.
+A template takes the content of a message as a list of parts or as a text. Given the other form it fails, prints
+Python's list, or leaves words out. So marks in place of all texts go through a template first: it takes the form of the
+messages in which all marks come out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Written:
     text: str
     own: list[Span] | None  # (start, end) of what the user says; None: the template changes it
     chat: Chat
-    written: Callable[..., str]  # other messages, by the same template in the same form
+    written: Callable[..., str]  # renders other messages with the same template, in the same form
     warnings: tuple[str, ...] = ()
 
 
@@ -46,7 +46,7 @@ def template_of(processor: Any) -> str | None:
     """The chat template of a processor, else that of its tokenizer; None where there is none.
 
     Raises:
-        InputError: several, and none of them the default.
+        InputError: several templates, none of them called 'default'.
     """
     for owner in (processor, getattr(processor, "tokenizer", None)):
         found = getattr(owner, "chat_template", None)
@@ -138,7 +138,7 @@ def _without_images(messages: list[Message]) -> list[Message]:
 
 
 def _marked(messages: list[Message], whose: Callable[[str], bool] = lambda role: True) -> list[Message]:
-    """The messages with the n-th mark for the n-th text, of some roles."""
+    """The messages with the n-th mark in place of the n-th text, for the roles that `whose` picks."""
     n = count()
     return [
         {**message, "content": [part | _mark(n) if part["type"] == "text" else part for part in message["content"]]}
@@ -153,12 +153,12 @@ def _mark(n: Iterator[int]) -> dict[str, str]:
 
 
 def _is_complete(marked: str, texts: int) -> bool:
-    """Whether all texts came out, and as texts."""
+    """Whether the marks of all texts came out, and not in a printed list."""
     return {int(n) for n in MARKS.findall(marked)} == set(range(texts)) and LIST.search(marked) is None
 
 
 def _own(text: str, marked: str, said: list[str], token: str) -> list[Span] | None:
-    """Where in the text what the user says stands, by what stands between its marks; image tokens left out."""
+    """The spans of what the user says, found by the template's text between the marks; without image tokens."""
     between = MARKS.split(marked)
     spans: list[Span] = []
     cursor = 0
@@ -173,7 +173,7 @@ def _own(text: str, marked: str, said: list[str], token: str) -> list[Span] | No
 
 
 def split(text: str, token: str) -> list[Span]:
-    """Where the text between image tokens lies, white space around it left out."""
+    """The spans of the text between image tokens, without the white space around it."""
     spans, cursor = [], 0
     for part in text.split(token):
         start = cursor + len(part) - len(part.lstrip())

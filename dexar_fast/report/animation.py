@@ -1,4 +1,4 @@
-"""An answer as it is written: for each of its pieces the map, and under it the answer so far."""
+"""Animates an answer: a frame for each of its pieces, with its map and under it the answer so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dexar_fast.report.overlay import draw_overlay
 from dexar_fast.results.schema import Result
 
 _NARROWEST, _LONGEST_PAUSE = 64, 60.0
-_STEEPEST = 2.0  # a picture that is taller by more is scaled to less than the frame's width
+_STEEPEST = 2.0  # height over width: a taller picture becomes narrower than the frame
 _LINES, _MARGIN = 3, 10
 _PAPER, _WRITTEN = "#15131a", "#f0edf5"
 _UNWEIGHTED = "#35313f"
@@ -63,7 +63,7 @@ def _fitted(picture: Image.Image, width: int) -> Image.Image:
 
 
 class _Writing:
-    """The answer in lines as wide as the frames, of which each frame shows the last few."""
+    """The answer in lines as wide as the frames. Each frame shows the last few lines."""
 
     def __init__(self, pieces: words.Pieces, width: int) -> None:
         self._size = max(11, width // 26)
@@ -79,7 +79,7 @@ class _Writing:
         return _LINES * self._line + 2 * _MARGIN
 
     def draw(self, frame: Image.Image, top: int, current: int) -> None:
-        """The lines up to the piece `current`, which stands on its colour."""
+        """Draws the lines up to the piece `current`, and that piece on its colour."""
         written = [[word for word in line if word[0] <= current] for line in self._lines]
         last = [line for line in written if line][-_LINES:]
         for row, line in enumerate(last):
@@ -97,7 +97,7 @@ class _Writing:
             left += lengths[text]
 
     def _highlight(self, draw: ImageDraw.ImageDraw, left: float, top: int, length: float, piece: int) -> str:
-        """Draws the ground of a piece and says in what colour its text can be read on it."""
+        """Draws the background of a piece; returns the colour in which its text can be read on it."""
         colour = self._colours[piece]
         ground = _UNWEIGHTED if colour is None else colours.css(colour)
         draw.rounded_rectangle((left - 2, top, left + length + 2, top + self._line - 3), 4, ground)
@@ -134,7 +134,7 @@ def _wrapped(paragraphs: Iterator[list[Word]], size: int, width: float) -> Itera
 
 
 def _fitting(words_of_any_length: list[Word], size: int, width: float) -> Iterator[Word]:
-    """The words; what is wider than a line in parts, between its characters."""
+    """The words; one that is wider than a line comes in parts, cut between characters."""
     for piece, text in words_of_any_length:
         part = ""
         for span in words.cut(list(text), "token") if _length(text, size) > width else []:
@@ -147,19 +147,19 @@ def _fitting(words_of_any_length: list[Word], size: int, width: float) -> Iterat
 
 
 def _from_the_left(line: list[Word], direction: str) -> list[Word]:
-    """The words of a line in the order in which they stand: rule L2 of the Unicode bidirectional algorithm."""
+    """The words of a line from left to right: rule L2 of the Unicode bidirectional algorithm."""
     placed = list(zip(_levels([text for _, text in line], direction), line, strict=True))
     return [word for _, word in _turned(_turned(placed, 2), 1)]
 
 
 def _turned(placed: list[tuple[int, Word]], depth: int) -> list[tuple[int, Word]]:
-    """With each run of words that lie so deep, or deeper, turned around."""
+    """The words, with each run of level `depth` or deeper reversed."""
     runs = groupby(placed, lambda word: word[0] >= depth)
     return [word for inside, run in runs for word in (reversed(list(run)) if inside else run)]
 
 
 def _levels(texts: list[str], direction: str) -> list[int]:
-    """How deep each text lies in others; odd is right to left. Spaces and signs: as both their neighbours."""
+    """The bidirectional level of each text; odd is right to left. Spaces and signs take the lower neighbour's."""
     base = 1 if direction == "rtl" else 0
     known = [_level(text, base) for text in texts]
     levels: list[int] = []
@@ -171,7 +171,7 @@ def _levels(texts: list[str], direction: str) -> list[int]:
 
 
 def _level(text: str, base: int) -> int | None:
-    """Numbers run from left to right in any script; None for what has no direction of its own."""
+    """The level of one text; None if it has no direction of its own. Numbers run from left to right in any script."""
     kinds = {unicodedata.bidirectional(character) for character in text}
     if not kinds & {"L", "R", "AL", "EN", "AN"}:
         return None

@@ -18,7 +18,7 @@ from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
 
 _FINE, _COARSE, _COARSEST = 255, 15, 5
-_MOST_FINE_HEADS, _MOST_COARSE_HEADS = 2**19, 3 * 2**19  # beyond, head weights take fewer steps: a page stays small
+_MOST_FINE_HEADS, _MOST_COARSE_HEADS = 2**19, 3 * 2**19  # more take fewer steps: a page stays small
 
 
 def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> 
 
 
 def packed(steps: NDArray[np.floating] | NDArray[np.uint8]) -> str:
-    """Numbers from 0 to 255, rounded."""
+    """Numbers from 0 to 255: rounded to bytes, deflated, in base64."""
     return base64.b64encode(zlib.compress(np.rint(steps).astype(np.uint8).tobytes(), 9)).decode()
 
 
@@ -80,7 +80,7 @@ def _steps_for(heads: int) -> int:
 
 
 def _from_zero(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each row divided by its largest value, and that."""
+    """(each row divided by its largest value, these values)."""
     peaks = rows.max(1, initial=0)
     return rows / np.where(peaks > 0, peaks, 1)[:, None], peaks
 
@@ -92,7 +92,7 @@ def _extremes(rows: NDArray[np.float64]) -> tuple[list[float], list[float]]:
 
 
 def _layers(explanation: Result) -> list[int]:
-    """The number of each layer in the model, where the settings tell."""
+    """The number of each layer in the model where the settings tell, else 0, 1, ..."""
     count = explanation.head_weights.shape[1]
     settings = explanation.metadata.get("settings")
     layers = settings.get("layers") if isinstance(settings, dict) else None
@@ -101,5 +101,5 @@ def _layers(explanation: Result) -> list[int]:
 
 
 def _short(value: float) -> float:
-    """Four digits; rounded up, the largest number would be infinity."""
+    """Four digits; capped, since the largest number would round up to infinity."""
     return min(max(float(f"{value:.4g}"), -sys.float_info.max), sys.float_info.max)

@@ -34,7 +34,7 @@ _SMALLEST_CELL, _LARGEST_CELL = 4, 26
 
 @dataclass(frozen=True)
 class Chip:
-    """A piece of the answer: the white space around it, and the colours it stands in; none without weight."""
+    """A piece of the answer, the white space around it, and its colours; no colours without weight."""
 
     before: str
     text: str
@@ -42,7 +42,7 @@ class Chip:
     label: str
     background: str
     ink: str
-    joins: str  # CSS classes: whether it adjoins the piece before and the one after it
+    joins: str  # CSS classes: how it joins the piece before it and the one after it
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _chips(pieces: words.Pieces) -> list[Chip]:
 
 
 def _joint(left: tuple[str, str, str], right: tuple[str, str, str]) -> str:
-    """How two pieces, each with the white space around it, stand to each other."""
+    """How two pieces join, each given with the white space around it: by space, as letters, or near."""
     if left[2] or right[0]:
         return "space"
     return "letters" if words.touch(left[1], right[1]) else "near"
@@ -199,7 +199,7 @@ def _matrix(layers: int, heads: int) -> Matrix:
 
 
 def _name(explanation: Result) -> str:
-    """Of the model: the last part of its path or id."""
+    """The name of the model: the last part of its path or id."""
     name: Any = explanation.metadata.get("model")
     return str(name).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] if name else "model"
 

@@ -16,7 +16,7 @@ _SMALLEST_CANVAS = 480  # a map is drawn smoothly also over an image of few pixe
 _BYTES, _BYTES_OF_ALL, _FEWEST_BYTES = 300_000, 700_000, 16_000
 _BYTES_OF_PNG = 48_000  # up to here exact pixels are worth their size
 _QUALITIES = (88, 78, 64, 48, 30)
-_STEEPEST = 6.0  # beyond, a picture is shown squeezed: a line of one pixel could not be seen
+_STEEPEST = 6.0  # a steeper picture is squeezed: a line of one pixel could not be seen
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def pictures(explanation: Result) -> list[Picture]:
 
 
 def _names(explanation: Result) -> list[str]:
-    """Frames stand behind all images."""
+    """The names of the pictures: all images, then all frames."""
     count = placing.count(explanation)
     first_frame = min((grid.image for grid in explanation.grids if grid.video), default=count)
     counts = {"image": 0, "frame": 0}

@@ -1,4 +1,4 @@
-"""Values of visual tokens, put where they lie in the images."""
+"""Puts the values of visual tokens where they lie in the images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def place(explanation: Result, values: NDArray[np.floating], image: int) -> list
 
 
 def check_geometry(explanation: Result) -> None:
-    """InputError where no grid says where the visual tokens lie; it names the reason."""
+    """Raises InputError where no grid says where the visual tokens lie; the message names the reason."""
     if not explanation.grids:
         warnings = explanation.diagnostics.get("warnings")
         reasons = [str(text) for text in warnings if "no place" in str(text)] if isinstance(warnings, list) else []
@@ -47,7 +47,7 @@ def count(explanation: Result) -> int:
 
 
 def extent(explanation: Result, image: int) -> tuple[int, int]:
-    """Width and height of an image in pixels; where it was not kept, of what its grids tell of it."""
+    """(width, height) of an image in pixels; where it was not kept, as far as its grids tell."""
     if explanation.images:
         return explanation.images[image].size
     grids = [grid for grid in explanation.grids if image in grid.images]
@@ -67,7 +67,7 @@ def paint(explanation: Result, values: NDArray[np.floating], image: int, size: t
     """The map of `values` [N] over an image scaled to `size` (width, height): [height, width] in [0, 1].
 
     Raises:
-        InputError: as in `place`; the size of a turned image.
+        InputError: as in `place`, or for the size of an image on its side.
     """
     placed = place(explanation, values, image)
     if explanation.images:
@@ -77,7 +77,7 @@ def paint(explanation: Result, values: NDArray[np.floating], image: int, size: t
 
 
 def _check_turned(explained: tuple[int, int], size: tuple[int, int]) -> None:
-    """InputError for the size of the explained image on its side: a photo that was turned in between."""
+    """Raises InputError for the size of the explained image on its side: a photo that was turned in between."""
     (width, height), (across, down) = explained, size
     pixel = max(width, height) + max(across, down)
     if abs(width * down - height * across) > pixel >= abs(width * across - height * down):

@@ -70,7 +70,7 @@ def pieces(explanation: Result, by: str) -> Pieces:
 
 
 def check(by: Any) -> None:
-    """InputError for a way to cut that there is not."""
+    """Raises InputError for an unknown `by`."""
     if not isinstance(by, str) or by not in CHOICES:
         raise InputError(f"by must be 'token' or 'word', not {by!r}")
 
@@ -113,7 +113,7 @@ def direction(text: str) -> str:
 
 
 def _texts(explanation: Result) -> list[str]:
-    """The tokens; set apart where they are mere numbers, for want of a tokenizer."""
+    """The texts of the tokens; numbers, for want of a tokenizer, get a space before each."""
     numbers = [str(i) for i in explanation.token_ids.tolist()]
     return [f" {number}" for number in numbers] if explanation.tokens == numbers else explanation.tokens
 
@@ -133,7 +133,7 @@ def _is_inside(text: str, cut: int, by: str) -> bool:
 
 
 def _is_inside_character(text: str, cut: int) -> bool:
-    """Of what readers take for one character: accents, joined emoji, skin tones, flags."""
+    """Whether a cut splits what readers take for one character: accents, joined emoji, skin tones, flags."""
     before, after = text[cut - 1], text[cut]
     if unicodedata.category(after)[0] == "M" or ord(after) in _SKIN_TONES or ord(after) in _TAGS:
         return True
@@ -150,7 +150,7 @@ def _is_inside_word(text: str, cut: int) -> bool:
 
 
 def _belongs_to_word(text: str, at: int) -> bool:
-    """Letters, digits and accents; an apostrophe between letters, a point or comma between digits."""
+    """Whether a letter, digit or accent is there; an apostrophe between letters; a point or comma between digits."""
     around = text[at - 1 : at] + text[at + 1 : at + 2]
     if text[at] in _APOSTROPHES and len(around) == 2:
         return all(_is_letter(character) for character in around)
@@ -170,7 +170,7 @@ def _has_ink(character: str) -> bool:
 
 
 def _shown_character(character: str) -> str:
-    """A picture of a control character; no halves of characters, nothing that turns the text after it around."""
+    """A character as shown: a sign for a control character, for half a character, for one that turns text around."""
     if character < " " and character not in "\n\t":
         return " " if character == "\r" else chr(0x2400 + ord(character))
     hidden = unicodedata.category(character) in ("Cs", "Cc") and character not in "\n\t"

@@ -1,1 +1,1 @@
-"""From pictures to visual tokens and back: which keys are visual, where each lies. A file a kind of layout."""
+"""From pictures to visual tokens and back: which keys are visual, where each lies. One file for each kind of layout."""

@@ -13,7 +13,7 @@ from dexar_fast.vision.squares import PARTIAL
 
 
 def llava_next(prompt: Prompt) -> Blocks:
-    """Of a model that reads videos, too, the images alone."""
+    """Images only: where the frames of videos lie is not known."""
     if any(prompt.video):
         raise UnknownLayout("where the frames of its videos lie is not known")
     return [_anyres(prompt, size) for size in _originals(prompt)], []
@@ -26,7 +26,7 @@ def llava_onevision(prompt: Prompt) -> Blocks:
 
 
 def _onevision_images(prompt: Prompt) -> list[Block]:
-    """An image that shares its prompt with others, where the processor was told so, is one square, padded."""
+    """Where the processor was told that images share a prompt, each is one padded square."""
     sizes = _originals(prompt)
     together = prompt.inputs.get("batch_num_images")
     if isinstance(together, Tensor) and together.tolist() != [1] * len(sizes):
@@ -36,7 +36,7 @@ def _onevision_images(prompt: Prompt) -> list[Block]:
 
 
 def _padded_square(prompt: Prompt, size: Size) -> Block:
-    """A newline feature ends it."""
+    """A square of visual tokens, and a newline feature at its end."""
     side, longest = _side(prompt), max(size)
     left, top = -((longest - size[0]) // 2), -((longest - size[1]) // 2)
     box = (left, top, left + longest, top + longest)
@@ -47,7 +47,7 @@ def _padded_square(prompt: Prompt, size: Size) -> Block:
 
 
 def _onevision_videos(prompt: Prompt) -> list[Block]:
-    """Frames pooled two by two, a newline feature behind the last."""
+    """Frames pooled two by two, and a newline feature after the last."""
     videos, frames = prompt.shape("pixel_values_videos")[:2]
     side = math.ceil(_side(prompt) / 2)
     covered = prompt.covered(prompt.vision("image_size"))
@@ -62,7 +62,7 @@ def _onevision_videos(prompt: Prompt) -> list[Block]:
 
 
 def _frame_boxes(prompt: Prompt, frames: int, covered: float) -> list[Box | None]:
-    """Of each frame the part that whole patches cover."""
+    """The part of each frame that whole patches cover."""
     if prompt.sizes is None or len(prompt.sizes) < frames:
         return [None] * frames
     return [part(whole(size), covered) for size in prompt.sizes[-frames:]]
@@ -72,8 +72,8 @@ def _anyres(prompt: Prompt, size: Size, most_squares: int | None = None) -> Bloc
     """LLaVA-NeXT and LLaVA-OneVision: the stretched image, then its tiles as one grid with a newline feature per row.
 
     The tiles hold the image, scaled to fit and padded; features of the padding are cut off again. Where a tile is no
-    whole number of patches (OneVision), the last pixels of each are not seen: the tiles are taken for one even grid,
-    less than half a cell off. OneVision shrinks a grid of more than `most_squares` tiles.
+    whole number of patches (OneVision), the last pixels of each tile are not seen. The tiles still count as one even
+    grid, which is less than half a cell off. OneVision shrinks a grid of more than `most_squares` tiles.
     """
     from transformers.image_processing_utils import select_best_resolution
 
@@ -87,7 +87,7 @@ def _anyres(prompt: Prompt, size: Size, most_squares: int | None = None) -> Bloc
     base = Grid(0, 0, side, side, prompt.known(part(whole(size), covered)))
     box = (x.low, y.low, x.high, y.high)
     tiles = Grid(0, side * side, rows, columns, prompt.known(box), row_stride=columns + 1)
-    # Of the tiles of a thin strip nothing but newline features may be left.
+    # A thin strip may leave nothing of its tiles but newline features.
     grids = [base, tiles] if rows and columns else [base]
     return Block(grids, side * side + rows * (columns + 1))
 
@@ -114,7 +114,7 @@ class _Axis:
 
 
 def _shrunk(rows: int, columns: int, side: int, most_squares: int | None) -> tuple[int, int]:
-    """transformers' LLaVA-OneVision, pack_image_features."""
+    """As pack_image_features of transformers' LLaVA-OneVision does."""
     ratio = math.sqrt(rows * columns / (most_squares * side**2)) if most_squares else 0
     return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
@@ -127,5 +127,5 @@ def _originals(prompt: Prompt) -> list[Size]:
 
 
 def _side(prompt: Prompt) -> int:
-    """Patches of a side of what the vision tower sees at once."""
+    """Patches along a side of the square that the vision tower sees."""
     return prompt.vision("image_size") // prompt.vision("patch_size")

@@ -37,7 +37,7 @@ class Prompt:
         return found.tolist()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of one of the processor's outputs: images, or frames of videos, [..., channels, height, width]."""
+        """The shape of one of the processor's outputs: images or video frames, [..., channels, height, width]."""
         found = self.output(name)
         if found.ndim < 4 or 0 in found.shape:
             raise UnknownLayout(f"{name} is not [..., channels, height, width]")
@@ -50,7 +50,7 @@ class Prompt:
         return self.inputs[name]
 
     def vision(self, name: str) -> int:
-        """A number in the config of the vision tower, the first of several."""
+        """A number in the config of the vision tower; the first if there are several."""
         value = getattr(getattr(self.config, "vision_config", None), name, None)
         if isinstance(value, Sequence) and value:
             value = value[0]
@@ -59,16 +59,16 @@ class Prompt:
         return value
 
     def covered(self, pixels: int) -> float:
-        """The share of a side of so many pixels that whole patches cover: a rest right and below is not seen."""
+        """The share of a side of `pixels` that whole patches cover: the rest, at the right and below, is not seen."""
         patch = self.vision("patch_size")
         return pixels // patch * patch / pixels
 
     def known(self, box: Box | None) -> Box | None:
-        """No box in the pixels of an image that is not there."""
+        """The box; None where the original images are not known."""
         return None if self.sizes is None else box
 
     def check_sizes(self, stated: Sequence[Size]) -> None:
-        """Raises UnknownLayout unless the images given are of the sizes that the inputs state of theirs, in order."""
+        """Raises UnknownLayout if the given images have other sizes than the inputs state, in order."""
         given = None if self.sizes is None else list(self.sizes[: len(stated)])
         if given is not None and len(given) == len(stated) and given != list(stated):
             raise UnknownLayout(f"its inputs were made of images of {_list(stated)} pixels, not of {_list(given)}")
@@ -76,7 +76,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Block:
-    """An image or a video of `length` visual tokens: grids whose `start` and `image` count from its own first."""
+    """An image or a video of `length` visual tokens: grids whose `start` and `image` count from the block's own."""
 
     grids: list[Grid]
     length: int
@@ -92,7 +92,7 @@ Family = Callable[[Prompt], Blocks]
 
 
 def square(tokens: int) -> int:
-    """The side of a square of so many tokens."""
+    """The side of a square of `tokens` tokens."""
     side = math.isqrt(tokens)
     if side * side != tokens:
         raise UnknownLayout(f"{tokens} visual tokens do not make a square")

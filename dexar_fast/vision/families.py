@@ -1,7 +1,7 @@
 """How each model family lays visual tokens over its images (METHOD.md section 6): the table of them.
 
-A family returns its images and its videos as blocks of visual tokens. What depends on how the processor was set up is
-read from the processor's output where that tells, and checked against the number of visual tokens afterwards.
+A family returns its images and its videos as blocks of visual tokens. What depends on the processor's settings is read
+from the processor's output where possible, and then checked against the number of visual tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images as users hold them, to upright RGB."""
+"""Turns images as users hold them into upright RGB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_PATH = 4096  # as on Linux
 
 @dataclass(frozen=True)
 class Reading:
-    """How an image is read: turned upright as its EXIF says, and what is transparent on white."""
+    """How to read an image: whether to turn it upright by its EXIF, and whether to put what is transparent on white."""
 
     upright: bool = True
     on_white: bool = True
@@ -43,9 +43,9 @@ def load_images(image: Any, reading: Reading = USUAL) -> list[Image.Image]:
 
 
 def readings(image: Any) -> Iterator[list[Image.Image]]:
-    """`load_images` in every way that somebody else may have read them, the usual one first; no two are the same.
+    """`load_images` in every way that a processor may have read them, the usual one first; no two are the same.
 
-    A processor leaves a PIL image as it lies, and some drop what says that a pixel is transparent.
+    Processors do not turn a PIL image upright, and some drop its transparency.
     """
     before: list[list[Image.Image]] = []
     for upright in (True, False):
@@ -113,7 +113,7 @@ def _open(path: Path, reading: Reading) -> Image.Image:
         raise ImageError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} is too large to open safely: {error}") from None
-    except Exception as error:  # what Pillow's decoders raise for a damaged file is any kind of error
+    except Exception as error:  # Pillow's decoders raise any kind of error for a damaged file
         raise ImageError(f"{path} cannot be read: {error}") from error
 
 
@@ -137,7 +137,7 @@ def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits to 8, where Pillow would clip; 32 bits hold either."""
+    """Grey of 16 bits to 8, where Pillow would clip; an image of 32 bits may hold either."""
     pixels = np.asarray(image)
     if image.mode == "I" and pixels.max() <= 255:
         return image.convert("L")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
-_DECIMALS = 6  # of a pixel: what rounding of a box's edges lets it cover is nothing
+_DECIMALS = 6  # of a pixel: a smaller share comes from the rounding of a box's edges
 
 
 def min_max(values: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ PADDERS = ("kimi_k25", "glm5_next")  # pad an image on the right and below: the 
 
 
 def patch_grids(prompt: Prompt) -> Blocks:
-    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL: (t, h, w) patches, merged in squares; a frame of a video stands for several."""
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL: (t, h, w) patches, merged in squares; a step of a video is several frames."""
     merge = prompt.vision("spatial_merge_size")
     images = prompt.numbers("image_grid_thw", 3) if not all(prompt.video) else []
     videos = prompt.numbers("video_grid_thw", 3) if any(prompt.video) else []
@@ -50,7 +50,7 @@ NAMED = (("image_grid_thw", 3), ("image_grid_hw", 2))
 
 
 def _merge(prompt: Prompt, image: int) -> int:
-    """How many patches of a side are one visual token."""
+    """Patches along a side of one visual token."""
     if "image_merge_sizes" in prompt.inputs:
         return int(prompt.output("image_merge_sizes").flatten()[image])
     for name in MERGES:
@@ -68,7 +68,7 @@ def _image(prompt: Prompt, image: int, grid: Sequence[int], merge: int) -> Block
 
 
 def _check_aspect(prompt: Prompt, images: Sequence[int], rows: int, columns: int) -> None:
-    """Raises UnknownLayout unless so many cells, one more or less a side, can be one scaled image."""
+    """Raises UnknownLayout unless rows x columns, one more or less a side, fit the shape of each image."""
     for image in images if prompt.sizes is not None else []:
         if image >= len(prompt.sizes or ()):
             return
@@ -82,7 +82,7 @@ def _check_aspect(prompt: Prompt, images: Sequence[int], rows: int, columns: int
 
 
 def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> list[list[int]]:
-    """How many frames each step of each video stands for: all the same, but the last of an odd number is repeated."""
+    """How many frames each step of each video stands for: all the same, but the last may repeat a frame to fill up."""
     if not videos:
         return []
     per_step = prompt.vision("temporal_patch_size")
@@ -95,7 +95,7 @@ def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> li
 
 
 def _repeats(prompt: Prompt, grid: Sequence[int], per_step: int, count: int) -> bool:
-    """Whether the last frame of a video stands in its last step `count` times more, which fills the step up."""
+    """Whether the last step of a video repeats the last frame `count` times to fill up."""
     pixels = prompt.output("pixel_values_videos")
     area = prompt.vision("patch_size") ** 2
     if pixels.ndim != 2 or pixels.shape[1] % (per_step * area):

@@ -79,9 +79,9 @@ def _covered(prompt: Prompt, pixels: int, side: int) -> float:
 
 
 def shown(size: Size, image_processor: Any, pixels: int) -> Box:
-    """LLaVA-1.5, BakLLaVA, VipLLaVA, DeepSeek-VL, Janus: what of an image a square of so many pixels shows.
+    """LLaVA-1.5, BakLLaVA, VipLLaVA, DeepSeek-VL, Janus: the part of an image that a square of `pixels` shows.
 
-    Processors bring an image to a size, and crop its centre or pad it to a centred square. The box is in pixels of the
+    Processors resize an image, and crop its centre or pad it to a centred square. The box is in pixels of the
     original image; it reaches beyond the image where the processor pads.
 
     Raises:
@@ -173,7 +173,7 @@ def pan_and_scan(size: Size, image_processor: Any) -> list[Box]:
 
 
 def tiles_and_thumbnail(size: Size, image_processor: Any) -> list[Box]:
-    """InternVL, Aya Vision: the tiles' arrangement is the one of their number that is closest to the image's aspect."""
+    """InternVL, Aya Vision: of all arrangements of so many tiles, the one closest to the image's aspect."""
     width, height = size
     squares = _patches(image_processor, size, "crop_to_patches")
     if squares == 1:
@@ -185,7 +185,7 @@ def tiles_and_thumbnail(size: Size, image_processor: Any) -> list[Box]:
 
 
 def rows_of_tiles_and_thumbnail(size: Size, image_processor: Any) -> list[Box]:
-    """Idefics3, SmolVLM."""
+    """Idefics3, SmolVLM: rows of tiles, then the whole image."""
     _, rows, columns = _patches(image_processor, size, "do_image_splitting")
     return [*_tiles(size, rows, columns), whole(size)]
 

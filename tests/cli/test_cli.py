@@ -340,3 +340,8 @@ def test_nan_in_the_weights_is_named_with_its_layer(image: str, tmp_path: Path) 
     arguments = ["--model", str(tmp_path / "model"), "--response", "red", "--out", str(tmp_path / "out")]
     assert "layer 1" in refused(run("explain", image, "What?", *arguments))
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_the_package_is_the_program_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "dexar_fast", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "Usage: dexar-fast" in done.stdout

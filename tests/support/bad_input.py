@@ -1,4 +1,4 @@
-"""The table of bad input: what a row of it is, how it is checked, and how the README shows it.
+"""The table of bad input: what a row of it is, how it is checked, and how tests/BAD_INPUT.md shows it.
 
 Each module `test_bad_*.py` holds the rows of one subject under `ROWS`.
 """
