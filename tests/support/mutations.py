@@ -66,7 +66,7 @@ CPP_TESTS = {
     "sanitized_tail": [
         "tests/backends/test_tail_kernels.py",
         "-k",
-        f"{BESIDE} and not of_torch and not backend and not left and not anything",
+        f"{BESIDE} and not of_torch and not of_the_plan and not left and not anything",
     ],
 }
 BF16_TESTS = [
