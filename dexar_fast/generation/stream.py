@@ -28,6 +28,8 @@ from dexar_fast.results.assembly import Chunk
 class Piece(Explanation):
     """The next C tokens of an answer and their explanation: every field of an Explanation, of these tokens alone.
 
+    `text` is what it adds to the answer. A character whose bytes are spread over pieces is in the last of them.
+
     Attributes:
         first: the number of its first token in the answer, from 0.
     """
@@ -39,11 +41,6 @@ class Piece(Explanation):
         """The piece of the last chunks that a result builder took."""
         chunk = assembly.whole(chunks, "")
         return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
-
-    @property
-    def text(self) -> str:
-        """What it adds to the answer. A character whose bytes are spread over pieces is in the last of them."""
-        return "".join(self.tokens)
 
 
 class Stream(Iterator[Piece]):
