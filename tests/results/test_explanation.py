@@ -81,6 +81,14 @@ def test_length_and_text():
     assert len(repr(make(500))) < 400
 
 
+def test_a_layers_weight_is_the_sum_of_its_heads():
+    explanation = make(3, layers=2, heads=4, dtype=torch.float64)
+    assert explanation.layer_weights.shape == (3, 2) and explanation.layer_weights.dtype == torch.float64
+    expected = [[sum(heads) for heads in layers] for layers in explanation.head_weights.tolist()]
+    torch.testing.assert_close(explanation.layer_weights, torch.tensor(expected, dtype=torch.float64))
+    assert make(0).layer_weights.shape == (0, 2)
+
+
 def test_is_frozen():
     with pytest.raises(AttributeError):
         make().tokens = []
