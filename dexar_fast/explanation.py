@@ -60,6 +60,12 @@ class Explanation(Choice):
         sizes = f"{len(self)} tokens, {visual} visual tokens, {layers} layers x {heads} heads"
         return f"<{type(self).__name__}: {sizes}; token weights: {', '.join(listed + more)}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer in the colours of its weights, and its map at most 480 pixels wide."""
+        from dexar_fast.report import cell
+
+        return cell.html(self)
+
     @property
     def text(self) -> str:
         """The answer; without a tokenizer the ids of its tokens."""
