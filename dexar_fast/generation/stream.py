@@ -7,6 +7,7 @@ While it waits the model is as it was found, and free for others.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ class Stream(Iterator[Piece]):
         self._blocks = blocks
         self._channel = Channel()
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def __enter__(self) -> Stream:
         return self
@@ -66,6 +68,8 @@ class Stream(Iterator[Piece]):
     def __next__(self) -> Piece:
         if self._channel.closed:
             raise StopIteration
+        if self._process != os.getpid():
+            raise InputError("the stream belongs to the process from which this one was forked: read it there")
         if self._blocks():
             raise InputError(
                 "this thread is in the middle of another explanation by the same model, for which the stream would "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ class KVPool:
                     "model, or has another dtype or device by now; give it a KVPool of its own"
                 )
         return self.layers[index]
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("a KVPool cannot be copied or pickled: it belongs to one process; make one in each")
 
     def clear(self) -> None:
         """Frees what nobody holds: forgets every prefix and the images' features; what is being explained goes on.
