@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dexar_fast.errors import (
     BackendError,
     DexarError,
+    ExtensionError,
     FileError,
     ImageError,
     InputError,
@@ -30,6 +31,7 @@ __all__ = [
     "DexarError",
     "Explainer",
     "Explanation",
+    "ExtensionError",
     "FileError",
     "ImageError",
     "InputError",
@@ -59,3 +61,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'dexar_fast' has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are imported late among them."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -41,6 +41,10 @@ class BackendError(DexarError):
     """A backend was asked for by name and cannot run here."""
 
 
+class ExtensionError(BackendError, ImportError):
+    """What was asked for needs the C++ extension, which was not built or does not load."""
+
+
 class FileError(DexarError, OSError):
     """A file that cannot be read as an explanation, or cannot be written."""
 

@@ -17,6 +17,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Stream
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
+from dexar_fast.model.locks import check_process
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request
@@ -65,6 +66,7 @@ class Explainer(Setup):
     ) -> None:
         self.model = unwrapped(model)
         models.check_model(self.model)
+        check_process(self.model)
         self.processor = processor
         self.settings = settings(
             layers,
@@ -109,6 +111,7 @@ class Explainer(Setup):
         knobs = {name: options.pop(name) for name in known if name in options}
         # Check the knobs first: loading the model may take minutes.
         settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
+        check_process()
         loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
         explainer = cls(loaded.model, loaded.processor, **knobs)
         explainer.warnings = loaded.warnings

@@ -1,6 +1,5 @@
 """The result of explaining an answer: which image patches each of its tokens depended on."""
 
-import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +10,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.errors import DexarError, FileError, InputError
-from dexar_fast.report import placing
+from dexar_fast.report import placing, tables, words
+from dexar_fast.report.chosen import Choice, Picture, Tokens
 from dexar_fast.results import shards, storage
-from dexar_fast.results.schema import Result
-from dexar_fast.settings import positive
-from dexar_fast.vision.images import load_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Picture = Image.Image | str | os.PathLike[str] | NDArray[Any]
+    from pandas import DataFrame
 
 _TOKENS_IN_REPR = 12
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Result):
+class Explanation(Choice):
     """DEX-AR's scores, weights and maps for the T tokens of an answer, raw: Eqs. 4-6 of the paper.
 
     T tokens, L layers, H heads, N visual tokens. All tensors live on the CPU; those of real numbers are
@@ -64,9 +60,20 @@ class Explanation(Result):
         sizes = f"{len(self)} tokens, {visual} visual tokens, {layers} layers x {heads} heads"
         return f"<{type(self).__name__}: {sizes}; token weights: {', '.join(listed + more)}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer in the colours of its weights, and its map at most 480 pixels wide."""
+        from dexar_fast.report import cell
+
+        return cell.html(self)
+
+    @property
+    def text(self) -> str:
+        """The answer; without a tokenizer the ids of its tokens."""
+        return words.answer(self)
+
     def heatmap(
         self,
-        token: int | None = None,
+        token: Tokens | None = None,
         image: int = 0,
         *,
         resolution: Literal["grid", "image"] = "grid",
@@ -75,7 +82,9 @@ class Explanation(Result):
         """A map in [0, 1]: min-max over the cells of all grids, so that images compare; zeros if constant.
 
         Args:
-            token: whose map (negative counts from the end); None is the map of the whole answer.
+            token: whose map (negative counts from the end); None is the map of the whole answer. A slice or a list of
+                indices is a phrase: the sum of its tokens' maps, each times its token's weight as in Eq. 6 (the plain
+                sum if all weights are 0, and of maps without filters).
             image: which image of the prompt.
             resolution: "grid", one number a cell, for an image with a single grid; or "image", bilinear
                 inside the grids' boxes, the mean where grids overlap, 0 outside.
@@ -85,7 +94,8 @@ class Explanation(Result):
             float32 [rows, columns] or [height, width].
 
         Raises:
-            InputError: an index out of range, a model of unknown geometry, or an image that was not kept.
+            InputError: an index out of range, an empty phrase or one that names a token twice, a model of unknown
+                geometry, or an image that was not kept.
         """
         if resolution not in ("grid", "image"):
             raise InputError(f"resolution must be 'grid' or 'image', not {resolution!r}")
@@ -98,7 +108,7 @@ class Explanation(Result):
         return placed[0][1]
 
     def overlay(
-        self, token: int | None = None, image: int | Picture | None = None, *, filtered: bool = True
+        self, token: Tokens | None = None, image: int | Picture | None = None, *, filtered: bool = True
     ) -> Image.Image:
         """A map over an image in colours that colour-blind readers can tell apart.
 
@@ -218,6 +228,26 @@ class Explanation(Result):
 
         storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width), seconds))
 
+    def to_dict(self) -> dict[str, Any]:
+        """All but the images in plain values that `json.dumps` takes: `text` and the fields by their names.
+
+        Arrays are nested lists of their numbers, exactly; grids are dicts of what `dexar_fast.vision.grid.Grid` holds.
+        """
+        return tables.plain(self)
+
+    def to_pandas(self) -> "DataFrame":
+        """A table with a row for each token.
+
+        Its columns: `token`, its text; `token_id`; `weight`; `heads_kept`, how many of its L * H heads the filter kept;
+        and where its filtered map is brightest: `image` (from 0; the first frame of a video's cell), `x` and `y`, the
+        centre of the cell in fractions of the image's width and height from its upper left corner (beyond 0..1 in what
+        the model padded). These three are NaN where the map is constant or its place is unknown.
+
+        Raises:
+            LibraryError: pandas is not installed; dexar_fast does not bring it.
+        """
+        return tables.frame(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
 
@@ -244,54 +274,3 @@ class Explanation(Result):
             return cls(**content)
         except (DexarError, TypeError) as error:
             raise FileError(f"{path} does not hold a valid explanation: {error}") from error
-
-    def _paint(self, token: int | None, image: int, size: tuple[int, int], filtered: bool) -> NDArray[np.float32]:
-        """The map over an image scaled to `size`, [height, width]."""
-        placing.check_geometry(self)
-        return placing.paint(self, self._raw_map(token, filtered), self._image_index(image), size)
-
-    def _raw_map(self, token: int | None, filtered: bool) -> NDArray[np.floating]:
-        """[N]"""
-        if token is None:
-            return (self.sequence_map if filtered else self.unfiltered_sequence_map).numpy()
-        return (self.token_maps if filtered else self.unfiltered_token_maps)[self._token_index(token)].numpy()
-
-    def _picture(self, image: int | Picture | None) -> tuple[int, Image.Image]:
-        """Which image's map to draw, and the picture to draw it over."""
-        if image is None or isinstance(image, int | np.integer):
-            return int(image or 0), self._image(int(image or 0))
-        return 0, load_image(image)
-
-    def _image(self, image: int) -> Image.Image:
-        if not self.images:
-            raise InputError("no image was kept: draw over one with overlay(image=...) or plot(image=...)")
-        return self.images[self._image_index(image)]
-
-    def _image_index(self, image: int) -> int:
-        return _position(image, placing.count(self), "image")
-
-    def _token_index(self, token: int) -> int:
-        return _position(token, len(self), "token")
-
-    def _token_indices(self, tokens: Sequence[int]) -> list[int]:
-        try:
-            listed = list(tokens)
-        except TypeError:
-            raise InputError(f"tokens must be a list of indices, not {tokens!r}: for one pass [{tokens!r}]") from None
-        return [self._token_index(token) for token in listed]
-
-    def _weightiest(self, count: int) -> list[int]:
-        """The tokens of the greatest weights, in the order of the answer."""
-        most = positive("max_tokens", count)
-        return sorted(self.token_weights.argsort(descending=True, stable=True)[:most].tolist())
-
-
-def _position(index: int, count: int, what: str) -> int:
-    """The index from the start of the `index`-th of `count` things, counted as Python does."""
-    try:
-        index = operator.index(index)
-    except TypeError:
-        raise InputError(f"{what} {index!r} is no index: count from 0, or back from -1") from None
-    if not -count <= index < count:
-        raise InputError(f"{what} {index} is out of range: there are {count}")
-    return index % count

@@ -3,7 +3,7 @@
 import platform
 from dataclasses import dataclass
 
-from dexar_fast.errors import BackendError
+from dexar_fast.errors import ExtensionError
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ def detect() -> Cpu:
     """The CPU of this machine.
 
     Raises:
-        BackendError: the extension was not built, or does not load; the message says what to do.
+        ExtensionError: the extension was not built, or does not load; the message says what to do.
     """
     try:
         import dexar_fast._C as _C
     except ModuleNotFoundError as error:
-        raise BackendError("not built: install a C++ compiler such as g++, then dexar_fast again") from error
+        raise ExtensionError("not built: install a C++ compiler such as g++, then dexar_fast again") from error
     except ImportError as error:
-        raise BackendError(f"does not load ({error}): install dexar_fast again on this machine") from error
+        raise ExtensionError(f"does not load ({error}): install dexar_fast again on this machine") from error
     usable = tuple(name for name, present in _C.cpu_features().items() if present)
     return Cpu(platform.machine(), usable, _C.physical_cores())

@@ -26,6 +26,7 @@ from dexar_fast.errors import (
     OutOfMemoryError,
     reason,
 )
+from dexar_fast.model.locks import check_process
 from dexar_fast.model.memory import is_out_of_memory
 from dexar_fast.model.session import borrowed
 
@@ -64,10 +65,14 @@ def named(
 
 
 def of_method(method: Method[Given, Out]) -> Method[Given, Out]:
-    """`named` around a method of an object with a `model`; all its keyword arguments count as generate()'s."""
+    """`named` around a method of an object with a `model`; all its keyword arguments count as generate()'s.
+
+    In a forked child that would hang it raises InputError instead.
+    """
 
     @wraps(method)
     def call(self: Any, *args: Given.args, **kwargs: Given.kwargs) -> Out:
+        check_process(self.model)
         with named(self.model, None, kwargs):
             return method(self, *args, **kwargs)
 

@@ -8,6 +8,7 @@ import torch
 
 from dexar_fast.backends import plan
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.pickling import picklable, register
 from dexar_fast.settings import Settings
 
 
@@ -21,6 +22,14 @@ class Setup:
     backend: str
     decoder: Decoder | None  # of the model, once a prompt has run
     warnings: list[str]  # about the model's weights, for every explanation
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: with the model as it is, without what was found out about it. Raises InputError."""
+        return vars(self) | {"model": picklable(self.model), "decoder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        register(self.model)
 
     def backends(self) -> dict[str, str]:
         """The backend of every operation with these knobs, where the model is now. Raises BackendError."""

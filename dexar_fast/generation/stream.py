@@ -7,9 +7,11 @@ While it waits the model is as it was found, and free for others.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Self
@@ -28,6 +30,8 @@ from dexar_fast.results.assembly import Chunk
 class Piece(Explanation):
     """The next C tokens of an answer and their explanation: every field of an Explanation, of these tokens alone.
 
+    `text` is what it adds to the answer. A character whose bytes are spread over pieces is in the last of them.
+
     Attributes:
         first: the number of its first token in the answer, from 0.
     """
@@ -40,14 +44,9 @@ class Piece(Explanation):
         chunk = assembly.whole(chunks, "")
         return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
 
-    @property
-    def text(self) -> str:
-        """What it adds to the answer. A character whose bytes are spread over pieces is in the last of them."""
-        return "".join(self.tokens)
 
-
-class Stream(Iterator[Piece]):
-    """The pieces of an answer as it is written; what `Explainer.stream` returns.
+class Stream(Iterator[Piece], AsyncIterator[Piece]):
+    """The pieces of an answer as it is written; what `Explainer.stream` returns. Read it with `for` or `async for`.
 
     Nothing runs before the first piece is asked for, and at most one piece more than was asked for. `close()`, the end
     of a `with` block, an exception, or dropping the stream ends the generation at its next token; what was finished
@@ -59,6 +58,7 @@ class Stream(Iterator[Piece]):
         self._blocks = blocks
         self._channel = Channel()
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def __enter__(self) -> Stream:
         return self
@@ -67,8 +67,36 @@ class Stream(Iterator[Piece]):
         self.close()
 
     def __next__(self) -> Piece:
-        if self._channel.closed:
+        if not self._begin():
             raise StopIteration
+        try:
+            item = self._channel.next()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
+        if (piece := self._taken(item)) is None:
+            raise StopIteration
+        return piece
+
+    async def __anext__(self) -> Piece:
+        """Waits in a thread of asyncio's, so that the event loop goes on; a task that is cancelled ends the stream."""
+        if not self._begin():
+            raise StopAsyncIteration
+        try:
+            item = await asyncio.to_thread(self._channel.next)
+        except BaseException:
+            await asyncio.to_thread(self.close)
+            raise
+        if (piece := self._taken(item)) is None:
+            raise StopAsyncIteration
+        return piece
+
+    def _begin(self) -> bool:
+        """Whether a piece can be waited for; starts the work. Raises InputError."""
+        if self._channel.closed:
+            return False
+        if self._process != os.getpid():
+            raise InputError("the stream belongs to the process from which this one was forked: read it there")
         if self._blocks():
             raise InputError(
                 "this thread is in the middle of another explanation by the same model, for which the stream would "
@@ -76,14 +104,19 @@ class Stream(Iterator[Piece]):
             )
         try:
             self._start()
-            item = self._channel.next()
         except BaseException:  # Ctrl-C
             self.close()
             raise
+        return True
+
+    def _taken(self, item: Piece | BaseException | None) -> Piece | None:
+        """The piece; None at the end of the answer. Raises what ended it."""
         if isinstance(item, Piece):
             return item
         self.close()
-        raise StopIteration if item is None else item
+        if item is not None:
+            raise item
+        return None
 
     def close(self) -> None:
         """Ends the generation, and waits until the model is free and as it was (its own callbacks do not wait)."""
@@ -153,8 +186,8 @@ def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None
             work(channel)
     except Abandoned:
         pass
-    except StopIteration as error:  # a callback's; raised by the iteration it would look like the end of the answer
-        end = RuntimeError("a callback raised StopIteration")
+    except (StopIteration, StopAsyncIteration) as error:  # a callback's: it would look like the end of the answer
+        end = RuntimeError(f"a callback raised {type(error).__name__}")
         end.__cause__ = error
     except BaseException as error:
         end = error

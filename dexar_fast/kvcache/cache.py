@@ -126,10 +126,13 @@ class PoolLayer(CountingLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Appends states [B, H_kv, Q, D]; returns all [B, H_kv, S, D]."""
-        if not self.is_initialized:
+        first = self.length == 0
+        if first:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[2]
         self._rows.grow(len(key_states), end)  # the first layer of a forward does it for all
+        if first:  # until it held rows, another thread's `KVPool.clear` could free the tensors
+            self.lazy_initialization(key_states, value_states)
         self._rows.write((self._keys, self._values), self.length, key_states, value_states)
         self.length = end
         return self._rows.read(self._keys, end), self._rows.read(self._values, end)

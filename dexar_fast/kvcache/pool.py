@@ -9,18 +9,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexar_fast._C import KvCache, Row
-from dexar_fast.backends import ops
-from dexar_fast.errors import CacheError, InputError
+from dexar_fast.backends import cpu, ops
+from dexar_fast.errors import CacheError, ExtensionError, InputError
 from dexar_fast.model.cache import to_forward, whole_cache
 from dexar_fast.model.session import borrowed
+
+try:
+    from dexar_fast._C import KvCache, Row
+except ImportError:
+    try:
+        cpu.detect()
+    except ExtensionError as error:
+        raise ExtensionError(f"a KVPool needs the C++ extension, which is {error}") from None
 
 BLOCK_SIZE = 16
 Keys = NDArray[np.uint64]  # one name a position
@@ -79,6 +86,21 @@ class KVPool:
                     "model, or has another dtype or device by now; give it a KVPool of its own"
                 )
         return self.layers[index]
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("a KVPool cannot be copied or pickled: it belongs to one process; make one in each")
+
+    def clear(self) -> None:
+        """Frees what nobody holds: forgets every prefix and the images' features; what is being explained goes on.
+
+        The tensors of all slots are freed too, if nothing at all is held. The next prompt allocates them anew.
+        """
+        with self._allocating:
+            self.books.clear()
+            self.features = (None, None)
+            books = self.books.stats()
+            if books["sequences"] == books["cached"] == 0:
+                self.layers.clear()
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
 
 from dexar_fast.model import attention
+from dexar_fast.model.locks import check_process, model_lock
 from dexar_fast.model.modules import below
 from dexar_fast.model.plain_tensors import plain_tensors
 
@@ -21,23 +19,9 @@ UNDER_AUTOCAST = "__script_unsupported"  # the attribute that torch.autocast set
 BEFORE_PREPARE = "_original_forward"  # where accelerate, and so Trainer, keeps the forward of a model that it prepared
 POLL = 0.05  # seconds between checks whether a waiting borrower still wants the model
 
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_locks_guard = threading.Lock()
-
 
 class Abandoned(BaseException):
     """Nobody waits for the answer any more. Not an Exception, so that no error handler catches it."""
-
-
-def model_lock(model: nn.Module) -> threading.RLock:
-    """The one lock of a model: attention settings and hooks are global to it."""
-    with _locks_guard:
-        return _locks.setdefault(model, threading.RLock())
-
-
-def is_borrowed_here(model: nn.Module) -> bool:
-    """Whether this thread holds the model's lock. If so, it must not wait for another thread that wants it."""
-    return model_lock(model)._is_owned()  # type: ignore[attr-defined]
 
 
 class Loan:
@@ -82,6 +66,7 @@ class Loan:
         return next(found for found in self._found if found[1] == IMPLEMENTATION)
 
     def take(self) -> None:
+        check_process(self._model)
         while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
             if self._abandoned and self._abandoned():
                 raise Abandoned

@@ -64,9 +64,14 @@ def pieces(explanation: Result, by: str) -> Pieces:
         texts=["".join(tokens[span.start : span.stop]) for span in spans],
         spans=spans,
         weights=np.array([weights[span].max() for span in spans]),
-        maps=np.array([_merged(maps[span], weights[span]) for span in spans]).reshape(len(spans), maps.shape[1]),
+        maps=np.array([merged(maps[span], weights[span]) for span in spans]).reshape(len(spans), maps.shape[1]),
         heads=np.array([heads[span].max(0) for span in spans]).reshape(len(spans), *heads.shape[1:]),
     )
+
+
+def answer(explanation: Result) -> str:
+    """The text of the whole answer."""
+    return "".join(_texts(explanation))
 
 
 def check(by: Any) -> None:
@@ -118,7 +123,7 @@ def _texts(explanation: Result) -> list[str]:
     return [f" {number}" for number in numbers] if explanation.tokens == numbers else explanation.tokens
 
 
-def _merged(maps: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def merged(maps: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """[tokens, N] -> [N]; what float64 cannot hold becomes the largest number that it can."""
     if len(maps) == 1:
         return maps[0]

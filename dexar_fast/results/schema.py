@@ -63,6 +63,15 @@ class Result:
         """T, the number of tokens explained."""
         return len(self.tokens)
 
+    @property
+    def layer_weights(self) -> Tensor:
+        """[T, L], how much each layer counts for each token: the sum of w, `head_weights`, over its heads.
+
+        The paper weights heads, not layers; this sum is ours. A layer of 0 adds nothing to the token's map. It is not
+        the layer's share of the map, since that also depends on the G of the heads.
+        """
+        return self.head_weights.sum(2)
+
 
 def _check(result: Result) -> None:
     arrays = {name: getattr(result, name) for name in ARRAYS}

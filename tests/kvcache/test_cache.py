@@ -402,3 +402,41 @@ def test_inference_mode_and_plain_mode_share_a_pool(pool: KVPool) -> None:
     keys, _ = cache.update(states.clone().requires_grad_(), states, 0)
     assert not keys.requires_grad
     assert_equal(keys, torch.cat([states, states], dim=2))
+
+
+def test_clear_frees_what_nobody_holds(pool: KVPool) -> None:
+    model, inputs = built("llava")
+    expected = generate(model, inputs, DynamicCache())
+    keys = position_keys(model.config, inputs)
+    cache, left = started(pool, model, inputs)
+    assert_rounded(generate(model, left, cache), expected)
+    cache.commit(keys)
+    pool.features = "the last images", torch.zeros(1)
+    pool.clear()
+    assert pool.features == (None, None)
+    assert cache.layers[0].keys is not None and pool.layers and pool.books.stats()["held"] > 0  # a sequence goes on
+    again, _ = started(pool, model, inputs)
+    assert again.get_seq_length() > 0
+    cache.reset(), again.reset()
+    assert pool.books.stats()["cached"] > 0
+    pool.clear()
+    assert pool.books.stats()["cached"] == 0 and not pool.layers
+    fresh, left = started(pool, model, inputs)
+    assert fresh.get_seq_length() == 0
+    assert_rounded(generate(model, left, fresh), expected)
+
+
+def test_clear_between_the_layer_and_its_rows_loses_nothing(pool: KVPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = built("llava")
+    expected = logits(model, DynamicCache(), ANSWER)
+    layer = pool.layer
+
+    def cleared(*arguments: Any) -> tuple[Tensor, Tensor]:
+        found = layer(*arguments)
+        pool.clear()  # as another thread would
+        return found
+
+    monkeypatch.setattr(pool, "layer", cleared)
+    with PoolCache(pool) as cache:
+        assert_equal(logits(model, cache, ANSWER), expected)
+        assert all(cache.layers[i]._keys is pool.layers[i][0] for i in range(len(cache.layers)))

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
+from dexar_fast.report.words import pieces
 from dexar_fast.results import storage
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
@@ -78,6 +79,14 @@ def test_length_and_text():
     )
     assert str(explanation) == repr(explanation)
     assert len(repr(make(500))) < 400
+
+
+def test_a_layers_weight_is_the_sum_of_its_heads():
+    explanation = make(3, layers=2, heads=4, dtype=torch.float64)
+    assert explanation.layer_weights.shape == (3, 2) and explanation.layer_weights.dtype == torch.float64
+    expected = [[sum(heads) for heads in layers] for layers in explanation.head_weights.tolist()]
+    torch.testing.assert_close(explanation.layer_weights, torch.tensor(expected, dtype=torch.float64))
+    assert make(0).layer_weights.shape == (0, 2)
 
 
 def test_is_frozen():
@@ -193,6 +202,75 @@ def test_heatmap_chooses_token_and_filter():
     for token, (filtered, unfiltered) in shown.items():
         np.testing.assert_array_equal(explanation.heatmap(token).ravel(), min_max(filtered.numpy()))
         np.testing.assert_array_equal(explanation.heatmap(token, filtered=False).ravel(), min_max(unfiltered.numpy()))
+
+
+PHRASES = [slice(1, 3), [2, 1], (-2, -1), range(1, 3), np.array([1, 2]), torch.tensor([1, 2])]
+
+
+@pytest.mark.parametrize("phrase", PHRASES, ids=repr)
+@pytest.mark.parametrize("weights", [(5.0, 0.5, 2.0), (5.0, 0.0, 0.0), (5.0, 1e-30, 0.0)])
+def test_the_map_of_a_phrase_sums_its_tokens_times_their_weights(phrase, weights):
+    explanation = make(token_weights=torch.tensor(weights))
+    first, second = explanation.token_maps[1:].double().numpy()
+    total = first + second if weights[1:] == (0, 0) else weights[1] * first + weights[2] * second
+    np.testing.assert_allclose(explanation.heatmap(phrase), min_max(total.reshape(3, 4)), atol=1e-6)
+    plain = explanation.unfiltered_token_maps[1:].double().sum(0).numpy()
+    found = explanation.heatmap(phrase, filtered=False)
+    np.testing.assert_allclose(found, min_max(plain.reshape(3, 4)), atol=1e-6)
+
+
+def test_the_map_of_a_phrase_is_that_of_the_reports_words():
+    explanation = make(4, tokens=["un", "believ", "able", " cat"], token_weights=torch.tensor([0.5, 2.0, 0.0, 3.0]))
+    (unbelievable, _) = pieces(explanation, "word").maps
+    np.testing.assert_array_equal(explanation.heatmap(slice(3)), min_max(unbelievable.reshape(3, 4)))
+
+
+def test_a_phrase_of_all_tokens_is_the_sequence_map():
+    explanation = make()
+    weighted = (explanation.token_weights[:, None] * explanation.token_maps).sum(0)
+    explanation = replace(explanation, sequence_map=weighted)
+    np.testing.assert_allclose(explanation.heatmap(slice(None)), explanation.heatmap(), atol=1e-6)
+    assert np.array_equal(explanation.heatmap([1]), explanation.heatmap(1))
+
+
+def test_the_overlay_of_a_phrase():
+    explanation = make(token_weights=torch.tensor([1.0, 0.0, 0.0]))
+    assert explanation.overlay([0, 1]).tobytes() == explanation.overlay(0).tobytes()
+    assert explanation.overlay([1, 2]).tobytes() != explanation.overlay(1).tobytes()
+    flat = make(token_maps=torch.full((3, 12), 3e38), token_weights=torch.full((3,), 3e38))
+    assert flat.heatmap(slice(None)).max() == 0  # beyond float32, and constant
+
+
+@pytest.mark.parametrize(
+    ("phrase", "message"),
+    [
+        ([], "chooses none of the 3 tokens"),
+        (slice(3, None), "chooses none of the 3 tokens"),
+        (slice(2, 1), "chooses none"),
+        (slice("a", "b"), "no slice of indices"),
+        (slice(0, 2, 0), "no slice of indices"),
+        ([0, 3], "token 3 is out of range: there are 3"),
+        ([-4], "token -4 is out of range"),
+        ([1, -2], "names a token twice"),
+        (["0"], "token '0' is no index"),
+        ("01", "token '01' is no index"),
+        ([1.0, 2.0], "token 1.0 is no index"),
+        ([[0, 1]], "is no index"),
+        ([False, True, True], "is no index but a truth value"),
+        (torch.tensor([False, True, True]), "is no index but a truth value"),
+        (np.array([False, True, True]), "is no index"),
+        (True, "is no index but a truth value"),
+    ],
+)
+def test_a_phrase_is_refused(phrase, message):
+    for show in (make().heatmap, make().overlay):
+        with pytest.raises(InputError, match=message):
+            show(phrase)
+
+
+def test_an_image_is_no_truth_value():
+    with pytest.raises(InputError, match="image True is no index but a truth value"):
+        make(images=(grey(), grey())).overlay(image=True)
 
 
 def test_images_of_one_prompt_share_a_scale():
