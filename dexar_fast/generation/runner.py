@@ -256,7 +256,8 @@ class Runner:
         )
 
     def _metadata(self, plan: Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
-        prompt = {} if self._request.text is None else {"prompt": self._request.text}
+        request = self._request
+        prompt = {} if request.text is None else {"question": request.question, "prompt": request.text}
         return {
             "model": self._model.config.name_or_path,
             "model_class": type(self._model).__name__,

@@ -130,7 +130,16 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
     script = _source("report.js")
     text = _template().render(
         views=views,
-        data={"reports": numbers, "palette": data.packed(colours.palette()), "power": overlay.OPACITY_POWER},
+        data={
+            "reports": numbers,
+            "palette": data.packed(colours.palette()),
+            "power": overlay.OPACITY_POWER,
+            "lines": {
+                "levels": overlay.LEVELS,
+                "across": overlay.LINES_ACROSS,
+                "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+            },
+        },
         opacity=round(overlay.MOST_OPAQUE * 100),
         gradient=Markup(colours.gradient()),
         margins={"left": _LEFT, "top": _ABOVE},

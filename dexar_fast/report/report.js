@@ -1,7 +1,7 @@
 "use strict";
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const shared = { view: "overlay", opacity: 0.85, viewers: [] };
+const shared = { view: "overlay", opacity: 0, viewers: [] };
 let palette;
 
 async function inflate(text) {
@@ -73,6 +73,30 @@ function tint({ heat, cover }, width, height, ink) {
   for (let i = 0; i < heat.length; i++) {
     if (cover[i]) out[i] = ink[Math.min(255, Math.floor(heat[i] * 256))];
   }
+  return pixels;
+}
+
+/* Draws the lines of dexar_fast.report.overlay.lines into tinted pixels. */
+function outline(pixels, heat, ink) {
+  const { width, height } = pixels;
+  const out = new Uint32Array(pixels.data.buffer);
+  const thick = Math.max(1, Math.round(Math.max(width, height) / page.lines.across));
+  const level = Uint8Array.from(heat, (value) => Math.min(value * page.lines.levels, page.lines.levels - 1));
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const on =
+        (x >= thick && level[i] > level[i - thick]) || (x + thick < width && level[i] > level[i + thick]) ||
+        (y >= thick && level[i] > level[i - thick * width]) ||
+        (y + thick < height && level[i] > level[i + thick * width]);
+      if (on) out[i] = ink[Math.min(255, Math.floor(heat[i] * 256))];
+    }
+  }
+}
+
+/* The map as pixels: alone, or as a veil of the chosen opacity with lines that stand out from it. */
+function drawn(painted, width, height, alone) {
+  const pixels = tint(painted, width, height, inks(shared.opacity, alone));
+  if (!alone) outline(pixels, painted.heat, inks(Math.min(1, shared.opacity * page.lines.opaque), false));
   return pixels;
 }
 
@@ -251,7 +275,7 @@ class Viewer {
     const { width, height } = canvas;
     const painted = this.paint(this.picture, width, height);
     const alone = shared.view === "map" || frame.classList.contains("bare");
-    canvas.getContext("2d").putImageData(tint(painted, width, height, inks(shared.opacity, alone)), 0, 0);
+    canvas.getContext("2d").putImageData(drawn(painted, width, height, alone), 0, 0);
     this.place = brightest(painted, width, height);
     canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
     const { low, high } = this.report.pieces[this.shown];
@@ -276,8 +300,8 @@ class Viewer {
     if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
     if (shared.view === "image" && image) return;
     const layer = new OffscreenCanvas(width, height);
-    const ink = inks(shared.opacity, shared.view === "map" || !image);
-    layer.getContext("2d").putImageData(tint(this.paint(i, width, height), width, height, ink), 0, 0);
+    const alone = shared.view === "map" || !image;
+    layer.getContext("2d").putImageData(drawn(this.paint(i, width, height), width, height, alone), 0, 0);
     context.drawImage(layer, 0, 0);
   }
 

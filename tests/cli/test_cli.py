@@ -104,7 +104,10 @@ def test_explain_writes_the_explanation_and_its_pictures(fake: type[FakeExplaine
     assert result.exit_code == 0, result.output
     assert sorted(os.listdir(out)) == FILES
     assert torch.equal(Explanation.load(out / FILES[1]).token_maps, fake.result.token_maps)
-    assert Image.open(out / "answer.png").size == (32, 24)
+    with Image.open(out / "answer.png") as answer:
+        overlay = fake.result.overlay()
+        left = (answer.width - overlay.width) // 2
+        assert answer.crop((left, 0, left + 32, 24)).tobytes() == overlay.tobytes()
     assert all(str(out / name) in result.stdout.splitlines() for name in FILES)
 
 
