@@ -1,7 +1,8 @@
 "use strict";
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const shared = { view: "overlay", opacity: 0, viewers: [] };
+const shared = { view: "overlay", scale: "weight", opacity: 0, viewers: [] };
+const NEARLY = 0.75, SPOT_EDGE = 96; // a spot is looked for in a smaller map
 let palette;
 
 async function inflate(text) {
@@ -100,14 +101,33 @@ function drawn(painted, width, height, alone) {
   return pixels;
 }
 
-/* Where the hottest pixel lies, in words; nothing where all are alike. */
+/* Where the brightest spot lies, in words: the middle of what hangs together around the hottest pixel and is nearly as
+   hot. Nothing where all are alike. */
 function brightest({ heat }, width, height) {
-  let at = 0;
-  for (let i = 1; i < heat.length; i++) if (heat[i] > heat[at]) at = i;
-  if (!heat.length || heat[at] === 0) return null;
-  const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / width)) / height)];
-  const column = ["left", "centre", "right"][Math.floor((3 * (at % width)) / width)];
+  let hottest = 0;
+  for (let i = 1; i < heat.length; i++) if (heat[i] > heat[hottest]) hottest = i;
+  if (!heat.length || heat[hottest] === 0) return null;
+  const spot = spread(heat, width, hottest, NEARLY * heat[hottest]);
+  if (spot.length > heat.length / 2) return "most of it";
+  const middle = (of) => spot.reduce((sum, i) => sum + of(i) + 0.5, 0) / spot.length;
+  const row = ["upper", "middle", "lower"][Math.floor((3 * middle((i) => Math.floor(i / width))) / height)];
+  const column = ["left", "centre", "right"][Math.floor((3 * middle((i) => i % width)) / width)];
   return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
+}
+
+/* The pixels of at least this heat that are joined to the first one by such pixels. */
+function spread(heat, width, first, least) {
+  const seen = new Uint8Array(heat.length), found = [first];
+  seen[first] = 1;
+  for (let n = 0; n < found.length; n++) {
+    const i = found[n], x = i % width;
+    for (const next of [x ? i - 1 : -1, x + 1 < width ? i + 1 : -1, i - width, i + width]) {
+      if (next < 0 || next >= heat.length || seen[next] || heat[next] < least) continue;
+      seen[next] = 1;
+      found.push(next);
+    }
+  }
+  return found;
 }
 
 /* ---- lists that the arrow keys walk through */
@@ -251,16 +271,28 @@ class Viewer {
     return this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells);
   }
 
+  /* What the heat is multiplied by: by weight, that of the token in parts of the largest. */
+  get share() {
+    const { pieces } = this.report;
+    if (this.shown === this.whole || shared.scale === "own") return 1;
+    const { weight } = pieces[this.shown];
+    return weight && weight / Math.max(...pieces.map((piece) => piece.weight));
+  }
+
   paint(picture, width, height) {
     const grids = this.report.grids.filter((grid) => grid.first <= picture && picture < grid.stop);
-    return paint(grids, this.values, width, height);
+    const painted = paint(grids, this.values, width, height);
+    const { share } = this;
+    if (share !== 1) painted.heat.forEach((heat, i) => (painted.heat[i] = heat * share));
+    return painted;
   }
 
   /* Why the picture carries no heat; empty where it may. A map that varies at all has a hottest cell. */
   get complaint() {
     if (!this.report.grids.length) return "";
     if (!this.report.pictures[this.picture].mapped) return "None of the visual tokens belongs to this image";
-    if (this.values.some((step) => step > 0)) return "";
+    const varies = this.values.some((step) => step > 0);
+    if (varies) return this.share ? "" : "Weight 0: nothing shown. “Own scale” shows its map";
     if (this.report.pieces[this.shown].high !== 0) return "Even map: every patch counts alike";
     return this.shown === this.whole
       ? "Blank map: every token has weight 0"
@@ -276,13 +308,20 @@ class Viewer {
     const painted = this.paint(this.picture, width, height);
     const alone = shared.view === "map" || frame.classList.contains("bare");
     canvas.getContext("2d").putImageData(drawn(painted, width, height, alone), 0, 0);
-    this.place = brightest(painted, width, height);
+    const small = Math.min(1, SPOT_EDGE / Math.max(width, height));
+    const [across, down] = [width, height].map((edge) => Math.max(1, Math.round(edge * small)));
+    this.place = brightest(this.paint(this.picture, across, down), across, down);
     canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
     const { low, high } = this.report.pieces[this.shown];
     const badge = frame.querySelector(".badge");
     badge.textContent = this.complaint;
     badge.hidden = !badge.textContent;
-    if (this.report.grids.length) this.drawScale("map", low, high, "map value");
+    if (this.report.grids.length) this.drawScale("map", low, high, this.unit);
+  }
+
+  get unit() {
+    if (this.share === 1) return "map value";
+    return this.share ? `map value, by weight up to colour ${short(this.share)}` : "map value, not drawn";
   }
 
   drawThumbs() {
@@ -444,6 +483,13 @@ function listenToControls() {
     });
   });
   if (alone) shared.view = "map";
+  document.querySelectorAll("[name=scale]").forEach((radio) => {
+    radio.checked = radio.value === shared.scale;
+    radio.addEventListener("change", () => {
+      shared.scale = radio.value;
+      redraw();
+    });
+  });
   if (!slider) return;
   slider.disabled = alone;
   const read = () => {

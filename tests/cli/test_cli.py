@@ -129,7 +129,7 @@ def test_explain_says_when_the_map_is_blank(fake: type[FakeExplainer], image: st
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert "All 2 tokens have weight 0, so the map of the whole answer is blank; the token `<s>` wins" in text
+    assert "their sum by weight, is blank; the token `<s>` wins" in text
 
 
 def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ class Opened:
         self.page.locator(f"[name=view][value={view}]").check(force=True)
         self.settle()
 
+    def scale(self, scale: str) -> None:
+        self.page.locator(f"[name=scale][value={scale}]").check(force=True)
+        self.settle()
+
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Any]:
@@ -135,6 +139,7 @@ def test_the_canvas_shows_what_heatmap_computes(opened: Any, grids: tuple[Grid, 
     made = story(grids=scaled, images=(plain(*size),))
     page = opened(made)
     page.show("map")
+    page.scale("own")
     ramp = colours.palette().astype(int)
     for token, chip in ((None, None), (0, 0), (8, 6)):
         if chip is not None:
@@ -197,10 +202,72 @@ def test_a_map_that_hardly_varies_is_not_called_blank(opened: Any) -> None:
     assert flat.page.locator(".badge").inner_text() == "Even map: every patch counts alike"
 
 
+def test_tokens_share_a_scale_by_weight_or_keep_their_own(opened: Any) -> None:
+    page = opened(explanation(weights=[0.0, 1.0, 4.0], images=(plain(600, 400),)))
+    page.show("map")
+    whole = page.pixels()
+    shown = {}
+    for scale in ("weight", "own"):
+        page.scale(scale)
+        assert (page.pixels() == whole).all()
+        for token in range(3):
+            page.chip(token).click()
+            shown[scale, token] = page.pixels()[..., :3].astype(int)
+            if token == 0:
+                said = "Weight 0: nothing shown. “Own scale” shows its map"
+                assert page.page.locator(".badge").is_visible() == (scale == "weight")
+                assert page.page.locator(".badge").inner_text() == (said if scale == "weight" else "")
+                assert (page.value("place") == "–") == (scale == "weight")  # noqa: RUF001
+        page.page.keyboard.press("Escape")
+    assert np.ptp(shown["weight", 0].reshape(-1, 3), axis=0).tolist() == [0, 0, 0], "one colour: no heat"
+    assert (shown["weight", 2] == shown["own", 2]).all()
+    brightest = [shown[scale, 1].sum(-1).max() for scale in ("weight", "own")]
+    expected = [colours.of(value).astype(int).sum() for value in (0.25, 1.0)]
+    assert np.abs(np.subtract(brightest, expected)).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("columns", "place"), [((8, 9, 10), "middle right"), ((0, 1), "middle left"), ((5, 6), "centre")]
+)
+def test_a_place_is_that_of_the_whole_bright_spot(opened: Any, columns: tuple[int, ...], place: str) -> None:
+    """Its brightest pixel lies at the edge of the spot, and a spot elsewhere is nearly as bright."""
+    cells = np.zeros((12, 12), np.float32)
+    cells[5:7, list(columns)] = 0.97
+    cells[5, columns[0]] = 1
+    cells[0, 0] = 0.96
+    made = explanation(grids=(Grid(0, 0, 12, 12),), token_maps=torch.from_numpy(cells.reshape(1, -1)).repeat(3, 1),
+                       weights=[1.0, 1.0, 1.0], images=(plain(600, 600),))  # fmt: skip
+    page = opened(made)
+    page.chip(0).click()
+    page.settle()
+    assert page.value("place") == place
+
+
+def test_a_spot_that_fills_the_picture_has_no_place(opened: Any) -> None:
+    cells = torch.ones(3, 12)
+    cells[:, 0] = 0
+    page = opened(explanation(token_maps=cells, weights=[1.0, 1.0, 1.0]))
+    page.chip(0).click()
+    page.settle()
+    assert page.value("place") == "most of it"
+
+
+def test_the_question_stands_at_the_top(opened: Any, tmp_path: Path) -> None:
+    made = story(metadata={"question": "What is it?\nSay so.", "prompt": "USER: ASSISTANT:"})
+    asked = opened(made).page.locator(".question")
+    assert asked.inner_text() == "What is it?\nSay so."
+    assert asked.evaluate("(p) => getComputedStyle(p, '::before').content") == '"Question: "'
+    assert asked.bounding_box()["y"] < 200
+    path = tmp_path / "both.html"
+    dexar_fast.compare_html([made, story()], path)
+    assert opened(path).page.locator(".question").count() == 1
+
+
 def test_the_brightest_place_in_words(opened: Any) -> None:
     places = ["upper left", "upper centre", "upper right", "middle left", "centre", "middle right",
               "lower left", "lower centre", "lower right"]  # fmt: skip
     page = opened(explanation([f" {place}" for place in places], (Grid(0, 0, 3, 3),), token_maps=torch.eye(9)))
+    page.scale("own")
     for n, place in enumerate(places):
         page.chip(n).click()
         page.settle()
@@ -398,6 +465,7 @@ def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:
     assert thumbs.nth(2).get_attribute("aria-selected") == "true"
     drawn = page.pixels(".thumb:nth-child(1) canvas")
     page.chip(0).click()
+    page.scale("own")
     assert (page.pixels(".thumb:nth-child(1) canvas") != drawn).any(), "thumbnails show heat of their own"
     page.page.keyboard.press("Escape")
     thumbs.nth(3).click()

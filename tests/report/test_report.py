@@ -155,10 +155,16 @@ def test_a_token_that_hides_the_image_is_named_with_what_to_try() -> None:
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ([0.0, 0.0, 0.0], "All 3 tokens have weight 0, so the map of the whole answer is blank."),
+        (
+            [0.0, 0.0, 0.0],
+            "All 3 tokens have weight 0, so the map of the whole answer, their sum by weight, is blank.",
+        ),
         ([0.0, 1.0, 1.0], "1 of 3 tokens has weight 0."),
         ([1.0, 1.0, 1.0], "None of the 3 tokens have weight 0."),
-        ([0.0], "The only token has weight 0, so the map of the whole answer is blank."),
+        (
+            [0.0],
+            "The only token has weight 0, so the map of the whole answer, their sum by weight, is blank.",
+        ),
         ([1.0], "The only token does not have weight 0."),
         ([], "The answer holds no tokens."),
     ],
@@ -174,6 +180,28 @@ def test_heads_are_counted_and_warnings_repeated() -> None:
     text = said(made)
     assert f"counted for each token ({kept} of {total})" in text and "an unknown {family}" in text
     assert "`assistant` is the strongest for the most heads (10 %)" in text
+
+
+def test_weight_0_beside_heads_that_were_kept_is_explained() -> None:
+    why = "A token may hold such heads and weigh 0"
+    assert why in said(explanation(weights=[0.0, 0.0, 0.0]))
+    assert why not in said(explanation(weights=[1.0, 1.0, 1.0]))
+    assert why not in said(explanation(weights=[0.0, 0.0, 0.0], head_weights=torch.zeros(3, 2, 4)))
+
+
+def test_numbers_are_explained_as_the_settings_make_them() -> None:
+    def told(**settings: Any) -> str:
+        return " ".join(plain_words.numbers(explanation(metadata={"settings": settings} if settings else {})))
+
+    assert "the sum over layers and heads of head weight" in told()
+    assert "For the whole answer: the sum over tokens of weight" in told()
+    assert "highest G on the image less its highest on the text" in told()
+    assert "head score says (topk, 3)" in told(head_score=["topk", 3])
+    assert "G after the map filter. For" in told(map_filter=["rank", 5])
+    assert "official mode scales to 0 to 1" in told(mode="official")
+    assert "each map taken from 0 to 1." in told(sequence_norm="token")
+    assert told(mode="paper", sequence_norm="none", head_score="max", map_filter=None) == told()
+    assert plain_words.numbers(explanation(metadata={"settings": "none"})) == plain_words.numbers(explanation())
 
 
 @pytest.mark.parametrize("junk", [{"text_winners": 3}, {"text_winners": [{}]}, {"warnings": "no list"}, {}])
