@@ -34,6 +34,7 @@ from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
+from dexar_fast.loading.names import shown
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
@@ -259,7 +260,7 @@ class Runner:
         request = self._request
         prompt = {} if request.text is None else {"question": request.question, "prompt": request.text}
         return {
-            "model": self._model.config.name_or_path,
+            "model": shown(self._model.config.name_or_path),
             "model_class": type(self._model).__name__,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
