@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.errors import DexarError, FileError, InputError
-from dexar_fast.report import placing, tables, words
+from dexar_fast.report import placing, scales, tables, words
 from dexar_fast.report.chosen import Choice, Picture, Tokens
 from dexar_fast.results import shards, storage
 
@@ -108,7 +108,12 @@ class Explanation(Choice):
         return placed[0][1]
 
     def overlay(
-        self, token: Tokens | None = None, image: int | Picture | None = None, *, filtered: bool = True
+        self,
+        token: Tokens | None = None,
+        image: int | Picture | None = None,
+        *,
+        filtered: bool = True,
+        scale: Literal["weight", "own"] = "own",
     ) -> Image.Image:
         """A map over an image in colours that colour-blind readers can tell apart.
 
@@ -119,17 +124,19 @@ class Explanation(Choice):
             image: which of the explained images (None: the first); or a picture of any size (PIL, array
                 or path) to draw the map of the first image over.
             filtered: as in `heatmap`.
+            scale: as in `plot`.
 
         Returns:
             RGB, of the image's size.
 
         Raises:
-            InputError: as in `heatmap`; its subclass ImageError for a picture that cannot be read.
+            InputError: as in `heatmap`, an unknown `scale`; its subclass ImageError for a picture that cannot be read.
         """
         from dexar_fast.report.overlay import draw_overlay
 
         index, picture = self._picture(image)
-        return draw_overlay(picture, self._paint(token, index, picture.size, filtered))
+        heat = self._paint(token, index, picture.size, filtered)
+        return draw_overlay(picture, scales.scaled(self, heat, token, scale, filtered))
 
     def plot(
         self,
@@ -138,33 +145,34 @@ class Explanation(Choice):
         *,
         max_tokens: int = 28,
         filtered: bool = True,
+        scale: Literal["weight", "own"] = "weight",
     ) -> "tuple[Figure, NDArray[np.object_]]":
-        """The image, the map of the whole answer, and the map of each token under its text and weight.
+        """The question, the answer, the image, the map of the answer and of each token, and what their colours mean.
 
-        Each map has a scale of its own: compare tokens by their weights. pyplot does not know the figure, so
-        nothing has to be closed: end a notebook cell with it to see it, elsewhere `figure.savefig(path)`.
+        pyplot does not know the figure, so nothing has to be closed: end a notebook cell with it to see it, elsewhere
+        `figure.savefig(path)`.
 
         Args:
             tokens: which to show. None is all of them; of an answer longer than `max_tokens` (from 1) those of the
                 greatest weight, in the order of the answer, and the figure says so.
             image, filtered: as in `overlay`.
+            scale: "weight": a token's heat times its weight / the largest of the answer, so that weight 0 shows none
+                (filtered maps only); "own": as it is.
 
         Returns:
-            (figure, axes): the axes in reading order, [2 + tokens shown].
+            (figure, axes): those of the pictures in reading order, [2 + tokens shown].
 
         Raises:
             InputError: as in `overlay`; `tokens` that are no list, `max_tokens` that is no positive number.
         """
-        from dexar_fast.report.figure import draw_figure, shrink, title
+        from dexar_fast.report.figure import draw_figure, shrink
 
-        shown = self._weightiest(max_tokens) if tokens is None else self._token_indices(tokens)
+        shown = scales.weightiest(self, max_tokens) if tokens is None else self._token_indices(tokens)
         index, picture = self._picture(image)
         small = shrink(picture)
-        maps_shown = [self._paint(token, index, small.size, filtered) for token in (None, *shown)]
-        titles = ["whole answer", *(title(self.tokens[t], float(self.token_weights[t])) for t in shown)]
-        left_out = tokens is None and len(shown) < len(self)
-        note = f"{len(shown)} of {len(self)} tokens: those of the greatest weight" if left_out else ""
-        return draw_figure(small, maps_shown, titles, note)
+        painted = [(token, self._paint(token, index, small.size, filtered)) for token in (None, *shown)]
+        heats = [scales.scaled(self, heat, token, scale, filtered) for token, heat in painted]
+        return draw_figure(self, small, heats, shown, filtered and scale == "weight", all_of_it=tokens is not None)
 
     def to_html(self, path: str | os.PathLike[str], *, by: Literal["token", "word"] = "token") -> None:
         """Write a page to explore the answer in: one file that works offline, in any browser of 2023 or later.

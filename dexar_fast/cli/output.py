@@ -53,12 +53,14 @@ def write(explanation: Explanation, out: Path, by: Literal["token", "word"]) -> 
 
 
 def _write(explanation: Explanation, folder: Path, by: Literal["token", "word"]) -> list[Path]:
+    from dexar_fast.report import caption  # brings matplotlib
+
     report, arrays, answer, tokens = (folder / name for name in FILES)
     explanation.to_html(report, by=by)
     explanation.save(arrays)
     if not explanation.grids:
         return [report, arrays]
-    explanation.overlay().save(answer)
+    caption.under(explanation.overlay(), explanation).save(answer)
     explanation.plot()[0].savefig(tokens)
     return [report, arrays, answer, tokens]
 

@@ -34,6 +34,7 @@ from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
+from dexar_fast.loading.names import shown
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.locks import is_borrowed_here
 from dexar_fast.model.memory import default_chunk, fitting
@@ -257,9 +258,10 @@ class Runner:
         )
 
     def _metadata(self, plan: Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
-        prompt = {} if self._request.text is None else {"prompt": self._request.text}
+        request = self._request
+        prompt = {} if request.text is None else {"question": request.question, "prompt": request.text}
         return {
-            "model": self._model.config.name_or_path,
+            "model": shown(self._model.config.name_or_path),
             "model_class": type(self._model).__name__,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dexar_fast.errors import ModelError
+from dexar_fast.loading.names import shown
 
 NAMED = 3  # weights in a message
 GO_ON = "allow_missing_weights=True (--allow-missing-weights) explains the model as it is"
@@ -41,7 +42,7 @@ class Report:
             raise ModelError(f"{str(name)!r} is not all there: {'; '.join(faults)}. Load the whole checkpoint; {GO_ON}")
         if self.beside and not self.missing:
             faults.append(f"nothing in the model takes these weights of the checkpoint: {_names(self.beside)}")
-        return [f"weights of {str(name)!r}: {fault}" for fault in faults]
+        return [f"weights of {shown(name)!r}: {fault}" for fault in faults]
 
     def _faults(self) -> list[tuple[str, list[str]]]:
         instead = f" (instead it holds {_names(self.beside)})" if self.beside else ""

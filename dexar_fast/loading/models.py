@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.resources import as_file, files
+from importlib.resources import as_file
 from inspect import Parameter
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ from dexar_fast.errors import DexarError, InputError, ModelError, reason
 from dexar_fast.loading import adapters
 from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
+from dexar_fast.loading.names import EMBEDDED
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.signatures import parameters
 from dexar_fast.vision.geometry import visual_token_ids
 
-EMBEDDED = files("dexar_fast") / "assets" / "shapes-llava"
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 OF_ITS_REPOSITORY = ("revision", "subfolder")  # an adapter's say nothing about the model under it
 HUB_FILE = "config.json"  # every model on the Hub has one: asking for it shows whether the Hub answers
@@ -73,6 +73,8 @@ def _load(name: Any, allowed: bool, **options: Any) -> Loaded:
         except Exception as error:
             raise _cannot_load(base, error, f", the model under the adapter {str(name)!r},") from error
         model, absent, left = adapters.put_on(model, name, hub)
+    if os.path.isabs(base) and not os.path.exists(base):  # a folder of links, which is gone
+        model.config.name_or_path = str(name)
     return Loaded(model, processor, warnings + Report(absent, left, []).judged(name, allowed))
 
 

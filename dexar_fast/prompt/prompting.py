@@ -52,7 +52,7 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
         InputError: an empty prompt, a template that does not take it, or another number of image tokens than images.
         ImageError: no image, or one in a message that cannot be read.
     """
-    messages = chat.read(prompt if chat.is_chat(prompt) else [{"role": "user", "content": _asked(prompt)}])
+    messages = _messages(prompt)
     words = "\n".join(text for _, text in chat.texts(messages))
     _check_unicode("prompt", words)
     token = _image_token(processor)
@@ -68,6 +68,18 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
     if token in written.text:
         _check_tokens("chat template writes", written.text, token, len(asked.images))
     return Prompt(written.text, written.own, asked.images, written, (*foreign, *written.warnings))
+
+
+def question(processor: Any, prompt: Any) -> str:
+    """What the user asked, without image tokens; of messages, the last one of theirs that holds words."""
+    messages = [[message] for message in _messages(prompt) if chat.is_user(message["role"])]
+    said = [" ".join(text for _, text in chat.texts(message)) for message in messages]
+    plain = [text.replace(_image_token(processor), " ").strip() for text in said]
+    return next((text for text in reversed(plain) if text), "")
+
+
+def _messages(prompt: Any) -> list[chat.Message]:
+    return chat.read(prompt if chat.is_chat(prompt) else [{"role": "user", "content": _asked(prompt)}])
 
 
 def _asked(prompt: Any) -> str:

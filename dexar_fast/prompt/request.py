@@ -26,6 +26,7 @@ class Request:
     targets: Tensor | None  # [T] ids of the given answer
     images: list[Image.Image]
     text: str | None = None  # the rendered prompt, where it is known
+    question: str | None = None  # what the user asked in it
     content: Tensor | None = None  # positions of the user's own text
     seconds: float | None = None  # how long the processor took
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
@@ -62,7 +63,9 @@ def read(
         inputs = prompting.process(processor, asked)
         content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
         warnings = (*asked.warnings, *prompting.unclosed(asked, response))
-    return Request(inputs, targets, asked.images, asked.text, content, time.perf_counter() - start, warnings)
+        question = prompting.question(processor, prompt)
+    seconds = time.perf_counter() - start
+    return Request(inputs, targets, asked.images, asked.text, question, content, seconds, warnings)
 
 
 def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:

@@ -16,7 +16,6 @@ from dexar_fast.errors import InputError
 from dexar_fast.report import placing
 from dexar_fast.report.words import merged
 from dexar_fast.results.schema import Result
-from dexar_fast.settings import positive
 from dexar_fast.vision.images import load_image
 
 Picture = Image.Image | str | os.PathLike[str] | NDArray[Any]
@@ -78,11 +77,6 @@ class Choice(Result):
         if len(set(chosen)) < len(chosen):
             raise InputError(f"token {tokens!r} names a token twice: name each token of a phrase once")
         return list(chosen)
-
-    def _weightiest(self, count: int) -> list[int]:
-        """The tokens of the greatest weights, in the order of the answer."""
-        most = positive("max_tokens", count)
-        return sorted(self.token_weights.argsort(descending=True, stable=True)[:most].tolist())
 
 
 def _is_phrase(token: Any) -> bool:

@@ -6,34 +6,33 @@ This one is an object like any other; a notebook shows it because it knows how t
 
 import io
 import math
-import unicodedata
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from numpy.typing import NDArray
 from PIL import Image
 
-from dexar_fast.report.overlay import draw_overlay
+from dexar_fast.report import caption, scales
+from dexar_fast.report.fonts import drawable, families
+from dexar_fast.report.overlay import COLOUR_MAP, LEVELS, draw_overlay
+from dexar_fast.results.schema import Result
 
 _COLUMNS = 6
 _PANEL_INCHES = 2.1
 _TITLE_INCHES = 0.5
+_LEAST_INCHES = 6.3  # a narrower page has no room for the question, the answer and the legend
 _PANEL_PIXELS = 448
+_DOTS = 120  # an inch
+_LETTERS = 9  # in points
+_LINE_INCHES = 0.165
+_BAR_INCHES = 0.6
 _LONGEST_TITLE = 22
-MISSING = "\N{WHITE SQUARE}"
-"""Stands for a character that no installed font can draw."""
 
 # Byte-level and SentencePiece vocabularies write a space and a newline this way.
 _VISIBLE = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": "\u21b5", "\n": "\u21b5", "\t": "\u21e5"})
-_FONTS = (
-    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
-    "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic", "Apple SD Gothic Neo",
-    "Noto Sans Devanagari", "Nirmala UI", "Noto Emoji", "Segoe UI Emoji", "Arial Unicode MS",
-)  # fmt: skip
 
 
 class Page(Figure):
@@ -46,31 +45,43 @@ class Page(Figure):
 
 
 def draw_figure(
-    image: Image.Image, heats: Sequence[NDArray[np.float32]], titles: Sequence[str], note: str
+    explanation: Result,
+    image: Image.Image,
+    heats: Sequence[NDArray[np.float32]],
+    tokens: Sequence[int],
+    by_weight: bool,
+    *,
+    all_of_it: bool,
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """The image, then an overlay for each heat under its title, row by row, and a note above all.
+    """The question and the answer, the image, an overlay for each heat under its title, a colour bar with its meaning.
 
     Args:
         image: RGB, width x height.
-        heats: each [height, width] in [0, 1].
-        titles: one for each heat.
-        note: empty for none.
+        heats: each [height, width] in [0, 1]: the whole answer, then the tokens.
+        tokens: which they are.
+        by_weight: whether the heats of tokens are scaled so.
+        all_of_it: whether these are all tokens that were asked for; else the figure says that some were left out.
 
     Returns:
-        The figure and its axes, [1 + heats].
+        The figure and the axes of the pictures, [1 + heats].
     """
     pictures = [image, *(draw_overlay(image, heat) for heat in heats)]
+    titles = ["image", "whole answer", *(_title(explanation, token, by_weight) for token in tokens)]
     page, axes = _empty_page(len(pictures), image.height / image.width)
-    for ax, picture, text in zip(axes, pictures, ["image", *titles], strict=True):
+    for ax, picture, text in zip(axes, pictures, titles, strict=True):
         _draw_panel(ax, picture, text)
-    if note:
-        page.suptitle(note, fontsize=9)
+    left_out = not all_of_it and len(tokens) < len(explanation)
+    note = f"{len(tokens)} of {len(explanation)} tokens: those of the greatest weight" if left_out else ""
+    _write(page, explanation, note)
+    _draw_bar(page, list(axes), scales.legend(explanation, by_weight))
     return page, axes
 
 
-def title(token: str, weight: float) -> str:
+def _title(explanation: Result, token: int, by_weight: bool) -> str:
     """The heading of a token's panel."""
-    return f"{printable(token)}\nweight {weight:.3g}"
+    weight = float(explanation.token_weights[token])
+    consequence = ": nothing shown" if by_weight and weight == 0 else ""
+    return f"{printable(explanation.tokens[token])}\nweight {weight:.3g}{consequence}"
 
 
 def shrink(image: Image.Image) -> Image.Image:
@@ -85,14 +96,34 @@ def _empty_page(panels: int, aspect: float) -> tuple[Page, NDArray[np.object_]]:
     columns = min(_COLUMNS, panels)
     rows = math.ceil(panels / columns)
     height = _PANEL_INCHES * min(max(aspect, 0.4), 2.5) + _TITLE_INCHES
-    page = Page(figsize=(_PANEL_INCHES * columns, height * rows), dpi=120, layout="constrained")
+    size = (max(_PANEL_INCHES * columns, _LEAST_INCHES), height * rows + _BAR_INCHES)
+    page = Page(figsize=size, dpi=_DOTS, layout="constrained")
     return page, np.array([page.add_subplot(rows, columns, 1 + i) for i in range(panels)], dtype=object)
 
 
 def _draw_panel(ax: Axes, picture: Image.Image, text: str) -> None:
     ax.imshow(np.asarray(picture))
-    ax.set_title(text, fontsize=9, family=list(_fonts()), parse_math=False, usetex=False)
+    ax.set_title(text, fontsize=_LETTERS, family=list(families()), parse_math=False, usetex=False)
     ax.set_axis_off()
+
+
+def _write(page: Page, explanation: Result, note: str) -> None:
+    """Writes the question, the answer and the note at the top, and makes the page as much higher."""
+    width, height = page.get_size_inches()
+    lines = caption.lines(explanation, round(_LETTERS / 72 * _DOTS), (width - 0.6) * _DOTS)
+    lines += [note] if note else []
+    page.set_size_inches(width, height + _LINE_INCHES * len(lines))
+    text = page.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=_LETTERS, family=list(families()))
+    text.set_parse_math(False)
+
+
+def _draw_bar(page: Page, axes: list[Axes], legend: str) -> None:
+    colours = ScalarMappable(cmap=COLOUR_MAP)
+    colours.set_clim(0, 1)
+    bar = page.colorbar(colours, ax=axes, location="bottom", shrink=0.6, aspect=60, pad=0.02)
+    bar.set_ticks([level / LEVELS for level in range(LEVELS + 1)])
+    bar.ax.tick_params(labelsize=_LETTERS - 1)
+    bar.set_label(f"{legend} Lines at 0.25, 0.5 and 0.75.", fontsize=_LETTERS)
 
 
 def printable(token: str) -> str:
@@ -100,24 +131,4 @@ def printable(token: str) -> str:
     shown = token.translate(_VISIBLE).strip() or repr(token.translate(_VISIBLE))
     if len(shown) > _LONGEST_TITLE:
         shown = shown[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return "".join(character if font_of(character) else MISSING for character in shown)
-
-
-@cache
-def font_of(character: str) -> str:
-    """The file of the first font that has a glyph for a character; empty if none has."""
-    if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn"):
-        return ""
-    return next((path for path in _font_files() if get_font(path).get_char_index(ord(character))), "")
-
-
-@cache
-def _fonts() -> tuple[str, ...]:
-    """The families of `_FONTS` that are installed; the first comes with matplotlib."""
-    installed = {font.name for font in fontManager.ttflist}
-    return tuple(family for family in _FONTS if family in installed)
-
-
-@cache
-def _font_files() -> tuple[str, ...]:
-    return tuple(findfont(FontProperties(family=[family])) for family in _fonts())
+    return drawable(shown)

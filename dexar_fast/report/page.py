@@ -61,6 +61,7 @@ class View:
     title: str
     facts: list[tuple[str, str]]
     sizes: str
+    question: str
     prompt: str
     direction: str
     chips: list[Chip]
@@ -71,6 +72,7 @@ class View:
     mapped: bool
     matrix: Matrix
     diagnostics: list[plain_words.Sentence]
+    numbers: list[str]
 
 
 def write(explanation: Result, path: str | os.PathLike[str], by: str) -> None:
@@ -130,7 +132,16 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
     script = _source("report.js")
     text = _template().render(
         views=views,
-        data={"reports": numbers, "palette": data.packed(colours.palette()), "power": overlay.OPACITY_POWER},
+        data={
+            "reports": numbers,
+            "palette": data.packed(colours.palette()),
+            "power": overlay.OPACITY_POWER,
+            "lines": {
+                "levels": overlay.LEVELS,
+                "across": overlay.LINES_ACROSS,
+                "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+            },
+        },
         opacity=round(overlay.MOST_OPAQUE * 100),
         gradient=Markup(colours.gradient()),
         margins={"left": _LEFT, "top": _ABOVE},
@@ -150,6 +161,7 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
         facts=plain_words.facts(explanation.metadata),
         sizes=f"{len(explanation):,} tokens · {len(explanation.visual_positions):,} visual tokens · "
         f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads",
+        question=words.question(explanation),
         prompt=str(explanation.metadata.get("prompt") or ""),
         direction=words.direction(answer),
         chips=_chips(pieces),
@@ -160,6 +172,7 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
         mapped=bool(explanation.grids),
         matrix=_matrix(layers, heads),
         diagnostics=plain_words.diagnose(explanation),
+        numbers=plain_words.numbers(explanation),
     )
 
 

@@ -12,6 +12,10 @@ from dexar_fast.results.schema import Result
 
 SHARE_THAT_HIDES = 0.4  # of the heads: a text key that wins so many keeps most tokens from having a weight
 _LONGEST_VALUE = 300
+_STILL_0 = (
+    "A token may hold such heads and weigh 0: its weight compares the strongest of all heads on the image with the "
+    "strongest of all on the text."
+)
 _NO_GRIDS = (
     "There is no map to show: where this model's visual tokens lie in the image is not known. "
     "The weights of tokens and heads hold all the same."
@@ -41,6 +45,36 @@ def diagnose(explanation: Result) -> list[Sentence]:
     return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
 
 
+def numbers(explanation: Result) -> list[str]:
+    """What the values of the page are."""
+    known = explanation.metadata.get("settings")
+    settings = known if isinstance(known, dict) else {}
+    return [
+        "G, for a token, a layer, a head and a place: by how much the token's logit grows for each unit of attention "
+        "paid to the place; 0 where it shrinks.",
+        f"Head weight: {_score(settings)}, 0 if negative; in logits per unit of attention. The weight of a token is "
+        "the same difference for the strongest of all heads on the image and the strongest of all on the text.",
+        "Map value of a patch: the sum over layers and heads of head weight \N{MULTIPLICATION SIGN} G"
+        f"{_rescaled(settings)}. For the whole answer: the sum over tokens of weight \N{MULTIPLICATION SIGN} map value"
+        f"{', each map taken from 0 to 1' if settings.get('sequence_norm') == 'token' else ''}.",
+        "These numbers grow with the model's layers, heads and logits: compare them within a page, not between models.",
+    ]
+
+
+def _score(settings: dict[str, Any]) -> str:
+    score = settings.get("head_score", "max")
+    if score == "max":
+        return "the head's highest G on the image less its highest on the text"
+    return f"the head's G on the image less its G on the text, each as the head score says ({_value(score)})"
+
+
+def _rescaled(settings: dict[str, Any]) -> str:
+    """What happens to G before it enters the maps."""
+    filtered = " after the map filter" if settings.get("map_filter") else ""
+    official = ", which the official mode scales to 0 to 1 over all tokens, layers and heads"
+    return filtered + (official if settings.get("mode") == "official" else "")
+
+
 def missing(explanation: Result) -> str:
     """Why the page shows no map, or no image; empty where it shows both."""
     if not explanation.grids:
@@ -56,14 +90,14 @@ def merging(by: str, merged: bool) -> str:
 
 
 def facts(metadata: dict[str, Any]) -> list[tuple[str, str]]:
-    """The settings and versions that made an explanation, as (name, value); the prompt is shown elsewhere."""
+    """The settings and versions that made an explanation, as (name, value); question and prompt are shown elsewhere."""
     rows: list[tuple[str, str]] = []
     for name, value in metadata.items():
         if name == "seconds" and isinstance(value, dict):
             rows.append(("seconds", ", ".join(f"{stage} {_number(s)}" for stage, s in value.items())))
         elif isinstance(value, dict):
             rows += [(f"{name} / {key}", _value(inner)) for key, inner in value.items()]
-        elif name != "prompt":
+        elif name not in ("prompt", "question"):
             rows.append((name, _value(value)))
     return [(str(name).replace("_", " "), value) for name, value in rows]
 
@@ -87,7 +121,10 @@ def _heads_left(explanation: Result) -> list[Sentence]:
         return []
     share, count = _percent(kept.float().mean().item()), f"{int(kept.sum()):,} of {kept.numel():,}"
     heads = f"{share} of the heads, counted for each token ({count}),"
-    return [Sentence(f"{heads} found more in the image than in the text; only they make the maps.")]
+    found = [Sentence(f"{heads} found more in the image than in the text; only they make the maps of tokens.")]
+    if kept.any() and (explanation.token_weights == 0).any():
+        found.append(Sentence(_STILL_0))
+    return found
 
 
 def _count(part: int, total: int) -> str:
@@ -99,7 +136,8 @@ def _count(part: int, total: int) -> str:
 
 
 def _consequence(without: int, total: int) -> str:
-    return ", so the map of the whole answer is blank" if without == total else ""
+    """The map of the whole answer is the sum of the tokens' maps, each times its weight."""
+    return ", so the map of the whole answer, their sum by weight, is blank" if without == total else ""
 
 
 def _winner(explanation: Result) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 "use strict";
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const shared = { view: "overlay", opacity: 0.85, viewers: [] };
+const shared = { view: "overlay", scale: "weight", opacity: 0, viewers: [] };
+const NEARLY = 0.75, SPOT_EDGE = 96; // a spot is looked for in a smaller map
 let palette;
 
 async function inflate(text) {
@@ -76,14 +77,57 @@ function tint({ heat, cover }, width, height, ink) {
   return pixels;
 }
 
-/* Where the hottest pixel lies, in words; nothing where all are alike. */
+/* Draws the lines of dexar_fast.report.overlay.lines into tinted pixels. */
+function outline(pixels, heat, ink) {
+  const { width, height } = pixels;
+  const out = new Uint32Array(pixels.data.buffer);
+  const thick = Math.max(1, Math.round(Math.max(width, height) / page.lines.across));
+  const level = Uint8Array.from(heat, (value) => Math.min(value * page.lines.levels, page.lines.levels - 1));
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const on =
+        (x >= thick && level[i] > level[i - thick]) || (x + thick < width && level[i] > level[i + thick]) ||
+        (y >= thick && level[i] > level[i - thick * width]) ||
+        (y + thick < height && level[i] > level[i + thick * width]);
+      if (on) out[i] = ink[Math.min(255, Math.floor(heat[i] * 256))];
+    }
+  }
+}
+
+/* The map as pixels: alone, or as a veil of the chosen opacity with lines that stand out from it. */
+function drawn(painted, width, height, alone) {
+  const pixels = tint(painted, width, height, inks(shared.opacity, alone));
+  if (!alone) outline(pixels, painted.heat, inks(Math.min(1, shared.opacity * page.lines.opaque), false));
+  return pixels;
+}
+
+/* Where the brightest spot lies, in words: the middle of what hangs together around the hottest pixel and is nearly as
+   hot. Nothing where all are alike. */
 function brightest({ heat }, width, height) {
-  let at = 0;
-  for (let i = 1; i < heat.length; i++) if (heat[i] > heat[at]) at = i;
-  if (!heat.length || heat[at] === 0) return null;
-  const row = ["upper", "middle", "lower"][Math.floor((3 * Math.floor(at / width)) / height)];
-  const column = ["left", "centre", "right"][Math.floor((3 * (at % width)) / width)];
+  let hottest = 0;
+  for (let i = 1; i < heat.length; i++) if (heat[i] > heat[hottest]) hottest = i;
+  if (!heat.length || heat[hottest] === 0) return null;
+  const spot = spread(heat, width, hottest, NEARLY * heat[hottest]);
+  if (spot.length > heat.length / 2) return "most of it";
+  const middle = (of) => spot.reduce((sum, i) => sum + of(i) + 0.5, 0) / spot.length;
+  const row = ["upper", "middle", "lower"][Math.floor((3 * middle((i) => Math.floor(i / width))) / height)];
+  const column = ["left", "centre", "right"][Math.floor((3 * middle((i) => i % width)) / width)];
   return row === "middle" && column === "centre" ? "centre" : `${row} ${column}`;
+}
+
+/* The pixels of at least this heat that are joined to the first one by such pixels. */
+function spread(heat, width, first, least) {
+  const seen = new Uint8Array(heat.length), found = [first];
+  seen[first] = 1;
+  for (let n = 0; n < found.length; n++) {
+    const i = found[n], x = i % width;
+    for (const next of [x ? i - 1 : -1, x + 1 < width ? i + 1 : -1, i - width, i + width]) {
+      if (next < 0 || next >= heat.length || seen[next] || heat[next] < least) continue;
+      seen[next] = 1;
+      found.push(next);
+    }
+  }
+  return found;
 }
 
 /* ---- lists that the arrow keys walk through */
@@ -227,16 +271,28 @@ class Viewer {
     return this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells);
   }
 
+  /* What the heat is multiplied by: by weight, that of the token in parts of the largest. */
+  get share() {
+    const { pieces } = this.report;
+    if (this.shown === this.whole || shared.scale === "own") return 1;
+    const { weight } = pieces[this.shown];
+    return weight && weight / Math.max(...pieces.map((piece) => piece.weight));
+  }
+
   paint(picture, width, height) {
     const grids = this.report.grids.filter((grid) => grid.first <= picture && picture < grid.stop);
-    return paint(grids, this.values, width, height);
+    const painted = paint(grids, this.values, width, height);
+    const { share } = this;
+    if (share !== 1) painted.heat.forEach((heat, i) => (painted.heat[i] = heat * share));
+    return painted;
   }
 
   /* Why the picture carries no heat; empty where it may. A map that varies at all has a hottest cell. */
   get complaint() {
     if (!this.report.grids.length) return "";
     if (!this.report.pictures[this.picture].mapped) return "None of the visual tokens belongs to this image";
-    if (this.values.some((step) => step > 0)) return "";
+    const varies = this.values.some((step) => step > 0);
+    if (varies) return this.share ? "" : "Weight 0: nothing shown. “Own scale” shows its map";
     if (this.report.pieces[this.shown].high !== 0) return "Even map: every patch counts alike";
     return this.shown === this.whole
       ? "Blank map: every token has weight 0"
@@ -251,14 +307,21 @@ class Viewer {
     const { width, height } = canvas;
     const painted = this.paint(this.picture, width, height);
     const alone = shared.view === "map" || frame.classList.contains("bare");
-    canvas.getContext("2d").putImageData(tint(painted, width, height, inks(shared.opacity, alone)), 0, 0);
-    this.place = brightest(painted, width, height);
+    canvas.getContext("2d").putImageData(drawn(painted, width, height, alone), 0, 0);
+    const small = Math.min(1, SPOT_EDGE / Math.max(width, height));
+    const [across, down] = [width, height].map((edge) => Math.max(1, Math.round(edge * small)));
+    this.place = brightest(this.paint(this.picture, across, down), across, down);
     canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
     const { low, high } = this.report.pieces[this.shown];
     const badge = frame.querySelector(".badge");
     badge.textContent = this.complaint;
     badge.hidden = !badge.textContent;
-    if (this.report.grids.length) this.drawScale("map", low, high, "map value");
+    if (this.report.grids.length) this.drawScale("map", low, high, this.unit);
+  }
+
+  get unit() {
+    if (this.share === 1) return "map value";
+    return this.share ? `map value, by weight up to colour ${short(this.share)}` : "map value, not drawn";
   }
 
   drawThumbs() {
@@ -276,8 +339,8 @@ class Viewer {
     if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
     if (shared.view === "image" && image) return;
     const layer = new OffscreenCanvas(width, height);
-    const ink = inks(shared.opacity, shared.view === "map" || !image);
-    layer.getContext("2d").putImageData(tint(this.paint(i, width, height), width, height, ink), 0, 0);
+    const alone = shared.view === "map" || !image;
+    layer.getContext("2d").putImageData(drawn(this.paint(i, width, height), width, height, alone), 0, 0);
     context.drawImage(layer, 0, 0);
   }
 
@@ -420,6 +483,13 @@ function listenToControls() {
     });
   });
   if (alone) shared.view = "map";
+  document.querySelectorAll("[name=scale]").forEach((radio) => {
+    radio.checked = radio.value === shared.scale;
+    radio.addEventListener("change", () => {
+      shared.scale = radio.value;
+      redraw();
+    });
+  });
   if (!slider) return;
   slider.disabled = alone;
   const read = () => {

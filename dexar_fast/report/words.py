@@ -74,6 +74,12 @@ def answer(explanation: Result) -> str:
     return "".join(_texts(explanation))
 
 
+def question(explanation: Result) -> str:
+    """What the user asked; of an explanation that does not tell, the whole prompt; empty where neither is known."""
+    known = explanation.metadata
+    return str(known.get("question") or known.get("prompt") or "").strip()
+
+
 def check(by: Any) -> None:
     """Raises InputError for an unknown `by`."""
     if not isinstance(by, str) or by not in CHOICES:

@@ -104,7 +104,10 @@ def test_explain_writes_the_explanation_and_its_pictures(fake: type[FakeExplaine
     assert result.exit_code == 0, result.output
     assert sorted(os.listdir(out)) == FILES
     assert torch.equal(Explanation.load(out / FILES[1]).token_maps, fake.result.token_maps)
-    assert Image.open(out / "answer.png").size == (32, 24)
+    with Image.open(out / "answer.png") as answer:
+        overlay = fake.result.overlay()
+        left = (answer.width - overlay.width) // 2
+        assert answer.crop((left, 0, left + 32, 24)).tobytes() == overlay.tobytes()
     assert all(str(out / name) in result.stdout.splitlines() for name in FILES)
 
 
@@ -126,7 +129,7 @@ def test_explain_says_when_the_map_is_blank(fake: type[FakeExplainer], image: st
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert "All 2 tokens have weight 0, so the map of the whole answer is blank; the token `<s>` wins" in text
+    assert "their sum by weight, is blank; the token `<s>` wins" in text
 
 
 def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_a_tokenizer_alone_is_no_processor(folders: tuple[Path, Path], tmp_path:
 def test_a_whole_model_beside_its_adapter_is_the_one_under_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
     folder = copied(folders[1], tmp_path / "both", base_model_name_or_path="/nowhere")
     shutil.copytree(folders[0], folder, dirs_exist_ok=True)
-    torch.testing.assert_close(logits(load(folder).model), logits(load(folders[1]).model))
+    found = load(folder)
+    torch.testing.assert_close(logits(found.model), logits(load(folders[1]).model))
+    assert found.explain(PICTURE, bad_input.PROMPT, bad_input.ANSWER).metadata["model"] == "both"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.prompt.pieces import pieces
-from dexar_fast.prompt.prompting import answer_ids, own_positions, process, render
+from dexar_fast.prompt.prompting import answer_ids, own_positions, process, question, render
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 VISUAL = small_llava.SIDE**2  # tokens of an image
@@ -46,6 +46,37 @@ def tokens_at(processor: Any, ids: torch.Tensor, positions: torch.Tensor) -> lis
 def word(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """The token of a word with a space before it."""
     return ("Ġ" if "Ġthe" in tokenizer.get_vocab() else "▁") + text
+
+
+# What the user asked
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        (" Describe the image.\n", "Describe the image."),
+        (f"USER: {IMAGE}\nWhat? ASSISTANT:", "USER:  \nWhat? ASSISTANT:"),
+        ([{"role": "user", "content": "First?"}, {"role": "assistant", "content": "It"}], "First?"),
+        (
+            [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "First?"},
+                {"role": "assistant", "content": "Yes."},
+                {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "then?"}]},
+                {"role": "user", "content": [{"type": "image", "image": PICTURE}]},
+            ],
+            "And then?",
+        ),
+    ],
+)
+def test_the_question_is_what_the_user_said_last(processor: Any, prompt: Any, asked: str) -> None:
+    assert question(processor, prompt) == asked
+
+
+def test_the_question_stands_in_the_metadata() -> None:
+    found = Explainer.from_pretrained().explain(PICTURE, "Describe the image.", "A red square.")
+    assert found.metadata["question"] == "Describe the image."
+    assert found.metadata["prompt"] == "USER: <image>\nDescribe the image. ASSISTANT:"
 
 
 # Where the image goes

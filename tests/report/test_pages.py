@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from report_examples import explanation, noise, plain
 
 import dexar_fast
 from dexar_fast.cli.app import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
-from dexar_fast.report import colours
+from dexar_fast.report import colours, overlay
 from dexar_fast.vision.grid import Grid
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -99,6 +99,10 @@ class Opened:
         self.page.locator(f"[name=view][value={view}]").check(force=True)
         self.settle()
 
+    def scale(self, scale: str) -> None:
+        self.page.locator(f"[name=scale][value={scale}]").check(force=True)
+        self.settle()
+
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Iterator[Any]:
@@ -135,6 +139,7 @@ def test_the_canvas_shows_what_heatmap_computes(opened: Any, grids: tuple[Grid, 
     made = story(grids=scaled, images=(plain(*size),))
     page = opened(made)
     page.show("map")
+    page.scale("own")
     ramp = colours.palette().astype(int)
     for token, chip in ((None, None), (0, 0), (8, 6)):
         if chip is not None:
@@ -157,7 +162,15 @@ def test_the_overlay_is_that_of_the_library(opened: Any) -> None:
     heat = opened(made).pixels().astype(float)
     opacity = heat[..., 3:] / 255
     blended = (1 - opacity) * np.asarray(made.images[0]) + opacity * heat[..., :3]
-    assert np.abs(blended - np.asarray(made.overlay(), float)).max() < 6
+    # The page rounds heat to 255 steps: the lines of both may lie a little apart.
+    levels = made.heatmap(resolution="image") * overlay.LEVELS
+    unsure = Image.fromarray(np.abs(levels - levels.round()) < overlay.LEVELS / 255)
+    sure = ~np.asarray(unsure.convert("L").filter(ImageFilter.MaxFilter(7))).astype(bool)
+    assert np.abs(blended - np.asarray(made.overlay(), float)).max(-1)[sure].max() < 6
+    assert sure.mean() > 0.5
+    veil = overlay.MOST_OPAQUE * made.heatmap(resolution="image") ** overlay.OPACITY_POWER
+    lined = overlay.lines(made.heatmap(resolution="image"))
+    assert (opacity[..., 0] > 1.5 * veil)[lined].mean() > 0.6
 
 
 def test_what_the_model_did_not_see_has_no_colour(opened: Any) -> None:
@@ -189,10 +202,72 @@ def test_a_map_that_hardly_varies_is_not_called_blank(opened: Any) -> None:
     assert flat.page.locator(".badge").inner_text() == "Even map: every patch counts alike"
 
 
+def test_tokens_share_a_scale_by_weight_or_keep_their_own(opened: Any) -> None:
+    page = opened(explanation(weights=[0.0, 1.0, 4.0], images=(plain(600, 400),)))
+    page.show("map")
+    whole = page.pixels()
+    shown = {}
+    for scale in ("weight", "own"):
+        page.scale(scale)
+        assert (page.pixels() == whole).all()
+        for token in range(3):
+            page.chip(token).click()
+            shown[scale, token] = page.pixels()[..., :3].astype(int)
+            if token == 0:
+                said = "Weight 0: nothing shown. “Own scale” shows its map"
+                assert page.page.locator(".badge").is_visible() == (scale == "weight")
+                assert page.page.locator(".badge").inner_text() == (said if scale == "weight" else "")
+                assert (page.value("place") == "–") == (scale == "weight")  # noqa: RUF001
+        page.page.keyboard.press("Escape")
+    assert np.ptp(shown["weight", 0].reshape(-1, 3), axis=0).tolist() == [0, 0, 0], "one colour: no heat"
+    assert (shown["weight", 2] == shown["own", 2]).all()
+    brightest = [shown[scale, 1].sum(-1).max() for scale in ("weight", "own")]
+    expected = [colours.of(value).astype(int).sum() for value in (0.25, 1.0)]
+    assert np.abs(np.subtract(brightest, expected)).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("columns", "place"), [((8, 9, 10), "middle right"), ((0, 1), "middle left"), ((5, 6), "centre")]
+)
+def test_a_place_is_that_of_the_whole_bright_spot(opened: Any, columns: tuple[int, ...], place: str) -> None:
+    """Its brightest pixel lies at the edge of the spot, and a spot elsewhere is nearly as bright."""
+    cells = np.zeros((12, 12), np.float32)
+    cells[5:7, list(columns)] = 0.97
+    cells[5, columns[0]] = 1
+    cells[0, 0] = 0.96
+    made = explanation(grids=(Grid(0, 0, 12, 12),), token_maps=torch.from_numpy(cells.reshape(1, -1)).repeat(3, 1),
+                       weights=[1.0, 1.0, 1.0], images=(plain(600, 600),))  # fmt: skip
+    page = opened(made)
+    page.chip(0).click()
+    page.settle()
+    assert page.value("place") == place
+
+
+def test_a_spot_that_fills_the_picture_has_no_place(opened: Any) -> None:
+    cells = torch.ones(3, 12)
+    cells[:, 0] = 0
+    page = opened(explanation(token_maps=cells, weights=[1.0, 1.0, 1.0]))
+    page.chip(0).click()
+    page.settle()
+    assert page.value("place") == "most of it"
+
+
+def test_the_question_stands_at_the_top(opened: Any, tmp_path: Path) -> None:
+    made = story(metadata={"question": "What is it?\nSay so.", "prompt": "USER: ASSISTANT:"})
+    asked = opened(made).page.locator(".question")
+    assert asked.inner_text() == "What is it?\nSay so."
+    assert asked.evaluate("(p) => getComputedStyle(p, '::before').content") == '"Question: "'
+    assert asked.bounding_box()["y"] < 200
+    path = tmp_path / "both.html"
+    dexar_fast.compare_html([made, story()], path)
+    assert opened(path).page.locator(".question").count() == 1
+
+
 def test_the_brightest_place_in_words(opened: Any) -> None:
     places = ["upper left", "upper centre", "upper right", "middle left", "centre", "middle right",
               "lower left", "lower centre", "lower right"]  # fmt: skip
     page = opened(explanation([f" {place}" for place in places], (Grid(0, 0, 3, 3),), token_maps=torch.eye(9)))
+    page.scale("own")
     for n, place in enumerate(places):
         page.chip(n).click()
         page.settle()
@@ -307,16 +382,27 @@ def test_letters_join_across_chips(opened: Any) -> None:
 
 
 def test_the_slider_sets_the_opacity(opened: Any) -> None:
-    page = opened(story())
+    made = story(images=(plain(600, 400),))
+    page = opened(made)
     slider = page.page.locator("#opacity")
-    before = page.pixels()[..., 3].max()
-    assert before == round(0.85 * 255)
-    slider.fill("40")
-    assert page.pixels()[..., 3].max() == round(0.4 * 255)
-    assert page.page.locator("output").inner_text() == "40 %"
+    heat = made.heatmap(resolution="image")
+    hottest, line = heat.argmax(), np.flatnonzero(overlay.lines(heat))
+    assert hottest not in line
+
+    def opacity(pixel: int) -> int:
+        return int(page.pixels()[..., 3].ravel()[pixel])
+
+    assert opacity(hottest) == round(overlay.MOST_OPAQUE * 255)
+    highest = page.pixels()[..., 3].max()
+    assert highest > 1.5 * opacity(hottest), "lines stand out"
+    slider.fill("30")
+    assert opacity(hottest) == round(0.3 * 255)
+    assert page.page.locator("output").inner_text() == "30 %"
     slider.focus()
     page.page.keyboard.press("ArrowRight")
-    assert page.page.locator("output").inner_text() == "41 %"
+    assert page.page.locator("output").inner_text() == "31 %"
+    slider.fill("0")
+    assert not page.pixels()[..., 3].any()
 
 
 def test_the_switch_shows_image_overlay_or_map(opened: Any) -> None:
@@ -379,6 +465,7 @@ def test_a_filmstrip_of_images_and_frames(opened: Any) -> None:
     assert thumbs.nth(2).get_attribute("aria-selected") == "true"
     drawn = page.pixels(".thumb:nth-child(1) canvas")
     page.chip(0).click()
+    page.scale("own")
     assert (page.pixels(".thumb:nth-child(1) canvas") != drawn).any(), "thumbnails show heat of their own"
     page.page.keyboard.press("Escape")
     thumbs.nth(3).click()

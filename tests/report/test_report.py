@@ -17,7 +17,7 @@ from report_examples import check_report, data_of, explanation, noise, plain, un
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.report import animation, colours, data, page, pictures, plain_words, words
+from dexar_fast.report import animation, caption, colours, data, lettering, page, pictures, plain_words, words
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
 
@@ -155,10 +155,16 @@ def test_a_token_that_hides_the_image_is_named_with_what_to_try() -> None:
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ([0.0, 0.0, 0.0], "All 3 tokens have weight 0, so the map of the whole answer is blank."),
+        (
+            [0.0, 0.0, 0.0],
+            "All 3 tokens have weight 0, so the map of the whole answer, their sum by weight, is blank.",
+        ),
         ([0.0, 1.0, 1.0], "1 of 3 tokens has weight 0."),
         ([1.0, 1.0, 1.0], "None of the 3 tokens have weight 0."),
-        ([0.0], "The only token has weight 0, so the map of the whole answer is blank."),
+        (
+            [0.0],
+            "The only token has weight 0, so the map of the whole answer, their sum by weight, is blank.",
+        ),
         ([1.0], "The only token does not have weight 0."),
         ([], "The answer holds no tokens."),
     ],
@@ -174,6 +180,28 @@ def test_heads_are_counted_and_warnings_repeated() -> None:
     text = said(made)
     assert f"counted for each token ({kept} of {total})" in text and "an unknown {family}" in text
     assert "`assistant` is the strongest for the most heads (10 %)" in text
+
+
+def test_weight_0_beside_heads_that_were_kept_is_explained() -> None:
+    why = "A token may hold such heads and weigh 0"
+    assert why in said(explanation(weights=[0.0, 0.0, 0.0]))
+    assert why not in said(explanation(weights=[1.0, 1.0, 1.0]))
+    assert why not in said(explanation(weights=[0.0, 0.0, 0.0], head_weights=torch.zeros(3, 2, 4)))
+
+
+def test_numbers_are_explained_as_the_settings_make_them() -> None:
+    def told(**settings: Any) -> str:
+        return " ".join(plain_words.numbers(explanation(metadata={"settings": settings} if settings else {})))
+
+    assert "the sum over layers and heads of head weight" in told()
+    assert "For the whole answer: the sum over tokens of weight" in told()
+    assert "highest G on the image less its highest on the text" in told()
+    assert "head score says (topk, 3)" in told(head_score=["topk", 3])
+    assert "G after the map filter. For" in told(map_filter=["rank", 5])
+    assert "official mode scales to 0 to 1" in told(mode="official")
+    assert "each map taken from 0 to 1." in told(sequence_norm="token")
+    assert told(mode="paper", sequence_norm="none", head_score="max", map_filter=None) == told()
+    assert plain_words.numbers(explanation(metadata={"settings": "none"})) == plain_words.numbers(explanation())
 
 
 @pytest.mark.parametrize("junk", [{"text_winners": 3}, {"text_winners": [{}]}, {"warnings": "no list"}, {}])
@@ -433,6 +461,39 @@ def test_compare_needs_two_and_as_many_titles(tmp_path: Path) -> None:
     assert "model-7b (1)" in text and "model-7b (2)" in text
 
 
+# --- the caption under a picture
+
+
+def inked(picture: Image.Image, below: int) -> np.ndarray:
+    """Whether a pixel under the row `below` differs from the paper."""
+    return np.abs(np.asarray(picture)[below:].astype(int) - 255).max(-1) > 40
+
+
+def test_a_caption_says_question_and_answer_under_the_picture() -> None:
+    made = explanation([" red", " car"], images=(noise(400, 200),), metadata={"question": "What is it?"})
+    picture = made.overlay()
+    shown = caption.under(picture, made)
+    np.testing.assert_array_equal(np.asarray(shown)[:200, :400], np.asarray(picture))
+    assert shown.width == 400
+    assert caption.lines(made, 12, 380) == ["Question: What is it?", "Answer: red car"]
+    assert caption.lines(replace(made, metadata={}), 12, 380) == ["Answer: red car"]
+    assert caption.lines(replace(made, metadata={"prompt": "USER: it?"}), 12, 380)[0] == "Question: USER: it?"
+    unasked = caption.under(picture, replace(made, metadata={}))
+    assert unasked.height < shown.height and inked(unasked, 200).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (2000, 1000)])
+@pytest.mark.parametrize(
+    "text", ["x" * 5000, "中文" * 300, "שלום cat", "\x00\ud800\u202e", "a\n\n\n\nb", "$x_1$ \\frac{"]
+)
+def test_any_text_fits_under_any_picture(size: tuple[int, int], text: str) -> None:
+    made = explanation([text], images=(plain(*size),), metadata={"question": text}, weights=[1.0])
+    shown = caption.under(made.images[0], made)
+    ink = inked(shown, size[1])
+    assert ink.any() and not ink[:, :5].any() and not ink[:, -5:].any() and not ink[-5:].any()
+    assert len(caption.lines(made, 12, 300)) <= 16
+
+
 # --- the animation
 
 
@@ -464,7 +525,7 @@ def test_any_text_can_be_drawn() -> None:
     assert len(explanation(tokens).frames()) == len(words.cut(tokens, "token"))
 
 
-def caption(made: Explanation, width: int) -> np.ndarray:
+def written_below(made: Explanation, width: int) -> np.ndarray:
     """[height, width] whether a pixel of the last frame's text differs from the paper."""
     below = np.asarray(made.frames(plain(width, width), width=width)[-1])[width:].astype(int)
     return np.abs(below - below[-1, -1]).any(-1)
@@ -472,7 +533,7 @@ def caption(made: Explanation, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("token", [" " + "x" * 60, " " + "e\u0301" * 50])
 def test_a_piece_wider_than_the_frame_is_broken(token: str) -> None:
-    inked = caption(explanation([token], weights=[0.0]), 300)
+    inked = written_below(explanation([token], weights=[0.0]), 300)
     rows, columns = inked.any(1), inked.any(0)
     assert not columns[295:].any() and not columns[:5].any()
     assert rows[10:20].any() and rows[35:45].any(), "it goes on in the next line"
@@ -489,19 +550,19 @@ def test_a_piece_wider_than_the_frame_is_broken(token: str) -> None:
     ],
 )
 def test_words_of_one_direction_stand_together(answer: list[str], direction: str, expected: list[str]) -> None:
-    assert [text for _, text in animation._from_the_left(list(enumerate(answer)), direction)] == expected
+    assert [text for _, text in lettering.from_the_left(list(enumerate(answer)), direction)] == expected
 
 
 def test_a_line_from_right_to_left_ends_at_the_right_margin() -> None:
-    columns = np.flatnonzero(caption(explanation([" שלום", " cat", " dog"], weights=[0.0] * 3), 300).any(0))
+    columns = np.flatnonzero(written_below(explanation([" שלום", " cat", " dog"], weights=[0.0] * 3), 300).any(0))
     assert columns[0] > 150 and 280 < columns[-1] < 295
 
 
 def test_only_the_last_lines_are_shown() -> None:
     lines = ["iiii\n", "mmmmmm\n", "ii\n", "mm mm\n", "iii"]
     long, short = (explanation(tokens, weights=[1.0] * len(tokens)) for tokens in (lines, lines[-animation._LINES :]))
-    np.testing.assert_array_equal(caption(long, 300), caption(short, 300))
-    assert (caption(long, 300) != caption(explanation(lines[:3], weights=[1.0] * 3), 300)).any()
+    np.testing.assert_array_equal(written_below(long, 300), written_below(short, 300))
+    assert (written_below(long, 300) != written_below(explanation(lines[:3], weights=[1.0] * 3), 300)).any()
 
 
 def test_browsers_show_no_frame_for_less_than_20_ms(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
+from dexar_fast.report.overlay import draw_overlay, lines
 from dexar_fast.report.words import pieces
 from dexar_fast.results import storage
 from dexar_fast.results.schema import ARRAYS
@@ -402,6 +403,22 @@ def test_opacity_grows_with_heat():
     assert np.abs(np.asarray(explanation.overlay(0), int) - blank).max() < 255  # the image still shows through
 
 
+def test_lines_follow_the_levels_of_heat_and_nothing_else():
+    heat = np.repeat(np.linspace(0, 1, 480, dtype=np.float32)[None], 40, axis=0)
+    columns = np.flatnonzero(lines(heat).all(0))
+    assert columns.tolist() == [120, 121, 240, 241, 360, 361], "two pixels on the warm side of 1/4, 1/2 and 3/4"
+    assert np.array_equal(lines(heat.T), lines(heat).T)
+    for even in (0, 0.3, 1):
+        assert not lines(np.full((30, 40), even, np.float32)).any()
+    assert lines(np.zeros((1, 1), np.float32)).shape == (1, 1)
+
+
+def test_what_lies_under_the_heat_keeps_its_colour():
+    image = Image.new("RGB", (400, 400), (30, 90, 220))
+    hot = np.asarray(with_map(np.eye(16)[5], (Grid(0, 0, 4, 4),), (image,)).overlay(0), int)[150, 150]
+    assert hot[2] == max(hot) and np.ptp(hot) > 40, "blue under the hottest place is still blue"
+
+
 # --- the figure
 
 
@@ -409,13 +426,75 @@ def test_plot_has_a_panel_for_the_image_the_answer_and_each_token():
     explanation = make(3, token_weights=torch.tensor([0.0, 0.25, 2.0]))
     figure, axes = explanation.plot()
     assert [ax.get_title() for ax in axes] == [
-        "image", "whole answer", "word0\nweight 0", "word1\nweight 0.25", "word2\nweight 2",
+        "image", "whole answer", "word0\nweight 0: nothing shown", "word1\nweight 0.25", "word2\nweight 2",
     ]  # fmt: skip
-    assert list(axes) == figure.axes
+    assert list(axes) == figure.axes[:-1], "the last one is the colour bar"
     pictures = [np.asarray(ax.images[0].get_array()) for ax in axes]
     np.testing.assert_array_equal(pictures[0], np.asarray(explanation.images[0]))
     for picture, token in zip(pictures[1:], (None, 0, 1, 2), strict=True):
+        np.testing.assert_array_equal(picture, np.asarray(explanation.overlay(token, scale="weight")))
+
+
+def test_tokens_share_a_scale_by_weight_or_keep_their_own():
+    explanation = make(3, token_weights=torch.tensor([0.0, 0.5, 2.0]))
+    image = np.asarray(explanation.images[0])
+    shown = {scale: [drawn(ax) for ax in explanation.plot(scale=scale)[1]] for scale in ("weight", "own")}
+    by_weight, own = shown["weight"], shown["own"]
+    np.testing.assert_array_equal(by_weight[1], own[1], "the whole answer")
+    np.testing.assert_array_equal(by_weight[2], image, "weight 0 shows no heat")
+    quarter = explanation.heatmap(1, resolution="image") * np.float32(0.25)
+    np.testing.assert_array_equal(by_weight[3], np.asarray(draw_overlay(explanation.images[0], quarter)))
+    np.testing.assert_array_equal(by_weight[4], own[4], "the largest weight")
+    for picture, token in zip(own[2:], range(3), strict=True):
         np.testing.assert_array_equal(picture, np.asarray(explanation.overlay(token)))
+    assert (own[2] != image).any()
+    titles = [ax.get_title() for ax in explanation.plot(scale="own")[1]]
+    assert titles[2] == "word0\nweight 0"
+
+
+def test_maps_without_filters_know_no_weights():
+    explanation = make(3, token_weights=torch.tensor([0.0, 0.5, 2.0]))
+    _, axes = explanation.plot(filtered=False)
+    for ax, token in zip(axes[2:], range(3), strict=True):
+        np.testing.assert_array_equal(drawn(ax), np.asarray(explanation.overlay(token, filtered=False)))
+    assert axes[2].get_title() == "word0\nweight 0"
+
+
+def test_all_weights_0_show_no_heat():
+    explanation = make(2, token_weights=torch.zeros(2), sequence_map=torch.zeros(12))
+    _, axes = explanation.plot()
+    for ax in axes:
+        np.testing.assert_array_equal(drawn(ax), np.asarray(explanation.images[0]))
+
+
+@pytest.mark.parametrize("scale", ["weights", "", None, 1, ["own"]])
+def test_an_unknown_scale_is_refused(scale):
+    for draw in (make().overlay, make().plot, lambda scale: make().overlay(0, filtered=False, scale=scale)):
+        with pytest.raises(InputError, match="scale must be 'weight' or 'own'"):
+            draw(scale=scale)
+
+
+def drawn(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def test_question_answer_and_the_meaning_of_colours_stand_on_the_figure():
+    metadata = {"question": "What is\n there?", "prompt": "USER: What is\n there? ASSISTANT:"}
+    explanation = make(2, token_weights=torch.tensor([1.0, 2.5]), metadata=metadata)
+    for scale, told in (("weight", "the largest weight (2.5)"), ("own", "compare tokens by their weights")):
+        figure, _ = explanation.plot(scale=scale)
+        assert figure.get_suptitle() == "Question: What is there?\nAnswer: word0 word1"
+        assert told in figure.axes[-1].get_xlabel()
+
+
+def test_long_questions_are_broken_and_cut():
+    metadata = {"question": "Why? " * 2000}
+    figure, _ = make(2, metadata=metadata).plot()
+    lines = figure.get_suptitle().split("\n")
+    assert len(lines) == 9 and lines[7].endswith("…") and lines[8].startswith("Answer")
+    figure.canvas.draw()
+    page, text = figure.bbox, figure._suptitle.get_window_extent()
+    assert text.x0 >= 0 and text.x1 <= page.x1 and text.y1 <= page.y1
 
 
 def test_plot_of_chosen_tokens():
@@ -435,7 +514,7 @@ def test_plot_of_a_long_answer_shows_the_weightiest_tokens_and_says_so():
     weights = torch.tensor([1.0, 5.0, 2.0, 5.0, 0.0])
     figure, axes = make(5, token_weights=weights).plot(max_tokens=3)
     assert [ax.get_title().split("\n")[0] for ax in axes[2:]] == ["word1", "word2", "word3"]
-    assert figure.get_suptitle() == "3 of 5 tokens: those of the greatest weight"
+    assert figure.get_suptitle().endswith("\n3 of 5 tokens: those of the greatest weight")
 
 
 def test_plot_shrinks_large_images_and_keeps_the_box_in_place():

@@ -1,0 +1,46 @@
+"""How bright the maps of an answer's tokens are beside each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexar_fast.errors import InputError
+from dexar_fast.results.schema import Result
+from dexar_fast.settings import positive
+
+
+def scaled(
+    explanation: Result, heat: NDArray[np.float32], token: Any, scale: Any, filtered: bool
+) -> NDArray[np.float32]:
+    """What is shown of the heat of a token or a phrase (None: of the whole answer, which stays as it is).
+
+    With the scale "weight", the heat times the token's weight (a phrase's highest) / the largest of the answer; without
+    filters no weights count.
+
+    Raises:
+        InputError: an unknown scale.
+    """
+    if not isinstance(scale, str) or scale not in ("weight", "own"):
+        raise InputError(f"scale must be 'weight' or 'own', not {scale!r}")
+    if token is None or scale == "own" or not filtered:
+        return heat
+    weight, largest = float(explanation.token_weights[token].max()), float(explanation.token_weights.max())
+    return heat * (weight / largest if weight else 0.0)
+
+
+def weightiest(explanation: Result, max_tokens: Any) -> list[int]:
+    """The tokens of the greatest weights, in the order of the answer."""
+    most = positive("max_tokens", max_tokens)
+    return sorted(explanation.token_weights.argsort(descending=True, stable=True)[:most].tolist())
+
+
+def legend(explanation: Result, by_weight: bool) -> str:
+    """What the colours of the maps mean."""
+    own = "Heat: each map from its lowest value (0) to its highest (1)"
+    if not by_weight:
+        return f"{own}; compare tokens by their weights, not by their colours."
+    largest = float(explanation.token_weights.max()) if len(explanation) else 0.0
+    return f"{own};\na token's map times its weight / the largest weight ({largest:.3g}), so weight 0 shows no heat."
