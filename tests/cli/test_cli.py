@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 import dexar_fast
 from dexar_fast import Explanation, FileError, InputError, ModelError
-from dexar_fast.cli import app
+from dexar_fast.cli import app, explain
 from dexar_fast.vision.grid import Grid
 
 FILES = ["answer.png", "explanation.safetensors", "report.html", "tokens.png"]
@@ -248,9 +248,9 @@ def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplai
     assert fake.loaded == (None, {})
     assert fake.asked is not None
     (picture,), *asked = fake.asked
-    with Image.open(app.SAMPLE_IMAGE) as sample:
+    with Image.open(explain.SAMPLE_IMAGE) as sample:
         assert picture.tobytes() == sample.convert("RGB").tobytes()
-    assert asked == [app.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
+    assert asked == [explain.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
     assert sorted(os.listdir(tmp_path / "out")) == FILES
 
 
@@ -340,6 +340,11 @@ def test_nan_in_the_weights_is_named_with_its_layer(image: str, tmp_path: Path) 
     arguments = ["--model", str(tmp_path / "model"), "--response", "red", "--out", str(tmp_path / "out")]
     assert "layer 1" in refused(run("explain", image, "What?", *arguments))
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"dexar-fast {dexar_fast.__version__}\n")
 
 
 def test_the_package_is_the_program_too() -> None:

@@ -1,0 +1,26 @@
+"""The options that several commands take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def folder(out: str | Path) -> Path:
+    """A folder; not an empty name, which Path would take for the current folder."""
+    if not os.fspath(out):
+        raise typer.BadParameter("it is empty: name a folder")
+    return Path(out)
+
+
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; made if it does not exist.", parser=folder, metavar="PATH")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")]
+ChunkSize = Annotated[int | None, typer.Option(help="Tokens explained at a time.")]
+Backend = Annotated[str, typer.Option(help="auto, or the one all operations shall take.")]
