@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dexar_fast.cli import output
+from dexar_fast.cli import knobs, output
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Out
 from dexar_fast.errors import InputError
@@ -32,13 +32,21 @@ def explain(
         str | None,
         typer.Option(help="A model's name on the Hub, or its folder. [default: the embedded model]"),
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")] = None,
     device: Device = None,
+    device_map: knobs.DeviceMap = None,
     dtype: Dtype = None,
     out: Out = Path("out"),
     max_new_tokens: Annotated[int | None, typer.Option(help="Stop generating after so many.")] = None,
+    generate: knobs.Generate = None,
     mode: Annotated[str, typer.Option(help="paper, or official: what the authors' code computes.")] = "paper",
+    layers: knobs.Layers = None,
+    layer_index: knobs.LayerIndex = None,
+    text_set: knobs.TextSet = "all",
+    head_score: knobs.HeadScore = "max",
+    map_filter: knobs.MapFilter = None,
+    sequence_norm: knobs.SequenceNorm = "none",
     chunk_size: ChunkSize = None,
-    text_set: Annotated[str, typer.Option(help="Keys that count as text: all, content, prompt or generated.")] = "all",
     backend: Backend = "auto",
     by: Annotated[str, typer.Option(help="What the report shows as one: token or word.")] = "token",
     stream: Annotated[
@@ -50,10 +58,29 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
-    options = {"device": device, "dtype": dtype, "mode": mode, "chunk_size": chunk_size}
-    options |= {"text_set": text_set, "backend": backend, "allow_missing_weights": allow_missing_weights}
+    options = {"mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
+    options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
+    options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
-        _explain(image, prompt, out, response, max_new_tokens, model, by, stream, **options)
+        if response is not None and (stream or generate):
+            left_out = (
+                "--stream shows an answer while it is written" if stream else "--generate says how one is written"
+            )
+            raise InputError(f"{left_out}: leave out --response")
+        options |= _placement(model, revision, device, device_map) | {"dtype": dtype}
+        arguments = knobs.generate_settings(generate, max_new_tokens)
+        _explain(image, prompt, out, response, arguments, model, by, stream, **options)
+
+
+def _placement(model: str | None, revision: str | None, device: str | None, device_map: str | None) -> dict[str, Any]:
+    """Which version of a model to load, and where to put it; only what is given."""
+    if revision is not None and model is None:
+        raise InputError("--revision is that of a model on the Hub: name one with --model")
+    if device is not None and device_map is not None:
+        raise InputError("--device and --device-map both say where the model goes: leave one out")
+    found = {"revision": revision, "device": device}
+    found |= {"device_map": None if device_map is None else knobs.json_or_text(device_map)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def demo(out: Out = Path("out"), debug: Debug = False) -> None:
@@ -67,7 +94,7 @@ def _explain(
     prompt: str,
     out: Path,
     response: str | None = None,
-    max_new_tokens: int | None = None,
+    arguments: dict[str, Any] | None = None,
     model: str | None = None,
     by: Any = "token",
     stream: bool = False,
@@ -77,24 +104,23 @@ def _explain(
     from dexar_fast.report import words
     from dexar_fast.vision.images import load_images
 
-    if stream and response is not None:
-        raise InputError("--stream shows an answer while it is written: leave out --response")
     picture = load_images(image)
     output.check_writable(out)
     words.check(by)
     from dexar_fast import Explainer
 
-    explainer, console = Explainer.from_pretrained(model, **options), Console()
+    explainer, console, arguments = Explainer.from_pretrained(model, **options), Console(), arguments or {}
+    knobs.check_sampling(explainer.model, arguments)
     for warning in explainer.warnings:
         say("warning:", warning)
     interrupt = None
     if stream:
         size = options.get("chunk_size") or STREAMED_TOKENS
-        pieces = explainer.stream(picture, prompt, chunk_size=size, max_new_tokens=max_new_tokens)
+        pieces = explainer.stream(picture, prompt, chunk_size=size, **arguments)
         interrupt = _show(pieces, console)
         explanation = pieces.explanation()
     else:
-        explanation = explainer.explain(picture, prompt, response, max_new_tokens=max_new_tokens)
+        explanation = explainer.explain(picture, prompt, response, **arguments)
     for warning in explanation.diagnostics.get("warnings", []):
         if warning not in explainer.warnings:
             say("warning:", warning)

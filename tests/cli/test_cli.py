@@ -1,10 +1,13 @@
 """The command line, with the model replaced by a fake: its files, its lines, its exit codes."""
 
+import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +59,7 @@ class FakeExplainer:
     """Answers with `result`, or raises it; remembers what it was asked."""
 
     warnings = ()
+    model = SimpleNamespace(generation_config=SimpleNamespace(do_sample=False))
     result: Explanation | BaseException
     loaded: tuple[Any, dict[str, Any]] | None
     asked: tuple[Any, ...] | None
@@ -139,8 +143,10 @@ def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplaine
 
 def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
-    more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights"
-    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *options.split(), *more.split())
+    more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights --revision v2"
+    knobs = "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token"
+    given = f"{options} {more} {knobs}".split()
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *given)
     assert result.exit_code == 0, result.output
     assert fake.loaded == (
         "m",
@@ -152,10 +158,46 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
             "text_set": "prompt",
             "backend": "torch",
             "allow_missing_weights": True,
+            "revision": "v2",
+            "layers": [-1, 0],
+            "layer_index": -2,
+            "head_score": ("topk", 3),
+            "map_filter": ("rank", 5),
+            "sequence_norm": "token",
         },
     )
     assert fake.asked is not None
     assert fake.asked[1:] == ("What?", "Red.", {"max_new_tokens": 5})
+
+
+@pytest.mark.parametrize("option", ["--head-score", "--mode", "--sequence-norm", "--text-set", "--layer-index"])
+def test_every_knob_of_the_explainer_has_an_option(option: str) -> None:
+    parameters = inspect.signature(dexar_fast.Explainer).parameters.values()
+    knobs = {f"--{p.name.replace('_', '-')}" for p in parameters if p.kind is p.KEYWORD_ONLY} - {"--pool"}
+    assert option in knobs
+    assert knobs <= set(re.findall(r"--[a-z-]+", run("explain", "--help").stdout))
+
+
+def test_a_device_map_is_json_or_text(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    for number, (text, value) in enumerate({"auto": "auto", '{"": "cpu"}': {"": "cpu"}}.items()):
+        run("explain", image, "What?", "--out", str(tmp_path / str(number)), "--device-map", text)
+        assert fake.loaded is not None and fake.loaded[1]["device_map"] == value
+
+
+def test_settings_of_generate_are_json_or_else_text(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    given = ["do_sample=true", "temperature=0.7", "stop_strings=a=b", "suppress_tokens=[1, 2]", "top_k=null"]
+    options = [each for text in given for each in ("--generate", text)]
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), "--max-new-tokens", "5", *options)
+    assert result.exit_code == 0, result.output
+    assert fake.asked is not None
+    assert fake.asked[3] == {
+        "max_new_tokens": 5,
+        "do_sample": True,
+        "temperature": 0.7,
+        "stop_strings": "a=b",
+        "suppress_tokens": [1, 2],
+        "top_k": None,
+    }
 
 
 @pytest.mark.parametrize("error", [InputError("bad\n  answer: say more"), ModelError("no such model: check it")])
@@ -250,7 +292,7 @@ def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplai
     (picture,), *asked = fake.asked
     with Image.open(explain.SAMPLE_IMAGE) as sample:
         assert picture.tobytes() == sample.convert("RGB").tobytes()
-    assert asked == [explain.SAMPLE_PROMPT, None, {"max_new_tokens": None}]
+    assert asked == [explain.SAMPLE_PROMPT, None, {}]
     assert sorted(os.listdir(tmp_path / "out")) == FILES
 
 
@@ -314,6 +356,23 @@ NOT_RUN = {
     "an unknown text set": (["What?", "--text-set", "some"], "'some'"),
     "an unknown way to cut": (["What?", "--by", "letter"], "'letter'"),
     "an unknown backend": (["What?", "--backend", "abacus"], "'abacus'"),
+    "a layer that is not there": (["What?", "--layers", "99"], "layer 99 is out of range"),
+    "layers twice": (["What?", "--layers", "0", "--layer-index", "1"], "not both"),
+    "a rank beyond the neighbours": (["What?", "--map-filter", "rank:10"], "k from 1 to 9"),
+    "an unknown sequence norm": (["What?", "--sequence-norm", "sum"], "'sum'"),
+    "a revision of no model": (["What?", "--revision", "main"], "--model"),
+    "two places": (["What?", "--device", "cpu", "--device-map", "auto"], "leave one out"),
+    "an unknown place": (["What?", "--device-map", "abacus"], "abacus"),
+    "a setting without a value": (["What?", "--generate", "top_k"], "'top_k' is not NAME=VALUE"),
+    "an unknown setting": (["What?", "--generate", "temprature=1"], "do you mean temperature?"),
+    "what is no setting": (["What?", "--generate", "response=red"], "'response' is no setting"),
+    "text for a number": (["What?", "--generate", "temperature=hot"], "'temperature=hot'"),
+    "Python's True": (["What?", "--generate", "do_sample=True"], "true, false"),
+    "a setting twice": (["What?", "--generate", "top_k=1", "--generate", "top_k=2"], "top_k is given twice"),
+    "two lengths": (["What?", "--max-new-tokens", "3", "--generate", "max_new_tokens=4"], "given twice"),
+    "sampling without sampling": (["What?", "--generate", "temperature=0.7"], "add --generate do_sample=true"),
+    "what generate() refuses": (["What?", "--generate", "num_beams=0"], "num_beams"),
+    "settings for a given answer": (["What?", "--response", "red", "--generate", "top_k=1"], "leave out --response"),
     "a backend that is not there": (["What?", "--backend", "triton"], "'triton'"),
 }
 
@@ -322,7 +381,7 @@ NOT_RUN = {
 def test_the_real_explainer_refuses_in_one_line(image: str, tmp_path: Path, case: str) -> None:
     arguments, words = NOT_RUN[case]
     assert words in refused(run("explain", image, *arguments, "--out", str(tmp_path / "out")))
-    assert os.listdir(tmp_path / "out") == []
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_a_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
