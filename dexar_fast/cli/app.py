@@ -19,7 +19,7 @@ from rich.console import Console
 from dexar_fast import __version__
 from dexar_fast.cli import explain
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
-from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype
+from dexar_fast.cli.options import EXIT_STATUS, Backend, ChunkSize, Debug, Device, Dtype
 
 # For a wrong command line Typer raises several classes and exports only this one; their base differs between versions.
 UsageError: Any = typer.BadParameter.__base__
@@ -30,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command()(explain.explain)
-app.command()(explain.demo)
+app.command(epilog=EXIT_STATUS)(explain.explain)
+app.command(epilog=EXIT_STATUS)(explain.demo)
 
 
 def _show_version(asked: bool) -> None:
@@ -40,7 +40,7 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=EXIT_STATUS)
 def _program(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
@@ -49,7 +49,7 @@ def _program(
     """Shows which parts of the image each word of a vision-language model's answer depended on."""
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUS)
 def profile(
     model: Annotated[
         str | None,
@@ -85,12 +85,23 @@ def profile(
         run(model, files, Console(), rounds, **sizes, **options)
 
 
-@app.command()
-def doctor() -> None:
+@app.command(epilog=EXIT_STATUS)
+def doctor(
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON document: versions, machine and operations, lists of {name, value, note}.",
+        ),
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Says what is installed, what the machine offers, and which backend each operation takes and why."""
-    from dexar_fast.cli.doctor import diagnose, render
+    with errors_in_one_line(debug):
+        from dexar_fast.cli.doctor import diagnose, document, render
 
-    render(diagnose(), Console())
+        diagnosis = diagnose()
+        print(document(diagnosis)) if json else render(diagnosis, Console())
 
 
 def main() -> None:

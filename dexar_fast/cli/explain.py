@@ -5,6 +5,7 @@ Heavy imports wait until a command runs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,13 @@ import typer
 from rich.console import Console
 
 from dexar_fast.cli import knobs, output
+from dexar_fast.cli.document import document
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Out
 from dexar_fast.errors import InputError
 
 if TYPE_CHECKING:
+    from dexar_fast.explanation import Explanation
     from dexar_fast.generation.stream import Stream
 
 SAMPLE_IMAGE = Path(__file__).parents[1] / "assets" / "sample.png"
@@ -55,6 +58,13 @@ def explain(
     allow_missing_weights: Annotated[
         bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")
     ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON document: answer, tokens (text, id, weight), summary, warnings, files, metadata.",
+        ),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
@@ -67,9 +77,12 @@ def explain(
                 "--stream shows an answer while it is written" if stream else "--generate says how one is written"
             )
             raise InputError(f"{left_out}: leave out --response")
+        if stream and json:
+            raise InputError("--stream shows an answer for people to read: leave out --json")
         options |= _placement(model, revision, device, device_map) | {"dtype": dtype}
         arguments = knobs.generate_settings(generate, max_new_tokens)
-        _explain(image, prompt, out, response, arguments, model, by, stream, **options)
+        task = Task([image], prompt, out, response, arguments, model, by, stream, json)
+        _explain(task, options)
 
 
 def _placement(model: str | None, revision: str | None, device: str | None, device_map: str | None) -> dict[str, Any]:
@@ -86,50 +99,64 @@ def _placement(model: str | None, revision: str | None, device: str | None, devi
 def demo(out: Out = Path("out"), debug: Debug = False) -> None:
     """Explains a sample image with the embedded model: nothing is downloaded."""
     with errors_in_one_line(debug):
-        _explain(str(SAMPLE_IMAGE), SAMPLE_PROMPT, out)
+        _explain(Task([str(SAMPLE_IMAGE)], SAMPLE_PROMPT, out), {})
 
 
-def _explain(
-    image: str,
-    prompt: str,
-    out: Path,
-    response: str | None = None,
-    arguments: dict[str, Any] | None = None,
-    model: str | None = None,
-    by: Any = "token",
-    stream: bool = False,
-    **options: Any,
-) -> None:
+@dataclass(frozen=True)
+class Task:
+    """What to ask a model, and how to show what it answers; `arguments` are those of generate()."""
+
+    images: list[str]
+    prompt: str
+    out: Path
+    response: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    by: Any = "token"
+    stream: bool = False
+    json: bool = False
+
+
+def _explain(task: Task, options: dict[str, Any]) -> None:
     """Explains and writes the results. Cheap checks come before the model is loaded."""
     from dexar_fast.report import words
     from dexar_fast.vision.images import load_images
 
-    picture = load_images(image)
-    output.check_writable(out)
-    words.check(by)
+    pictures = load_images(task.images)
+    output.check_writable(task.out)
+    words.check(task.by)
     from dexar_fast import Explainer
 
-    explainer, console, arguments = Explainer.from_pretrained(model, **options), Console(), arguments or {}
-    knobs.check_sampling(explainer.model, arguments)
-    for warning in explainer.warnings:
+    explainer, console = Explainer.from_pretrained(task.model, **options), Console()
+    knobs.check_sampling(explainer.model, task.arguments)
+    warnings = list(explainer.warnings)
+    for warning in warnings:
         say("warning:", warning)
     interrupt = None
-    if stream:
+    if task.stream:
         size = options.get("chunk_size") or STREAMED_TOKENS
-        pieces = explainer.stream(picture, prompt, chunk_size=size, **arguments)
+        pieces = explainer.stream(pictures, task.prompt, chunk_size=size, **task.arguments)
         interrupt = _show(pieces, console)
         explanation = pieces.explanation()
     else:
-        explanation = explainer.explain(picture, prompt, response, **arguments)
+        explanation = explainer.explain(pictures, task.prompt, task.response, **task.arguments)
     for warning in explanation.diagnostics.get("warnings", []):
-        if warning not in explainer.warnings:
+        if warning not in warnings:
+            warnings.append(warning)
             say("warning:", warning)
-    written = output.write(explanation, out, by)
-    (output.summarize if stream else output.show)(explanation, console)
-    for path in written:
-        console.print(path, soft_wrap=True, highlight=False)
+    files = output.write(explanation, task.out, task.by)
+    if task.json:
+        print(document(explanation, warnings, files))
+    else:
+        _print(task, explanation, files, console)
     if interrupt is not None:
         raise interrupt
+
+
+def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:
+    (output.summarize if task.stream else output.show)(explanation, console)
+    for path in files:
+        console.print(path, soft_wrap=True, highlight=False)
 
 
 def _show(pieces: Stream, console: Console) -> KeyboardInterrupt | None:

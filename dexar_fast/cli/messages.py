@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import typer
 
-from dexar_fast.errors import DexarError
+from dexar_fast.errors import DexarError, reason
 
 FAILED = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -18,16 +18,26 @@ INTERRUPTED = 128 + signal.SIGINT
 
 @contextmanager
 def errors_in_one_line(debug: bool) -> Iterator[None]:
-    """Ends the program with one line on stderr, or a traceback: for a DexarError with status 2, for Ctrl-C with 130."""
+    """Ends the program with one line on stderr, or a traceback: with status 2, for Ctrl-C with 130.
+
+    A library that does not import is an error of the installation, and so one line, too.
+    """
     try:
         yield
-    except (DexarError, KeyboardInterrupt) as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
+    except (DexarError, ImportError, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         else:
-            say("interrupted" if interrupted else str(error))
-        raise typer.Exit(INTERRUPTED if interrupted else FAILED) from None
+            say(_line(error))
+        raise typer.Exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED) from None
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, ImportError):
+        return f"a library does not import ({reason(error)}): install dexar-fast and what it needs again"
+    return str(error)
 
 
 def say(*texts: str) -> None:

@@ -19,6 +19,11 @@ def folder(out: str | Path) -> Path:
 Out = Annotated[
     Path, typer.Option(help="Folder for the results; made if it does not exist.", parser=folder, metavar="PATH")
 ]
+EXIT_STATUS = (
+    "Exit status: 0 done; 2 refused, one line on stderr says why; 130 interrupted (Ctrl-C); 143 terminated; 1 a fault "
+    "of dexar-fast, with its traceback."
+)
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")]

@@ -1,6 +1,7 @@
 """The command line, with the model replaced by a fake: its files, its lines, its exit codes."""
 
 import inspect
+import json
 import logging
 import os
 import re
@@ -399,6 +400,53 @@ def test_nan_in_the_weights_is_named_with_its_layer(image: str, tmp_path: Path) 
     arguments = ["--model", str(tmp_path / "model"), "--response", "red", "--out", str(tmp_path / "out")]
     assert "layer 1" in refused(run("explain", image, "What?", *arguments))
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_json_is_all_that_explain_prints(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = explanation(metadata={"model": "m"})
+    fake.result.diagnostics["warnings"] = ["the inputs lack types"]
+    out = tmp_path / "out"
+    result = run("explain", image, "What?", "--out", str(out), "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert "None of the 2 tokens have weight 0." in found.pop("summary")
+    assert sorted(found.pop("files")) == [str(out / name) for name in FILES]
+    assert found == {
+        "answer": "red[b]\n",
+        "tokens": [{"text": "red", "id": 0, "weight": 0.5}, {"text": "[b]\n", "id": 1, "weight": 0.25}],
+        "warnings": ["the inputs lack types"],
+        "metadata": {"model": "m"},
+    }
+
+
+def test_json_of_a_refusal_is_empty(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    fake.result = InputError("bad answer")
+    result = run("explain", image, "What?", "--out", str(tmp_path / "out"), "--json")
+    assert (refused(result), result.stdout) == ("dexar-fast: bad answer\n", "")
+
+
+def test_json_is_no_stream(image: str) -> None:
+    assert "leave out --json" in refused(run("explain", image, "What?", "--stream", "--json"))
+
+
+def test_json_is_all_that_the_doctor_prints() -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    assert list(found) == ["versions", "machine", "operations"]
+    assert {"name": "torch", "value": torch.__version__, "note": ""} in found["versions"]
+
+
+@pytest.mark.parametrize("command", [[], ["explain"], ["demo"], ["profile"], ["doctor"]])
+def test_help_says_the_exit_status(command: list[str]) -> None:
+    text = " ".join(run(*command, "--help").stdout.split())
+    assert "0 done; 2 refused" in text and "130 interrupted" in text
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["demo"]])
+def test_a_library_that_does_not_import_is_one_line(arguments: list[str]) -> None:
+    code = "import sys; sys.modules['torch'] = None; from dexar_fast.cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dexar-fast: a library does not import (") and done.stderr.count("\n") == 1
 
 
 def test_the_version_is_that_of_the_package() -> None:
