@@ -15,8 +15,8 @@ from rich.console import Console
 from dexar_fast.cli import knobs, output
 from dexar_fast.cli.document import document
 from dexar_fast.cli.messages import errors_in_one_line, say
-from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Out
-from dexar_fast.errors import InputError
+from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Force, Out
+from dexar_fast.errors import DexarError, InputError
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
@@ -40,6 +40,7 @@ def explain(
     device_map: knobs.DeviceMap = None,
     dtype: Dtype = None,
     out: Out = Path("out"),
+    force: Force = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Stop generating after so many.")] = None,
     generate: knobs.Generate = None,
     mode: Annotated[str, typer.Option(help="paper, or official: what the authors' code computes.")] = "paper",
@@ -81,7 +82,7 @@ def explain(
             raise InputError("--stream shows an answer for people to read: leave out --json")
         options |= _placement(model, revision, device, device_map) | {"dtype": dtype}
         arguments = knobs.generate_settings(generate, max_new_tokens)
-        task = Task([image], prompt, out, response, arguments, model, by, stream, json)
+        task = Task([image], prompt, out, response, arguments, model, by, stream, json, force)
         _explain(task, options)
 
 
@@ -96,10 +97,29 @@ def _placement(model: str | None, revision: str | None, device: str | None, devi
     return {name: value for name, value in found.items() if value is not None}
 
 
-def demo(out: Out = Path("out"), debug: Debug = False) -> None:
-    """Explains a sample image with the embedded model: nothing is downloaded."""
+def demo(out: Out = Path("out"), force: Force = False, debug: Debug = False) -> None:
+    """Explains a sample image with the embedded model: nothing is downloaded. Replaces what an earlier demo wrote."""
     with errors_in_one_line(debug):
-        _explain(Task([str(SAMPLE_IMAGE)], SAMPLE_PROMPT, out), {})
+        again = _of_the_demo(out)
+        _explain(Task([str(SAMPLE_IMAGE)], SAMPLE_PROMPT, out, force=force or again), {})
+        if again:
+            say("replaced the earlier demo in", str(out))
+
+
+def _of_the_demo(out: Path) -> bool:
+    """Whether a folder holds what the demo wrote."""
+    earlier = out / output.ARRAYS
+    if not earlier.is_file():
+        return False
+    from dexar_fast.explanation import Explanation
+    from dexar_fast.vision.images import load_images
+
+    try:
+        found = Explanation.load(earlier)
+    except DexarError:
+        return False
+    pictures = [[image.tobytes() for image in images] for images in (found.images, load_images(str(SAMPLE_IMAGE)))]
+    return pictures[0] == pictures[1] and SAMPLE_PROMPT in str(found.metadata.get("prompt"))
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,7 @@ class Task:
     by: Any = "token"
     stream: bool = False
     json: bool = False
+    force: bool = False
 
 
 def _explain(task: Task, options: dict[str, Any]) -> None:
@@ -123,7 +144,7 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     from dexar_fast.vision.images import load_images
 
     pictures = load_images(task.images)
-    output.check_writable(task.out)
+    output.check_writable(task.out, task.force)
     words.check(task.by)
     from dexar_fast import Explainer
 

@@ -19,6 +19,7 @@ def folder(out: str | Path) -> Path:
 Out = Annotated[
     Path, typer.Option(help="Folder for the results; made if it does not exist.", parser=folder, metavar="PATH")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in that folder.")]
 EXIT_STATUS = (
     "Exit status: 0 done; 2 refused, one line on stderr says why; 130 interrupted (Ctrl-C); 143 terminated; 1 a fault "
     "of dexar-fast, with its traceback."

@@ -222,7 +222,7 @@ def test_the_report_shows_tokens_or_words(fake: type[FakeExplainer], image: str,
     fake.result = explanation(tokens=["un", "able"])
     out = tmp_path / "out"
     for option, found in ((["--by", "word"], True), (["--by", "token"], False), ([], False)):
-        assert run("explain", image, "What?", "--out", str(out), *option).exit_code == 0
+        assert run("explain", image, "What?", "--out", str(out), "--force", *option).exit_code == 0
         assert (">unable<" in (out / "report.html").read_text("utf-8")) == found
 
 
@@ -243,9 +243,11 @@ def test_unwritable_output_is_found_before_the_model_is_loaded(
 
 def test_a_file_that_cannot_be_replaced_is_named(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     (tmp_path / "answer.png").mkdir()
-    line = refused(run("explain", image, "What?", "--out", str(tmp_path)))
-    assert "answer.png" in line
-    assert "choose another folder with --out" in line
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path), "--force"))
+    assert (
+        line
+        == f"dexar-fast: cannot write to {tmp_path / 'answer.png'} (Is a directory): choose another folder with --out\n"
+    )
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
 
@@ -257,8 +259,50 @@ def test_a_disk_that_fills_up_leaves_no_file(
 
     monkeypatch.setattr(Figure, "savefig", full)
     line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
-    assert "No space left on device" in line
+    assert f"{tmp_path / 'out' / 'tokens.png'} (No space left on device)" in line
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(("kind", "writer", "name"), [(Path, "write_bytes", FILES[2]), (Image.Image, "save", FILES[0])])
+def test_the_file_that_the_user_knows_is_named(
+    fake: type[FakeExplainer],
+    image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Any,
+    writer: str,
+    name: str,
+) -> None:
+    """Not the one in a hidden folder that was to take its place."""
+
+    def full(self: Any, path: Any, *_: Any, **options: Any) -> None:
+        if isinstance(self, Path) or isinstance(path, Path):
+            raise OSError(28, "No space left on device", str(path))
+        save(self, path, *_, **options)  # into memory
+
+    save = Image.Image.save
+    monkeypatch.setattr(kind, writer, full)
+    out = tmp_path / "out"
+    line = refused(run("explain", image, "What?", "--out", str(out)))
+    assert f"cannot write to {out / name} (No space left on device): choose another folder with --out" in line
+    assert os.listdir(out) == []
+
+
+def test_an_earlier_result_is_kept_unless_forced(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    assert run("explain", image, "What?", "--out", str(tmp_path / "out")).exit_code == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    fake.loaded, fake.result = None, explanation(weights=(0.5,), grids=False)
+    line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
+    assert "holds an earlier result (report.html, " in line and "--force" in line
+    assert fake.loaded is None
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert run("explain", image, "What?", "--out", str(tmp_path / "out"), "--force").exit_code == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["explanation.safetensors", "report.html"]  # no picture of the first
+
+
+def test_a_picture_with_the_name_of_a_result_is_kept(fake: type[FakeExplainer], tmp_path: Path) -> None:
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "answer.png")
+    refused(run("explain", str(tmp_path / "answer.png"), "What?", "--out", str(tmp_path)))
 
 
 def test_an_explanation_that_cannot_be_saved_is_told_in_its_own_words(
@@ -295,6 +339,17 @@ def test_the_demo_asks_the_embedded_model_about_the_sample(fake: type[FakeExplai
         assert picture.tobytes() == sample.convert("RGB").tobytes()
     assert asked == [explain.SAMPLE_PROMPT, None, {}]
     assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
+def test_the_demo_replaces_its_own_result_alone(image: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("demo", "--out", str(out)).stderr == ""
+    again = run("demo", "--out", str(out))
+    assert (again.exit_code, again.stderr) == (0, f"dexar-fast: replaced the earlier demo in {out}\n")
+    assert run("explain", image, "What?", "--response", "red", "--out", str(out), "--force").exit_code == 0
+    assert "holds an earlier result" in refused(run("demo", "--out", str(out)))
+    (out / "explanation.safetensors").write_bytes(b"other")
+    assert "holds an earlier result" in refused(run("demo", "--out", str(out)))
 
 
 def test_an_error_of_the_system_inside_the_model_is_not_blamed_on_the_output(
