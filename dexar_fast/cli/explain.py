@@ -30,6 +30,10 @@ STREAMED_TOKENS = 8  # shown at a time; each token is run twice, so fewer cost m
 def explain(
     image: Annotated[str, typer.Argument(help="An image file.")],
     prompt: Annotated[str, typer.Argument(help="What to ask about it.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--image", help="A further image of the prompt, behind the first. May be given several times."),
+    ] = None,
     response: Annotated[str | None, typer.Option(help="Explain this answer instead of generating one.")] = None,
     model: Annotated[
         str | None,
@@ -82,7 +86,7 @@ def explain(
             raise InputError("--stream shows an answer for people to read: leave out --json")
         options |= _placement(model, revision, device, device_map) | {"dtype": dtype}
         arguments = knobs.generate_settings(generate, max_new_tokens)
-        task = Task([image], prompt, out, response, arguments, model, by, stream, json, force)
+        task = Task([image, *(more or [])], prompt, out, response, arguments, model, by, stream, json, force)
         _explain(task, options)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -45,11 +47,15 @@ def check_writable(out: Path, force: bool) -> None:
 
 def results_in(out: Path) -> list[str]:
     """The names of an earlier result's files, and of what else has their names."""
-    return [name for name in FILES if os.path.lexists(out / name)]
+    further = re.compile(r"answer-\d+\.png")
+    listed = os.listdir(out) if out.is_dir() else []
+    return [name for name in FILES if name in listed] + sorted(filter(further.fullmatch, listed))
 
 
 def write(explanation: Explanation, out: Path, by: Literal["token", "word"]) -> list[Path]:
     """Saves the report of an explanation, its numbers and, where its geometry is known, pictures of its maps.
+
+    The map of the whole answer over the second image is answer-2.png, and so on.
 
     The files are completed in a hidden folder inside `out` and then moved, and what an earlier result has beside them
     is deleted; `by` is that of `Explanation.to_html`.
@@ -78,12 +84,17 @@ def _write(explanation: Explanation, folder: Path, out: Path, by: Literal["token
         arrays: explanation.save,
     }
     if explanation.grids:
-        writers[answer] = lambda path: explanation.overlay().save(path)
+        for image in sorted({image for grid in explanation.grids for image in grid.images}):
+            writers[f"answer-{image + 1}.png" if image else answer] = partial(_overlay, explanation, image)
         writers[tokens] = lambda path: explanation.plot()[0].savefig(path)
     for name, writer in writers.items():
         with _in_place_of(out / name):
             writer(folder / name)
     return [folder / name for name in writers]
+
+
+def _overlay(explanation: Explanation, image: int, path: Path) -> None:
+    explanation.overlay(image=image).save(path)
 
 
 @contextmanager

@@ -300,6 +300,32 @@ def test_an_earlier_result_is_kept_unless_forced(fake: type[FakeExplainer], imag
     assert sorted(os.listdir(tmp_path / "out")) == ["explanation.safetensors", "report.html"]  # no picture of the first
 
 
+def test_further_images_are_of_the_same_prompt(tmp_path: Path) -> None:
+    with Image.open(explain.SAMPLE_IMAGE) as sample:
+        turned = [sample.convert("RGB").rotate(90 * turn) for turn in range(3)]
+    paths = [str(tmp_path / f"{turn}.png") for turn in range(3)]
+    for picture, path in zip(turned, paths, strict=True):
+        picture.save(path)
+    out = tmp_path / "out"
+    asked = ["explain", paths[0], "What?", "--image", paths[1], "--image", paths[2], "--response", "red"]
+    assert run(*asked, "--out", str(out)).exit_code == 0
+    expected = dexar_fast.Explainer.from_pretrained().explain(paths, "What?", "red")
+    torch.testing.assert_close(Explanation.load(out / FILES[1]).token_maps, expected.token_maps)
+    for number, name in enumerate(("answer.png", "answer-2.png", "answer-3.png")):
+        with Image.open(out / name) as drawn:
+            assert drawn.tobytes() == expected.overlay(image=number).tobytes()
+    assert run("explain", paths[0], "What?", "--response", "red", "--out", str(out), "--force").exit_code == 0
+    assert sorted(os.listdir(out)) == FILES  # none of the further images
+
+
+def test_a_further_image_that_is_missing_is_refused(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
+    line = refused(
+        run("explain", image, "What?", "--image", str(tmp_path / "none.png"), "--out", str(tmp_path / "out"))
+    )
+    assert "none.png does not exist" in line
+    assert fake.loaded is None
+
+
 def test_a_picture_with_the_name_of_a_result_is_kept(fake: type[FakeExplainer], tmp_path: Path) -> None:
     Image.new("RGB", (32, 24), "red").save(tmp_path / "answer.png")
     refused(run("explain", str(tmp_path / "answer.png"), "What?", "--out", str(tmp_path)))
