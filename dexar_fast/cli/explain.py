@@ -5,6 +5,8 @@ Heavy imports wait until a command runs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,7 @@ from dexar_fast.cli import knobs, output
 from dexar_fast.cli.document import document
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Force, Out
+from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import DexarError, InputError
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ def explain(
     options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
     options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
+        _silence_bars(model)
         if response is not None and (stream or generate):
             left_out = (
                 "--stream shows an answer while it is written" if stream else "--generate says how one is written"
@@ -104,6 +108,7 @@ def _placement(model: str | None, revision: str | None, device: str | None, devi
 def demo(out: Out = Path("out"), force: Force = False, debug: Debug = False) -> None:
     """Explains a sample image with the embedded model: nothing is downloaded. Replaces what an earlier demo wrote."""
     with errors_in_one_line(debug):
+        _silence_bars(None)
         again = _of_the_demo(out)
         _explain(Task([str(SAMPLE_IMAGE)], SAMPLE_PROMPT, out, force=force or again), {})
         if again:
@@ -150,9 +155,11 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     pictures = load_images(task.images)
     output.check_writable(task.out, task.force)
     words.check(task.by)
-    from dexar_fast import Explainer
-
-    explainer, console = Explainer.from_pretrained(task.model, **options), Console()
+    console = Console()
+    with waiting("loading torch and transformers"):
+        from dexar_fast import Explainer
+    with nullcontext() if _may_download(task.model) else waiting("loading the model"):
+        explainer = Explainer.from_pretrained(task.model, **options)
     knobs.check_sampling(explainer.model, task.arguments)
     warnings = list(explainer.warnings)
     for warning in warnings:
@@ -164,7 +171,8 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         interrupt = _show(pieces, console)
         explanation = pieces.explanation()
     else:
-        explanation = explainer.explain(pictures, task.prompt, task.response, **task.arguments)
+        with waiting(f"{'' if task.response is not None else 'writing and '}explaining the answer"):
+            explanation = explainer.explain(pictures, task.prompt, task.response, **task.arguments)
     for warning in explanation.diagnostics.get("warnings", []):
         if warning not in warnings:
             warnings.append(warning)
@@ -176,6 +184,17 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         _print(task, explanation, files, console)
     if interrupt is not None:
         raise interrupt
+
+
+def _may_download(model: str | None) -> bool:
+    """Whether the libraries below show their own progress bars, beside which a line of ours would be in the way."""
+    return model is not None and not os.path.exists(model)
+
+
+def _silence_bars(model: str | None) -> None:
+    """Before those libraries are imported."""
+    if not _may_download(model):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:
