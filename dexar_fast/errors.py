@@ -52,3 +52,8 @@ class FileError(DexarError, OSError):
 def reason(error: BaseException) -> str:
     """The first line of what an error says."""
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def cause(error: OSError | ValueError) -> str:
+    """What the system says of a file, without the file's name: it may be that of a temporary one."""
+    return getattr(error, "strerror", None) or str(error)

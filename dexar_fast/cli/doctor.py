@@ -1,11 +1,13 @@
 """What is installed here, what the machine offers, and which backend each operation would take."""
 
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sysconfig
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +20,7 @@ from rich.text import Text
 
 from dexar_fast import __version__
 from dexar_fast.backends import cpp, cpu, plan
-from dexar_fast.errors import BackendError, DexarError
+from dexar_fast.errors import BackendError, reason
 from dexar_fast.loading import libraries
 
 _TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision, InternVL and SmolVLM need it; LLaVA's does not"
@@ -43,11 +45,26 @@ def diagnose() -> dict[str, list[Finding]]:
     own = Finding("dexar-fast", __version__, str(Path(__file__).parents[1]))
     engine = Finding("torch", torch.__version__)  # with its build, which the metadata of some wheels does not name
     packages = [_package(name) for name in ("transformers", "accelerate", "triton")]
+    vision, machine = _seen("torchvision", _torchvision), Finding("system", platform.platform())
+    parts = {"CPU": _processor, "C++ extension": _extension, "C++ compiler": _compiler, "GPU": _gpus}
     return {
-        "versions": [Finding("python", platform.python_version()), own, engine, *packages, _torchvision()],
-        "machine": [Finding("system", platform.platform()), *_processor(), _compiler(), *_gpus()],
-        "operations": _operations(),
+        "versions": [Finding("python", platform.python_version()), own, engine, *packages, *vision],
+        "machine": [machine, *(finding for name, look in parts.items() for finding in _seen(name, look))],
+        "operations": _seen("all", _operations),
     }
+
+
+def _seen(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What is found, or why it cannot be: drivers and libraries that are broken raise any kind of error."""
+    try:
+        return look()
+    except Exception as error:
+        return [Finding(name, "none", reason(error))]
+
+
+def document(diagnosis: dict[str, list[Finding]]) -> str:
+    """The groups as one JSON object: lists of {`name`, `value`, `note`}, texts all; a note may be empty."""
+    return json.dumps({title: list(map(asdict, findings)) for title, findings in diagnosis.items()})
 
 
 def render(diagnosis: dict[str, list[Finding]], console: Console) -> None:
@@ -68,29 +85,37 @@ def _package(name: str) -> Finding:
         return Finding(name, "not installed")
 
 
-def _torchvision() -> Finding:
+def _torchvision() -> list[Finding]:
     """Imports it, because its wheel also installs beside a torch it was not built for, and then does not import."""
     found = _package("torchvision")
     note = f"{_TORCHVISION_USERS}: {libraries.vision()}"
     if found.value == "not installed":
-        return Finding(found.name, found.value, note)
+        return [Finding(found.name, found.value, note)]
     try:
         import_module("torchvision")
     except (ImportError, RuntimeError) as error:
-        return Finding(found.name, found.value, f"does not import: {error}; {note}")
-    return found
+        return [Finding(found.name, found.value, f"does not import: {error}; {note}")]
+    return [found]
 
 
 def _processor() -> list[Finding]:
     try:
         found = cpu.detect()
-    except BackendError as error:
-        return [Finding("CPU", platform.machine()), Finding("C++ extension", "missing", str(error))]
+    except BackendError:
+        return [Finding("CPU", platform.machine())]
     cores = f"{found.architecture}, {found.physical_cores} physical cores"
-    return [
-        Finding("CPU", cores, " ".join(found.instruction_sets) or "portable code only"),
-        Finding("C++ extension", "loaded", _distrusted()),
-    ]
+    return [Finding("CPU", cores, " ".join(found.instruction_sets) or "portable code only")]
+
+
+def _extension() -> list[Finding]:
+    try:
+        cpu.detect()
+    except BackendError as error:
+        return [Finding("C++ extension", "missing", str(error))]
+    try:
+        return [Finding("C++ extension", "loaded", _distrusted())]
+    except BackendError as error:
+        return [Finding("C++ extension", "not used", str(error))]
 
 
 def _distrusted() -> str:
@@ -102,7 +127,7 @@ def _distrusted() -> str:
     return f"{' and '.join(faster)}: not used, {reason}" if faster else ""
 
 
-def _compiler() -> Finding:
+def _compiler() -> list[Finding]:
     """The compiler that would build the extension."""
     command = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
     try:
@@ -113,9 +138,9 @@ def _compiler() -> Finding:
             check=True,
             timeout=_COMPILER_SECONDS,
         )
-    except (OSError, subprocess.SubprocessError):
-        return Finding("C++ compiler", "not found", f"{command} does not run; the C++ extension is built with it")
-    return Finding("C++ compiler", shown.stdout.partition("\n")[0])
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: quotes that do not close, bytes of no text
+        return [Finding("C++ compiler", "not found", f"{command} does not run; the C++ extension is built with it")]
+    return [Finding("C++ compiler", shown.stdout.partition("\n")[0])]
 
 
 def _gpus() -> list[Finding]:
@@ -131,8 +156,5 @@ def _gpu(device: "torch.cuda._CudaDeviceProperties") -> Finding:
 
 
 def _operations() -> list[Finding]:
-    try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"  # what a model would be moved to
-        return [Finding(choice.op, choice.backend, choice.reason) for choice in plan.plan(device=device)]
-    except DexarError as error:
-        return [Finding("all", "none", str(error))]
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # what a model would be moved to
+    return [Finding(choice.op, choice.backend, choice.reason) for choice in plan.plan(device=device)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dexar_fast.errors import FileError
+from dexar_fast.errors import FileError, cause
 from dexar_fast.profile.figure import figure
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.show import show
@@ -42,7 +42,7 @@ class Files:
             try:
                 TemporaryDirectory(dir=path.parent).cleanup()
             except OSError as error:
-                raise FileError(f"cannot write {path}: {error}") from error
+                raise FileError(f"cannot write {path}: {cause(error)}") from error
         if len({path.resolve() for path in paths}) < len(paths):
             raise FileError("two of the files have one path: give each its own")
         if self.picture is not None and self.picture.suffix not in PICTURES:

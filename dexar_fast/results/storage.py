@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from dexar_fast.errors import FileError
+from dexar_fast.errors import FileError, cause
 from dexar_fast.results.schema import ARRAYS, Result
 from dexar_fast.vision.grid import Grid
 
@@ -54,7 +54,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, target)
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot write {target}: {error}; choose another path or free it") from error
+        raise FileError(f"cannot write {target}: {cause(error)}; choose another path or free it") from error
     finally:
         with suppress(OSError):  # a read-only file system refuses to delete even what is not there
             temporary.unlink()

@@ -26,10 +26,12 @@ NOBODY = 65534
 KILOBYTES = 32  # of a disk that is full
 
 
-def writing(picture: Path, save_to: Path, out: Path, around: Around = contextlib.nullcontext) -> list[Case]:
+def writing(
+    picture: Path, save_to: Path, out: Path, around: Around = contextlib.nullcontext, *options: str
+) -> list[Case]:
     """Saving an explanation, and running the program, which writes to `out`."""
     PICTURE.save(picture)
-    program = [str(picture), PROMPT, "--response", ANSWER]
+    program = [str(picture), PROMPT, "--response", ANSWER, *options]
     return [Case(partial(saved, bad_input.explain(), save_to), None, program, around, out)]
 
 
@@ -98,7 +100,7 @@ def existing(folder: Path) -> list[Case]:
     out.mkdir()
     for name in ("report.html", "explanation.safetensors", "answer.png", "tokens.png", "a.safetensors"):
         (out / name).write_text("earlier")
-    return writing(folder / "a.png", out / "a.safetensors", out)
+    return writing(folder / "a.png", out / "a.safetensors", out, contextlib.nullcontext, "--force")
 
 
 ROWS = {
@@ -109,7 +111,9 @@ ROWS = {
     "file in the place of the folder": Row(
         "FileError", ("cannot write", "a.png"), lambda f: writing(f / "a.png", f / "a.png" / "b", f / "a.png")
     ),
-    "existing output": Row("explained", ("each file is replaced once the new one is complete",), existing),
+    "existing output": Row(
+        "explained", ("each file is replaced once the new one is complete; by the program with --force",), existing
+    ),
 }
 
 
@@ -156,7 +160,7 @@ def test_the_program_interrupted_while_writing_leaves_what_was_there(
     out = tmp_path / "out"
     out.mkdir()
     (out / "explanation.safetensors").write_text("earlier")
-    options = ["--response", ANSWER, "--model", str(model_folder), "--device", "cpu", "--out", str(out)]
+    options = ["--response", ANSWER, "--model", str(model_folder), "--device", "cpu", "--out", str(out), "--force"]
     done = interrupted(PROGRAM, "explain", str(tmp_path / "a.png"), PROMPT, *options, stop)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", stderr)
     assert os.listdir(out) == ["explanation.safetensors"]

@@ -17,6 +17,9 @@ USAGE = {
     "unknown option": (["a.png", PROMPT, "--frob"], "No such option", "--frob"),
     "option without its value": (["a.png", PROMPT, "--out"], "--out", "requires an argument"),
     "folder without a name": (["a.png", PROMPT, "--out", ""], "--out", "empty"),
+    "list of layers that is none": (["a.png", PROMPT, "--layers", "0;1"], "--layers", "'0;1' is no list of layers"),
+    "unknown head score": (["a.png", PROMPT, "--head-score", "topk"], "'topk' is none of max, mean, topk:K"),
+    "unknown map filter": (["a.png", PROMPT, "--map-filter", "rank:x"], "'rank:x' is not rank:K"),
     "number that is none": (["a.png", PROMPT, "--chunk-size", "x"], "--chunk-size", "integer"),
 }
 

@@ -11,9 +11,10 @@ import transformers
 from rich.console import Console
 
 import dexar_fast
-from dexar_fast.backends import cpu, plan
+from dexar_fast.backends import cpp, cpu, plan
 from dexar_fast.cli import doctor
 from dexar_fast.cli.doctor import Finding
+from dexar_fast.errors import BackendError
 
 
 def findings(group: str) -> dict[str, Finding]:
@@ -76,7 +77,7 @@ def test_missing_extension_says_what_to_do(without_extension: None) -> None:
     assert found["CPU"].value == platform.machine()
 
 
-@pytest.mark.parametrize("command", ["/bin/false", "/does/not/exist -O2"])
+@pytest.mark.parametrize("command", ["/bin/false", "/does/not/exist -O2", 'g++ "-O2'])
 def test_a_compiler_that_does_not_run(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("CXX", command)
     found = findings("machine")["C++ compiler"]
@@ -120,6 +121,25 @@ def test_a_backend_that_cannot_run_is_a_finding(monkeypatch: pytest.MonkeyPatch)
     (found,) = doctor.diagnose()["operations"]
     assert found.value == "none"
     assert "no-such-backend" in found.note
+
+
+def test_an_instruction_set_that_is_not_there_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> str:
+        raise BackendError("the environment's DEXAR_FAST_INSTRUCTIONS is 'no-such-set'")
+
+    monkeypatch.setattr(cpp, "best_instruction_set", refused)
+    found = findings("machine")["C++ extension"]
+    assert found.value == "not used"
+    assert "no-such-set" in found.note
+
+
+def test_a_driver_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> int:
+        raise RuntimeError("CUDA driver\nis broken")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", broken)
+    assert findings("machine")["GPU"] == Finding("GPU", "none", "CUDA driver")
 
 
 def test_render_prints_every_finding_as_it_is() -> None:

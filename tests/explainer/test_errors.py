@@ -525,7 +525,7 @@ def test_a_failure_leaves_an_earlier_result_as_it_was(folder: Path, picture: str
     out = tmp_path / "out"
     assert run(picture, PROMPT, "--model", folder, "--response", ANSWER, "--out", out).exit_code == 0
     before = {file.name: file.read_bytes() for file in out.iterdir()}
-    assert run(picture, PROMPT, "--model", folder, "--response", "", "--out", out).exit_code == 2
+    assert run(picture, PROMPT, "--model", folder, "--response", "", "--out", out, "--force").exit_code == 2
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from report_examples import explanation, noise, plain
 
 import dexar_fast
-from dexar_fast.cli.app import SAMPLE_IMAGE
+from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
 from dexar_fast.report import colours, overlay
 from dexar_fast.vision.grid import Grid

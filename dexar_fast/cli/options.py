@@ -1,0 +1,32 @@
+"""The options that several commands take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def folder(out: str | Path) -> Path:
+    """A folder; not an empty name, which Path would take for the current folder."""
+    if not os.fspath(out):
+        raise typer.BadParameter("it is empty: name a folder")
+    return Path(out)
+
+
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results; made if it does not exist.", parser=folder, metavar="PATH")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier result in that folder.")]
+EXIT_STATUS = (
+    "Exit status: 0 done; 2 refused, one line on stderr says why; 130 interrupted (Ctrl-C); 143 terminated; 1 a fault "
+    "of dexar-fast, with its traceback."
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")]
+ChunkSize = Annotated[int | None, typer.Option(help="Tokens explained at a time.")]
+Backend = Annotated[str, typer.Option(help="auto, or the one all operations shall take.")]
