@@ -180,8 +180,7 @@ def test_ctrl_c_while_the_reader_waits(llava: Explainer, image: Image.Image) -> 
 
     before = state(llava.model)
     stream = llava.stream(image, PROMPT, chunk_size=2, streamer=Interrupting(), max_new_tokens=40)
-    next(stream)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # the third token may come before the first piece is taken
         list(stream)
         time.sleep(1)
     assert not running()
