@@ -55,7 +55,7 @@ def test_no_file_of_a_run_names_the_folder_of_the_install(tmp_path: Path) -> Non
     )
     assert found.metadata["model"] == "shapes-llava (embedded)"
     out = tmp_path / "out"
-    output.check_writable(out)
+    output.check_writable(out, force=False)
     output.write(found, out, "token")
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) > 5
