@@ -88,12 +88,12 @@ def _is_phrase(token: Any) -> bool:
 
 def _position(index: Any, count: int, what: str) -> int:
     """The index from the start of the `index`-th of `count` things, counted as Python does."""
+    if isinstance(index, bool | np.bool_) or getattr(index, "dtype", None) == torch.bool:
+        raise InputError(f"{what} {index!r} is no index but a truth value: count from 0, or back from -1")
     try:
         place = operator.index(index)
     except TypeError:
         raise InputError(f"{what} {index!r} is no index: count from 0, or back from -1") from None
-    if isinstance(index, bool) or getattr(index, "dtype", None) == torch.bool:
-        raise InputError(f"{what} {index!r} is no index but a truth value: count from 0, or back from -1")
     if not -count <= place < count:
         raise InputError(f"{what} {place} is out of range: there are {count}")
     return place % count
