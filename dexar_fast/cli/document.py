@@ -22,7 +22,7 @@ def document(explanation: Explanation, warnings: Iterable[str], files: Iterable[
 
     columns = explanation.tokens, explanation.token_ids.tolist(), explanation.token_weights.tolist()
     fields = {
-        "answer": "".join(explanation.tokens),
+        "answer": explanation.text,
         "tokens": [dict(zip(("text", "id", "weight"), row, strict=True)) for row in zip(*columns, strict=True)],
         "summary": " ".join(map(str, diagnose(explanation))),
         "warnings": list(warnings),

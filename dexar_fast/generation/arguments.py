@@ -96,14 +96,14 @@ def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
 
 
 def end_ids(model: Any, generate_kwargs: Mapping[str, Any]) -> set[int]:
-    """The ids that end an answer."""
+    """The ids that end an answer. Raises InputError for what is none."""
     ids = setting(model, generate_kwargs, "eos_token_id")
     if ids is None:
         return set()
-    return {
-        int(i)
-        for i in (ids if isinstance(ids, list | tuple) else torch.as_tensor(ids, device="cpu").flatten().tolist())
-    }
+    try:
+        return {int(i) for i in torch.as_tensor(ids, device="cpu").flatten().tolist()}
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"eos_token_id must be a token's id or a list of ids, not {ids!r:.80}") from None
 
 
 def without_end(ids: Tensor, ends: set[int]) -> Tensor:

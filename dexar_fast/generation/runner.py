@@ -98,13 +98,13 @@ class Runner:
         if self._out is not None:
             free_folder(self._out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            follower = ChunkScheduler(partial(self._job, loan, stack, laps), self._request.ids[-1], PIECE)
-            answer, prompt = self._answer(stack, follower if along else None)
+            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
+            answer, prompt = self._answer(stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
-            follower.finish(answer.tolist(), prompt)
+            scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
             laps.lap("explain")
-        return follower.record.explanation()
+        return scheduler.record.explanation()
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)
@@ -124,10 +124,10 @@ class Runner:
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: Prefill) -> AnswerExplainer:
-                job = self._job(loan, stack, laps, prompt)
-                job.chunk = min(job.chunk, size)
-                channel.record = job.record
-                return job
+                explainer = self._explainer(loan, stack, laps, prompt)
+                explainer.chunk = min(explainer.chunk, size)
+                channel.record = explainer.record
+                return explainer
 
             def hand(chunks: list[Chunk]) -> None:
                 assert channel.record is not None
@@ -137,16 +137,16 @@ class Runner:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            follower = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
-            answer, prompt = self._answer(stack, follower)
-            follower.finish(answer.tolist(), prompt)
+            scheduler = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
+            answer, prompt = self._answer(stack, scheduler)
+            scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
     def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
         """Raises ModelError if the model computes something else under our attention than under its own."""
         agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
 
-    def _answer(self, stack: ExitStack, follower: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
+    def _answer(self, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
         model, given, setup = self._model, self._request.inputs, self._setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
@@ -157,15 +157,15 @@ class Runner:
             if self._request.targets is not None:
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
-                return generate(model, given, setup.decoder, prefix, self._arguments(), follower)
+                return generate(model, given, setup.decoder, prefix, self._arguments(), scheduler)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
                     Runner(setup, Request(given, any_token, []), {}, None).explain()  # the pass names the layer
                 raise
             except (Abandoned, KeyboardInterrupt):
-                if follower is not None:
-                    follower.interrupted()
+                if scheduler is not None:
+                    scheduler.interrupted()
                 raise
 
     def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
@@ -203,7 +203,7 @@ class Runner:
         arguments = forward_arguments(self._model, self._generate_kwargs)
         return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments)
 
-    def _job(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
+    def _explainer(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
         """The explainer of the answer behind this prompt; the stack closes its result builder."""
         setup, request = self._setup, self._request
         setup.decoder = prompt.decoder

@@ -64,7 +64,7 @@ class ChunkScheduler:
         self._hand = hand
         self._check = check
         self._ids = [last]  # and those of the answer
-        self._job: AnswerExplainer | None = None
+        self._explainer: AnswerExplainer | None = None
         self._prompt: Prefill | None = None
 
     def __call__(self, token: int, prompt: Prefill) -> None:
@@ -82,10 +82,10 @@ class ChunkScheduler:
     def finish(self, answer: list[int], prompt: Prefill) -> None:
         """Explains what is left of the answer when generate() is done with the cache."""
         self._ids[1:] = answer
-        job = self._started(prompt)
+        explainer = self._started(prompt)
         while len(left := self._left()) > 1:
             self._check()
-            self._hand(job.explain(prompt, left[: max(self._size, job.chunk) + 1]))
+            self._hand(explainer.explain(prompt, left[: max(self._size, explainer.chunk) + 1]))
 
     def interrupted(self) -> None:
         """Explains what was written when generate() was stopped, and hands it to nobody."""
@@ -96,17 +96,17 @@ class ChunkScheduler:
     @property
     def record(self) -> ResultBuilder:
         """What is explained, once `finish` was called."""
-        assert self._job is not None
-        return self._job.record
+        assert self._explainer is not None
+        return self._explainer.record
 
     def _left(self) -> list[int]:
         """The last token that is explained (at first the prompt's last), and those behind it."""
-        return self._ids[0 if self._job is None else len(self._job.record) :]
+        return self._ids[0 if self._explainer is None else len(self._explainer.record) :]
 
     def _holds(self, prompt: Prefill, tokens: int) -> bool:
         """Whether the cache has the prompt and so many tokens of the answer: generate() may keep its keys elsewhere."""
         return prompt.cache.get_seq_length() >= self._started(prompt).plan.prompt + tokens
 
     def _started(self, prompt: Prefill) -> AnswerExplainer:
-        self._job = self._job or self._start(prompt)
-        return self._job
+        self._explainer = self._explainer or self._start(prompt)
+        return self._explainer

@@ -179,3 +179,9 @@ def test_stop_strings_without_a_tokenizer_are_refused(way: str) -> None:
         Explainer(model).explain_inputs(INPUTS, **arguments)
     found = Explainer(model).explain_inputs(INPUTS, tokenizer=TOKENIZER, **arguments)
     assert found.token_ids.tolist() == ANSWER[:3]
+
+
+@pytest.mark.parametrize("ids", ["abc", ["abc"], {"id": 3}, [[1], [2, 3]]])
+def test_an_end_that_is_no_id_is_refused(ids: Any) -> None:
+    with pytest.raises(InputError, match="eos_token_id must be a token's id or a list of ids"):
+        Explainer(bad_input.MODEL, PROCESSOR).explain(PICTURE, PROMPT, eos_token_id=ids)
