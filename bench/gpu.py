@@ -29,7 +29,7 @@ from bench.subjects import Subject, subject
 from bench.timing import Job, timer_on
 from dexar_fast import Explainer
 from dexar_fast.model.cache import to_generate
-from dexar_fast.profile.peak import peak
+from dexar_fast.profile.recording.peak import peak
 from dexar_fast.profile.shapes import Built, build
 from dexar_fast.results.schema import ARRAYS
 

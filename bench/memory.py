@@ -18,7 +18,7 @@ from bench.groups import Benchmark, Group
 from bench.options import Options
 from bench.subjects import subject
 from dexar_fast import Explainer
-from dexar_fast.profile.peak import status
+from dexar_fast.profile.recording.peak import status
 from dexar_fast.profile.shapes import build
 from dexar_fast.results.schema import ARRAYS
 

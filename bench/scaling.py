@@ -21,7 +21,7 @@ from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job
 from dexar_fast import Explainer
-from dexar_fast.profile.peak import peak
+from dexar_fast.profile.recording.peak import peak
 from dexar_fast.profile.shapes import TEXT_TOKENS, build
 
 AXES = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
     from dexar_fast.kvcache.pool import KVPool
-    from dexar_fast.report.page import compare_html
+    from dexar_fast.report.page.document import compare_html
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _LATE = {
     "Explainer": "dexar_fast.explainer",
     "Explanation": "dexar_fast.explanation",
     "KVPool": "dexar_fast.kvcache.pool",
-    "compare_html": "dexar_fast.report.page",
+    "compare_html": "dexar_fast.report.page.document",
 }
 
 _checkout = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Stream
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
-from dexar_fast.model.locks import check_process
+from dexar_fast.model.lending.locks import check_process
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request

@@ -132,7 +132,7 @@ class Explanation(Choice):
         Raises:
             InputError: as in `heatmap`, an unknown `scale`; its subclass ImageError for a picture that cannot be read.
         """
-        from dexar_fast.report.overlay import draw_overlay
+        from dexar_fast.report.drawing.overlay import draw_overlay
 
         index, picture = self._picture(image)
         heat = self._paint(token, index, picture.size, filtered)
@@ -165,7 +165,7 @@ class Explanation(Choice):
         Raises:
             InputError: as in `overlay`; `tokens` that are no list, `max_tokens` that is no positive number.
         """
-        from dexar_fast.report.figure import draw_figure, shrink
+        from dexar_fast.report.drawing.figure import draw_figure, shrink
 
         shown = scales.weightiest(self, max_tokens) if tokens is None else self._token_indices(tokens)
         index, picture = self._picture(image)
@@ -191,9 +191,9 @@ class Explanation(Choice):
             InputError: another value of `by`.
             FileError: the folder does not exist, or it cannot be written there.
         """
-        from dexar_fast.report import page
+        from dexar_fast.report.page import document
 
-        page.write(self, path, by)
+        document.write(self, path, by)
 
     def frames(
         self,
@@ -212,7 +212,7 @@ class Explanation(Choice):
         Raises:
             InputError: as in `overlay`, or another value of `by` or `width`.
         """
-        from dexar_fast.report import animation
+        from dexar_fast.report.drawing import animation
 
         index, picture = self._picture(image)
         return animation.frames(self, picture, self._image_index(index), by, width)
@@ -232,7 +232,7 @@ class Explanation(Choice):
             InputError: as in `frames`, no tokens, or `seconds` that is no duration.
             FileError: the folder does not exist, or it cannot be written there.
         """
-        from dexar_fast.report import animation
+        from dexar_fast.report.drawing import animation
 
         storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width), seconds))
 

@@ -94,7 +94,7 @@ def _write(explanation: Explanation, folder: Path, out: Path, by: Literal["token
 
 
 def _overlay(explanation: Explanation, image: int, path: Path) -> None:
-    from dexar_fast.report import caption  # brings matplotlib
+    from dexar_fast.report.drawing import caption  # brings matplotlib
 
     caption.under(explanation.overlay(image=image), explanation).save(path)
 

@@ -51,7 +51,7 @@ class Writing:
         self._live.update(Group(self._line, self._progress()), refresh=True)
 
     def _style(self, weight: float) -> Style:
-        from dexar_fast.report import colours  # loads matplotlib
+        from dexar_fast.report.drawing import colours  # loads matplotlib
 
         if weight == 0:
             return Style()

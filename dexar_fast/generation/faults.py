@@ -26,9 +26,9 @@ from dexar_fast.errors import (
     OutOfMemoryError,
     reason,
 )
-from dexar_fast.model.locks import check_process
+from dexar_fast.model.lending.locks import check_process
+from dexar_fast.model.lending.session import borrowed
 from dexar_fast.model.memory import is_out_of_memory
-from dexar_fast.model.session import borrowed
 
 # generate()'s arguments that are the user's own code
 CALLBACKS = ("streamer", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "custom_generate")

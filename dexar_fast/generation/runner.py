@@ -36,10 +36,10 @@ from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.loading.names import shown
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.locks import is_borrowed_here
+from dexar_fast.model.lending.locks import is_borrowed_here
+from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
-from dexar_fast.model.session import Abandoned, Loan, borrowed
 from dexar_fast.prompt import inputs, positions
 from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed

@@ -8,7 +8,7 @@ import torch
 
 from dexar_fast.backends import plan
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.pickling import picklable, register
+from dexar_fast.model.lending.pickling import picklable, register
 from dexar_fast.settings import Settings
 
 

@@ -21,7 +21,7 @@ import torch
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.result_builder import ResultBuilder
-from dexar_fast.model.session import Abandoned
+from dexar_fast.model.lending.session import Abandoned
 from dexar_fast.results import assembly
 from dexar_fast.results.assembly import Chunk
 

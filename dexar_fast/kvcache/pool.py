@@ -19,7 +19,7 @@ from torch import Tensor
 from dexar_fast.backends import cpu, ops
 from dexar_fast.errors import CacheError, ExtensionError, InputError
 from dexar_fast.model.cache import to_forward, whole_cache
-from dexar_fast.model.session import borrowed
+from dexar_fast.model.lending.session import borrowed
 
 try:
     from dexar_fast._C import KvCache, Row

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Kind
 from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.lending.session import Loan
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting
-from dexar_fast.model.session import Loan
 
 LONGER = 2  # a prompt more than this many times the longest compared may reach a window or an index budget
 SAME = "sdpa"  # the implementation that ours calls: over the families of tests/support/zoo.py not a bit differs

@@ -14,11 +14,11 @@ import transformers
 from dexar_fast import __version__
 from dexar_fast.explanation import Explanation
 from dexar_fast.model.cache import cache_in
-from dexar_fast.profile.counting import Counter
-from dexar_fast.profile.hooks import inner_stages
 from dexar_fast.profile.limits import Limits, limits, timed
-from dexar_fast.profile.peak import peak
-from dexar_fast.profile.timeline import STAGES, Timeline, recorded
+from dexar_fast.profile.recording.counting import Counter
+from dexar_fast.profile.recording.hooks import inner_stages
+from dexar_fast.profile.recording.peak import peak
+from dexar_fast.profile.recording.timeline import STAGES, Timeline, recorded
 from dexar_fast.profile.workload import Workload
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.stages import Recorder

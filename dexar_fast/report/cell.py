@@ -12,8 +12,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import colours, placing, words
-from dexar_fast.report.overlay import draw_overlay
+from dexar_fast.report import placing, words
+from dexar_fast.report.drawing import colours
+from dexar_fast.report.drawing.overlay import draw_overlay
 from dexar_fast.results.schema import Result
 
 _WIDEST, _HIGHEST = 480, 640  # pixels

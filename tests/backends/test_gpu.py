@@ -27,9 +27,9 @@ from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
-from dexar_fast.profile.peak import peak
+from dexar_fast.profile.recording.peak import peak
+from dexar_fast.profile.recording.timeline import STAGES
 from dexar_fast.profile.shapes import build
-from dexar_fast.profile.timeline import STAGES
 from dexar_fast.profile.workload import workload
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

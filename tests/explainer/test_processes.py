@@ -22,7 +22,7 @@ from streams import GREEDY, PROMPT
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from dexar_fast import Explainer, InputError, KVPool
-from dexar_fast.model.locks import model_lock
+from dexar_fast.model.lending.locks import model_lock
 
 LONGEST = 60.0  # seconds
 
@@ -184,7 +184,7 @@ def test_a_stream_is_read_where_it_was_begun(llava: Explainer, image: Image.Imag
 
 def test_a_child_of_a_process_without_a_model_is_free() -> None:
     code = (
-        "import os, torch; from dexar_fast.model.locks import check_process; torch.set_num_threads(2)\n"
+        "import os, torch; from dexar_fast.model.lending.locks import check_process; torch.set_num_threads(2)\n"
         "if not os.fork(): check_process(torch.nn.Linear(1, 1)); print('free', flush=True); os._exit(0)\n"
         "os.wait()"
     )

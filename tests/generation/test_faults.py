@@ -18,7 +18,7 @@ from transformers.generation.streamers import BaseStreamer
 from dexar_fast import Explainer, InputError, ModelError
 from dexar_fast.attribution import engine, layer_pass
 from dexar_fast.errors import DexarError, InternalError, LibraryError, NumericalError, OutOfMemoryError
-from dexar_fast.model.locks import model_lock
+from dexar_fast.model.lending.locks import model_lock
 
 Run = Callable[..., Any]
 

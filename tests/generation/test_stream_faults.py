@@ -27,8 +27,8 @@ from dexar_fast import Explainer, Explanation, InputError, NumericalError
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.generation.stream import Piece, Stream
 from dexar_fast.kvcache.pool import KVPool
-from dexar_fast.model import session
-from dexar_fast.model.locks import model_lock
+from dexar_fast.model.lending import session
+from dexar_fast.model.lending.locks import model_lock
 
 pytestmark = pytest.mark.alone
 

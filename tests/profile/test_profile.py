@@ -13,15 +13,15 @@ from typer.testing import CliRunner
 from dexar_fast import Explainer, InputError
 from dexar_fast.cli import app
 from dexar_fast.profile import peak as peaks
-from dexar_fast.profile.counting import Counter
 from dexar_fast.profile.dimensions import DIMENSIONS
-from dexar_fast.profile.hooks import inner_stages
 from dexar_fast.profile.limits import Limits, limits
 from dexar_fast.profile.measure import measure
-from dexar_fast.profile.peak import peak
+from dexar_fast.profile.recording.counting import Counter
+from dexar_fast.profile.recording.hooks import inner_stages
+from dexar_fast.profile.recording.peak import peak
+from dexar_fast.profile.recording.timeline import STAGES, Timeline, recorded
 from dexar_fast.profile.shapes import build
 from dexar_fast.profile.show import show
-from dexar_fast.profile.timeline import STAGES, Timeline, recorded
 from dexar_fast.profile.workload import Workload, workload
 from dexar_fast.stages import Recorder, stage
 

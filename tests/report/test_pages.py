@@ -16,7 +16,7 @@ from report_examples import explanation, noise, plain
 import dexar_fast
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
-from dexar_fast.report import colours, overlay
+from dexar_fast.report.drawing import colours, overlay
 from dexar_fast.vision.grid import Grid
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

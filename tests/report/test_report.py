@@ -17,7 +17,9 @@ from report_examples import check_report, data_of, explanation, noise, plain, un
 from dexar_fast import compare_html
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.report import animation, caption, colours, data, lettering, page, pictures, plain_words, words
+from dexar_fast.report import plain_words, words
+from dexar_fast.report.drawing import animation, caption, colours, lettering
+from dexar_fast.report.page import data, document, pictures
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
 
@@ -602,4 +604,4 @@ def test_no_animation_without_a_place_for_the_map() -> None:
 
 def test_the_script_and_style_are_plain_files_without_closing_tags() -> None:
     for name in ("report.js", "report.css"):
-        assert "</" not in page._source(name)
+        assert "</" not in document._source(name)

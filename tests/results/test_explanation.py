@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from dexar_fast.errors import FileError, ImageError, InputError, NumericalError
 from dexar_fast.explanation import Explanation
-from dexar_fast.report.overlay import draw_overlay, lines
+from dexar_fast.report.drawing.overlay import draw_overlay, lines
 from dexar_fast.report.words import pieces
 from dexar_fast.results import storage
 from dexar_fast.results.schema import ARRAYS

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from dexar_fast import Explainer
-from dexar_fast.model.locks import model_lock
+from dexar_fast.model.lending.locks import model_lock
 
 PROMPT = "what is on the left"
 TOKENS = 11

@@ -6,7 +6,8 @@ import re
 
 from PIL import Image, ImageDraw
 
-from dexar_fast.report import colours, fonts, lettering, words
+from dexar_fast.report import words
+from dexar_fast.report.drawing import colours, fonts, lettering
 from dexar_fast.results.schema import Result
 
 _MOST_LINES = 8  # of each

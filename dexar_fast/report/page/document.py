@@ -21,8 +21,10 @@ from markupsafe import Markup
 
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
-from dexar_fast.report import colours, data, overlay, plain_words, words
-from dexar_fast.report.pictures import Picture, pictures
+from dexar_fast.report import plain_words, words
+from dexar_fast.report.drawing import colours, overlay
+from dexar_fast.report.page import data
+from dexar_fast.report.page.pictures import Picture, pictures
 from dexar_fast.results import storage
 from dexar_fast.results.schema import Result
 

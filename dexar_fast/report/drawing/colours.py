@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from dexar_fast.report.overlay import COLOUR_MAP
+from dexar_fast.report.drawing.overlay import COLOUR_MAP
 
 STEPS = 256
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.report import placing
-from dexar_fast.report.pictures import Picture
+from dexar_fast.report.page.pictures import Picture
 from dexar_fast.report.words import Pieces
 from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from dexar_fast.report import caption, scales
-from dexar_fast.report.fonts import drawable, families
-from dexar_fast.report.overlay import COLOUR_MAP, LEVELS, draw_overlay
+from dexar_fast.report import scales
+from dexar_fast.report.drawing import caption
+from dexar_fast.report.drawing.fonts import drawable, families
+from dexar_fast.report.drawing.overlay import COLOUR_MAP, LEVELS, draw_overlay
 from dexar_fast.results.schema import Result
 
 _COLUMNS = 6

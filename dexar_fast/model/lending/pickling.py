@@ -11,7 +11,7 @@ from transformers.utils import output_capturing
 
 from dexar_fast.errors import InputError
 from dexar_fast.model import attention
-from dexar_fast.model.session import IMPLEMENTATION
+from dexar_fast.model.lending.session import IMPLEMENTATION
 
 _CAPTURING = output_capturing.__name__  # its hooks are local functions, which no pickle takes
 _OURS = "dexar_fast."

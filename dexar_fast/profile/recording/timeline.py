@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from dexar_fast.profile.hooks import inner_stages
 from dexar_fast.profile.limits import synchronize
+from dexar_fast.profile.recording.hooks import inner_stages
 from dexar_fast.stages import Recorder
 
 # In the order of the work: what each covers, without the stages inside it.

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import colours, lettering, placing, words
-from dexar_fast.report.lettering import Word
-from dexar_fast.report.overlay import draw_overlay
+from dexar_fast.report import placing, words
+from dexar_fast.report.drawing import colours, lettering
+from dexar_fast.report.drawing.lettering import Word
+from dexar_fast.report.drawing.overlay import draw_overlay
 from dexar_fast.results.schema import Result
 
 _NARROWEST, _LONGEST_PAUSE = 64, 60.0

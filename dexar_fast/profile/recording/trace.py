@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
-from dexar_fast.profile.hooks import inner_stages
+from dexar_fast.profile.recording.hooks import inner_stages
 from dexar_fast.profile.workload import Workload
 from dexar_fast.stages import Recorder
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from dexar_fast.model import attention
-from dexar_fast.model.locks import check_process, model_lock
+from dexar_fast.model.lending.locks import check_process, model_lock
+from dexar_fast.model.lending.plain_tensors import plain_tensors
 from dexar_fast.model.modules import below
-from dexar_fast.model.plain_tensors import plain_tensors
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation"

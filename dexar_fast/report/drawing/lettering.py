@@ -11,7 +11,7 @@ from itertools import groupby
 from PIL import ImageDraw, ImageFont
 
 from dexar_fast.report import words
-from dexar_fast.report.fonts import MISSING, font_of
+from dexar_fast.report.drawing.fonts import MISSING, font_of
 
 Word = tuple[int, str]  # which piece, and its text or a part of it
 

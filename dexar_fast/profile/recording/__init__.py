@@ -1,0 +1,1 @@
+"""What a run is recorded with: stages, operations counted, peaks, traces. What is run, and shown, lies above."""

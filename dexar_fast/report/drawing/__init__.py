@@ -1,0 +1,1 @@
+"""Heat, letters and figures drawn as pictures. What is drawn, and where it lies, comes from the folder above."""
