@@ -272,7 +272,7 @@ class Explainer(Setup):
             return runner.explain()
         if out is not None:
             raise InputError(
-                f"out= takes an answer while it is explained, {self.method.name!r} explains it whole: save()"
+                f"{self.method.name!r} explains an answer as a whole: leave out= out, and save() the result"
             )
         return explaining.explain(runner, self.method)
 
@@ -286,7 +286,7 @@ class Explainer(Setup):
     ) -> Stream:
         if not isinstance(self.method, DexAr):
             raise InputError(
-                f"the method {self.method.name!r} explains a whole answer: call explain(), or stream with 'dex-ar'"
+                f"{self.method.name!r} explains an answer as a whole: use explain(), or stream with 'dex-ar'"
             )
         generate_kwargs = at_most(max_new_tokens, generate_kwargs)
         return Runner(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -73,7 +73,8 @@ def _check(found: Maps, tokens: int) -> None:
 
 def _knobs(method: Any) -> dict[str, Any]:
     """The fields of a method as plain JSON; of an array only its shape."""
-    return {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
+    named = fields(method) if is_dataclass(method) else ()
+    return {field.name: _plain(getattr(method, field.name)) for field in named}
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -35,21 +37,39 @@ def names() -> list[str]:
 
 
 def of(method: str | Method | DexAr) -> Method | DexAr:
-    """A method from its name, with its knobs at their defaults; an object that is one stays as it is.
+    """A method from its name, or from its name and knobs ("eagle:regions=36,variant=exact"); an object stays as it is.
 
     Raises:
-        InputError: no such method, or no object with a name and `maps`. LibraryError: one from another package that
-            cannot be imported.
+        InputError: no such method or knob, a value that the knob refuses, or no object with a name and `maps`.
+        LibraryError: a method of another package that cannot be imported.
     """
     if not isinstance(method, str):
         if isinstance(method, type) or not (isinstance(method, DexAr) or callable(getattr(method, "maps", None))):
-            raise InputError(
-                f"method must be one of {', '.join(names())}, or an object of such a class, not {method!r}"
-            )
+            raise InputError(f"method must be one of {', '.join(names())}, or an object with `maps`, not {method!r}")
         return method
-    if method == DexAr.name:
-        return DexAr()
-    return _loader(method)()()
+    name, _, knobs = method.partition(":")
+    kind = DexAr if name == DexAr.name else _loader(name)()
+    given = _knobs(method, knobs)
+    known = [field.name for field in fields(kind)]
+    unknown = [knob for knob in given if knob not in known]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no knob of {name!r}: it has {', '.join(known) or 'none'}")
+    return kind(**given)
+
+
+def _knobs(method: str, text: str) -> dict[str, Any]:
+    """Of KNOB=VALUE texts: the values are JSON, or else text."""
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    if not all(equals for _, equals, _ in pairs):
+        raise InputError(f"method {method!r} is not NAME:KNOB=VALUE,KNOB=VALUE")
+    return {knob.strip(): _value(value) for knob, _, value in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def with_knobs(method: str | Method | DexAr, knobs: Settings) -> Method | DexAr:

@@ -24,7 +24,7 @@ from dexar_fast.errors import FileError
 from dexar_fast.results import assembly, cells, storage
 from dexar_fast.results.assembly import Chunk, ResultHeader
 
-FORMAT_VERSION = storage.FORMAT_VERSION
+FORMAT_VERSION = storage.WITHOUT_REGIONS
 INDEX, START = "index.json", "start.safetensors"
 Folder = str | os.PathLike[str]
 

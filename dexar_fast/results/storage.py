@@ -26,8 +26,8 @@ from dexar_fast.errors import FileError, cause
 from dexar_fast.results import cells
 from dexar_fast.results.schema import ARRAYS, Result
 
-FORMAT_VERSION = 1
-REGIONS_VERSION = 2  # of files that hold regions; the others stay readable by older releases
+FORMAT_VERSION = 2
+WITHOUT_REGIONS = 1  # the version of files that hold none: older releases read them
 MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 MOST_HEADER = 2**24  # bytes: bounds the memory that the header takes once it is read
@@ -85,7 +85,7 @@ def write(path: str | os.PathLike[str], explanation: Result) -> None:
     tensors |= {name: standalone(labels) for name, labels in cells.labels_of(explanation.grids).items()}
     tensors |= {f"image_{i}": to_png(image) for i, image in enumerate(explanation.images)}
     document = {
-        "format_version": REGIONS_VERSION if cells.labels_of(explanation.grids) else FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if cells.labels_of(explanation.grids) else WITHOUT_REGIONS,
         "tokens": explanation.tokens,
         "grids": cells.rows_of(explanation.grids),
         "diagnostics": explanation.diagnostics,
@@ -138,9 +138,9 @@ def document_of(path: str, text: str) -> dict[str, Any]:
     """The JSON document of a file; strict. Raises FileError for a newer version, ValueError if it is not JSON."""
     document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
     version = count(document["format_version"], most=None)
-    if version > REGIONS_VERSION:
+    if version > FORMAT_VERSION:
         raise FileError(
-            f"{path} was written by dexar_fast format {version}, this version reads up to {REGIONS_VERSION}: "
+            f"{path} was written by dexar_fast format {version}, this version reads up to {FORMAT_VERSION}: "
             "upgrade dexar_fast"
         )
     return document
