@@ -1,4 +1,4 @@
-"""TAM, the token activation map (xmed-lab/TAM): where the image's own logits speak for a word, less what others explain."""
+"""TAM, the token activation map (xmed-lab/TAM): where the image's logits speak for a word, less what others explain."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ class LogitLens:
 
     def _rows(self, normed: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows [C, d] of the head, and their biases [C], where `normed` is, in float32 or better."""
-        weight, bias = self.head.weight, self.head.bias
+        head: Any = self.head
+        weight, bias = head.weight, head.bias
         dtype = torch.promote_types(normed.dtype, torch.float32)
         rows = weight[ids.to(weight.device)].to(normed.device, dtype)
         return rows, None if bias is None else bias[ids.to(bias.device)].to(rows)

@@ -37,7 +37,7 @@ def head_inputs(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: Dec
     finally:
         hook.remove()
     normed = decoder.lens.norm(torch.cat(found, dim=1))
-    decoder.lens.check(normed, logits)
+    decoder.lens.check(normed.detach(), logits.detach())
     return normed
 
 
