@@ -31,8 +31,8 @@ class LlavaCam:
     each has a backward of its own, from the top down to the layer.
 
     Attributes:
-        layer: counted among those that hold attention, negative from the end; None is that at 40 % of the depth. Not the
-            last: behind its attention, no visual token reaches a logit.
+        layer: counted among those that hold attention, negative from the end; None is that at 40 % of the depth. The
+            last is refused: behind its attention, no visual token reaches a logit.
         samples: more than 1 is SmoothGrad: the mean over so many copies of the image with noise.
         noise: its standard deviation, as a share of the range of the processed pixels. Theirs is added before the
             processor, which averages it where it shrinks the image.

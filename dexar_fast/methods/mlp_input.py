@@ -1,4 +1,4 @@
-"""What the MLP of a decoder layer reads: the output of the norm behind the layer's attention, found by watching it run."""
+"""What a decoder layer's MLP reads: the output of the norm behind its attention, found by watching the layer run."""
 
 from __future__ import annotations
 
