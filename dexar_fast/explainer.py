@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from dexar_fast.errors import InputError
+from dexar_fast.comparison import Comparison
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
@@ -221,6 +223,42 @@ class Explainer(Setup):
         pool = self.pool or shared.pool_for(self, questions, generate_kwargs)
         return [self._explain(each, generate_kwargs, pool) for each in questions]
 
+    def with_method(self, method: str | Method | DexAr) -> Self:
+        """An explainer by another method, of the same model, processor and pool. Raises as the constructor does."""
+        other = copy.copy(self)
+        other.method = registry.of(method)
+        other.settings = other.method if isinstance(other.method, Settings) else Settings()
+        return other
+
+    @faults.of_method
+    def compare(
+        self,
+        image: Any,
+        prompt: str | Sequence[Mapping[str, Any]],
+        methods: Sequence[str | Method | DexAr],
+        response: str | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Comparison:
+        """Explains one answer by several methods, side by side.
+
+        Args:
+            image, prompt, response, max_new_tokens, generate_kwargs: as in `explain`; the answer is written once.
+            methods: names, names with knobs ("eagle:regions=36"), or objects.
+        Raises:
+            InputError: an unknown method, or none. Else as `explain`.
+        """
+        explainers = [self.with_method(method) for method in request.listed("methods", methods)]
+        asked = self._read(_pictures(image), prompt, response)
+        arguments = at_most(max_new_tokens, generate_kwargs)
+        found: list[Explanation] = []
+        for each in explainers:
+            each.decoder = self.decoder
+            found.append(each._explain(asked, arguments, self.pool))
+            self.decoder, asked = each.decoder, replace(asked, targets=found[0].token_ids)
+        return Comparison([each.method.name for each in explainers], found)
+
     @faults.of_method
     def explain_inputs(
         self,
@@ -267,14 +305,7 @@ class Explainer(Setup):
     def _explain(
         self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None
     ) -> Explanation:
-        runner = Runner(self, asked, generate_kwargs, pool, out)
-        if isinstance(self.method, DexAr):
-            return runner.explain()
-        if out is not None:
-            raise InputError(
-                f"{self.method.name!r} explains an answer as a whole: leave out= out, and save() the result"
-            )
-        return explaining.explain(runner, self.method)
+        return explaining.explain(Runner(self, asked, generate_kwargs, pool, out), self.method)
 
     def _stream(
         self,

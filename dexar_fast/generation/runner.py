@@ -75,7 +75,7 @@ class Runner:
         self._model = setup.model
         self._generate_kwargs = generate_kwargs
         self._pool = pool
-        self._out = out
+        self.out = out
         self._tails: Tails | None = None  # once they have been looked at
         check_adapters(self._model)
         with stage("transfer"):
@@ -94,10 +94,10 @@ class Runner:
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
         generated = self._request.targets is None
-        along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
+        along = generated and self.out is not None and beams(self._model, self._generate_kwargs) == 1
         laps = self.laps()
-        if self._out is not None:
-            free_folder(self._out)
+        if self.out is not None:
+            free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
             answer, prompt = self._answer(stack, scheduler if along else None)
@@ -150,8 +150,8 @@ class Runner:
         check_arguments(self._model, self._request.inputs, self._arguments())
         check_single(self._model, self._generate_kwargs)
         self._longest()
-        if self._out is not None:
-            free_folder(self._out)
+        if self.out is not None:
+            free_folder(self.out)
         return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
 
     def _write(self, size: int, channel: Channel) -> None:
@@ -250,7 +250,7 @@ class Runner:
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         header = self.header(settings, laps, chunk_size=chunk, backend=backend)
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self._out))
+        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self.out))
         return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
 
     def _longest(self) -> int:

@@ -8,27 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.runner import Runner
+from dexar_fast.generation.stream import Stream
 from dexar_fast.methods.base import Asked, Maps, Method
+from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.prompt.pieces import pieces
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.schema import all_finite
 
 
-def explain(runner: Runner, method: Method) -> Explanation:
+def explain(runner: Runner, method: Method | DexAr) -> Explanation:
     """Explains the answer of a request, given or written by the model, by a method.
 
     Raises:
-        InputError, ModelError: the method is not defined for this request or this model; as `Runner.explain` does.
+        InputError: a folder for a method that does not go along with the answer. InputError, ModelError: the method is
+            not defined for this request or this model. Else as `Runner.explain`.
     """
+    if isinstance(method, DexAr):
+        return runner.explain()
+    if runner.out is not None:
+        raise InputError(f"{method.name!r} explains an answer as a whole: leave out= out, and save() the result")
     laps = runner.laps()
     with runner.answered() as asked:
         laps.lap("answer")
         found = method.maps(asked)
         laps.lap("explain")
     return _explanation(runner.header({"method": method.name} | _knobs(method), laps), asked, found)
+
+
+def stream(runner: Runner, method: Method | DexAr, size: int) -> Stream:
+    """The answer in pieces of `size` tokens, as it is written. Raises InputError where a method cannot go along."""
+    if not isinstance(method, DexAr):
+        raise InputError(f"{method.name!r} explains an answer as a whole: use explain(), or stream with 'dex-ar'")
+    return runner.stream(size)
 
 
 def _explanation(header: ResultHeader, asked: Asked, found: Maps) -> Explanation:
