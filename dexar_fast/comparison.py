@@ -35,6 +35,7 @@ class Comparison(Sequence[Explanation]):
         """Write a page with all of them side by side: a token chosen in one is chosen in all.
 
         Raises:
-            InputError: fewer than two, or another value of `by`. FileError: the folder does not exist, or it cannot be written there.
+            InputError: fewer than two, or another value of `by`.
+            FileError: the folder does not exist, or it cannot be written there.
         """
         compare_html(self._explanations, path, titles=self.names, by=by)

@@ -7,9 +7,9 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-import torch
 
 from dexar_fast.errors import InputError, LibraryError, reason
 
