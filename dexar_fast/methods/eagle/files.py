@@ -54,7 +54,9 @@ def write(folder: Any, name: str, curves: Curves, labels: Labels, details: Mappi
     document = document_of(curves, labels) | dict(details or {})
     masks = io.BytesIO()
     np.save(masks, masks_of(curves, labels))
-    for path, data in zip(_paths(folder, name), (json.dumps(document, indent=4).encode(), masks.getvalue()), strict=True):
+    for path, data in zip(
+        _paths(folder, name), (json.dumps(document, indent=4).encode(), masks.getvalue()), strict=True
+    ):
         _make(path.parent)
         write_atomically(path, data)
 

@@ -59,9 +59,7 @@ def test_few_regions_are_searched_exactly(regions, pending):
 
 def test_no_tail_means_exact():
     probabilities = table(9)
-    assert torch.equal(
-        search(probabilities, 9, variant="efficient", pending=0).order, search(probabilities, 9).order
-    )
+    assert torch.equal(search(probabilities, 9, variant="efficient", pending=0).order, search(probabilities, 9).order)
 
 
 def forwards_by_the_formula(regions, scope, pending, refresh):

@@ -68,7 +68,6 @@ class Ranking:
             weights=self._scorer.weights,
             tail=len(self._tail),
             verified=torch.tensor([self._verified.get(region, True) for region in order]),
-
             forwards=self._scorer.memo.asked,
             evaluated=self._scorer.memo.evaluated,
         )
