@@ -15,13 +15,13 @@ def rank_gaussian(maps: Tensor) -> Tensor:
     Of the 9 values of a neighbourhood, in order, the k-th from the median weighs exp(-k^2 / 2 s^2), with
     s = standard deviation / mean. A neighbourhood of mean 0 gives 0, and a constant one its value (TAM's code: NaN).
     """
-    values = _neighbourhoods(maps).sort(dim=-1).values
-    mean = values.mean(-1, keepdim=True)
-    spread = (values.std(-1, correction=0, keepdim=True) / mean).clamp_min(FLAT)
-    distance = torch.arange(values.shape[-1], device=maps.device) - values.shape[-1] // 2
-    weights = (-(distance**2) / (2 * spread**2)).exp()
-    filtered = (values * weights).sum(-1) / weights.sum(-1)
-    return torch.where(mean[..., 0] > 0, filtered, torch.zeros_like(filtered))
+    values = _neighbourhoods(maps).sort(dim=-1).values.movedim(-1, 0).contiguous()  # short last axes are slow to sum
+    mean = values.mean(0)
+    spread = ((values - mean).square().mean(0).sqrt() / mean).clamp_min(FLAT)
+    ranks = torch.arange(len(values), device=maps.device, dtype=maps.dtype) - len(values) // 2
+    weights = (-ranks.square()[:, None] / (2 * spread.square()).flatten()).exp().view_as(values)
+    filtered = (values * weights).sum(0) / weights.sum(0)
+    return torch.where(mean > 0, filtered, 0)
 
 
 def _neighbourhoods(maps: Tensor) -> Tensor:

@@ -37,8 +37,15 @@ class Tam:
     @torch.no_grad()
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N] in [0, 1], float32."""
+        return self.maps_of(
+            head_inputs(asked.model, asked.inputs, asked.targets[:-1], asked.decoder, asked.visual), asked
+        )
+
+    @torch.no_grad()
+    def maps_of(self, normed: Tensor, asked: Asked) -> Maps:
+        """The same from what the output head reads, [1, P + T - 1, d] (`head_inputs`)."""
         items = text_items(asked)
-        visual, text = _scores(asked, items)
+        visual, text = _scores(normed, asked, items)
         found = activation_maps(visual, text, items.names if self.correction else None)
         for grid in asked.grids if self.filter else ():
             cells = torch.from_numpy(grid.cells)
@@ -47,9 +54,8 @@ class Tam:
         return Maps(maps, maps.sum(0), asked.grids, diagnostics={"prompt_words": len(items.ids) - len(asked.targets)})
 
 
-def _scores(asked: Asked, items: Items) -> tuple[Tensor, Tensor]:
+def _scores(normed: Tensor, asked: Asked, items: Items) -> tuple[Tensor, Tensor]:
     """relu of the logits of every item's id at the visual tokens [N, I], and of the targets' at the items [I, T]."""
-    normed = head_inputs(asked.model, asked.inputs, asked.targets[:-1], asked.decoder, asked.visual)
     rows = torch.cat([asked.visual, items.positions]).to(normed.device)
     scores = asked.decoder.lens.table(normed[:, rows], items.ids).relu().double().cpu()
     return scores[: len(asked.visual)], scores[len(asked.visual) :, -len(asked.targets) :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ class Case:
         """What their model said of these pictures. KeyError for a picture that their search did not ask about."""
         return torch.from_numpy(np.stack([self._table[row.tobytes()] for row in np.packbits(revealed.numpy(), axis=1)]))
 
-    @property
+    @cached_property
     def _table(self) -> dict[bytes, Any]:
         return dict(zip((row.tobytes() for row in self["masks"]), self["probabilities"], strict=True))
 
-    def search(self) -> SearchResult:
-        """Ours, with their settings, over their answers."""
+    @cached_property
+    def found(self) -> SearchResult:
+        """What our search finds with their settings, over their answers."""
         knobs: dict[str, Any] = {"lambda1": float(self["lambda1"]), "lambda2": float(self["lambda2"])}
         if not self.is_exact:
             names = {"scope": "arg_search_scope", "pending": "arg_pending_samples", "refresh": "arg_update_step"}

@@ -1,4 +1,4 @@
-"""EAGLE (arXiv 2509.22496): which few regions of a picture an answer needs, found by hiding regions and forwards alone."""
+"""EAGLE (arXiv 2509.22496): which few regions of a picture an answer needs, found by hiding regions in forwards."""
 
 from dexar_fast.methods.eagle.search import search
 

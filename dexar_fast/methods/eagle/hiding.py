@@ -45,9 +45,9 @@ def hidden(picture: Picture, labels: Labels, revealed: NDArray[np.bool_], covere
         picture, covered: uint8 [height, width, 3], or with frames before.
         labels: the region of each pixel. revealed: bool [N].
     """
-    if not picture.shape[:-1] == labels.shape == covered.shape[:-1]:
-        shapes = [list(array.shape) for array in (picture, labels, covered)]
-        raise InputError("picture, labels and cover differ in size: {}, {}, {}".format(*shapes))
+    if not (picture.shape == covered.shape and picture.shape[:-1] == labels.shape):
+        shapes = ", ".join(str(list(array.shape)) for array in (picture, labels, covered))
+        raise InputError(f"picture, labels and cover differ in size: {shapes}")
     if labels.max() >= len(revealed):
-        raise InputError(f"the labels name region {labels.max()}, of {len(revealed)} regions")
+        raise InputError(f"the labels name region {labels.max()}, but there are {len(revealed)}")
     return np.where(revealed[labels][..., None], picture, covered)

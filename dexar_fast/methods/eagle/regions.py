@@ -24,9 +24,10 @@ def slico(picture: Picture, count: int) -> Labels:
 
     Raises:
         LibraryError: OpenCV with its contributed modules is missing.
+        InputError: no picture of this kind, or a count that it has no pixels for.
     """
     ximgproc = _library("cv2.ximgproc")
-    side = isqrt(picture.shape[0] * picture.shape[1] // _count(count, picture.shape))
+    side = isqrt(_pixels(picture, count) // count)
     bgr = np.ascontiguousarray(picture[..., ::-1])
     superpixels = ximgproc.createSuperpixelSLIC(bgr, region_size=side, ruler=RULER)
     superpixels.iterate(ITERATIONS)
@@ -37,10 +38,11 @@ def slic(picture: Picture, count: int) -> Labels:
     """About `count` superpixels by scikit-image's SLIC, each connected.
 
     Raises:
-        LibraryError: scikit-image is missing.
+        LibraryError: scikit-image is missing. InputError: as in `slico`.
     """
     segmentation = _library("skimage.segmentation")
-    return relabelled(segmentation.slic(picture, n_segments=_count(count, picture.shape), start_label=0))
+    _pixels(picture, count)
+    return relabelled(segmentation.slic(picture, n_segments=count, start_label=0))
 
 
 def patches(height: int, width: int, rows: int, columns: int) -> Labels:
@@ -82,11 +84,14 @@ def _bands(length: int, count: int) -> NDArray[np.int32]:
     return np.repeat(np.arange(count, dtype=np.int32), np.diff(edges))
 
 
-def _count(count: int, shape: tuple[int, ...]) -> int:
-    pixels = shape[0] * shape[1]
+def _pixels(picture: Picture, count: int) -> int:
+    """How many a picture has, once it is known to be one and to have as many as the regions asked for."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.size == 0:
+        raise InputError(f"a picture is uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}")
+    pixels = picture.shape[0] * picture.shape[1]
     if not 1 <= count <= pixels:
         raise InputError(f"a picture of {pixels} pixels has 1 to {pixels} regions, not {count}")
-    return count
+    return pixels
 
 
 def _library(name: str) -> Any:

@@ -15,7 +15,7 @@ def case(request):
 
 
 def test_order_scores_and_forwards_are_theirs(case):
-    found = case.search()
+    found = case.found
     places = [k for k in range(case.regions) if k != OTHER_SCORES.get(case.name)]
     assert found.order.tolist() == case["order"].tolist()
     assert found.forwards == case["n_calls"]
@@ -30,7 +30,7 @@ def test_order_scores_and_forwards_are_theirs(case):
 
 
 def test_every_entry_belongs_to_the_regions_up_to_it(case):
-    found = case.search()
+    found = case.found
     for place in range(case.regions):
         revealed = np.isin(np.arange(case.regions), found.order[: place + 1])[None]
         insertion, deletion = (case.probabilities(found.order.new_tensor(m).bool()) for m in (revealed, ~revealed))

@@ -23,13 +23,13 @@ def test_the_walked_distance_is_theirs(case):
 
 
 def test_the_modality_score_is_theirs(case):
-    curves, areas = case.search(), torch.from_numpy(case["region_area"])
+    curves, areas = case.found, torch.from_numpy(case["region_area"])
     assert np.allclose(modality(curves, areas).perception, case["word_saliency"], rtol=0, atol=1e-7)
 
 
 def test_their_painted_map_to_the_digits_of_float16():
     case = eagle_cases.cases()["qwen_rect6/sentence_exact"]
-    painted = region_saliency(case.search()).numpy()[eagle_cases.arrays()["qwen_rect6/labels"]]
+    painted = region_saliency(case.found).numpy()[eagle_cases.arrays()["qwen_rect6/labels"]]
     assert np.allclose(painted, case["saliency_float16"], rtol=0, atol=4e-3)
 
 
@@ -46,7 +46,7 @@ def by_hand(objective, start):
 
 def test_saliency_by_region_and_by_token_is_the_formula():
     case = eagle_cases.cases()["table/N16/exact_l1_2_l2_half"]
-    curves = case.search()
+    curves = case.found
     insertion, deletion = curves.insertion.double(), curves.deletion.double()
     empty, full = curves.empty.double(), curves.full.double()
     of_tokens = (2 * insertion + 0.5 * (1 - deletion)).T
