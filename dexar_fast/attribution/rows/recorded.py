@@ -74,12 +74,20 @@ def gradients(total: Tensor, records: Sequence[Recorded], decoder: Decoder) -> l
     Raises:
         ModelError: no path leads from the total to a layer that ran in the same forward as the last of the records.
     """
-    found = torch.autograd.grad(total, [each.output for each in records], retain_graph=True, allow_unused=True)
+    outputs = [record.output for record in records]
+    if not total.requires_grad or not all(output.requires_grad for output in outputs):
+        raise ModelError("a decoder layer runs under torch.no_grad() or inference_mode(): no gradient leads through it")
+    found = torch.autograd.grad(total, outputs, retain_graph=True, allow_unused=True)
     for record, gradient in zip(records, found, strict=True):
-        if gradient is None and record.tokens == records[-1].tokens and not is_altered(decoder.layers[record.layer]):
-            raise ModelError(
-                f"no gradient leads from the answer back to the attention of decoder layer {record.layer} "
-                f"({type(decoder.layers[record.layer]).__name__}): the method is not defined for it"
-            )
-    pairs = zip(records, found, strict=True)
-    return [torch.zeros_like(each.output) if gradient is None else gradient for each, gradient in pairs]
+        if gradient is None and record.tokens == records[-1].tokens:
+            _check_altered(decoder.layers[record.layer :])
+    return [torch.zeros_like(x) if gradient is None else gradient for x, gradient in zip(outputs, found, strict=True)]
+
+
+def _check_altered(layers: list[nn.Module]) -> None:
+    """Raises ModelError unless the user's code may cut the gradient in one of the layers, all to the last."""
+    if not any(map(is_altered, layers)):
+        raise ModelError(
+            f"no gradient leads from the answer back to the attention of {type(layers[0]).__name__}: it cannot be "
+            "explained by the gradient of the answer"
+        )
