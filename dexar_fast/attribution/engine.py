@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.layer_pass import Pass, Plan
-from dexar_fast.attribution.sums import Attribution
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.lens import Outdated
@@ -29,9 +28,9 @@ from dexar_fast.model.prefill import Pending, Prefill, by_itself
 
 
 def explain(
-    model: Any, prompt: Prefill, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Attribution], Any]
+    model: Any, prompt: Prefill, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Any], Any]
 ) -> int:
-    """Explains C tokens of the answer in chunks of at most `chunk`, and hands each chunk's sums to `take`.
+    """Explains C tokens of the answer in chunks of at most `chunk`; `take` gets what `plan.sums` makes of each.
 
     Args:
         first: the position of the query that predicts the first of them.
@@ -79,7 +78,7 @@ def _look_again(model: Any, prompt: Prefill, position: int, token: Tensor) -> No
     prompt.decoder.renew(tracing.decoder)
 
 
-def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets: Tensor) -> Attribution | None:
+def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets: Tensor) -> Any:
     """The sums of a whole answer [T], in one forward with the rest of its prompt.
 
     Returns None if that does not fit, or if what was found about the model no longer holds.

@@ -91,14 +91,14 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
     """
     if leads_back(output, leaf):
         return torch.autograd.grad(output, leaf, torch.ones_like(output))[0]
-    if not _is_altered(layer):
+    if not is_altered(layer):
         raise ModelError(
             f"no gradient leads from the output of {type(layer).__name__} back to its attention: it cannot be explained"
         )
     return torch.zeros_like(leaf)
 
 
-def _is_altered(module: nn.Module) -> bool:
+def is_altered(module: nn.Module) -> bool:
     """Whether the user's code may replace what a module, or one inside it, computes."""
     modules = below(module)
     return any(map(has_own_forward, modules)) or any(map(_is_users, hooks_behind(modules)))

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
-from dexar_fast.attribution.sums import Attribution, LayerSums
+from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys, LayerScores, placed, run_of
+from dexar_fast.backends.operands import Keys, placed, run_of
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Watcher, attendable, check_keys, is_causal, watcher
+from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, watcher
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.lens import Outdated
@@ -39,8 +39,8 @@ class Plan:
     layers: list[int]  # indices among the layers that hold attention
     visual: Tensor  # [N] positions, on the CPU
     text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    score: Callable[..., LayerScores]  # ops.head_score with its knobs filled in
-    backend: str  # of the tails' element-wise steps; `score` has its own filled in
+    sums: Callable[[], Sums]  # makes what takes the layers of one chunk
+    backend: str  # of the tails' element-wise steps
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     ends_with_image: Mapping[str, Any] | None  # the prompt's inputs if its last token is an image's
     tails: Tails | None = None  # found before a prompt that runs with its answer
@@ -60,13 +60,13 @@ class Pass(Watcher):
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._runs_prompt = False
-        self._sums: LayerSums
+        self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
         self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
-        self._value: Tensor  # [1, H_kv, S, D]
-        self._attended = -1  # the layer that leaf and value belong to
+        self._call: Call
+        self._attended = -1  # the layer that leaf and call belong to
         self._keys: Keys
         # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
@@ -93,7 +93,7 @@ class Pass(Watcher):
         finally:
             watcher.reset(token)
 
-    def chunk(self, first: int, ids: Tensor, size: int) -> Attribution:
+    def chunk(self, first: int, ids: Tensor, size: int) -> Any:
         """One forward of ids[:size], at positions from `first` on; each predicts the next id."""
         truncate(self._prompt.cache, first)
         return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
@@ -102,7 +102,7 @@ class Pass(Watcher):
         passed = to_forward(self.model, cache) | last_logits(self.model)
         self.model(input_ids=ids, use_cache=True, **passed)
 
-    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Attribution:
+    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Any:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
 
         For a prompt that is still to run, or that ends with an image and runs again: such a token is more than its id.
@@ -112,12 +112,12 @@ class Pass(Watcher):
         return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole, True), known)
 
     @torch.no_grad()
-    def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Attribution:
+    def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Any:
         """The sums of the targets [C]; known: the prompt tokens in the cache if the rest runs along, else None."""
         self._first, self._targets = first, targets
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
-        self._sums = LayerSums(len(self._plan.visual))
+        self._sums = self._plan.sums()
         self._known_masks.clear()
         self._known_keys.clear()
         with stage("chunk forward"):
@@ -150,9 +150,8 @@ class Pass(Watcher):
         """Counts positions on from that of the last prompt token, as generate() does."""
         if watcher.get() is not self or self._runs_prompt:
             return None
-        last = self._prompt.seen.last_positions[module]
-        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)
-        return args, kwargs | {"position_ids": last + steps}
+        behind = self._first + 1 - self._plan.prompt
+        return args, kwargs | {"position_ids": self._prompt.seen.counted_on(module, behind, len(self._targets))}
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""
@@ -165,15 +164,15 @@ class Pass(Watcher):
             self._known_masks[id(mask)] = mask, patched
         return self._known_masks[id(mask)][1]
 
-    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Makes the attention output of the C queries a leaf and lets autograd record the rest of the layer."""
         if id(module) not in self._wanted:
             return output
         keys = self._first + len(self._targets)
-        check_keys(module, value, keys)
+        check_keys(module, call.value, keys)
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._value, self._attended = queries.detach(), value, self._wanted[id(module)]
-        self._keys = self._keys_under(module, mask, value)
+        self._leaf, self._call, self._attended = queries.detach(), call, self._wanted[id(module)]
+        self._keys = self._keys_under(module, call.mask, call.value)
         if self._tails.trusts(self._wanted[id(module)]):
             return output
         self._leaf.requires_grad_()
@@ -210,7 +209,7 @@ class Pass(Watcher):
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
             with stage("scoring"):
-                self._sums.add(self._plan.score(u[0], self._value[0], self._keys, self._sums.maps(u[0])))
+                self._sums.layer(u[0], self._call, self._keys)
             return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
         return hook

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dexar_fast.backends.operands import LayerScores, MapSums, total_range
+from dexar_fast.backends.operands import Keys, LayerScores, MapSums, total_range
 from dexar_fast.errors import ModelError
+from dexar_fast.model.attention import Call
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,34 @@ class Attribution:
     range: Tensor | None  # [2] smallest and largest G over the visual keys
 
 
-class LayerSums:
-    """Adds up the layers of one chunk as they come, over N visual keys."""
+class Sums(Protocol):
+    """What takes the layers of one chunk of C tokens as they come."""
 
-    def __init__(self, visual: int) -> None:
+    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+        """Takes one layer: u [C, H, D], its attention, whose last C queries are explained, and the keys they score."""
+        ...
+
+    def attribution(self, length: int) -> Any:
+        """All layers together, for queries that could read `length` keys; holds token_maps [C, N]."""
+        ...
+
+
+class LayerSums:
+    """Scores the heads of each layer and adds up the layers of one chunk, over N visual keys.
+
+    Args:
+        score: ops.head_score with its knobs filled in.
+    """
+
+    def __init__(self, visual: int, score: Callable[..., LayerScores]) -> None:
         self._visual = visual
+        self._score = score
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
         self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._ranges: list[Tensor] = []
+
+    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+        self.add(self._score(u, call.value[0], keys, self.maps(u)))
 
     def maps(self, u: Tensor) -> MapSums:
         """The sums that a layer with this u [C, H, D] adds its maps to: one set for each device and dtype."""

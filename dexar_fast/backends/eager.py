@@ -107,7 +107,7 @@ def gradients(u: Tensor, value: Tensor, mask: Tensor | None, attention: Tensor |
 
     0 where the mask [C, K] is False.
     """
-    product = _products(u, value).relu_()
+    product = products(u, value).relu_()
     if attention is not None:
         product *= attention
     return product if mask is None else product.masked_fill_(~mask, 0)
@@ -115,11 +115,11 @@ def gradients(u: Tensor, value: Tensor, mask: Tensor | None, attention: Tensor |
 
 def _probabilities(attention: Attention, keys: Tensor | slice, dtype: torch.dtype) -> Tensor:
     """A of some keys: [H, C, K]."""
-    logits = _products(attention.query.to(dtype), attention.key[:, keys].to(dtype))
+    logits = products(attention.query.to(dtype), attention.key[:, keys].to(dtype))
     return logits.mul_(attention.scale).sub_(attention.log_sum_exp.to(dtype).T[:, :, None]).exp_()
 
 
-def _products(rows: Tensor, keys: Tensor) -> Tensor:
+def products(rows: Tensor, keys: Tensor) -> Tensor:
     """<rows, keys> as [H, C, K] from [C, H, D] and [H_kv, K, D]."""
     queries, heads, dim = rows.shape
     grouped = rows.reshape(queries, keys.shape[0], -1, dim).permute(1, 2, 0, 3).reshape(keys.shape[0], -1, dim)

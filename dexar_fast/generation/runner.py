@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.backends import ops
@@ -277,7 +278,7 @@ class Runner:
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
             text=text_mask(chosen, prompt, length, visual, request.content),
-            score=score,
+            sums=partial(LayerSums, len(visual), score),
             backend=self._setup.backend,
             double_final_norm=chosen.mode == "official",
             ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,

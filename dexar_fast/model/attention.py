@@ -1,13 +1,15 @@
 """The attention function the text decoder runs while it is explained.
 
-It is plain SDPA for everyone. For the pass that watches this thread it also cuts the graph at its output, so that the
-layer tail behind it can be differentiated on its own (METHOD.md section 2). No attention matrix is ever formed.
+It is plain SDPA for everyone. Whoever watches this thread gets each call of it, queries and keys included. The pass of
+METHOD.md section 2 cuts the graph at its output, so that the layer tail behind it can be differentiated on its own. No
+attention matrix is ever formed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +27,22 @@ POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # the
 APPLIED = frozenset({"position_bias"})  # SDPA adds it to its scores
 Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
 SOFTCAP_BLOCK = 128  # query rows at a time: the scores of a soft-capped layer never take a full [S, S]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of the attention attends with: all that its probabilities depend on, and the values."""
+
+    query: Tensor  # [1, H, Q, D]
+    key: Tensor  # [1, H_kv, S, D]
+    value: Tensor  # [1, H_kv, S, D_v]
+    mask: Tensor | None  # [1, 1 or H, Q, S] bool, or what is added to the scores; None: see `causal`
+    causal: (
+        bool  # without a mask: whether the last query reads every key, the one before it one key less, or all read all
+    )
+    scaling: float
+    softcap: float | None
+    bias: Tensor | None  # [1, H, Q, S] of positions, added to the scores
 
 
 class Watcher:
@@ -57,7 +75,7 @@ class Watcher:
         """Called before every attention with its mask [1, 1, Q, S]; returns the mask to use."""
         return mask
 
-    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Called after every attention with its output [1, Q, H, D]; returns the output to go on with."""
         return output
 
@@ -100,8 +118,30 @@ def attention(
     else:
         output = softcapped_attention(query, key, value, attention_mask, kwargs.get("scaling"), softcap)
     if watching is not None:
-        output = watching.attention(module, output, value, attention_mask)
+        output = watching.attention(module, output, _call(module, query, key, value, attention_mask, softcap, kwargs))
     return output, None
+
+
+def _call(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softcap: float | None,
+    kwargs: Mapping[str, Any],
+) -> Call:
+    scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
+    return Call(
+        query,
+        key,
+        value,
+        mask,
+        causal=getattr(module, "is_causal", True) if causal is None else causal,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        softcap=softcap,
+        bias=kwargs.get("position_bias"),
+    )
 
 
 def softcapped_attention(

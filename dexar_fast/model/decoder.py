@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
 from dexar_fast.model.cache import cache_in
 from dexar_fast.model.lens import LensTracer, LogitLens
 
@@ -79,6 +80,11 @@ class PromptWatcher(Watcher):
         finally:
             watcher.reset(token)
 
+    def counted_on(self, module: nn.Module, start: int, count: int) -> Tensor:
+        """The positions of `count` tokens from the start-th behind the last prompt token on, as generate() counts."""
+        last = self.last_positions[module]
+        return last + torch.arange(start, start + count, device=last.device)
+
     def _remember_position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         positions = kwargs.get("position_ids")
         if module in self.last_positions or watcher.get() is not self:
@@ -103,13 +109,13 @@ class DecoderTracer(PromptWatcher):
         self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
         self._last: nn.Module  # the one of these that ran last
 
-    def attention(self, module: nn.Module, output: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         if self.decoder is None and module not in self._attended:
-            self._keys = self._keys or value.shape[2]
-            check_keys(module, value, self._keys)
+            self._keys = self._keys or call.value.shape[2]
+            check_keys(module, call.value, self._keys)
             self._attended.append(module)
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
-            self._causal = self._causal and is_causal(module, mask, value.shape[2])
+            self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
 
     @contextmanager

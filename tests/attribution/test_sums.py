@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from dexar_fast.attribution.sums import LayerSums
+from dexar_fast.backends import ops
 from dexar_fast.backends.operands import LayerScores
 
 
 def test_layers_of_every_kind_are_summed() -> None:
     """Those that agree in device and dtype in one memory; here the dtypes differ, in the order of a split model."""
-    sums, score = LayerSums(visual=4), torch.ones(3, 2)
+    sums, score = LayerSums(visual=4, score=ops.head_score), torch.ones(3, 2)
     kinds = [torch.float32, torch.bfloat16, torch.float32, torch.float64]
     for layer, dtype in enumerate(kinds, 1):
         maps = sums.maps(torch.ones(3, 2, 5, dtype=dtype))
@@ -25,7 +26,7 @@ def test_layers_of_every_kind_are_summed() -> None:
 
 
 def test_layers_of_one_kind_share_memory() -> None:
-    sums, u = LayerSums(visual=4), torch.ones(3, 2, 5, dtype=torch.bfloat16)
+    sums, u = LayerSums(visual=4, score=ops.head_score), torch.ones(3, 2, 5, dtype=torch.bfloat16)
     maps = sums.maps(u)
     assert sums.maps(u.clone()) is maps
     for x in (maps.token_map, maps.unfiltered_map):

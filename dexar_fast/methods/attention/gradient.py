@@ -1,0 +1,132 @@
+"""Attention times its gradient, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dexar_fast.attribution import engine
+from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
+from dexar_fast.attribution.rows.own_rows import own_rows
+from dexar_fast.attribution.rows.probabilities import last
+from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
+from dexar_fast.attribution.tail import Tails
+from dexar_fast.backends.operands import Keys
+from dexar_fast.errors import InputError
+from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
+from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.model.attention import Call
+from dexar_fast.model.memory import default_chunk
+from dexar_fast.model.prefill import Prefix, postponed, prefill, takes_answer
+from dexar_fast.prompt.inputs import largest
+from dexar_fast.settings import settings
+
+Of = Literal["lens", "final"]
+
+
+@dataclass(frozen=True)
+class AttentionGradient:
+    """map[t, j] = sum_l relu(sum_h A_l[h, p_t, j] dA_l[h, p_t, j]), j visual. Our definition: no source has it.
+
+    Attributes:
+        of: whose gradient dA is. "lens": the layer's own logit-lens value of the token (METHOD.md section 2, before
+            relu), in the one pass that DEX-AR takes. "final": the model's own logit, through all layers above. T
+            logits need one backward in a causal model, as each depends on A_l[h, p_t] through its own row alone.
+        layers: the layers to sum over, negative from the end; None is all of them.
+    Raises:
+        InputError: an unknown value, or layers is empty or holds no whole numbers.
+    """
+
+    name: ClassVar[str] = "attention-gradient"
+    of: Of = "lens"
+    layers: Layers = None
+
+    def __post_init__(self) -> None:
+        settings(self.layers)
+        if self.of not in ("lens", "final"):
+            raise InputError(f"of {self.of!r} is none of 'lens', 'final'")
+
+    def maps(self, asked: Asked) -> Maps:
+        chosen = layers_of(asked, self.layers)
+        found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
+        return maps_of(asked, found, chosen)
+
+
+class _LayersOfChunk:
+    """Takes the layers of one chunk of the pass."""
+
+    def __init__(self, visual: Tensor) -> None:
+        self._visual = visual
+        self._maps: VisualMaps | None = None
+
+    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+        if self._maps is None:
+            self._maps = VisualMaps(len(u), self._visual, u.device, u.dtype)
+        for tokens, rows in last(call, slice(0, len(u))):
+            self._maps.add(tokens, net_gradient(call, rows, u[tokens]))
+
+    def attribution(self, length: int) -> VisualMaps:
+        assert self._maps is not None  # a plan has layers
+        return self._maps
+
+
+def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
+    """The maps [T, N] of the layers' own logit-lens values."""
+    inputs, ids = asked.inputs, asked.inputs["input_ids"]
+    prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers)
+    plan = Plan(
+        prompt=prompt,
+        layers=layers,
+        visual=asked.visual,
+        text=torch.zeros(prompt + len(asked.targets), dtype=torch.bool, device="cpu"),
+        sums=lambda: _LayersOfChunk(asked.visual),
+        backend="auto",
+        double_final_norm=False,
+        ends_with_image=inputs if int(asked.visual[-1]) == prompt - 1 else None,
+        tails=tails,
+    )
+    chunk = default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
+    at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
+    begin = postponed if at_once else prefill
+    with in_memory(AttentionGradient.name):
+        prefilled = begin(asked.model, inputs, asked.decoder, Prefix(asked.model.config))
+        chunks: list[VisualMaps] = []
+        known = torch.cat([ids[0, -1:], asked.targets.to(ids)])
+        engine.explain(asked.model, prefilled, plan, prompt - 1, known, chunk, chunks.append)
+    return torch.cat([each.token_maps for each in chunks])
+
+
+def _heads(asked: Asked) -> int:
+    return largest(asked.model.config.get_text_config(decoder=True), "num_attention_heads")
+
+
+def _of_final(asked: Asked, layers: list[int]) -> Tensor:
+    """The maps [T, N] of the model's own logits."""
+    recorder, found = Recorder(), no_maps(asked)
+
+    def take(layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
+        if not asked.decoder.causal and tokens.start == 0:
+            return recorder.keep(layer, call, output, tokens)  # other rows of the prompt read the first query's
+        count = tokens.stop - tokens.start
+        rows = recorder.keep(layer, call, own_rows(call, count), tokens)
+        return torch.cat([output[:, : output.shape[1] - count].detach(), rows], dim=1)
+
+    with in_memory(AttentionGradient.name), recording(asked.model, asked.decoder):
+        logits = answer_forward(asked, layers_of(asked, None), take).run()
+        found_gradients = gradients(logits.sum(), recorder.records, asked.decoder)
+    for record, gradient in zip(recorder.records, found_gradients, strict=True):
+        if record.layer in layers:
+            _add(found, record, gradient)
+    return found.token_maps
+
+
+def _add(found: VisualMaps, record: Recorded, gradient: Tensor) -> None:
+    """Adds the layer's map; gradient: [1, Q, H, D_v] of the last queries, or of all."""
+    behind = gradient.shape[1] - record.tokens.stop
+    for tokens, rows in last(record.call, record.tokens):
+        of_rows = gradient[0, tokens.start + behind : tokens.stop + behind]
+        found.add(tokens, net_gradient(record.call, rows, of_rows))

@@ -1,0 +1,50 @@
+"""Raw attention: where the query that predicts a token looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dexar_fast.attribution.rows.matrices import mean_attention
+from dexar_fast.attribution.rows.probabilities import last
+from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
+from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.model.attention import Call
+from dexar_fast.settings import settings
+
+
+@dataclass(frozen=True)
+class Attention:
+    """map[t, j] = mean over layers and heads of A_l[h, p_t, j], j visual.
+
+    One forward of prompt and answer. The values are probabilities: over all keys, not the visual alone, they sum to 1.
+    Defined for layers of softmax attention: windows, soft caps, biases of positions and grouped heads are part of A.
+
+    Attributes:
+        layers: the layers to average, negative from the end; None is all of them. The last alone is what the field
+            calls raw attention (as hila-chefer/Transformer-MM-Explainability does).
+    Raises:
+        InputError: layers is empty, or holds no whole numbers.
+    """
+
+    name: ClassVar[str] = "attention"
+    layers: Layers = (-1,)
+
+    def __post_init__(self) -> None:
+        settings(self.layers)
+
+    @torch.no_grad()
+    def maps(self, asked: Asked) -> Maps:
+        chosen, found = layers_of(asked, self.layers), no_maps(asked)
+
+        def take(layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
+            for some, rows in last(call, tokens):
+                found.add(some, mean_attention(call, rows))
+            return output
+
+        with in_memory(self.name):
+            answer_forward(asked, chosen, take).run()
+        return maps_of(asked, found.token_maps / len(chosen), chosen)

@@ -1,0 +1,54 @@
+"""What the methods of attention share: which layers, the forward of a request, its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from dexar_fast.attribution.rows.answer_forward import AnswerForward, Take
+from dexar_fast.attribution.rows.matrices import VisualMaps
+from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.model.memory import fitting
+from dexar_fast.settings import settings
+
+Layers = tuple[int, ...] | None  # negative from the end; None is all that hold attention
+
+
+def layers_of(asked: Asked, layers: Layers) -> list[int]:
+    """The chosen layers, in ascending order. Raises InputError for one that the model lacks."""
+    return settings(layers).layers_of(len(asked.decoder.layers))
+
+
+def answer_forward(asked: Asked, layers: list[int], take: Take) -> AnswerForward:
+    """The forward of a request, `take` called after the attention of these layers."""
+    return AnswerForward(asked.model, asked.decoder, asked.inputs, asked.targets, asked.visual, layers, take)
+
+
+def no_maps(asked: Asked) -> VisualMaps:
+    """Maps to add to."""
+    return VisualMaps(len(asked.targets), asked.visual, asked.model.device, asked.model.dtype)
+
+
+def unit_rows(asked: Asked) -> Tensor:
+    """e_p at the position p_t of the query that predicts each token: [T, P + T - 1], float32 or better."""
+    prompt, tokens = asked.inputs["input_ids"].shape[1], len(asked.targets)
+    dtype = torch.promote_types(asked.model.dtype, torch.float32)
+    rows = torch.zeros(tokens, prompt + tokens - 1, dtype=dtype, device=asked.model.device)
+    rows[:, prompt - 1 :] = torch.eye(tokens)
+    return rows
+
+
+@contextmanager
+def in_memory(name: str) -> Iterator[None]:
+    """Turns torch's errors of memory into an OutOfMemoryError that names the method."""
+    with fitting(f"prompt and answer in one forward for method {name!r}"):
+        yield
+
+
+def maps_of(asked: Asked, token_maps: Tensor, layers: list[int]) -> Maps:
+    """The result of maps [T, N], whose sum is the sequence's map."""
+    token_maps = token_maps.cpu()
+    return Maps(token_maps, token_maps.sum(0), asked.grids, diagnostics={"layers": layers})

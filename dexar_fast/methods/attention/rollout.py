@@ -1,0 +1,37 @@
+"""Attention rollout: attention composed over all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+
+from dexar_fast.attribution.rows.carried import carried
+from dexar_fast.attribution.rows.matrices import mean_attention
+from dexar_fast.attribution.rows.recorded import Recorder
+from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, unit_rows
+from dexar_fast.methods.base import Asked, Maps
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """map[t, j] = the row of p_t of (A_L + I) / 2 ... (A_1 + I) / 2, A_l the mean over heads (arXiv 2005.00928).
+
+    The T rows are carried from the top layer down through blocks of rows of each A_l: memory O(block x S). One forward
+    of prompt and answer, whose queries and keys of all layers are kept. Defined for layers of softmax attention.
+    """
+
+    name: ClassVar[str] = "rollout"
+
+    @torch.no_grad()
+    def maps(self, asked: Asked) -> Maps:
+        layers, recorder = layers_of(asked, None), Recorder()
+        with in_memory(self.name):
+            answer_forward(asked, layers, recorder.keep).run()
+        rows = unit_rows(asked)
+        for layer in reversed(layers):
+            calls = [each.call for each in recorder.records if each.layer == layer]
+            rows = (rows + carried(rows, [(call, partial(mean_attention, call)) for call in calls])) / 2
+        return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers)
