@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -21,6 +22,7 @@ class Maps:
     sequence_map: Tensor  # [N]
     cells: tuple[Cells, ...]  # where the values lie: the grids of the visual tokens, or regions of the images
     token_weights: Tensor | None = None  # [T]; None where the method weighs no tokens
+    notes: Sequence[str] = ()  # what the values are, in sentences for the report
     diagnostics: dict[str, Any] = field(default_factory=dict)  # plain JSON
 
 

@@ -64,7 +64,12 @@ def _explanation(header: ResultHeader, asked: Asked, found: Maps) -> Explanation
         sequence_map=found.sequence_map,
         unfiltered_sequence_map=found.sequence_map,
         grids=found.cells,
-        diagnostics={"warnings": header.warnings, "weighted": found.token_weights is not None} | found.diagnostics,
+        diagnostics={
+            "warnings": header.warnings,
+            "weighted": found.token_weights is not None,
+            "notes": list(found.notes),
+            **found.diagnostics,
+        },
         metadata=header.metadata,
         images=header.images,
     )

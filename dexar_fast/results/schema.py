@@ -66,6 +66,11 @@ class Result:
         return len(self.tokens)
 
     @property
+    def values(self) -> str:
+        """What the N values of a map belong to: visual tokens, or regions."""
+        return "regions" if any(isinstance(each, Regions) for each in self.grids) else "visual tokens"
+
+    @property
     def weighted(self) -> bool:
         """Whether the method weighs tokens; where it does not, every weight is 1."""
         return self.diagnostics.get("weighted") is not False

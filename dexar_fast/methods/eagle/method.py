@@ -154,4 +154,4 @@ def _maps(asked: Asked, cut: Divided, seen: Tensor, chosen: Tensor, found: Searc
         "forwards": found.evaluated,
         "share_verified": float(found.verified.float().mean()),
     }
-    return Maps(maps, sequence, cut.cells, weights, {"eagle": details, "notes": NOTES})
+    return Maps(maps, sequence, cut.cells, weights, NOTES, {"eagle": details})

@@ -27,7 +27,6 @@ from dexar_fast.report.page import data
 from dexar_fast.report.page.pictures import Picture, pictures
 from dexar_fast.results import storage
 from dexar_fast.results.schema import Result
-from dexar_fast.vision.regions import Regions
 
 _HERE = Path(__file__).parent
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
@@ -181,8 +180,7 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
 
 
 def _sizes(explanation: Result, layers: int, heads: int) -> str:
-    values = "regions" if any(isinstance(each, Regions) for each in explanation.grids) else "visual tokens"
-    parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {values}"]
+    parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {explanation.values}"]
     if layers * heads:
         parts.append(f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads")
     return " · ".join([*_method(explanation), *parts])
