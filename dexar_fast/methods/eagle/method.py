@@ -17,6 +17,7 @@ from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.modality import modality
 from dexar_fast.methods.eagle.saliency import region_saliency, token_saliency
 from dexar_fast.methods.eagle.search import Variant, search
+from dexar_fast.methods.eagle.seen import seen_by
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.prompt.pixels import Pixels
 
@@ -70,7 +71,7 @@ class Eagle:
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
         at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
         forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, chosen, ids, self.batch)
-        seen = _seen(cut, pixels)
+        seen = seen_by(cut, asked.grids, pixels.of)
         found = self._search(_scorer(cut, pixels, forwards, seen), len(seen))
         return _maps(asked, cut, seen, chosen, found)
 
@@ -104,20 +105,6 @@ def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
     if int(found.min()) < 0 or int(found.max()) >= asked.decoder.lens.rows:
         raise InputError(f"ids must be those of words of the model, 0 to {asked.decoder.lens.rows - 1}")
     return found
-
-
-def _seen(cut: Divided, pixels: Pixels) -> Tensor:
-    """[M] the regions of which the processor keeps anything. Raises InputError for none."""
-    regions = cut.starts[-1]
-    black = pixels.of(cut.white(torch.zeros(regions, dtype=torch.bool)))
-    seen = [
-        r
-        for r, alone in enumerate(torch.eye(regions, dtype=torch.bool))
-        if any(not torch.equal(value, black[name]) for name, value in pixels.of(cut.white(alone)).items())
-    ]
-    if not seen:
-        raise InputError("the model sees none of the regions")
-    return torch.tensor(seen)
 
 
 def _scorer(cut: Divided, pixels: Pixels, forwards: MaskedForwards, seen: Tensor) -> Callable[[Tensor], Tensor]:

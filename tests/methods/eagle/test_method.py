@@ -17,6 +17,7 @@ from dexar_fast import Explainer, InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods.eagle.divided import divided
 from dexar_fast.methods.eagle.method import Eagle
+from dexar_fast.methods.eagle.seen import seen_by
 from dexar_fast.vision.grid import Grid
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -188,3 +189,16 @@ def test_without_the_picture_nothing_can_be_hidden(qwen: tuple[Any, Any], theirs
     inputs = dict(processor.image_processor([image], return_tensors="pt")) | {"input_ids": ids}
     with pytest.raises(InputError, match="takes the picture and the model's processor"):
         Explainer(model, processor, method=Eagle()).explain_inputs(inputs, theirs["answer_ids"])
+
+
+def test_without_grids_the_pixels_tell_what_is_seen() -> None:
+    cut = divided([picture(9, 4)], (), 3, "grid", None, "black")
+
+    def left_part(pictures: Any) -> dict[str, torch.Tensor]:
+        return {"pixel_values": torch.from_numpy(np.asarray(pictures[0])[:, :5])}
+
+    expected = sorted({*cut.labels[0][:, :5].ravel().tolist()})
+    assert 0 < len(expected) < cut.starts[-1]
+    assert seen_by(cut, (), left_part).tolist() == expected
+    with pytest.raises(InputError, match="sees none of the regions"):
+        seen_by(cut, (), lambda pictures: {"pixel_values": torch.zeros(3)})
