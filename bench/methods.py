@@ -1,6 +1,6 @@
 """What the other methods of explanation cost.
 
-On a LLaVA of random weights: text width 512, 4 layers, 24 x 24 visual tokens, 32,000 ids, prompt of 620 tokens, float32.
+On a LLaVA of random weights in float32: text width 512, 4 layers, 24 x 24 visual tokens, 32,000 ids, P = 620.
 
 - TAM of a given answer, from the last hidden states, against its formula: the logits of the whole vocabulary at all
   positions, and for each word a minimiser and a filter. The filter runs window by window, or on all windows at once.
