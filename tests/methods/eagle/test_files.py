@@ -57,7 +57,7 @@ def test_the_masks_are_theirs(tmp_path):
     masks = np.load(tmp_path / "npy" / "cat.npy")
     assert masks.dtype == np.int64 and masks.shape == (6, *LABELS.shape, 1)
     for place, region in enumerate(found.order.tolist()):
-        assert np.array_equal(masks[place, ..., 0], LABELS == region)
+        assert np.array_equal(masks[place, ..., 0], region == LABELS)
 
 
 def test_a_video_has_its_frames_before_the_height(tmp_path):
