@@ -51,12 +51,10 @@ def write(folder: Any, name: str, curves: Curves, labels: Labels, details: Mappi
     Raises:
         FileError: a folder or file that cannot be written.
     """
-    document = document_of(curves, labels) | dict(details or {})
+    document = json.dumps(document_of(curves, labels) | dict(details or {}), indent=4)
     masks = io.BytesIO()
     np.save(masks, masks_of(curves, labels))
-    for path, data in zip(
-        _paths(folder, name), (json.dumps(document, indent=4).encode(), masks.getvalue()), strict=True
-    ):
+    for path, data in zip(_paths(folder, name), (document.encode(), masks.getvalue()), strict=True):
         _make(path.parent)
         write_atomically(path, data)
 

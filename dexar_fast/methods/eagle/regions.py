@@ -57,7 +57,7 @@ def video_cells(frames: int, height: int, width: int, rows: int = 5, columns: in
 
 
 def relabelled(labels: Any) -> Labels:
-    """Any map of whole numbers, [height, width] or with frames before: its values become 0 .. N - 1, in ascending order.
+    """Any map of whole numbers, [height, width] or with frames before: its values become 0 to N - 1, in their order.
 
     Raises:
         InputError: another shape, an empty map, or no whole numbers.

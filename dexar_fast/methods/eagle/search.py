@@ -31,8 +31,8 @@ def search(
     Greedy over F(S) = mean over tokens of lambda1 * p(S) + lambda2 * (1 - p(all but S)). Of equals the first wins.
 
     Args:
-        probabilities: bool [B, N], the regions that each of B pictures reveals -> float [B, n], the probabilities of the
-            chosen tokens. All candidates of a step come in one call, each with its complement; no picture comes twice.
+        probabilities: from bool [B, N], the regions that each of B pictures reveals, to float [B, n], what the chosen
+            tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
         regions: N, at least 1.
         lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
         variant: "exact" tries every region left at every step, N (N + 1) forwards; "efficient" is the authors' faster

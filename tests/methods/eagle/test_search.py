@@ -1,4 +1,4 @@
-"""The search over scorers whose answers are known: counts, ties, small N, flat objectives, and what a scorer may return."""
+"""The search over scorers with known answers: counts, ties, small N, flat objectives, and what a scorer may return."""
 
 from itertools import permutations
 

@@ -13,7 +13,7 @@ from dexar_fast.methods.eagle.greedy.scores import Scores
 class Ranking:
     """Regions placed from the front, the most important first, and from behind; `left` are those between.
 
-    The score of a place at the front is that of the regions up to it; the score of a place behind that of all before it.
+    A place at the front has the score of the regions up to it, a place behind the score of all before it.
     """
 
     def __init__(self, scorer: Scorer) -> None:
