@@ -113,7 +113,7 @@ def _scorer(cut: Divided, pixels: Pixels, forwards: MaskedForwards, seen: Tensor
     def probabilities(revealed: Tensor) -> Tensor:
         whole = torch.ones(len(revealed), cut.starts[-1], dtype=torch.bool)
         whole[:, seen] = revealed
-        return forwards([pixels.of(cut.shown(mask)) for mask in whole])
+        return forwards(pixels.of_each([cut.shown(mask) for mask in whole]))
 
     return probabilities
 
