@@ -126,6 +126,16 @@ class Runner:
                 grids=self._placed.grids,
             )
 
+    @property
+    def knows_decoder(self) -> bool:
+        """Whether an earlier request has found the model's decoder, which may have been changed since."""
+        return self._setup.decoder is not None
+
+    def looked_at_again(self, asked: Asked) -> Asked:
+        """The same with the model's decoder found anew; the model is on loan."""
+        self._setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
+        return replace(asked, decoder=self._setup.decoder)
+
     def _answer_and_decoder(self, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
         """And the prompt's last logits, if it had to run for these."""
         setup, targets = self._setup, self._request.targets
