@@ -28,6 +28,7 @@ from bench import (
     long_answer,
     machine,
     memory,
+    methods,
     micro,
     plots,
     results,
@@ -39,7 +40,7 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer)
+MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer, methods)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -61,7 +61,7 @@ class Settings:
     def layers_of(self, count: int) -> list[int]:
         """The layers to explain, of `count` that hold attention, in ascending order. Raises InputError."""
         if self.layers is not None:
-            return sorted({_layer(layer, count) for layer in self.layers})
+            return sorted({layer_of(layer, count) for layer in self.layers})
         first = self.layer_index
         if first is None:
             first = OFFICIAL_LAYER_INDEX if self.mode == "official" else 0
@@ -125,7 +125,8 @@ def _is_pair(value: Any, name: str) -> bool:
     )
 
 
-def _layer(layer: int, count: int) -> int:
+def layer_of(layer: int, count: int) -> int:
+    """A layer counted from the first, of `count` that hold attention. Raises InputError."""
     if not -count <= layer < count:
         raise InputError(f"layer {layer} is out of range: the model has {count} layers that hold attention")
     return layer % count

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_any, tree_map
 from dexar_fast.errors import InputError, ModelError
 
 CHECKED_TOKENS = 16
+BLOCK = 64  # rows of a head's whole output at once
 
 
 class Outdated(ModelError):
@@ -73,6 +74,11 @@ class LogitLens:
         """o(x_c)[v_c]: hidden [1, C, d] and targets [C] to [C]."""
         return self.logits(self.norm(hidden), targets)
 
+    def table(self, normed: Tensor, ids: Tensor) -> Tensor:
+        """The logit of each of ids [C] at each position of the head's input [1, R, d], as [R, C]."""
+        columns = self._head_columns(normed, ids)[None]
+        return self._run(self.after, {self.logit_slot: columns}, normed.device)[self.output_slot][0]
+
     def slope(self, normed: Tensor, targets: Tensor) -> Tensor:
         """d o / d z [C] of what the model does to the head's output z, for each token's number by itself."""
         row = self._head_row(normed, targets.to(normed.device)).detach()
@@ -82,14 +88,33 @@ class LogitLens:
             return torch.autograd.grad(logits.sum(), row)[0]
 
     def _head_row(self, normed: Tensor, targets: Tensor) -> Tensor:
-        head = self.head
-        if type(head) is not nn.Linear or head.weight.is_meta:
-            full = head(normed)[0]  # [C, V]: an adapted, quantised or offloaded head has no rows to pick
+        if not self._has_rows:
+            full = self.head(normed)[0]  # [C, V]
             return full.gather(1, targets.to(full.device)[:, None])[:, 0].to(normed.device)
+        rows, bias = self._rows(normed, targets)
+        logits = (normed[0].to(rows.dtype) * rows).sum(-1)
+        return logits if bias is None else logits + bias
+
+    def _head_columns(self, normed: Tensor, ids: Tensor) -> Tensor:
+        if not self._has_rows:
+            blocks = [self.head(block)[0] for block in normed.split(BLOCK, dim=1)]  # [BLOCK, V] each
+            return torch.cat([block[:, ids.to(block.device)].to(normed.device) for block in blocks])
+        rows, bias = self._rows(normed, ids)
+        logits = normed[0].to(rows.dtype) @ rows.T
+        return logits if bias is None else logits + bias
+
+    @property
+    def _has_rows(self) -> bool:
+        """Whether rows of the head can be picked: not of one that is adapted, quantised or offloaded."""
+        return type(self.head) is nn.Linear and not self.head.weight.is_meta
+
+    def _rows(self, normed: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows [C, d] of the head, and their biases [C], where `normed` is, in float32 or better."""
+        head: Any = self.head
+        weight, bias = head.weight, head.bias
         dtype = torch.promote_types(normed.dtype, torch.float32)
-        rows = head.weight[targets.to(head.weight.device)].to(normed.device, dtype)
-        logits = (normed[0].to(dtype) * rows).sum(-1)
-        return logits if head.bias is None else logits + head.bias[targets.to(head.bias.device)].to(logits)
+        rows = weight[ids.to(weight.device)].to(normed.device, dtype)
+        return rows, None if bias is None else bias[ids.to(bias.device)].to(rows)
 
     def _run(self, steps: list[Step], slots: dict[int, Tensor], device: torch.device) -> dict[int, Tensor]:
         def fill(value: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 Dimensions = dict[str, Any]
 
 
-def llava_512(layers: int = 4, grid: int = 24, width: int = 512) -> Dimensions:
-    """LLaVA for CPUs: text width 512, a small tower, grid x grid visual tokens."""
+def llava_512(layers: int = 4, grid: int = 24, width: int = 512, vocabulary: int = 1000) -> Dimensions:
+    """LLaVA for CPUs: text width 512, a small tower, grid x grid visual tokens, 1000 ids or more."""
     return {
         "image_token_index": 999,
         "text_config": {
@@ -18,7 +18,7 @@ def llava_512(layers: int = 4, grid: int = 24, width: int = 512) -> Dimensions:
             "num_hidden_layers": layers,
             "num_attention_heads": width // 64,
             "num_key_value_heads": width // 64,
-            "vocab_size": 1000,
+            "vocab_size": vocabulary,
             "max_position_embeddings": 16384,
             "eos_token_id": None,
         },

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from dexar_fast.errors import InputError
+from dexar_fast.model.signatures import parameters
 from dexar_fast.profile.dimensions import DIMENSIONS, TINY, llava_512
 
 Inputs = dict[str, Tensor]
@@ -26,6 +27,7 @@ MODEL_TYPES = {
     "paligemma-3b": "paligemma",
     "llava-512": "llava",
 }
+KNOWN = parameters(llava_512).keys()  # dimensions
 TEXT_TOKENS = 44  # of a prompt whose length is left open: a template and a short question
 FIRST_WORD, LAST_WORD = 10, 190  # token ids that are special in none of these vocabularies
 
@@ -49,7 +51,8 @@ def build(
         name: one of `DIMENSIONS`.
         device, dtype: of every weight, from the start.
         tiny: a model of the same family with two narrow layers, for dry runs.
-        dimensions: for `llava-512` only: `layers` (4), `grid` (24: 24 x 24 visual tokens) and `width` (512).
+        dimensions: for `llava-512` only: `layers` (4), `grid` (24: 24 x 24 visual tokens), `width` (512) and
+            `vocabulary` (1000 ids, or more).
     Raises:
         InputError: an unknown name, dimensions of another shape, or a prompt that is shorter than its image.
     """
@@ -65,8 +68,8 @@ def build(
 def _config(name: str, tiny: bool, dimensions: dict[str, int]) -> Any:
     if name not in DIMENSIONS:
         raise InputError(f"unknown shape {name!r}: choose one of {', '.join(DIMENSIONS)}")
-    if dimensions and (name != "llava-512" or not dimensions.keys() <= {"layers", "grid", "width"}):
-        raise InputError(f"{', '.join(dimensions)}: only llava-512 takes dimensions, and these are layers, grid, width")
+    if dimensions and (name != "llava-512" or not dimensions.keys() <= KNOWN):
+        raise InputError(f"{', '.join(dimensions)}: only llava-512 takes dimensions, and these are {', '.join(KNOWN)}")
     chosen = llava_512(**dimensions) if dimensions else DIMENSIONS[name]
     return AutoConfig.for_model(MODEL_TYPES[name], **(chosen | (TINY[name] if tiny else {})))
 

@@ -1,0 +1,89 @@
+"""What the other methods of explanation cost.
+
+On a LLaVA of random weights in float32: text width 512, 4 layers, 24 x 24 visual tokens, 32,000 ids, P = 620.
+
+- TAM of a given answer, from the last hidden states, against its formula: the logits of the whole vocabulary at all
+  positions, and for each word a minimiser and a filter. The filter runs window by window, or on all windows at once.
+  Both need the same forward, which is timed beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bench import tam_formula
+from bench.gates import Gate, checked, difference
+from bench.groups import Benchmark, Group, timed
+from bench.options import Options
+from bench.subjects import Subject, subject
+from bench.timing import Job
+from dexar_fast.methods.base import Asked
+from dexar_fast.methods.tam import Tam
+from dexar_fast.model.lending.session import borrowed
+from dexar_fast.model.prefill import Prefix, prefill
+from dexar_fast.model.teacher_forcing import head_inputs
+from dexar_fast.profile.shapes import build
+from dexar_fast.vision.geometry import layout
+
+TOKENS = (64, 16)
+VOCABULARY = 32_000
+FORMULA = 1e-4  # its minimiser stops early
+FILTERS = {"window by window": tam_formula.one_by_one, "all at once": tam_formula.at_once}
+
+
+@contextmanager
+def asked(found: Subject) -> Iterator[Asked]:
+    """A subject as a method gets it: the model is on loan inside the block."""
+    model, inputs = found.model, found.inputs
+    with borrowed(model):
+        decoder = prefill(model, inputs, None, Prefix(model.config)).decoder
+        placed = layout(model.config, None, inputs, None)
+        yield Asked(model, None, decoder, inputs, found.targets.cpu(), (), placed.positions, placed.grids)
+
+
+def gates(options: Options) -> list[Gate]:
+    """On a tiny model in float64, each method equals another way to the same maps."""
+    found = checked(options)
+    with asked(found) as request:
+        normed = _head_inputs(request)
+        maps = Tam().maps_of(normed, request).token_maps
+        return [
+            Gate(f"TAM = formula, {name}", difference(maps, tam_formula.maps(found, normed, way)), FORMULA)
+            for name, way in FILTERS.items()
+        ]
+
+
+def tam(tokens: int, rounds: int) -> Group:
+    """The formula over TAM, from the last hidden states; and the forward that makes these."""
+    found = subject(build("llava-512", vocabulary=VOCABULARY), tokens)
+    with asked(found) as request:
+        normed = _head_inputs(request)
+        formula = [
+            Job(name, f"the formula, filter {name}", partial(tam_formula.maps, found, normed, way))
+            for name, way in FILTERS.items()
+        ]
+        jobs = [
+            Job("tam", "Tam.maps_of", lambda: Tam().maps_of(normed, request)),
+            *formula,
+            Job("forward", "one plain no-grad forward of prompt and answer", found.forward),
+        ]
+        parameters = {"kind": "TAM", "tokens": tokens, "prompt": found.prompt}
+        return timed(f"TAM, T={tokens}", parameters, jobs, rounds=rounds, floor="tam")
+
+
+@torch.no_grad()
+def _head_inputs(request: Asked) -> Tensor:
+    return head_inputs(request.model, request.inputs, request.targets[:-1], request.decoder, request.visual)
+
+
+def groups(options: Options) -> Iterator[Group]:
+    for tokens in options.sizes(TOKENS):
+        yield tam(tokens, options.rounds_of(9))
+
+
+BENCHMARK = Benchmark("methods", "what the other methods of explanation cost", gates, groups)

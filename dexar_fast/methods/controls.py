@@ -1,0 +1,132 @@
+"""Chance lines: maps that know nothing of the model. What a method scores above them, it has found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dexar_fast.errors import InputError
+from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.vision.grid import Box, Grid
+
+
+@dataclass(frozen=True)
+class Random:
+    """Each visual token's value by itself, uniform in [0, 1), other ones for each token of the answer."""
+
+    name: ClassVar[str] = "random"
+    seed: int = 0
+
+    def maps(self, asked: Asked) -> Maps:
+        """Token maps [T, N], float32, the same for the same seed. The sequence map is their sum, as in all controls."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return _found(asked, torch.rand(len(asked.targets), len(asked.visual), generator=generator))
+
+
+@dataclass(frozen=True)
+class SmoothRandom:
+    """White noise behind a Gaussian blur, on each grid: as smooth as maps are, and as blind.
+
+    Attributes:
+        width: the standard deviation of the blur, as a share of each side of a grid.
+    Raises:
+        InputError: a width of 0 or less.
+    """
+
+    name: ClassVar[str] = "random-smooth"
+    width: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def maps(self, asked: Asked) -> Maps:
+        """Token maps [T, N], float32; 0 at visual tokens outside the grids. Raises InputError where none is known."""
+        generator = torch.Generator().manual_seed(self.seed)
+        maps = torch.zeros(len(asked.targets), len(asked.visual))
+        for grid in _grids(asked):
+            noise = torch.randn(len(maps), grid.rows, grid.columns, generator=generator)
+            smooth = _blur(grid.rows, self.width) @ noise @ _blur(grid.columns, self.width).T
+            maps[:, torch.from_numpy(grid.cells)] = smooth - smooth.amin((1, 2), keepdim=True)
+        return _found(asked, maps)
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A Gaussian around the centre of what the grids of an image cover: objects stand in the middle of photographs.
+
+    Attributes:
+        width: its standard deviation, as a share of each side.
+    Raises:
+        InputError: a width of 0 or less.
+    """
+
+    name: ClassVar[str] = "centre"
+    width: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_width(self.width)
+
+    def maps(self, asked: Asked) -> Maps:
+        """Token maps [T, N], float32; 0 at visual tokens outside the grids. Raises InputError where none is known."""
+        found = torch.zeros(len(asked.visual))
+        for grid, across, down in _centred(_grids(asked)):
+            distance = across[None, :].square() + down[:, None].square()
+            found[torch.from_numpy(grid.cells)] = (-distance / (2 * self.width**2)).exp()
+        return _found(asked, found.expand(len(asked.targets), -1).clone())
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same value everywhere: scores what a part's share of the image is."""
+
+    name: ClassVar[str] = "uniform"
+
+    def maps(self, asked: Asked) -> Maps:
+        """Token maps [T, N] of ones, float32."""
+        return _found(asked, torch.ones(len(asked.targets), len(asked.visual)))
+
+
+def _found(asked: Asked, maps: Tensor) -> Maps:
+    return Maps(maps, maps.sum(0), asked.grids)
+
+
+def _grids(asked: Asked) -> tuple[Grid, ...]:
+    if not asked.grids:
+        raise InputError("this control is drawn on the grids of the visual tokens, and where these lie is not known")
+    return asked.grids
+
+
+def _check_width(width: float) -> None:
+    if not width > 0:
+        raise InputError(f"width {width} must be above 0: a share of a grid's side")
+
+
+def _blur(size: int, width: float) -> Tensor:
+    """[size, size]: rows of a Gaussian around each cell that sum to 1."""
+    cells = torch.arange(size)
+    distance = (cells[:, None] - cells) / (width * size)
+    return (-distance.square() / 2).softmax(1)
+
+
+def _centred(grids: tuple[Grid, ...]) -> Iterator[tuple[Grid, Tensor, Tensor]]:
+    """Each grid with its columns' and rows' distances from the centre of its image, as shares of the sides covered."""
+    for grid in grids:
+        boxes = [_box(each) for each in grids if each.image == grid.image]
+        left, top, right, bottom = torch.tensor(_box(grid))
+        low, high = torch.tensor(boxes)[:, :2].amin(0), torch.tensor(boxes)[:, 2:].amax(0)
+        across = (left + _middles(grid.columns) * (right - left) - low[0]) / (high[0] - low[0]) - 0.5
+        down = (top + _middles(grid.rows) * (bottom - top) - low[1]) / (high[1] - low[1]) - 0.5
+        yield grid, across, down
+
+
+def _box(grid: Grid) -> Box:
+    return grid.box or (0.0, 0.0, 1.0, 1.0)
+
+
+def _middles(cells: int) -> Tensor:
+    return (torch.arange(cells) + 0.5) / cells
