@@ -58,6 +58,14 @@ def test_maps_are_those_of_whole_matrices(family: str, tokens: int) -> None:
             assert found.cells == request.grids and found.token_weights is None
 
 
+def test_an_answer_may_be_as_long_as_its_prompt() -> None:
+    """Over the keys of a prompt that reads ahead, and so ran by itself."""
+    with asked_of("paligemma", 1) as request:
+        prompt = request.inputs["input_ids"].shape[1]
+    with asked_of("paligemma", prompt + 1) as request:
+        assert_close(Attention().maps(request).token_maps, Brute(request).attention([2]), 1e-12)
+
+
 @pytest.mark.parametrize("method", ALL, ids=str)
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma2"])
 def test_blocks_of_rows_change_nothing(family: str, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
