@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.layer_pass import ELSEWHERE
 from dexar_fast.errors import ModelError
-from dexar_fast.model.attention import Call, check_keys
+from dexar_fast.model.attention import Call, check_keys, is_causal
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher
+from dexar_fast.model.lens import Outdated
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.model.teacher_forcing import head_inputs
 
@@ -58,6 +59,7 @@ class AnswerForward(PromptWatcher):
         self._take = take
         self._wanted = {id(decoder.attentions[i]): i for i in layers}
         self._attended: set[int] = set()
+        self._masks: dict[int, Tensor | None] = {}  # by id, each kept alive so that no other gets its id
 
     def run(self) -> Tensor:
         """The model's logits of the answer's tokens [T], in the graph where autograd records.
@@ -79,6 +81,16 @@ class AnswerForward(PromptWatcher):
         alone = not self._at_once and index not in self._attended  # then the prompt is the first of two forwards
         keys = self._prompt if alone else self._prompt + len(self._request[1]) - 1
         check_keys(module, call.value, keys)
+        self._check_causal(module, call.mask, keys)
         self._attended.add(index)
         behind = self._prompt - 1  # of the prompt, those that predict no token of the answer
         return self._take(index, call, output, slice(max(0, keys - call.query.shape[2] - behind), keys - behind))
+
+    def _check_causal(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
+        """Raises Outdated if the prompt must not run along with its answer after all; the next request knows."""
+        if not self._at_once or id(mask) in self._masks:
+            return
+        self._masks[id(mask)] = mask
+        if not is_causal(module, mask, keys):
+            self._decoder.causal = False
+            raise Outdated("tokens of the prompt have begun to read those behind them: explain it again")
