@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from dexar_fast.comparison import Comparison
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation import faults
-from dexar_fast.generation.arguments import beams, new_tokens
+from dexar_fast.generation import faults, shared
+from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.runner import PIECE, Runner
-from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Stream
-from dexar_fast.loading import models
-from dexar_fast.loading.adapters import unwrapped
-from dexar_fast.model.lending.locks import check_process
+from dexar_fast.methods import explaining
+from dexar_fast.methods.base import Method
+from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.shards import Folder
-from dexar_fast.settings import positive, settings
+from dexar_fast.settings import positive
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
 
@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
 
-class Explainer(Setup):
+class Explainer(Prepared):
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
 
     Args:
         model: a transformers causal vision-language model whose text decoder attends through the AttentionInterface.
             It stays as it was: weights, flags, hooks, attention implementation and training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
-        mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: see `dexar_fast.settings.Settings`.
+        method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
+        mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: knobs of the method "dex-ar"; see
+            `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
         pool: a `dexar_fast.KVPool` for this model. Prompts that begin alike, images included, run their common part
@@ -47,77 +49,6 @@ class Explainer(Setup):
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        processor: Any = None,
-        *,
-        mode: str = "paper",
-        layers: Sequence[int] | None = None,
-        layer_index: int | None = None,
-        text_set: str = "all",
-        head_score: Any = "max",
-        map_filter: Any = None,
-        sequence_norm: str = "none",
-        chunk_size: int | None = None,
-        backend: str = "auto",
-        pool: KVPool | None = None,
-    ) -> None:
-        self.model = unwrapped(model)
-        models.check_model(self.model)
-        check_process(self.model)
-        self.processor = processor
-        self.settings = settings(
-            layers,
-            head_score,
-            map_filter,
-            mode=mode,
-            layer_index=layer_index,
-            text_set=text_set,
-            sequence_norm=sequence_norm,
-        )
-        self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
-        self.backend = backend
-        self.pool = pool
-        self.backends()
-        self.decoder = None
-        self.warnings = []
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: Any = None,
-        *,
-        device: Any = None,
-        dtype: Any = None,
-        allow_missing_weights: bool = False,
-        **options: Any,
-    ) -> Self:
-        """Loads a model and its processor; without a name the small model that comes with this package.
-
-        Args:
-            name: a Hugging Face model id or a folder. It may be that of a PEFT adapter: then the model that the adapter
-                names is loaded too.
-            device: where to put the model; None is the GPU if there is one, else the CPU.
-            dtype: "float32", "bfloat16", ... or a torch dtype; None is the stored one (embedded model: float32).
-            allow_missing_weights: go on where the checkpoint lacks weights of the model, or holds some that its modules
-                do not take; the explanations' warnings name them.
-            options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
-        Raises:
-            ModelError: no such model, or not one for images and text. InputError: an unknown knob value.
-        """
-        known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
-        knobs = {name: options.pop(name) for name in known if name in options}
-        # Check the knobs first: loading the model may take minutes.
-        settings(**{name: value for name, value in knobs.items() if name not in ("chunk_size", "backend", "pool")})
-        check_process()
-        loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
-        explainer = cls(loaded.model, loaded.processor, **knobs)
-        explainer.warnings = loaded.warnings
-        for warning in loaded.warnings:
-            warnings.warn(warning, stacklevel=2)
-        return explainer
 
     @faults.of_method
     def explain(
@@ -149,7 +80,7 @@ class Explainer(Setup):
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
         asked = self._read(_pictures(image), prompt, response)
-        return Runner(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
+        return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
 
     @faults.of_method
     def stream(
@@ -204,10 +135,39 @@ class Explainer(Setup):
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
         asked = request.each(prompts, responses)
-        images, generate_kwargs = _pictures(image), _new_tokens(max_new_tokens, generate_kwargs)
+        images, generate_kwargs = _pictures(image), at_most(max_new_tokens, generate_kwargs)
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
-        pool = self.pool or self._pool_for(questions, generate_kwargs)
-        return [Runner(self, each, generate_kwargs, pool).explain() for each in questions]
+        pool = self.pool or shared.pool_for(self, questions, generate_kwargs)
+        return [self._explain(each, generate_kwargs, pool) for each in questions]
+
+    @faults.of_method
+    def compare(
+        self,
+        image: Any,
+        prompt: str | Sequence[Mapping[str, Any]],
+        methods: Sequence[str | Method | DexAr],
+        response: str | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Comparison:
+        """Explains one answer by several methods, side by side.
+
+        Args:
+            image, prompt, response, max_new_tokens, generate_kwargs: as in `explain`; the answer is written once.
+            methods: names, names with knobs ("eagle:regions=36"), or objects.
+        Raises:
+            InputError: an unknown method, or none. Else as `explain`.
+        """
+        explainers = [self.with_method(method) for method in request.listed("methods", methods)]
+        asked = self._read(_pictures(image), prompt, response)
+        arguments = at_most(max_new_tokens, generate_kwargs)
+        found: list[Explanation] = []
+        for each in explainers:
+            each.decoder = self.decoder
+            found.append(each._explain(asked, arguments, self.pool))
+            self.decoder, asked = each.decoder, replace(asked, targets=found[0].token_ids)
+        return Comparison([each.method.name for each in explainers], found)
 
     @faults.of_method
     def explain_inputs(
@@ -233,7 +193,7 @@ class Explainer(Setup):
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
         asked = request.given(inputs, images, None if target_ids is None else as_ids(target_ids))
-        return Runner(self, asked, _new_tokens(max_new_tokens, generate_kwargs), self.pool, out).explain()
+        return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
 
     @faults.of_method
     def stream_inputs(
@@ -252,6 +212,11 @@ class Explainer(Setup):
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
         return request.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
 
+    def _explain(
+        self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None
+    ) -> Explanation:
+        return explaining.explain(Runner(self, asked, generate_kwargs, pool, out), self.method)
+
     def _stream(
         self,
         asked: Request,
@@ -260,31 +225,11 @@ class Explainer(Setup):
         generate_kwargs: dict[str, Any],
         out: Folder | None,
     ) -> Stream:
-        generate_kwargs = _new_tokens(max_new_tokens, generate_kwargs)
-        return Runner(self, asked, generate_kwargs, self.pool, out).stream(positive("chunk_size", chunk_size))
-
-    def _pool_for(self, questions: list[Request], generate_kwargs: dict[str, Any]) -> KVPool | None:
-        """A pool that holds what the questions share, and the longest of them twice, since it may have to move."""
-        try:
-            from dexar_fast.kvcache.pool import KVPool
-        except ImportError:  # the extension was not built or does not load: the questions run one by one
-            return None
-        longest = 0
-        for each in questions:
-            length, targets = len(each.ids), each.targets
-            new = new_tokens(self.model, length, generate_kwargs) if targets is None else len(targets)
-            longest = max(longest, length + new)
-        slots = 1 + (1 + 2 * beams(self.model, generate_kwargs)) * longest
-        return KVPool(slots, backend=self.backend)
+        runner = Runner(self, asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
+        return explaining.stream(runner, self.method, positive("chunk_size", chunk_size))
 
 
 def _pictures(image: Any) -> list[Image.Image]:
     """The images as they are loaded; an empty list where the messages of the prompt hold them."""
     with stage("processor"):
         return [] if image is None else load_images(image)
-
-
-def _new_tokens(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
-    if max_new_tokens is None:
-        return generate_kwargs
-    return generate_kwargs | {"max_new_tokens": positive("max_new_tokens", max_new_tokens)}

@@ -57,7 +57,7 @@ class Explanation(Choice):
         more = ["..."] if len(self) > _TOKENS_IN_REPR else []
         layers, heads = self.head_weights.shape[1:]
         visual = len(self.visual_positions)
-        sizes = f"{len(self)} tokens, {visual} visual tokens, {layers} layers x {heads} heads"
+        sizes = f"{len(self)} tokens, {visual} {self.values}" + (f", {layers} layers x {heads} heads" if layers else "")
         return f"<{type(self).__name__}: {sizes}; token weights: {', '.join(listed + more)}>"
 
     def _repr_html_(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dexar_fast.errors import InputError
 
@@ -33,9 +33,13 @@ class Settings:
         map_filter: ("rank", k) replaces each cell of a head's map by the k-th smallest of its 3x3 neighbourhood (5 is
             the median), before scores and sums: a remedy for single outlier patches. None is the paper.
         sequence_norm: "none" sums raw token maps (the authors' code); "token" scales each to [0, 1] first.
+        head_filter: False takes w = 1 for every head, an ablation of the paper.
+        token_filter: False takes delta = 1 for every token, an ablation of the paper.
     Raises:
         InputError: an unknown value; the message lists the known ones.
     """
+
+    name: ClassVar[str] = "dex-ar"
 
     mode: Mode = "paper"
     layers: tuple[int, ...] | None = None
@@ -44,6 +48,8 @@ class Settings:
     head_score: HeadScore = "max"
     map_filter: MapFilter = None
     sequence_norm: SequenceNorm = "none"
+    head_filter: bool = True
+    token_filter: bool = True
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, ("paper", "official"))

@@ -50,6 +50,7 @@ def explain(
     force: Force = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Stop generating after so many.")] = None,
     generate: knobs.Generate = None,
+    method: knobs.Method = "dex-ar",
     mode: Annotated[str, typer.Option(help="paper, or official: what the authors' code computes.")] = "paper",
     layers: knobs.Layers = None,
     layer_index: knobs.LayerIndex = None,
@@ -76,7 +77,7 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
-    options = {"mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
+    options = {"method": method, "mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
     options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
     options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):

@@ -60,6 +60,14 @@ Generate = Annotated[
         "text. May be given several times.",
     ),
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[:KNOB=VALUE,...]",
+        help="dex-ar, or another method with its knobs: eagle:regions=36,variant=exact. The options below up to "
+        "--sequence-norm are knobs of dex-ar.",
+    ),
+]
 DeviceMap = Annotated[
     str | None,
     typer.Option(help="Where accelerate puts the parts of the model: auto, ... or JSON; instead of --device."),

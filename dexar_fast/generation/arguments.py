@@ -90,6 +90,13 @@ def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> i
     return new
 
 
+def at_most(max_new_tokens: int | None, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of generate() with the length that was asked for. Raises InputError."""
+    if max_new_tokens is None:
+        return generate_kwargs
+    return generate_kwargs | {"max_new_tokens": positive("max_new_tokens", max_new_tokens)}
+
+
 def beams(model: Any, generate_kwargs: Mapping[str, Any]) -> int:
     """How many answers generate() follows at once."""
     return int(setting(model, generate_kwargs, "num_beams") or 1)

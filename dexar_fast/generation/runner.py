@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 from torch import Tensor
 
-from dexar_fast import __version__
 from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
@@ -29,19 +28,21 @@ from dexar_fast.generation.arguments import (
     new_tokens,
     setting,
 )
+from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import generate
+from dexar_fast.generation.header import doubts, header
 from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
-from dexar_fast.loading.names import shown
 from dexar_fast.model.agreement import agreement_of
+from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.locks import is_borrowed_here
 from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
-from dexar_fast.prompt import inputs, positions
+from dexar_fast.prompt import inputs
 from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed
 from dexar_fast.results.assembly import Chunk, ResultHeader
@@ -75,7 +76,7 @@ class Runner:
         self._model = setup.model
         self._generate_kwargs = generate_kwargs
         self._pool = pool
-        self._out = out
+        self.out = out
         self._tails: Tails | None = None  # once they have been looked at
         check_adapters(self._model)
         with stage("transfer"):
@@ -86,7 +87,7 @@ class Runner:
             )
             images, self._placed = placed(self._model.config, setup.processor, self._request)
             self._request = replace(self._request, images=images)
-        for doubt in self._doubts():
+        for doubt in doubts(self._model, self._request):
             warnings.warn(doubt, stacklevel=4)
         if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
@@ -94,10 +95,10 @@ class Runner:
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
         generated = self._request.targets is None
-        along = generated and self._out is not None and beams(self._model, self._generate_kwargs) == 1
-        laps = Laps(self._request.seconds)
-        if self._out is not None:
-            free_folder(self._out)
+        along = generated and self.out is not None and beams(self._model, self._generate_kwargs) == 1
+        laps = self.laps()
+        if self.out is not None:
+            free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
             answer, prompt = self._answer(stack, scheduler if along else None)
@@ -107,6 +108,41 @@ class Runner:
             laps.lap("explain")
         return scheduler.record.explanation()
 
+    @contextmanager
+    def answered(self) -> Iterator[Asked]:
+        """The request with its answer, given or written now. Inside the block the model is on loan."""
+        with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
+            targets, decoder, logits = self._answer_and_decoder(stack)
+            inputs.check_scored(targets, decoder.lens.rows)
+            agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
+            yield Asked(
+                model=self._model,
+                processor=self._setup.processor,
+                decoder=decoder,
+                inputs=self._request.inputs,
+                targets=targets.cpu(),
+                images=tuple(self._request.images),
+                visual=self._placed.positions,
+                grids=self._placed.grids,
+            )
+
+    def _answer_and_decoder(self, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
+        """And the prompt's last logits, if it had to run for these."""
+        setup, targets = self._setup, self._request.targets
+        if targets is not None and setup.decoder is not None and setup.decoder.is_of(self._model):
+            return targets, setup.decoder, None
+        answer, prompt = self._answer(stack, None)
+        setup.decoder = prompt.decoder
+        return answer, prompt.decoder, prompt.seen.logits
+
+    def laps(self) -> Laps:
+        """A clock that knows how long the processor took."""
+        return Laps(self._request.seconds)
+
+    def header(self, settings: dict[str, Any], laps: Laps, **more: Any) -> ResultHeader:
+        """What a result of this request holds that does not grow with the answer."""
+        return header(self._setup, self._request, self._placed, settings, {**more, "seconds": laps.seconds})
+
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)
 
@@ -115,13 +151,13 @@ class Runner:
         check_arguments(self._model, self._request.inputs, self._arguments())
         check_single(self._model, self._generate_kwargs)
         self._longest()
-        if self._out is not None:
-            free_folder(self._out)
+        if self.out is not None:
+            free_folder(self.out)
         return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
 
     def _write(self, size: int, channel: Channel) -> None:
         """The work of a stream's thread."""
-        laps = Laps(self._request.seconds)
+        laps = self.laps()
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: Prefill) -> AnswerExplainer:
@@ -211,21 +247,12 @@ class Runner:
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
         plan, chunk = self._plan(len(request.ids) + self._longest()), self._chunk
-        header = ResultHeader(
-            visual=plan.visual,
-            grids=self._placed.grids,
-            images=tuple(request.images),
-            warnings=[*setup.warnings, *self._doubts(), *filter(None, [self._placed.warning])],
-            metadata=self._metadata(plan, laps.seconds, chunk),
-        )
+        backend = setup.backends()["head_score"]
+        settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
+        header = self.header(settings, laps, chunk_size=chunk, backend=backend)
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self._out))
+        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self.out))
         return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
-
-    def _doubts(self) -> list[str]:
-        """Warnings that the model may not read what the user means."""
-        numbered = positions.warning(self._model, self._request.inputs)
-        return [*self._request.warnings, *filter(None, [numbered])]
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
@@ -257,24 +284,3 @@ class Runner:
             ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
             tails=self._tails,
         )
-
-    def _metadata(self, plan: Plan, seconds: dict[str, float], chunk: int) -> dict[str, Any]:
-        request = self._request
-        prompt = {} if request.text is None else {"question": request.question, "prompt": request.text}
-        return {
-            "model": shown(self._model.config.name_or_path),
-            "model_class": type(self._model).__name__,
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-            "device": str(self._model.device),
-            "settings": asdict(self._setup.settings) | {"layers": plan.layers},
-            "prompt_tokens": plan.prompt,
-            "chunk_size": chunk,
-            "backend": self._setup.backends()["head_score"],
-            "versions": {
-                "dexar_fast": __version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-            "seconds": seconds,
-            "complete": False,
-        } | prompt

@@ -1,1 +1,1 @@
-"""Ways to explain an answer: each takes a request with its answer and gives maps. The pass they share is attribution's."""
+"""Ways to explain an answer: each takes a request with its answer and gives maps. The pass itself is attribution's."""

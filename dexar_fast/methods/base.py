@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from PIL import Image
 from torch import Tensor
 
-from dexar_fast.model.decoder import Decoder
-from dexar_fast.vision.grid import Grid
+from dexar_fast.generation.asked import Asked
+from dexar_fast.vision.regions import Cells
 
-
-@dataclass(frozen=True)
-class Asked:
-    """A prompt of P tokens and its answer of T, to a model that is on loan: in eval mode, with our attention."""
-
-    model: Any
-    processor: Any  # None where the caller gave the inputs himself
-    decoder: Decoder
-    inputs: Mapping[str, Any]  # the prompt's, batch 1, on the model's device
-    targets: Tensor  # [T] int64, ids of the answer, on the CPU
-    images: tuple[Image.Image, ...]  # the upright RGB originals, or none
-    visual: Tensor  # [N] int64, where the visual tokens stand in the prompt, on the CPU
-    grids: tuple[Grid, ...]  # where they lie in the images; empty where that is unknown
+__all__ = ["Asked", "Maps", "Method"]
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What a method found about T tokens of an answer: values of the N cells of `cells`, float32 or float64, on the CPU."""
+    """What a method found about T tokens of an answer: values of N cells, float32 or float64, on the CPU."""
 
     token_maps: Tensor  # [T, N]
     sequence_map: Tensor  # [N]
-    cells: tuple[Grid, ...]  # where the values lie: the grids of the visual tokens, or regions of the images
+    cells: tuple[Cells, ...]  # where the values lie: the grids of the visual tokens, or regions of the images
     token_weights: Tensor | None = None  # [T]; None where the method weighs no tokens
+    notes: Sequence[str] = ()  # what the values are, in sentences for the report
     diagnostics: dict[str, Any] = field(default_factory=dict)  # plain JSON
 
 

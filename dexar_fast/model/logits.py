@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dexar_fast.model.signatures import parameters
 
@@ -21,6 +22,17 @@ def without_logits(model: Any) -> dict[str, Any]:
     if "Tensor" not in (_annotation(model) or ""):
         return last_logits(model)
     return {ARGUMENT: torch.empty(0, dtype=torch.long, device=model.device)}
+
+
+def chosen_logits(model: Any, rows: Tensor, length: int) -> tuple[dict[str, Any], Tensor]:
+    """The argument for the logits of some rows [n] of `length`, and where they then stand among those computed."""
+    annotation = _annotation(model)
+    if annotation is None:
+        return {}, rows
+    if "Tensor" in annotation:
+        return {ARGUMENT: rows}, torch.arange(len(rows), device=rows.device)
+    first = int(rows.min())
+    return {ARGUMENT: length - first}, rows - first
 
 
 def _annotation(model: Any) -> str | None:

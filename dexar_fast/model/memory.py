@@ -15,6 +15,7 @@ from dexar_fast.model.modules import below
 
 BUDGET = 256 * 2**20  # bytes beyond weights, KV cache and results
 LARGEST_CHUNK = 512
+LARGEST_BATCH = 64
 COPIES = 3  # an activation, what autograd saves of it, and its gradient
 
 Result = TypeVar("Result")
@@ -24,6 +25,18 @@ def default_chunk(layers: list[nn.Module], heads: int, keys: int) -> int:
     """The largest chunk up to 512 whose layer tail and scores stay within the budget, by the layer's widths."""
     row = max(COPIES * _width(layer) + 2 * 4 * heads * keys for layer in layers)
     return max(1, min(LARGEST_CHUNK, BUDGET // row))
+
+
+def default_batch(model: nn.Module, length: int, rows: int) -> int:
+    """How many sequences of `length` tokens, with the logits of some rows each, run at once within the budget."""
+    widest = max((_width(layer) for layer in _layers(model)), default=1)
+    vocabulary = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+    return max(1, min(LARGEST_BATCH, BUDGET // (length * widest + 2 * 4 * rows * vocabulary)))
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The members of the model's lists of modules."""
+    return [layer for each in below(model) if isinstance(each, nn.ModuleList) for layer in each]
 
 
 def _width(layer: nn.Module) -> int:

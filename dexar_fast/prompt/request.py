@@ -76,18 +76,16 @@ def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
     """
     if isinstance(prompts, str) or is_chat(prompts):
         prompts, responses = [prompts], None if responses is None else [responses]
-    prompts = _listed("prompts", prompts)
+    prompts = listed("prompts", prompts)
     answers = [None] * len(prompts) if responses is None else responses
-    answers = [] if isinstance(answers, str) else _listed("responses", answers)
+    answers = [] if isinstance(answers, str) else listed("responses", answers)
     if len(answers) != len(prompts):
         raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
-    every = [
-        [answer] if answer is None or isinstance(answer, str) else _listed("answers", answer) for answer in answers
-    ]
+    every = [[answer] if answer is None or isinstance(answer, str) else listed("answers", answer) for answer in answers]
     return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
 
 
-def _listed(name: str, several: Any) -> list[Any]:
+def listed(name: str, several: Any) -> list[Any]:
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
         raise InputError(f"{name} must be a list, not a {type(several).__name__}")
     return list(several)

@@ -7,14 +7,14 @@ The first reading of the pictures and the first settings that do so count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
+from dexar_fast.prompt.pixels import CLOSE, made, nested, same, usual_settings
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
@@ -28,7 +28,6 @@ SWITCHES = (
     "do_image_splitting",
 )  # settings that move pixels, often given in the call
 FRAMES = {"do_sample_frames": False}  # the frames given are those that were sampled
-CLOSE = 0.001  # of the variance of the pixels: how far another backend's resize may be off, on average
 ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
 
 UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
@@ -87,12 +86,6 @@ def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Im
     return images, nowhere(found.positions, OTHERS) if found.grids else found
 
 
-def usual_settings(processor: Any) -> dict[str, Any]:
-    """The settings that the combined processor passes in every call, over those of its image processor."""
-    older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
-    return {**older.get("images_kwargs", {}), **(getattr(processor, "images_kwargs", None) or {})}
-
-
 def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
     """Whether there are processors to make the pixels again."""
     names = ["image_processor"] + (["video_processor"] if "pixel_values_videos" in inputs else [])
@@ -104,14 +97,14 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
     for pictures in readings(request.given):
         images, frames = _split(pictures, inputs)
-        if frames and not _same(_made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
+        if frames and not same(made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
             continue
         for changed in _settings(base, usual) if images else [usual]:
-            if not images or _same(_made(base, _nested(images, inputs), changed), inputs, CLOSE):
+            if not images or same(made(base, nested(images, inputs), changed), inputs, CLOSE):
                 yield pictures, Called(Settings(base, changed))
     for pictures in readings(request.given):
         resized = _resized(pictures, inputs, base)
-        if resized and _same(_made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
+        if resized and same(made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
             yield pictures, Called(Settings(base, usual))
 
 
@@ -133,20 +126,6 @@ def _split(pictures: list[Image.Image], inputs: Mapping[str, Any]) -> tuple[list
     return pictures[:count], pictures[count:]
 
 
-def _nested(images: list[Image.Image], inputs: Mapping[str, Any]) -> Any:
-    """LLaVA-OneVision makes other pixels of images that it is told belong together."""
-    together = inputs.get("batch_num_images")
-    return [images] if isinstance(together, Tensor) and together.tolist() == [len(images)] else images
-
-
-def _made(make: Callable[..., Mapping[str, Any]], images: Any, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What a processor makes of the images; None where it refuses them."""
-    try:
-        return make(images, return_tensors="pt", **settings)
-    except Exception:  # processors raise any kind of error, for a picture or a setting they do not take
-        return None
-
-
 def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:
     """The images resized to the sizes that the inputs name; None where these are their own, or the inputs name none."""
     grids, sizes, patch = inputs.get("image_grid_thw"), inputs.get("image_sizes"), getattr(base, "patch_size", None)
@@ -159,22 +138,3 @@ def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) ->
     if len(targets) != len(images) or targets == [image.size for image in images]:
         return None
     return [image.resize(target, Image.Resampling.BICUBIC) for image, target in zip(images, targets, strict=True)]
-
-
-def _same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], share: float) -> bool:
-    """Whether all tensors that both hold agree, pixels included, up to a share of their variance."""
-    if made is None:
-        return False
-    both = [(made[name], inputs[name]) for name in made if isinstance(inputs.get(name), Tensor)]
-    same = all(
-        isinstance(one, Tensor) and one.shape == other.shape and _equal(one, other, share) for one, other in both
-    )
-    return same and any(other.is_floating_point() for _, other in both)
-
-
-def _equal(made: Tensor, given: Tensor, share: float) -> bool:
-    one, other = made.to(given), given
-    if not other.is_floating_point():
-        return torch.equal(one, other)
-    one, other = one.float(), other.float()
-    return bool((one - other).square().mean() <= share * one.var(correction=0))

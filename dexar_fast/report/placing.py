@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from dexar_fast.errors import InputError
 from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
-from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.regions import Cells
 
 
-def place(explanation: Result, values: NDArray[np.floating], image: int) -> list[tuple[Grid, NDArray[np.float32]]]:
+def place(explanation: Result, values: NDArray[np.floating], image: int) -> list[tuple[Cells, NDArray[np.float32]]]:
     """The grids of an image and the value of each cell, normalised over the cells of all images.
 
     Args:
@@ -57,7 +57,7 @@ def extent(explanation: Result, image: int) -> tuple[int, int]:
     return max(1, round(max(box[2] for box in boxes))), max(1, round(max(box[3] for box in boxes)))
 
 
-def box(explanation: Result, grid: Grid) -> maps.Box:
+def box(explanation: Result, grid: Cells) -> maps.Box:
     """Where a grid lies in its images, in fractions of their width and height."""
     size = extent(explanation, grid.image)
     return maps.scale(grid.box or (0, 0, *size), size, (1, 1))

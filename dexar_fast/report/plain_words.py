@@ -42,11 +42,16 @@ def diagnose(explanation: Result) -> list[Sentence]:
     """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
     if len(explanation) == 0:
         return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
+    if explanation.head_weights[0].numel() == 0:
+        return _warnings(explanation)
     return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
 
 
 def numbers(explanation: Result) -> list[str]:
-    """What the values of the page are."""
+    """What the values of the page are: in the method's own words, or in those of DEX-AR."""
+    notes = explanation.diagnostics.get("notes")
+    if isinstance(notes, list):
+        return [str(note) for note in notes]
     known = explanation.metadata.get("settings")
     settings = known if isinstance(known, dict) else {}
     return [

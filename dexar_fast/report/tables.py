@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from dexar_fast.errors import LibraryError
 from dexar_fast.report import placing, words
+from dexar_fast.results import cells
 from dexar_fast.results.schema import ARRAYS, Result
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plain(explanation: Result) -> dict[str, Any]:
     """See `Explanation.to_dict`."""
     document = {
-        "grids": [asdict(grid) for grid in explanation.grids],
+        "grids": _grids(explanation),
         "diagnostics": explanation.diagnostics,
         "metadata": explanation.metadata,
     }
@@ -31,6 +31,12 @@ def plain(explanation: Result) -> dict[str, Any]:
         **{name: getattr(explanation, name).tolist() for name in ARRAYS},
         **json.loads(json.dumps(document)),
     }
+
+
+def _grids(explanation: Result) -> list[dict[str, Any]]:
+    labels = cells.labels_of(explanation.grids)
+    rows = cells.rows_of(explanation.grids)
+    return [row | {"labels": labels[row["labels"]].tolist()} if "labels" in row else row for row in rows]
 
 
 def frame(explanation: Result) -> DataFrame:

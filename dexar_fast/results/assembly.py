@@ -15,7 +15,7 @@ from dexar_fast.attribution.sums import Attribution, joined
 from dexar_fast.errors import NumericalError
 from dexar_fast.results.schema import all_finite
 from dexar_fast.stages import stage
-from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.regions import Cells
 
 FREQUENT_WINNERS = 3
 
@@ -25,7 +25,7 @@ class ResultHeader:
     """What an Explanation holds that does not grow with the answer."""
 
     visual: Tensor  # [N]
-    grids: tuple[Grid, ...]
+    grids: tuple[Cells, ...]
     images: tuple[Image.Image, ...]
     warnings: list[str]
     metadata: dict[str, Any]
@@ -51,7 +51,7 @@ def whole(chunks: Sequence[Chunk], unfinished: str) -> Chunk:
 def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
     """The fields of an Explanation of the chunk's tokens; winners: what `frequent` returned."""
     with stage("aggregation"):
-        found = arrays(chunk.sums, header.metadata["settings"]["sequence_norm"])
+        found = arrays(chunk.sums, **_knobs(header.metadata["settings"]))
     return {
         "token_ids": chunk.ids,
         "tokens": chunk.tokens,
@@ -64,13 +64,23 @@ def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]]) ->
     }
 
 
+def _knobs(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of `arrays`; a folder of an older release holds no filters."""
+    filters = {name: settings.get(name, True) for name in ("head_filter", "token_filter")}
+    return {"sequence_norm": settings["sequence_norm"]} | filters
+
+
 @torch.autocast("cpu", enabled=False)
-def arrays(sums: Attribution, sequence_norm: str) -> dict[str, Tensor]:
+def arrays(
+    sums: Attribution, sequence_norm: str, head_filter: bool = True, token_filter: bool = True
+) -> dict[str, Tensor]:
     """The arrays of an Explanation, under their names (METHOD.md sections 3 and 4)."""
     visual, text = sums.visual_scores, sums.text_scores
-    head_weights = (visual - text).relu()
-    token_weights = (visual.amax((1, 2)) - text.amax((1, 2))).relu()
-    maps, unfiltered = sums.token_maps, sums.unfiltered_token_maps
+    head_weights = (visual - text).relu() if head_filter else torch.ones_like(visual)
+    token_weights = (
+        (visual.amax((1, 2)) - text.amax((1, 2))).relu() if token_filter else torch.ones_like(visual[:, 0, 0])
+    )
+    maps, unfiltered = sums.token_maps if head_filter else sums.unfiltered_token_maps, sums.unfiltered_token_maps
     if sums.range is not None:
         heads = visual.shape[1] * visual.shape[2]
         maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)

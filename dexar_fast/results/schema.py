@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.regions import Cells, Regions
 
 ARRAYS = {
     "token_ids": "T",
@@ -51,7 +53,7 @@ class Result:
     unfiltered_token_maps: Tensor
     sequence_map: Tensor
     unfiltered_sequence_map: Tensor
-    grids: tuple[Grid, ...]
+    grids: tuple[Cells, ...]
     diagnostics: dict[str, Any]
     metadata: dict[str, Any]
     images: tuple[Image.Image, ...] = ()
@@ -62,6 +64,16 @@ class Result:
     def __len__(self) -> int:
         """T, the number of tokens explained."""
         return len(self.tokens)
+
+    @property
+    def values(self) -> str:
+        """What the N values of a map belong to: visual tokens, or regions."""
+        return "regions" if any(isinstance(each, Regions) for each in self.grids) else "visual tokens"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the method weighs tokens; where it does not, every weight is 1."""
+        return self.diagnostics.get("weighted") is not False
 
     @property
     def layer_weights(self) -> Tensor:
@@ -83,7 +95,10 @@ def _check(result: Result) -> None:
     _check_finite(arrays)
     _check_tokens(result.tokens, len(result.token_ids))
     for grid in result.grids:
-        _check_grid(grid, len(result.visual_positions))
+        if isinstance(grid, Regions):
+            _check_regions(grid, len(result.visual_positions))
+        else:
+            _check_grid(grid, len(result.visual_positions))
     _check_images(result.images, result.grids)
     _check_json("diagnostics", result.diagnostics)
     _check_json("metadata", result.metadata)
@@ -146,6 +161,16 @@ def _check_grid(grid: Grid, visual_tokens: int) -> None:
         raise InputError(f"{grid}: box must be finite numbers (left, top, right, bottom), left < right, top < bottom")
 
 
+def _check_regions(regions: Regions, values: int) -> None:
+    labels = regions.labels
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int32 or labels.ndim != 2 or labels.size == 0:
+        raise InputError("regions must have labels [height, width] of int32: a numpy array")
+    if type(regions.image) is not int or type(regions.start) is not int or not 0 <= regions.image < MOST_IMAGES:
+        raise InputError("regions must hold ints: image, start from 0")
+    if regions.start < 0 or int(labels.min()) < 0 or regions.start + int(labels.max()) >= values:
+        raise InputError(f"the labels of regions name others than the {values} values of a map")
+
+
 def _is_box(box: Sequence[float]) -> bool:
     return (
         len(box) == 4
@@ -155,7 +180,7 @@ def _is_box(box: Sequence[float]) -> bool:
     )
 
 
-def _check_images(images: Sequence[Image.Image], grids: Sequence[Grid]) -> None:
+def _check_images(images: Sequence[Image.Image], grids: Sequence[Cells]) -> None:
     if not all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images):
         raise InputError("images must be PIL images in RGB: call .convert('RGB') first")
     if any(0 in image.size for image in images):

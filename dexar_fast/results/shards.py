@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from safetensors.torch import save as to_safetensors
 
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.errors import FileError
-from dexar_fast.results import assembly, storage
+from dexar_fast.results import assembly, cells, storage
 from dexar_fast.results.assembly import Chunk, ResultHeader
 
-FORMAT_VERSION = storage.FORMAT_VERSION
+FORMAT_VERSION = storage.WITHOUT_REGIONS
 INDEX, START = "index.json", "start.safetensors"
 Folder = str | os.PathLike[str]
 
@@ -94,7 +93,7 @@ class Shards:
             "tokens": self.finished[1],
             "unfinished": unfinished,
             "text_winners": winners,
-            "grids": [asdict(grid) for grid in self._header.grids],
+            "grids": cells.rows_of(self._header.grids),
             "warnings": self._header.warnings,
             "metadata": self._header.metadata,
             "images": len(self._header.images),
@@ -146,7 +145,7 @@ def _read_header(folder: Path, document: dict[str, Any]) -> ResultHeader:
         images = storage.from_pngs(str(folder), [file.get_tensor(name) for name in names])
     return ResultHeader(
         visual=visual,
-        grids=storage.grids_of(document["grids"]),
+        grids=cells.cells_of(document["grids"], _no_regions),
         images=tuple(images),
         warnings=document["warnings"],
         metadata=document["metadata"],
@@ -163,6 +162,10 @@ def _read_shard(path: Path) -> Chunk:
         range=arrays.get("range"),
     )
     return Chunk(arrays["token_ids"], tokens, sums)
+
+
+def _no_regions(name: str) -> torch.Tensor:
+    raise ValueError(f"{name}: a folder holds no regions")
 
 
 def _name(shard: int) -> str:

@@ -1,6 +1,7 @@
 """The file of an explanation: safetensors, with everything that is not an array in one JSON document.
 
-Layout, format 1. Tensors: the arrays of `Explanation` under their field names, and `image_0`, `image_1`, ...:
+Layout, format 1; 2 with regions. Tensors: the arrays of `Explanation` under their field names, the labels of regions as
+`regions_0`, ... by their place among the grids, and `image_0`, `image_1`, ...:
 each image as the bytes of a PNG (lossless), uint8 [bytes]. Metadata key `dexar_fast`: a JSON object with
 `format_version`, `tokens`, `grids`, `diagnostics`, `metadata` and `images` (how many there are).
 """
@@ -11,7 +12,6 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,10 +23,11 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from dexar_fast.errors import FileError, cause
+from dexar_fast.results import cells
 from dexar_fast.results.schema import ARRAYS, Result
-from dexar_fast.vision.grid import Grid
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WITHOUT_REGIONS = 1  # the version of files that hold none: older releases read them
 MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 MOST_HEADER = 2**24  # bytes: bounds the memory that the header takes once it is read
@@ -81,11 +82,12 @@ def write(path: str | os.PathLike[str], explanation: Result) -> None:
     """
     check_pixels(str(path), [image.size for image in explanation.images])
     tensors = {name: standalone(getattr(explanation, name)) for name in ARRAYS}
+    tensors |= {name: standalone(labels) for name, labels in cells.labels_of(explanation.grids).items()}
     tensors |= {f"image_{i}": to_png(image) for i, image in enumerate(explanation.images)}
     document = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if cells.labels_of(explanation.grids) else WITHOUT_REGIONS,
         "tokens": explanation.tokens,
-        "grids": [asdict(grid) for grid in explanation.grids],
+        "grids": cells.rows_of(explanation.grids),
         "diagnostics": explanation.diagnostics,
         "metadata": explanation.metadata,
         "images": len(explanation.images),
@@ -108,12 +110,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         with opened(path) as file:
             document = document_of(path, (file.metadata() or {})[KEY])
             pictures = [f"image_{i}" for i in range(count(document["images"], most=len(file.keys())))]
-            if set(file.keys()) != {*ARRAYS, *pictures}:
+            if set(file.keys()) != {*ARRAYS, *pictures, *cells.names_in(document["grids"])}:
                 raise FileError(f"{path} holds tensors that no explanation has, or lacks some: explain and save again")
             fields: dict[str, Any] = {name: file.get_tensor(name).clone() for name in ARRAYS}
+            grids = cells.cells_of(document["grids"], lambda name: file.get_tensor(name).clone())
             images = from_pngs(path, [file.get_tensor(name) for name in pictures])
         fields |= {name: document[name] for name in ("tokens", "diagnostics", "metadata")}
-        return fields | {"grids": grids_of(document["grids"]), "images": tuple(images)}
+        return fields | {"grids": grids, "images": tuple(images)}
     except FileError:
         raise
     except DECODING_ERRORS as error:
@@ -171,10 +174,6 @@ def check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
 def _check_header(path: str, length: bytes) -> None:
     if int.from_bytes(length, "little") > MOST_HEADER:
         raise FileError(f"{path}: tokens, diagnostics and metadata may hold {MOST_HEADER} bytes, these hold more")
-
-
-def grids_of(rows: list[dict[str, Any]]) -> tuple[Grid, ...]:
-    return tuple(Grid(**row | {"box": tuple(row["box"]) if row["box"] is not None else None}) for row in rows)
 
 
 def standalone(tensor: Tensor) -> Tensor:

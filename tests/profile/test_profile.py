@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.cli import app
-from dexar_fast.profile import peak as peaks
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.limits import Limits, limits
 from dexar_fast.profile.measure import measure
+from dexar_fast.profile.recording import peak as peaks
 from dexar_fast.profile.recording.counting import Counter
 from dexar_fast.profile.recording.hooks import inner_stages
 from dexar_fast.profile.recording.peak import peak

@@ -648,7 +648,7 @@ def test_a_file_from_before_grids_knew_of_videos_loads(saved, tmp_path):
 def test_a_newer_file_is_refused(saved, tmp_path):
     newer = tmp_path / "newer"
     rewrite(saved, newer, lambda document: document | {"format_version": storage.FORMAT_VERSION + 1, "grids": "?"})
-    with pytest.raises(FileError, match=r"written by dexar_fast format 2, this version reads up to 1: upgrade"):
+    with pytest.raises(FileError, match=r"written by dexar_fast format 3, this version reads up to 2: upgrade"):
         Explanation.load(newer)
 
 

@@ -68,6 +68,7 @@ class View:
     direction: str
     chips: list[Chip]
     heaviest: str
+    weighted: bool
     merged: str
     pictures: list[Picture]
     reason: str
@@ -161,12 +162,12 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
     return View(
         title=title,
         facts=plain_words.facts(explanation.metadata),
-        sizes=f"{len(explanation):,} tokens · {len(explanation.visual_positions):,} visual tokens · "
-        f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads",
+        sizes=_sizes(explanation, layers, heads),
         question=words.question(explanation),
         prompt=str(explanation.metadata.get("prompt") or ""),
         direction=words.direction(answer),
-        chips=_chips(pieces),
+        chips=_chips(pieces, explanation.weighted),
+        weighted=explanation.weighted,
         heaviest=f"{pieces.weights.max(initial=0):.3g}",
         merged=plain_words.merging(by, any(len(span) > 1 for span in pieces.spans)),
         pictures=shown,
@@ -178,19 +179,33 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
     )
 
 
-def _chips(pieces: words.Pieces) -> list[Chip]:
+def _sizes(explanation: Result, layers: int, heads: int) -> str:
+    parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {explanation.values}"]
+    if layers * heads:
+        parts.append(f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads")
+    return " · ".join([*_method(explanation), *parts])
+
+
+def _method(explanation: Result) -> list[str]:
+    """The name of the method, where the settings tell."""
+    settings = explanation.metadata.get("settings")
+    name = settings.get("method") if isinstance(settings, dict) else None
+    return [name] if isinstance(name, str) else []
+
+
+def _chips(pieces: words.Pieces, weighted: bool) -> list[Chip]:
     heaviest = pieces.weights.max(initial=0)
     parts = [words.shown(text) for text in pieces.texts]
     joints = [_joint(left, right) for left, right in pairwise([("", "", " "), *parts, (" ", "", "")])]
     chips = []
     for n, ((before, text, after), weight) in enumerate(zip(parts, pieces.weights, strict=True)):
-        colour = colours.of(weight / heaviest) if weight > 0 else None
+        colour = colours.of(weight / heaviest) if weighted and weight > 0 else None
         chips.append(
             Chip(
                 before if n else before.lstrip(" "),
                 text,
                 after,
-                f"{text}, weight {weight:.3g}",
+                f"{text}, weight {weight:.3g}" if weighted else text,
                 "" if colour is None else colours.css(colour),
                 "" if colour is None else colours.ink_on(colour),
                 f"{joints[n]}-before {joints[n + 1]}-after",

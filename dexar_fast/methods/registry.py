@@ -1,0 +1,100 @@
+"""Methods by name: those of this package, and those that other packages plug in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from dexar_fast.errors import InputError, LibraryError
+from dexar_fast.methods.base import Method
+from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.settings import Settings
+
+ENTRY_POINTS = "dexar_fast.methods"  # the group in which a package names its own methods
+_OURS = {
+    "attention": "attention.raw:Attention",
+    "attention-gradient": "attention.gradient:AttentionGradient",
+    "eagle": "eagle.method:Eagle",
+    "centre": "controls:Centre",
+    "llava-cam": "llava_cam:LlavaCam",
+    "random": "controls:Random",
+    "random-smooth": "controls:SmoothRandom",
+    "relevancy": "attention.relevancy:Relevancy",
+    "rollout": "attention.rollout:Rollout",
+    "tam": "tam:Tam",
+    "uniform": "controls:Uniform",
+}
+
+
+def names() -> list[str]:
+    """Every method that `of` knows here."""
+    return sorted({DexAr.name, *_OURS, *entry_points(group=ENTRY_POINTS).names})
+
+
+def of(method: str | Method | DexAr) -> Method | DexAr:
+    """A method from its name, or from its name and knobs ("eagle:regions=36,variant=exact"); an object stays as it is.
+
+    Raises:
+        InputError: no such method or knob, a value that the knob refuses, or no object with a name and `maps`.
+        LibraryError: a method of another package that cannot be imported.
+    """
+    if not isinstance(method, str):
+        if isinstance(method, type) or not (isinstance(method, DexAr) or callable(getattr(method, "maps", None))):
+            raise InputError(f"method must be one of {', '.join(names())}, or an object with `maps`, not {method!r}")
+        return method
+    name, _, knobs = method.partition(":")
+    kind = DexAr if name == DexAr.name else _loader(name)()
+    given = _knobs(method, knobs)
+    known = [field.name for field in fields(kind)]
+    unknown = [knob for knob in given if knob not in known]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no knob of {name!r}: it has {', '.join(known) or 'none'}")
+    return kind(**given)
+
+
+def _knobs(method: str, text: str) -> dict[str, Any]:
+    """Of KNOB=VALUE texts: the values are JSON, or else text."""
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    if not all(equals for _, equals, _ in pairs):
+        raise InputError(f"method {method!r} is not NAME:KNOB=VALUE,KNOB=VALUE")
+    return {knob.strip(): _value(value) for knob, _, value in pairs}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def with_knobs(method: str | Method | DexAr, knobs: Settings) -> Method | DexAr:
+    """The method; DEX-AR by its name takes the knobs given beside it. Raises InputError as `of`."""
+    if isinstance(method, str) and method == DexAr.name:
+        return DexAr(**vars(knobs))
+    if knobs != Settings():
+        raise InputError(f"mode, layers, head_score, ... are knobs of 'dex-ar': {method!r} takes its own, in its class")
+    return of(method)
+
+
+def _loader(name: str) -> Callable[[], Any]:
+    """What imports the class of a method."""
+    if name in _OURS:
+        module, _, kind = _OURS[name].partition(":")
+        return lambda: getattr(import_module(f"dexar_fast.methods.{module}"), kind)
+    for found in entry_points(group=ENTRY_POINTS, name=name):
+        return lambda: _imported(name, found.load)
+    close = get_close_matches(name, names(), 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"method {name!r} is none of {', '.join(names())}{hint}")
+
+
+def _imported(name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # another package's code, which may raise anything
+        raise LibraryError(f"the method {name!r} that a package plugs in cannot be imported: {error}") from error

@@ -1,0 +1,109 @@
+"""A model, its processor and a method, checked, before anything is asked."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from dexar_fast.generation.setup import Setup
+from dexar_fast.loading import models
+from dexar_fast.loading.adapters import unwrapped
+from dexar_fast.methods import registry
+from dexar_fast.methods.base import Method
+from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.model.lending.locks import check_process
+from dexar_fast.settings import Settings, positive, settings
+
+if TYPE_CHECKING:
+    from dexar_fast.kvcache.pool import KVPool
+
+BESIDE = ("method", "chunk_size", "backend", "pool")  # options of an Explainer that are no knobs of DEX-AR
+
+
+class Prepared(Setup):
+    """How an `Explainer` is made, which says what the arguments are."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any = None,
+        *,
+        method: str | Method | DexAr = DexAr.name,
+        mode: str = "paper",
+        layers: Sequence[int] | None = None,
+        layer_index: int | None = None,
+        text_set: str = "all",
+        head_score: Any = "max",
+        map_filter: Any = None,
+        sequence_norm: str = "none",
+        chunk_size: int | None = None,
+        backend: str = "auto",
+        pool: KVPool | None = None,
+    ) -> None:
+        self.model = unwrapped(model)
+        models.check_model(self.model)
+        check_process(self.model)
+        self.processor = processor
+        knobs = settings(
+            layers,
+            head_score,
+            map_filter,
+            mode=mode,
+            layer_index=layer_index,
+            text_set=text_set,
+            sequence_norm=sequence_norm,
+        )
+        self.method = registry.with_knobs(method, knobs)
+        self.settings = self.method if isinstance(self.method, Settings) else knobs
+        self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
+        self.backend = backend
+        self.pool = pool
+        self.backends()
+        self.decoder = None
+        self.warnings = []
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Any = None,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        allow_missing_weights: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Loads a model and its processor; without a name the small model that comes with this package.
+
+        Args:
+            name: a Hugging Face model id or a folder. It may be that of a PEFT adapter: then the model that the adapter
+                names is loaded too.
+            device: where to put the model; None is the GPU if there is one, else the CPU.
+            dtype: "float32", "bfloat16", ... or a torch dtype; None is the stored one (embedded model: float32).
+            allow_missing_weights: go on where the checkpoint lacks weights of the model, or holds some that its modules
+                do not take; the explanations' warnings name them.
+            options: knobs of the Explainer; the others go to transformers' from_pretrained (device_map, revision, ...).
+        Raises:
+            ModelError: no such model, or not one for images and text. InputError: an unknown knob value.
+        """
+        known = [name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        knobs = {name: options.pop(name) for name in known if name in options}
+        # Check the knobs first: loading the model may take minutes.
+        method = knobs.get("method", DexAr.name)
+        registry.with_knobs(method, settings(**{name: value for name, value in knobs.items() if name not in BESIDE}))
+        check_process()
+        loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
+        explainer = cls(loaded.model, loaded.processor, **knobs)
+        explainer.warnings = loaded.warnings
+        for warning in loaded.warnings:
+            warnings.warn(warning, stacklevel=2)
+        return explainer
+
+    def with_method(self, method: str | Method | DexAr) -> Self:
+        """An explainer by another method, of the same model, processor and pool. Raises as the constructor does."""
+        other = copy.copy(self)
+        other.method = registry.of(method)
+        other.settings = other.method if isinstance(other.method, Settings) else Settings()
+        return other

@@ -1,0 +1,47 @@
+"""Grids and regions as rows of a JSON document; the labels of regions are arrays beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.regions import Cells, Regions
+
+
+def rows_of(cells: Sequence[Cells]) -> list[dict[str, Any]]:
+    """A row for each; of regions it names the array of their labels, which `labels_of` gives."""
+    return [
+        asdict(each) if isinstance(each, Grid) else {"image": each.image, "start": each.start, "labels": _name(i)}
+        for i, each in enumerate(cells)
+    ]
+
+
+def labels_of(cells: Sequence[Cells]) -> dict[str, Tensor]:
+    """The labels [height, width] int32 of all regions, by the names that their rows hold."""
+    return {_name(i): torch.from_numpy(each.labels) for i, each in enumerate(cells) if isinstance(each, Regions)}
+
+
+def names_in(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """The arrays that rows name."""
+    return {row["labels"] for row in rows if "labels" in row}
+
+
+def cells_of(rows: Sequence[dict[str, Any]], array: Callable[[str], Tensor]) -> tuple[Cells, ...]:
+    """The grids and regions of rows; `array` gives what they name."""
+    return tuple(
+        Regions(row["image"], row["start"], array(row["labels"]).numpy()) if "labels" in row else _grid(row)
+        for row in rows
+    )
+
+
+def _grid(row: dict[str, Any]) -> Grid:
+    return Grid(**row | {"box": tuple(row["box"]) if row["box"] is not None else None})
+
+
+def _name(index: int) -> str:
+    return f"regions_{index}"

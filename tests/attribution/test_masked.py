@@ -1,0 +1,146 @@
+"""Forwards over pictures of which parts are hidden: batches against one picture at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from asked import asked_of
+from torch import Tensor
+
+from dexar_fast import InputError, OutOfMemoryError
+from dexar_fast.attribution.masked.composing import Composer
+from dexar_fast.attribution.masked.forwards import MaskedForwards
+from dexar_fast.methods.base import Asked
+from dexar_fast.model.prefill import takes_answer
+
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "paligemma", "gemma3", "smolvlm", "mistral3")
+
+
+def pictures(asked: Asked, count: int) -> list[dict[str, Tensor]]:
+    """Other pixels of the same shapes."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = {name: value for name, value in asked.inputs.items() if value.is_floating_point()}
+    return [
+        {name: torch.randn(value.shape, generator=generator, dtype=value.dtype) for name, value in pixels.items()}
+        for _ in range(count)
+    ]
+
+
+def one_by_one(asked: Asked, pixels: list[dict[str, Tensor]], ids: Tensor) -> Tensor:
+    """[B, T] by a plain forward for each picture, with all logits."""
+    rows = []
+    for each in pixels:
+        with torch.no_grad():
+            logits = stepwise(asked, {**asked.inputs, **each})
+        rows.append(logits.softmax(-1).gather(-1, ids[:, None])[:, 0])
+    return torch.stack(rows).float()
+
+
+def stepwise(asked: Asked, inputs: dict[str, Tensor]) -> Tensor:
+    """[T, V]: the prompt, then the answer token by token, as generate() runs them."""
+    output = asked.model(**inputs, use_cache=True)
+    logits = [output.logits[0, -1]]
+    for token in asked.targets[:-1]:
+        output = asked.model(input_ids=token.reshape(1, 1), past_key_values=output.past_key_values, use_cache=True)
+        logits.append(output.logits[0, -1])
+    return torch.stack(logits)
+
+
+def masked(asked: Asked, *chosen: Tensor, batch: int | None = None) -> MaskedForwards:
+    at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
+    return MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, *chosen, batch=batch)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_gives_what_single_pictures_give(family: str) -> None:
+    with asked_of(family, tokens=3) as asked:
+        pixels = pictures(asked, 5)
+        forwards = masked(asked, batch=3)
+        found = forwards(pixels)
+        torch.testing.assert_close(found, one_by_one(asked, pixels, asked.targets), rtol=2e-6, atol=1e-12)
+        assert forwards.forwards == 5 and found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_chosen_tokens_and_other_ids(family: str) -> None:
+    with asked_of(family, tokens=4) as asked:
+        pixels = pictures(asked, 2)
+        other = asked.targets.flip(0)
+        forwards = masked(asked, torch.tensor([3, 1]), other[[3, 1]])
+        torch.testing.assert_close(forwards(pixels), one_by_one(asked, pixels, other)[:, [3, 1]], rtol=2e-6, atol=1e-12)
+
+
+def test_no_pictures_take_no_forward() -> None:
+    with asked_of("llava", tokens=2) as asked:
+        assert masked(asked)([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("positions", [torch.tensor([2]), torch.tensor([-1]), torch.tensor([], dtype=torch.long)])
+def test_tokens_that_the_answer_lacks_are_refused(positions: Tensor) -> None:
+    with asked_of("llava", tokens=2) as asked, pytest.raises(InputError, match="0 to 1"):
+        masked(asked, positions)
+
+
+def failing_above(asked: Asked, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lets the model run out of memory with more than so many pictures; returns the sizes that were tried."""
+    tried: list[int] = []
+    forward: Callable[..., Any] = asked.model.forward
+
+    def limited(**inputs: Any) -> Any:
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("Tried to allocate 3.00 GiB")
+        return forward(**inputs)
+
+    monkeypatch.setattr(asked.model, "forward", limited)
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asked_of("llava", tokens=2) as asked:
+        pixels = pictures(asked, 8)
+        expected = one_by_one(asked, pixels, asked.targets)
+        tried = failing_above(asked, 3, monkeypatch)
+        forwards = masked(asked, batch=8)
+        torch.testing.assert_close(forwards(pixels), expected, rtol=2e-6, atol=1e-12)
+        assert max(tried) == 8 and set(tried[-3:]) == {2}
+
+
+def test_not_even_one_picture_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asked_of("llava", tokens=2) as asked:
+        failing_above(asked, 0, monkeypatch)
+        with pytest.raises(OutOfMemoryError, match=r"3\.00 GiB"):
+            masked(asked)(pictures(asked, 2))
+
+
+def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asked_of("llava", tokens=2) as asked:
+        pixels = pictures(asked, 4)
+        expected = one_by_one(asked, pixels, asked.targets)
+        forward = asked.model.forward
+
+        def mixing(**inputs: Any) -> Any:
+            inputs["pixel_values"] = inputs["pixel_values"].mean(0, keepdim=True).expand_as(inputs["pixel_values"])
+            return forward(**inputs)
+
+        mixing.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+        monkeypatch.setattr(asked.model, "forward", mixing)
+        found = masked(asked, batch=4)(pixels)
+        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-12)
+
+
+def test_linear_pixels_are_composed_exactly() -> None:
+    weights = torch.randn(7, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights[4] = 0  # a region that is cropped away
+
+    def process(revealed: Tensor) -> dict[str, Tensor]:
+        return {"pixel_values": (revealed.double() @ weights + 0.5).reshape(1, 5, 6)}
+
+    composer = Composer(process, 7)
+    masks = [torch.rand(7, generator=torch.Generator().manual_seed(seed)) < 0.5 for seed in range(5)]
+    assert composer.error(process, masks) < 1e-12
+    assert composer.unseen == [4]
