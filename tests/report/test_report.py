@@ -504,9 +504,26 @@ def test_one_frame_for_each_token_with_its_overlay_and_the_answer_so_far() -> No
     shown = made.frames(width=200)
     assert len(shown) == 3 and {frame.size for frame in shown} == {shown[0].size}
     for token, frame in enumerate(shown):
-        np.testing.assert_array_equal(np.asarray(frame)[:100], np.asarray(made.overlay(token)))
+        expected = made.overlay(token, scale="weight")
+        np.testing.assert_array_equal(np.asarray(frame)[:100], np.asarray(expected))
     ink = [int((np.asarray(frame)[100:] != np.asarray(shown[0])[-1, -1]).sum()) for frame in shown]
     assert ink[0] < ink[1] < ink[2]
+
+
+def test_frames_share_a_scale_by_weight_or_keep_their_own(tmp_path: Path) -> None:
+    made = explanation([" un", "able", " to"], images=(noise(200, 100),), weights=[0.5, 2.0, 0.0])
+    phrases = (slice(0, 2), slice(2, 3))
+    for scale in ("weight", "own"):
+        shown = made.frames(by="word", width=200, scale=scale)
+        for frame, phrase in zip(shown, phrases, strict=True):
+            expected = np.asarray(made.overlay(phrase, scale=scale))
+            np.testing.assert_array_equal(np.asarray(frame)[:100], expected)
+    assert (np.asarray(shown[1])[:100] != np.asarray(made.images[0])).any(), "its own scale"
+    by_weight = made.frames(by="word", width=200)[1]
+    np.testing.assert_array_equal(np.asarray(by_weight)[:100], np.asarray(made.images[0]), "weight 0 shows no heat")
+    for scale in ("weight", "own"):
+        made.to_gif(tmp_path / f"{scale}.gif", width=64, scale=scale)
+    assert (tmp_path / "weight.gif").read_bytes() != (tmp_path / "own.gif").read_bytes()
 
 
 def test_words_can_be_animated_over_another_picture() -> None:
@@ -589,10 +606,13 @@ def test_a_gif_repeats_every_frame(tmp_path: Path) -> None:
         ({"width": 10}, "from 64"),
         ({"width": 99.5}, "integer"),
         ({"seconds": 0}, "seconds"),
+        ({"scale": "heat"}, "scale must be 'weight' or 'own'"),
         ({"seconds": "1"}, "seconds"),
     ],
 )
-def test_a_gif_of_impossible_size_or_speed_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_a_gif_of_impossible_size_speed_or_scale_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         explanation().to_gif(tmp_path / "a.gif", **options)
 
