@@ -7,8 +7,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from paths import ROOT
+from PIL import Image
 
 EXAMPLES = ROOT / "examples"
 PRINTED = {
