@@ -415,7 +415,34 @@ def test_an_answer_without_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [{"layers": 0}, {"heads": 0}])
 def test_an_explanation_without_heads(tmp_path: Path, axes: dict[str, int]) -> None:
-    assert "Head weights" not in written(explanation(**axes), tmp_path).read_text("utf-8")
+    text = written(explanation(**axes), tmp_path).read_text("utf-8")
+    assert "Head weights" not in text and "Layer weights" not in text
+
+
+def test_a_layers_curve_is_the_sum_of_the_heads_beside_it(tmp_path: Path) -> None:
+    made = explanation([" un", "able", " to"], layers=5, heads=3)
+    for by in ("token", "word"):
+        (report,) = data_of(written(made, tmp_path, by=by))["reports"]
+        heads = made.head_weights.double().numpy()
+        spans = [range(*piece["tokens"]) for piece in report["pieces"]]
+        curves = unpacked(report["curves"]).reshape(len(spans), 5)
+        for curve, piece, span in zip(curves, report["pieces"], spans, strict=True):
+            expected = [sum(max(heads[t, layer, h] for t in span) for h in range(3)) for layer in range(5)]
+            assert piece["height"] == pytest.approx(max(expected), rel=1e-3)
+            np.testing.assert_allclose(curve / 255 * piece["height"], expected, atol=piece["height"] * 0.003)
+    token = data_of(written(made, tmp_path))["reports"][0]["pieces"][1]
+    assert token["height"] == pytest.approx(float(made.layer_weights[1].max()), rel=1e-3)
+
+
+def test_a_curve_of_numbers_at_the_edge_of_float64_is_finite(tmp_path: Path) -> None:
+    huge = torch.full((1, 2, 4), sys.float_info.max, dtype=torch.float64)
+    changes = {
+        name: getattr(explanation([" a"]), name).double() for name in ARRAYS if "ids" not in name and "pos" not in name
+    }
+    made = explanation([" a"], **changes | {"head_weights": huge})
+    (report,) = data_of(written(made, tmp_path))["reports"]
+    assert report["pieces"][0]["height"] == sys.float_info.max
+    assert unpacked(report["curves"]).tolist() == [255] * 4
 
 
 def test_an_explanation_without_visual_tokens(tmp_path: Path) -> None:
@@ -623,5 +650,5 @@ def test_no_animation_without_a_place_for_the_map() -> None:
 
 
 def test_the_script_and_style_are_plain_files_without_closing_tags() -> None:
-    for name in ("report.js", "report.css"):
+    for name in ("report.js", "layers.js", "report.css"):
         assert "</" not in document._source(name)
