@@ -43,8 +43,9 @@ class Explainer(Prepared):
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
         pool: a `dexar_fast.KVPool` for this model. Prompts that begin alike, images included, run their common part
-            once while the pool remembers it. A prompt that does not fit at all raises BudgetExhausted. None keeps
-            nothing between calls.
+            once while the pool remembers it. A prompt waits, at most as long as the pool's `wait`, for room that
+            other threads' streams will free; one that does not fit at all, and an answer that outgrows the pool, raise
+            BudgetExhausted. None keeps nothing between calls.
     Raises:
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.

@@ -103,7 +103,7 @@ class Runner:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
-            answer, prompt = self._answer(stack, scheduler if along else None)
+            answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
@@ -187,7 +187,7 @@ class Runner:
                 laps.lap("waiting")
 
             scheduler = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
-            answer, prompt = self._answer(stack, scheduler)
+            answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
@@ -195,12 +195,12 @@ class Runner:
         """Raises ModelError if the model computes something else under our attention than under its own."""
         agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
 
-    def _answer(self, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
+    def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
         model, given, setup = self._model, self._request.inputs, self._setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
-        prefix = stack.enter_context(self._prefix())
+        prefix = stack.enter_context(self._prefix(loan))
         stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
@@ -242,7 +242,7 @@ class Runner:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
-    def _prefix(self) -> Prefix:
+    def _prefix(self, loan: Loan) -> Prefix:
         if self._pool is None:
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
@@ -250,7 +250,7 @@ class Runner:
         targets = self._request.targets
         reserve = 0 if targets is None else len(self._request.ids) + len(targets)
         arguments = forward_arguments(self._model, self._generate_kwargs)
-        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments)
+        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
 
     def _explainer(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
         """The explainer of the answer behind this prompt; the stack closes its result builder."""
