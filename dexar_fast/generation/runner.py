@@ -114,7 +114,7 @@ class Runner:
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            targets, decoder, logits = self._answer_and_decoder(stack)
+            targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
             agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
             yield Asked(
@@ -138,12 +138,12 @@ class Runner:
         self._setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
         return replace(asked, decoder=self._setup.decoder)
 
-    def _answer_and_decoder(self, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
+    def _answer_and_decoder(self, loan: Loan, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
         """And the prompt's last logits, if it had to run for these."""
         setup, targets = self._setup, self._request.targets
         if targets is not None and setup.decoder is not None and setup.decoder.is_of(self._model):
             return targets, setup.decoder, None
-        answer, prompt = self._answer(stack, None)
+        answer, prompt = self._answer(loan, stack, None)
         setup.decoder = prompt.decoder
         return answer, prompt.decoder, prompt.seen.logits
 
