@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Plan
-from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.attribution.text_keys import text_mask
-from dexar_fast.attribution.text_maps import TextSums
-from dexar_fast.backends import ops
-from dexar_fast.backends.operands import LayerScores
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
@@ -33,6 +27,7 @@ from dexar_fast.generation.arguments import (
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import generate
 from dexar_fast.generation.header import doubts, header
+from dexar_fast.generation.planning import plan_of
 from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
@@ -258,7 +253,8 @@ class Runner:
         setup.decoder = prompt.decoder
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
-        plan, chunk = self._plan(len(request.ids) + self._longest()), self._chunk
+        plan = plan_of(setup, request, self._placed, len(request.ids) + self._longest(), self._tails)
+        chunk = self._chunk
         backend = setup.backends()["head_score"]
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         header = self.header(settings, laps, chunk_size=chunk, backend=backend)
@@ -271,35 +267,3 @@ class Runner:
         if self._request.targets is not None:
             return len(self._request.targets)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
-
-    def _plan(self, length: int) -> Plan:
-        """What to compute over a sequence of P + T tokens."""
-        chosen, request, decoder = self._setup.settings, self._request, self._setup.decoder
-        assert decoder is not None  # the prompt has run
-        prompt, visual = len(request.ids), self._placed.positions
-        score = partial(
-            ops.head_score,
-            head_score=chosen.head_score,
-            map_filter=chosen.map_filter,
-            grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
-            with_range=chosen.mode == "official",
-            backend=self._setup.backend,
-        )
-        return Plan(
-            prompt=prompt,
-            layers=chosen.layers_of(len(decoder.layers)),
-            visual=visual,
-            text=text_mask(chosen, prompt, length, visual, request.content),
-            sums=partial(self._sums, score),
-            backend=self._setup.backend,
-            double_final_norm=chosen.mode == "official",
-            ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
-            tails=self._tails,
-        )
-
-    def _sums(self, score: Callable[..., LayerScores]) -> LayerSums:
-        """What takes the layers of a chunk."""
-        chosen, text = self._setup.settings, None
-        if chosen.text_relevance:
-            text = TextSums(partial(ops.head_score, head_score=chosen.head_score, backend=self._setup.backend))
-        return LayerSums(len(self._placed.positions), score, text)
