@@ -45,6 +45,8 @@ class Explanation(Choice):
         diagnostics: plain JSON: what the filters left over.
         metadata: plain JSON: the model, the settings and the versions that made this.
         images: the upright RGB originals, or none.
+        text_relevance: how much each token rests on each word before it (`dexar_fast.results.text_relevance`), or None:
+            `Explainer(text_relevance=True)` finds it.
 
     Raises:
         InputError: a field of the wrong type, shape, dtype or device.

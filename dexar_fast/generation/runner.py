@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -16,7 +16,9 @@ from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.attribution.text_keys import text_mask
+from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops
+from dexar_fast.backends.operands import LayerScores
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
@@ -125,6 +127,16 @@ class Runner:
                 visual=self._placed.positions,
                 grids=self._placed.grids,
             )
+
+    @property
+    def knows_decoder(self) -> bool:
+        """Whether an earlier request has found the model's decoder, which may have been changed since."""
+        return self._setup.decoder is not None
+
+    def looked_at_again(self, asked: Asked) -> Asked:
+        """The same with the model's decoder found anew; the model is on loan."""
+        self._setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
+        return replace(asked, decoder=self._setup.decoder)
 
     def _answer_and_decoder(self, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
         """And the prompt's last logits, if it had to run for these."""
@@ -278,9 +290,16 @@ class Runner:
             layers=chosen.layers_of(len(decoder.layers)),
             visual=visual,
             text=text_mask(chosen, prompt, length, visual, request.content),
-            sums=partial(LayerSums, len(visual), score),
+            sums=partial(self._sums, score),
             backend=self._setup.backend,
             double_final_norm=chosen.mode == "official",
             ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
             tails=self._tails,
         )
+
+    def _sums(self, score: Callable[..., LayerScores]) -> LayerSums:
+        """What takes the layers of a chunk."""
+        chosen, text = self._setup.settings, None
+        if chosen.text_relevance:
+            text = TextSums(partial(ops.head_score, head_score=chosen.head_score, backend=self._setup.backend))
+        return LayerSums(len(self._placed.positions), score, text)
