@@ -58,6 +58,30 @@ def test_maps_are_those_of_whole_matrices(family: str, tokens: int) -> None:
             assert found.cells == request.grids and found.token_weights is None
 
 
+def ending_with_image(family: str) -> tuple[Any, zoo.Inputs]:
+    model, inputs = zoo.build(family)
+    end, shape = int((inputs["input_ids"][0] == zoo.IMAGE).nonzero().max()) + 1, inputs["input_ids"].shape
+    return model, {name: value[:, :end] if value.shape == shape else value for name, value in inputs.items()}
+
+
+def test_a_prompt_may_end_with_its_image() -> None:
+    with asked(*ending_with_image("llava"), torch.tensor([20, 31, 44])) as request:
+        brute = Brute(request)
+        for method, by_brute_force in METHODS:
+            assert_close(method.maps(request).token_maps, by_brute_force(brute), 1e-12)
+
+
+def test_positions_count_on_from_an_image_one_by_one() -> None:
+    """As in generate(), and unlike in one forward of prompt and answer. The last layer's lens is the model's logit."""
+    with asked(*ending_with_image("qwen2_5_vl"), torch.tensor([20, 31, 44])) as request:
+        by_pass, by_graph = (AttentionGradient(of, (-1,)).maps(request).token_maps for of in ("lens", "final"))
+        assert bool((by_pass.amax(1) > 0).all())
+        assert_close(by_graph, by_pass, 1e-12)
+        in_one_forward = Brute(request).of_final([2])
+    assert_close(by_graph[:1], in_one_forward[:1], 1e-12)
+    assert not torch.allclose(by_graph[1:], in_one_forward[1:], rtol=1e-3)
+
+
 def test_an_answer_may_be_as_long_as_its_prompt() -> None:
     """Over the keys of a prompt that reads ahead, and so ran by itself."""
     with asked_of("paligemma", 1) as request:
