@@ -14,6 +14,13 @@ from dexar_fast.attribution.rows.recorded import Recorder
 from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, unit_rows
 from dexar_fast.methods.base import Asked, Maps
 
+_NOTES = (
+    "Map value of a patch: its share of the position that predicts the token, when each layer passes on half of its "
+    "attention's mean over heads and half of itself. Over all positions, the text's too, the shares sum to 1.",
+    "Values, MLPs and signs do not count. Through many layers the maps of tokens become alike, and early "
+    "positions gain.",
+)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -34,4 +41,4 @@ class Rollout:
         for layer in reversed(layers):
             calls = [each.call for each in recorder.records if each.layer == layer]
             rows = (rows + carried(rows, [(call, partial(mean_attention, call)) for call in calls])) / 2
-        return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers)
+        return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers, _NOTES)
