@@ -16,8 +16,8 @@ from dexar_fast.model.teacher_forcing import head_inputs
 EPS = 1e-8  # TAM's: beside the sum of the text scores
 
 _NOTES = (
-    "Map value of a patch, from 0 to 1: the positive logit of the token's word at the patch's own position, less (with "
-    "`correction`) what earlier words explain, on a scale that the scores of the text share.",
+    "Map value of a patch, from 0 to 1: the positive logit of the token's word at the patch's own position, less "
+    "what earlier words explain (unless correction is off), on a scale that the scores of the text share.",
     WHOLE_ANSWER,
     "A patch that stands before the question cannot know it, unless the prompt is read in both directions: the map "
     "tells where the picture speaks for a word, not whether the answer drew on it.",
