@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -71,7 +72,7 @@ def _table(
     explanations: Sequence[Result], titles: Sequence[str], tokens: Sequence[int], size: int, width: int
 ) -> Image.Image:
     """The panels, the titles of rows on the left, those of columns above."""
-    left = _GAP + round(min(_LABELS * width, max(lettering.length(title, size) for title in titles)))
+    left = _GAP + math.ceil(min(_LABELS * width, max(lettering.length(title, size) for title in titles)))
     step = (width - left - _GAP) // (1 + len(tokens))
     image = min(grid.image for grid in explanations[0].grids)
     small = _fitted(explanations[0].images[image], step - _GAP)
