@@ -111,6 +111,7 @@ def test_long_names_and_tokens_are_cut() -> None:
         ({"width": 500.0}, "width must be an integer"),
         ({"tokens": [9]}, "token 9 is out of range: there are 9"),
         ({"tokens": 3}, "tokens must be a list of indices, not 3"),
+        ({"tokens": list(range(9)) * 9}, "81 tokens do not fit into 1200 pixels"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )

@@ -21,6 +21,7 @@ _NARROWEST = 320
 _STEEPEST = 2.0  # height over width: the panels of a taller picture are narrower than their column
 _LABELS = 0.2  # of the width, at most
 _GAP = 10
+_LEAST = 12  # pixels of a panel's width
 _PAPER, _INK = "#ffffff", "#1d1b22"
 
 
@@ -74,6 +75,8 @@ def _table(
     """The panels, the titles of rows on the left, those of columns above."""
     left = _GAP + math.ceil(min(_LABELS * width, max(lettering.length(title, size) for title in titles)))
     step = (width - left - _GAP) // (1 + len(tokens))
+    if step < _GAP + _LEAST:
+        raise InputError(f"{len(tokens)} tokens do not fit into {width} pixels: choose fewer, or a greater width")
     image = min(grid.image for grid in explanations[0].grids)
     small = _fitted(explanations[0].images[image], step - _GAP)
     line = round(1.6 * size)
