@@ -30,10 +30,15 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
         return runner.explain()
     if runner.out is not None:
         raise InputError(f"{method.name!r} explains an answer as a whole: leave out= out, and save() the result")
-    laps = runner.laps()
+    laps, known = runner.laps(), runner.knows_decoder
     with runner.answered() as asked:
         laps.lap("answer")
-        found = method.maps(asked)
+        try:
+            found = method.maps(asked)
+        except ModelError:
+            if not known:
+                raise
+            found = method.maps(runner.looked_at_again(asked))
         laps.lap("explain")
     return _explanation(runner.header({"method": method.name} | _knobs(method), laps), asked, found)
 

@@ -37,9 +37,7 @@ class Call:
     key: Tensor  # [1, H_kv, S, D]
     value: Tensor  # [1, H_kv, S, D_v]
     mask: Tensor | None  # [1, 1 or H, Q, S] bool, or what is added to the scores; None: see `causal`
-    causal: (
-        bool  # without a mask: whether the last query reads every key, the one before it one key less, or all read all
-    )
+    causal: bool  # without a mask: the last query reads every key, the one before it one key less; else all read all
     scaling: float
     softcap: float | None
     bias: Tensor | None  # [1, H, Q, S] of positions, added to the scores

@@ -41,7 +41,18 @@ class Pixels:
         Raises:
             InputError: the processor cuts these pictures otherwise, so that the prompt does not fit them.
         """
-        found = made(self._make, nested(list(images), self._inputs), self._settings)
+        return self._checked(made(self._make, nested(list(images), self._inputs), self._settings))
+
+    def of_each(self, prompts: Sequence[Sequence[Image.Image]]) -> list[dict[str, Tensor]]:
+        """The same for several prompts; those of one picture that has a row of its own go through in one call."""
+        if len(prompts) > 1 and all(len(self._inputs[name]) == 1 for name in self.names):
+            found = made(self._make, [image for images in prompts for image in images], self._settings)
+            if found is not None and all(len(found[name]) == len(prompts) for name in self.names):
+                rows = ({name: found[name][i : i + 1] for name in self.names} for i in range(len(prompts)))
+                return [self._checked(row) for row in rows]
+        return [self.of(images) for images in prompts]
+
+    def _checked(self, found: Mapping[str, Any] | None) -> dict[str, Tensor]:
         if found is None or any(found[name].shape != self._inputs[name].shape for name in self.names):
             raise InputError("the processor cuts the picture otherwise once parts of it are hidden")
         return {name: found[name].to(self._inputs[name].dtype) for name in self.names}

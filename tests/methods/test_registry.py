@@ -82,6 +82,7 @@ def test_dex_ar_by_name_by_object_and_by_knobs_is_one(embedded: Explainer) -> No
     for options in ({"method": DexAr(head_score="mean")}, {"method": "dex-ar:head_score=mean"}):
         assert torch.equal(asked_by(embedded, **options).token_maps, plain.token_maps)
     assert plain.metadata["settings"]["method"] == "dex-ar"
+    assert registry.of("dex-ar:layers=[0,1],mode=official") == DexAr(layers=[0, 1], mode="official")  # type: ignore[arg-type]
     assert registry.with_knobs("dex-ar", Settings(mode="official")) == DexAr(mode="official")
 
 
@@ -148,3 +149,45 @@ def test_a_stream_or_a_folder_needs_a_method_that_goes_along(embedded: Explainer
     with pytest.raises(InputError, match="'ramp' explains an answer as a whole"):
         other.explain(IMAGE, PROMPT, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Particular:
+    """Refuses the first decoder that it is shown."""
+
+    name = "particular"
+
+    def __init__(self) -> None:
+        self.first: Any = None
+
+    def maps(self, asked: Asked) -> Maps:
+        self.first = self.first or asked.decoder
+        if asked.decoder is self.first:
+            raise ModelError("not the decoder that I know")
+        return Ramp().maps(asked)
+
+
+def test_a_model_that_may_have_been_changed_is_looked_at_again(embedded: Explainer) -> None:
+    method = Particular()
+    other = Explainer(embedded.model, embedded.processor, method=method)
+    with pytest.raises(ModelError, match="not the decoder"):
+        other.explain(IMAGE, PROMPT, " A red circle.")  # found in this very call
+    found = other.explain(IMAGE, PROMPT, " A red circle.")
+    assert torch.equal(found.token_maps, asked_by(embedded, method=Ramp()).token_maps)
+    assert other.decoder is not method.first
+
+
+def test_comparing_writes_the_answer_once(embedded: Explainer) -> None:
+    found = embedded.compare(IMAGE, PROMPT, ["dex-ar", Ramp(), Ramp(step=3.0)], max_new_tokens=5)
+    assert found.names == ["dex-ar", "ramp (2)", "ramp (3)"]
+    assert len({each.text for each in found}) == 1 and len(found[0]) == 5
+    assert torch.equal(found[0].token_maps, embedded.explain(IMAGE, PROMPT, max_new_tokens=5).token_maps)
+    assert torch.equal(found[2].token_maps - found[1].token_maps, 2.0 * torch.arange(5.0)[:, None].expand(5, 144))
+
+
+def test_a_comparison_is_a_page(embedded: Explainer, tmp_path: Any) -> None:
+    embedded.compare(IMAGE, PROMPT, ["dex-ar", Ramp()], " A red circle.").to_html(tmp_path / "page.html")
+    assert "ramp" in (tmp_path / "page.html").read_text()
+    with pytest.raises(InputError, match="two explanations or more"):
+        embedded.compare(IMAGE, PROMPT, ["dex-ar"], " A red circle.").to_html(tmp_path / "one.html")
+    with pytest.raises(InputError, match="methods must be a list"):
+        embedded.compare(IMAGE, PROMPT, "dex-ar", " A red circle.")

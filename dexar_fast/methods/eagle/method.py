@@ -9,16 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.masked.forwards import MaskedForwards
 from dexar_fast.errors import InputError
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.methods.eagle.divided import Divided, divided
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.modality import modality
+from dexar_fast.methods.eagle.pictures import scorer
 from dexar_fast.methods.eagle.saliency import region_saliency, token_saliency
 from dexar_fast.methods.eagle.search import Variant, search
 from dexar_fast.methods.eagle.seen import seen_by
-from dexar_fast.model.prefill import takes_answer
 from dexar_fast.prompt.pixels import Pixels
 
 NOTES = [
@@ -66,13 +65,12 @@ class Eagle:
     def maps(self, asked: Asked) -> Maps:
         """See `dexar_fast.methods.base.Method`. Raises InputError without the pictures or their processor, too."""
         cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill)
-        pixels = Pixels(asked.processor, asked.inputs, asked.images)
         chosen = _chosen(self.tokens, len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
-        at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
-        forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, chosen, ids, self.batch)
+        pixels = Pixels(asked.processor, asked.inputs, asked.images)
+        probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
         seen = seen_by(cut, asked.grids, pixels.of)
-        found = self._search(_scorer(cut, pixels, forwards, seen), len(seen))
+        found = self._search(_of_seen(probabilities, cut.starts[-1], seen), len(seen))
         return _maps(asked, cut, seen, chosen, found)
 
     def _search(self, probabilities: Callable[[Tensor], Tensor], regions: int) -> SearchResult:
@@ -107,15 +105,15 @@ def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
     return found
 
 
-def _scorer(cut: Divided, pixels: Pixels, forwards: MaskedForwards, seen: Tensor) -> Callable[[Tensor], Tensor]:
-    """From the seen regions revealed, bool [B, M], to probabilities [B, n]."""
+def _of_seen(probabilities: Callable[[Tensor], Tensor], regions: int, seen: Tensor) -> Callable[[Tensor], Tensor]:
+    """The same for masks of the seen regions alone, bool [B, M]; the others are always shown."""
 
-    def probabilities(revealed: Tensor) -> Tensor:
-        whole = torch.ones(len(revealed), cut.starts[-1], dtype=torch.bool)
+    def of_seen(revealed: Tensor) -> Tensor:
+        whole = torch.ones(len(revealed), regions, dtype=torch.bool)
         whole[:, seen] = revealed
-        return forwards([pixels.of(cut.shown(mask)) for mask in whole])
+        return probabilities(whole)
 
-    return probabilities
+    return of_seen
 
 
 def _maps(asked: Asked, cut: Divided, seen: Tensor, chosen: Tensor, found: SearchResult) -> Maps:
