@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexar_fast.cli import asking, folder, knobs, output
-from dexar_fast.cli.document import comparison as document
+from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.messages import errors_in_one_line
 from dexar_fast.cli.options import (
     AllowMissingWeights,
@@ -35,6 +34,8 @@ from dexar_fast.cli.options import (
     Response,
     Revision,
 )
+from dexar_fast.cli.output import folder, results
+from dexar_fast.cli.output.document import comparison as document
 from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import InputError
 
@@ -161,6 +162,6 @@ def _print(found: Comparison, files: list[Path], console: Console) -> None:
         table.add_row(Text(name), f"{explanation.metadata['seconds']['explain']:.2f}")
     console.print(table)
     if not found[0].grids:
-        console.print(output.NO_PICTURES)
+        console.print(results.NO_PICTURES)
     for path in files:
         console.print(path, soft_wrap=True, highlight=False)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dexar_fast.cli import asking, folder, knobs, output
-from dexar_fast.cli.document import document
+from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import (
     AllowMissingWeights,
@@ -33,6 +32,8 @@ from dexar_fast.cli.options import (
     Response,
     Revision,
 )
+from dexar_fast.cli.output import folder, results
+from dexar_fast.cli.output.document import document
 from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import DexarError, InputError
 
@@ -112,7 +113,7 @@ def demo(out: Out = Path("out"), force: Force = False, debug: Debug = False) -> 
 
 def _of_the_demo(out: Path) -> bool:
     """Whether a folder holds what the demo wrote."""
-    earlier = out / output.ARRAYS
+    earlier = out / results.ARRAYS
     if not earlier.is_file():
         return False
     from dexar_fast.explanation import Explanation
@@ -148,7 +149,7 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     from dexar_fast.vision.images import load_images
 
     pictures = load_images(task.images)
-    folder.check(task.out, output.results_in, task.force)
+    folder.check(task.out, results.results_in, task.force)
     words.check(task.by)
     console = Console()
     explainer = asking.explainer(task.model, options, task.arguments)
@@ -162,7 +163,7 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         with waiting(f"{'' if task.response is not None else 'writing and '}explaining the answer"):
             explanation = explainer.explain(pictures, task.prompt, task.response, **task.arguments)
     warnings = asking.warnings_of([explanation], explainer.warnings)
-    files = output.write(explanation, task.out, task.by)
+    files = results.write(explanation, task.out, task.by)
     if task.json:
         print(document(explanation, warnings, files))
     else:
@@ -172,7 +173,7 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
 
 
 def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:
-    (output.summarize if task.stream else output.show)(explanation, console)
+    (results.summarize if task.stream else results.show)(explanation, console)
     for path in files:
         console.print(path, soft_wrap=True, highlight=False)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexar_fast.cli import folder
+from dexar_fast.cli.output import folder
 
 if TYPE_CHECKING:
     from dexar_fast.explanation import Explanation
