@@ -55,7 +55,8 @@ SequenceNorm = Annotated[
 TextRelevance = Annotated[
     bool,
     typer.Option(
-        "--text-relevance", help="Also save how much each token rests on each word before it: twice the work."
+        "--text-relevance",
+        help="Also save how much each token rests on each word before it; scoring takes twice as long.",
     ),
 ]
 Generate = Annotated[
