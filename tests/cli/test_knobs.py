@@ -15,7 +15,9 @@ import dexar_fast
 def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
     more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights --revision v2"
-    knobs = "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token"
+    knobs = (
+        "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token --text-relevance"
+    )
     given = f"{options} {more} {knobs}".split()
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *given)
     assert result.exit_code == 0, result.output
@@ -36,6 +38,7 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
             "head_score": ("topk", 3),
             "map_filter": ("rank", 5),
             "sequence_norm": "token",
+            "text_relevance": True,
         },
     )
     assert fake.asked is not None
