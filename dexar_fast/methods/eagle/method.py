@@ -95,6 +95,13 @@ class Eagle:
         )
 
 
+def given(method: Any) -> Eagle:
+    """A method that must be EAGLE; None is EAGLE as it comes. Raises InputError."""
+    if method is not None and not isinstance(method, Eagle):
+        raise InputError(f"the method must be an Eagle, with its knobs: only EAGLE hides regions; not {method!r}")
+    return Eagle() if method is None else method
+
+
 def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
     found = torch.tensor(list(ids), dtype=torch.long)
     if len(found) != len(chosen):

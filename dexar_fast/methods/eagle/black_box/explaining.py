@@ -14,7 +14,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.methods import explaining
 from dexar_fast.methods.eagle.black_box.asking import Asking, BlackBox, name_of
 from dexar_fast.methods.eagle.divided import divided
-from dexar_fast.methods.eagle.method import Eagle
+from dexar_fast.methods.eagle.method import Eagle, given
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.stages import Laps
@@ -51,8 +51,9 @@ def explain_black_box(
         InputError: no answer, a value outside its range, or another number of probabilities.
         NumericalError: NaN or a value outside [0, 1]. Else what `probabilities` raises.
     """
-    tokens, picture, method = _tokens(answer), load_image(image), _method(method)
-    laps = Laps(None)
+    tokens, picture, method, laps = _tokens(answer), load_image(image), given(method), Laps(None)
+    if method.ids is not None:
+        raise InputError("ids belong to a local model: leave them out, and give the other words as the answer")
     ranked = _ranked(picture, method, len(tokens), Asking(probabilities, prompt, tokens, record, workers))
     laps.lap("explain")
     header = _header(picture, prompt, name_of(probabilities), method, laps)
@@ -64,16 +65,6 @@ def _tokens(answer: Any) -> list[str]:
     if not tokens or not all(isinstance(token, str) for token in tokens):
         raise InputError("the answer is a text, or a list of its tokens' texts, at least one")
     return tokens
-
-
-def _method(method: Any) -> Eagle:
-    if method is None:
-        return Eagle()
-    if not isinstance(method, Eagle):
-        raise InputError(f"only EAGLE explains by probabilities alone: give an Eagle, not {method!r}")
-    if method.ids is not None:
-        raise InputError("ids belong to a local model: leave them out, and give the other words as the answer")
-    return method
 
 
 def _ranked(picture: Image.Image, method: Eagle, tokens: int, asking: Asking) -> Ranked:

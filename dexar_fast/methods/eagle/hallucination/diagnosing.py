@@ -16,7 +16,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.methods.eagle.divided import Divided
 from dexar_fast.methods.eagle.hallucination.diagnosis import Diagnosis
 from dexar_fast.methods.eagle.hallucination.question import Question
-from dexar_fast.methods.eagle.method import Eagle
+from dexar_fast.methods.eagle.method import Eagle, given
 from dexar_fast.vision.images import load_images
 from dexar_fast.vision.regions import Regions
 
@@ -49,16 +49,23 @@ def diagnose(
     """
     if not isinstance(question, str):
         raise InputError(f"the question must be a text, not a {type(question).__name__}")
+    eagle = given(method)
     asked = Question(explainer, load_images(image), question, right, max_new_tokens)
-    token, known = asked.first_difference, (question, asked.text(asked.answer), right, asked.pictures)
+    token = asked.first_difference
     if token is None:
-        return Diagnosis(*known, after=asked.pictures, minimal_region=0.0)
-    eagle = replace(method or Eagle(), tokens=[token], ids=[int(asked.right[token])])
+        return Diagnosis(question, right, asked.text(asked.answer), asked.pictures, asked.pictures, 0.0)
+    return _diagnosed(asked, token, replace(eagle, tokens=[token], ids=[int(asked.right[token])]))
+
+
+def _diagnosed(asked: Question, token: int, eagle: Eagle) -> Diagnosis:
     explanation = asked.explained(eagle)
     cut, order = _divided(explanation, eagle.fill), explanation.diagnostics["eagle"]["order"]
     shown, revised = _smallest_removal(asked, explanation, cut, eagle.batch)
     return Diagnosis(
-        *known,
+        question=asked.question,
+        right=asked.right_text,
+        answer=asked.text(asked.answer),
+        before=asked.pictures,
         after=asked.pictures if shown is None else cut.shown(_first(explanation, cut, shown)),
         minimal_region=_hidden_area(explanation, shown),
         token=token,

@@ -14,7 +14,7 @@ class Diagnosis:
     """The regions that keep a model from the right answer.
 
     Attributes:
-        question: what was asked. answer: what the model writes when it sees all. right: what it should have begun with.
+        question: what was asked. right: what the answer should begin with. answer: what the model writes seeing all.
         before, after: the pictures, whole and without the smallest removal; alike where there is none.
         minimal_region: the share of all pixels that it hides: 0 if the answer is right as it is, 1 where there is none.
         token: the first token of the answer that must be another one; None if the answer is right as it is.
@@ -25,8 +25,8 @@ class Diagnosis:
     """
 
     question: str
-    answer: str
     right: str
+    answer: str
     before: list[Image.Image]
     after: list[Image.Image]
     minimal_region: float

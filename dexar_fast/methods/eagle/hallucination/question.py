@@ -29,14 +29,15 @@ class Question:
 
     Attributes:
         pictures: all that it sees. answer: [T] ids of what it writes.
-        right: [R] ids of the right answer, or of its beginning.
+        right, right_text: [R] ids and the text of the right answer, or of its beginning.
     """
 
     def __init__(
         self, setup: Setup, pictures: list[Image.Image], text: str, right: str, max_new_tokens: int | None
     ) -> None:
         self._setup = setup
-        self._text = text
+        self.question = text
+        self.right_text = right
         self._arguments = at_most(max_new_tokens, GREEDY)
         self.pictures = pictures
         asked = self._read(pictures, right)
@@ -83,7 +84,7 @@ class Question:
         return self._setup.processor.tokenizer.decode(answer)
 
     def _read(self, pictures: Sequence[Image.Image], response: str | None) -> Request:
-        return request.read(self._setup.processor, list(pictures), self._text, response, with_content=False)
+        return request.read(self._setup.processor, list(pictures), self.question, response, with_content=False)
 
     def _runner(self, asked: Request) -> Runner:
         return Runner(self._setup, asked, self._arguments, None)

@@ -171,6 +171,23 @@ def test_another_question_or_model_is_asked_anew(tmp_path: Path) -> None:
     assert same.calls == 0
 
 
+def test_what_is_no_probability_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(NumericalError, match="are no probabilities"):
+        explain_black_box(picture(), PROMPT, TOKENS, lambda *_: [float("nan")] * 4, record=tmp_path / "record")
+    assert (tmp_path / "record").read_bytes() == HEADER
+
+
+def test_a_single_worker_is_the_callers_thread() -> None:
+    threads = set()
+
+    def noted(*asked: Any) -> list[float]:
+        threads.add(threading.get_ident())
+        return probabilities(*asked)
+
+    explain_black_box(picture(), PROMPT, TOKENS, noted, Eagle(regions=4))
+    assert threads == {threading.get_ident()}
+
+
 def test_a_record_may_end_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     record = Record(path)
@@ -245,14 +262,17 @@ def asked() -> Iterator[dict[str, Any]]:
     [
         ({"answer": []}, InputError, "the answer is a text, or a list"),
         ({"answer": [1]}, InputError, "the answer is a text, or a list"),
-        ({"method": "eagle"}, InputError, "only EAGLE explains by probabilities alone"),
+        ({"method": "eagle"}, InputError, "the method must be an Eagle"),
         ({"method": Eagle(ids=[1])}, InputError, "ids belong to a local model"),
         ({"method": Eagle(tokens=[4])}, InputError, "must name tokens of the answer, 0 to 3"),
+        ({"prompt": None}, InputError, "the prompt must be a text, not a NoneType"),
+        ({"probabilities": lambda *_: 0.5}, InputError, "must return a list of probabilities, not 0.5"),
+        ({"probabilities": lambda *_: "text"}, InputError, "must return a list of probabilities, not 'text'"),
         ({"workers": 0}, InputError, "workers is a whole number of at least 1, not 0"),
         ({"workers": True}, InputError, "workers is a whole number"),
         ({"probabilities": lambda *_: [0.5]}, InputError, "1 probabilities were returned for 4 tokens"),
-        ({"probabilities": lambda *_: [0.5, 0.5, float("nan"), 0.5]}, NumericalError, "no probability"),
-        ({"probabilities": lambda *_: [0.5, 0.5, 1.5, 0.5]}, NumericalError, "no probability"),
+        ({"probabilities": lambda *_: [0.5, 0.5, float("nan"), 0.5]}, NumericalError, "are no probabilities"),
+        ({"probabilities": lambda *_: [0.5, 0.5, 1.5, 0.5]}, NumericalError, "are no probabilities"),
         ({"image": "nowhere.png"}, InputError, "nowhere.png"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,22 @@ def test_a_single_region_cannot_be_removed(ex: Explainer) -> None:
     assert found.shown is None and found.minimal_region == 1 and found.revised == {}
 
 
+def test_what_the_model_does_not_see_is_not_removed(ex: Explainer) -> None:
+    """A processor that crops the middle square: the sides of a wide picture are lost."""
+    processor = copy.deepcopy(ex.processor)
+    size = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96}, "do_center_crop": True}
+    vars(processor.image_processor).update(size)
+    wide = Image.new("RGB", (768, 384), "orange")
+    wide.paste(draw_scene(WRONG).image, (192, 0))
+    labels = np.arange(768)[None].repeat(384, 0) // 96
+    found = diagnose(Explainer(ex.model, processor), wide, ABSENT, "No", Eagle(labels=labels, variant="exact"))
+    assert found.explanation is not None and found.shown is not None
+    assert found.explanation.diagnostics["eagle"]["unseen_regions"] == [0, 1, 6, 7]
+    assert found.minimal_region == pytest.approx(len(found.removed) / 8)
+    expected = np.asarray(wide) * ~np.isin(labels, found.removed)[..., None]
+    assert np.array_equal(np.asarray(found.after[0]), expected)
+
+
 def test_an_answer_that_is_right(ex: Explainer) -> None:
     image = draw_scene(WRONG).image
     for right in ("Yes", "Yes, there is a red square.", "Yes, there is a red square. It is small."):
@@ -115,6 +132,11 @@ def test_a_model_that_says_nothing_has_not_agreed(ex: Explainer) -> None:
         ex.model.generation_config.eos_token_id = before
     assert silent.tolist() == [] and not asked.is_right(silent)
     assert asked.is_right(torch.cat([asked.right, asked.answer])) and not asked.is_right(asked.answer)
+
+
+def test_only_eagle_hides_regions(ex: Explainer) -> None:
+    with pytest.raises(InputError, match="the method must be an Eagle"):
+        diagnose(ex, draw_scene(WRONG).image, ABSENT, "No", "eagle")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
