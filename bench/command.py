@@ -27,6 +27,7 @@ from bench import (
     gpu,
     long_answer,
     machine,
+    masked,
     memory,
     methods,
     micro,
@@ -40,7 +41,7 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer, methods)
+MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

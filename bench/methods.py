@@ -5,6 +5,8 @@ On a LLaVA of random weights in float32: text width 512, 4 layers, 24 x 24 visua
 - TAM of a given answer, from the last hidden states, against its formula: the logits of the whole vocabulary at all
   positions, and for each word a minimiser and a filter. The filter runs window by window, or on all windows at once.
   Both need the same forward, which is timed beside them.
+- The attention methods of a given answer, over one plain forward of the same tokens. Relevancy, with a backward for
+  each token, is measured on the shorter answer.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bench import tam_formula
-from bench.gates import Gate, checked, difference
+from bench import attention_formula, tam_formula
+from bench.gates import BOUND, Gate, checked, difference
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job
-from dexar_fast.methods.base import Asked
+from dexar_fast.methods.attention.gradient import AttentionGradient
+from dexar_fast.methods.attention.raw import Attention
+from dexar_fast.methods.attention.relevancy import Relevancy
+from dexar_fast.methods.attention.rollout import Rollout
+from dexar_fast.methods.base import Asked, Method
 from dexar_fast.methods.tam import Tam
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.model.prefill import Prefix, prefill
@@ -34,6 +40,14 @@ TOKENS = (64, 16)
 VOCABULARY = 32_000
 FORMULA = 1e-4  # its minimiser stops early
 FILTERS = {"window by window": tam_formula.one_by_one, "all at once": tam_formula.at_once}
+ATTENTION: dict[str, Method] = {
+    "attention": Attention(),
+    "attention-gradient": AttentionGradient(),
+    "attention-gradient of=final": AttentionGradient(of="final"),
+    "rollout": Rollout(),
+    "relevancy": Relevancy(),
+}
+RELEVANCY_ROUNDS = 3
 
 
 @contextmanager
@@ -52,10 +66,13 @@ def gates(options: Options) -> list[Gate]:
     with asked(found) as request:
         normed = _head_inputs(request)
         maps = Tam().maps_of(normed, request).token_maps
-        return [
+        ways = [
             Gate(f"TAM = formula, {name}", difference(maps, tam_formula.maps(found, normed, way)), FORMULA)
             for name, way in FILTERS.items()
         ]
+        found_maps = {name: method.maps(request).token_maps for name, method in ATTENTION.items()}
+    expected = attention_formula.maps(found)
+    return ways + [Gate(f"{name} = formula", difference(found_maps[name], expected[name]), BOUND) for name in ATTENTION]
 
 
 def tam(tokens: int, rounds: int) -> Group:
@@ -76,6 +93,22 @@ def tam(tokens: int, rounds: int) -> Group:
         return timed(f"TAM, T={tokens}", parameters, jobs, rounds=rounds, floor="tam")
 
 
+def attention(tokens: int, rounds: int) -> Group:
+    """The attention methods over one plain forward of prompt and answer."""
+    found = subject(build("llava-512"), tokens)
+    with asked(found) as request:
+        methods = [
+            Job(
+                name, f"{method}.maps", partial(method.maps, request), RELEVANCY_ROUNDS if name == "relevancy" else None
+            )
+            for name, method in ATTENTION.items()
+            if name != "relevancy" or tokens == min(TOKENS)
+        ]
+        jobs = [Job("forward", "one plain no-grad forward of prompt and answer", found.forward), *methods]
+        parameters = {"kind": "attention", "tokens": tokens, "prompt": found.prompt}
+        return timed(f"attention, T={tokens}", parameters, jobs, rounds=rounds, floor="forward")
+
+
 @torch.no_grad()
 def _head_inputs(request: Asked) -> Tensor:
     return head_inputs(request.model, request.inputs, request.targets[:-1], request.decoder, request.visual)
@@ -84,6 +117,8 @@ def _head_inputs(request: Asked) -> Tensor:
 def groups(options: Options) -> Iterator[Group]:
     for tokens in options.sizes(TOKENS):
         yield tam(tokens, options.rounds_of(9))
+    for tokens in options.sizes(TOKENS):
+        yield attention(tokens, options.rounds_of(9))
 
 
 BENCHMARK = Benchmark("methods", "what the other methods of explanation cost", gates, groups)

@@ -38,13 +38,14 @@ class Explainer(Prepared):
             It stays as it was: weights, flags, hooks, attention implementation and training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
-        mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm: knobs of the method "dex-ar"; see
-            `dexar_fast.settings.Settings`.
+        mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm, text_relevance: knobs of the method
+            "dex-ar"; see `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.
         backend: "auto", "torch", "cpp" or "triton"; see `dexar-fast doctor`.
         pool: a `dexar_fast.KVPool` for this model. Prompts that begin alike, images included, run their common part
-            once while the pool remembers it. A prompt that does not fit at all raises BudgetExhausted. None keeps
-            nothing between calls.
+            once while the pool remembers it. A prompt waits, at most as long as the pool's `wait`, for room that
+            other threads' streams will free; one that does not fit at all, and an answer that outgrows the pool, raise
+            BudgetExhausted. None keeps nothing between calls.
     Raises:
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.

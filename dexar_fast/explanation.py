@@ -15,8 +15,9 @@ from dexar_fast.report.chosen import Choice, Picture, Tokens
 from dexar_fast.results import shards, storage
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from dexar_fast.report.drawing.figure import Plot
 
 _TOKENS_IN_REPR = 12
 
@@ -45,6 +46,8 @@ class Explanation(Choice):
         diagnostics: plain JSON: what the filters left over.
         metadata: plain JSON: the model, the settings and the versions that made this.
         images: the upright RGB originals, or none.
+        text_relevance: how much each token rests on each word before it (`dexar_fast.results.text_relevance`), or None:
+            `Explainer(text_relevance=True)` finds it.
 
     Raises:
         InputError: a field of the wrong type, shape, dtype or device.
@@ -146,11 +149,11 @@ class Explanation(Choice):
         max_tokens: int = 28,
         filtered: bool = True,
         scale: Literal["weight", "own"] = "weight",
-    ) -> "tuple[Figure, NDArray[np.object_]]":
+    ) -> "Plot":
         """The question, the answer, the image, the map of the answer and of each token, and what their colours mean.
 
-        pyplot does not know the figure, so nothing has to be closed: end a notebook cell with it to see it, elsewhere
-        `figure.savefig(path)`.
+        A notebook cell that ends with it shows it; elsewhere `figure, axes = e.plot()`, then `figure.savefig(path)`.
+        pyplot does not know the figure, so nothing has to be closed.
 
         Args:
             tokens: which to show. None is all of them; of an answer longer than `max_tokens` (from 1) those of the
@@ -201,6 +204,7 @@ class Explanation(Choice):
         *,
         by: Literal["token", "word"] = "token",
         width: int = 480,
+        scale: Literal["weight", "own"] = "weight",
     ) -> list[Image.Image]:
         """An animation of the answer, one RGB picture for each token: its map, and under it the answer up to there.
 
@@ -208,6 +212,7 @@ class Explanation(Choice):
             image: as in `overlay`.
             by: as in `to_html`.
             width: of each picture in pixels, from 64.
+            scale: as in `plot`; a word's weight is the highest of its tokens.
 
         Raises:
             InputError: as in `overlay`, or another value of `by` or `width`.
@@ -215,7 +220,7 @@ class Explanation(Choice):
         from dexar_fast.report.drawing import animation
 
         index, picture = self._picture(image)
-        return animation.frames(self, picture, self._image_index(index), by, width)
+        return animation.frames(self, picture, self._image_index(index), by, width, scale)
 
     def to_gif(
         self,
@@ -224,6 +229,7 @@ class Explanation(Choice):
         *,
         by: Literal["token", "word"] = "token",
         width: int = 480,
+        scale: Literal["weight", "own"] = "weight",
         seconds: float = 0.6,
     ) -> None:
         """Write what `frames` gives as an animated GIF that repeats, each picture shown for `seconds`.
@@ -234,7 +240,7 @@ class Explanation(Choice):
         """
         from dexar_fast.report.drawing import animation
 
-        storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width), seconds))
+        storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width, scale=scale), seconds))
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images in plain values that `json.dumps` takes: `text` and the fields by their names.

@@ -39,6 +39,7 @@ class Prepared(Setup):
         head_score: Any = "max",
         map_filter: Any = None,
         sequence_norm: str = "none",
+        text_relevance: bool = False,
         chunk_size: int | None = None,
         backend: str = "auto",
         pool: KVPool | None = None,
@@ -55,6 +56,7 @@ class Prepared(Setup):
             layer_index=layer_index,
             text_set=text_set,
             sequence_norm=sequence_norm,
+            text_relevance=text_relevance,
         )
         self.method = registry.with_knobs(method, knobs)
         self.settings = self.method if isinstance(self.method, Settings) else knobs

@@ -35,6 +35,7 @@ class Settings:
         sequence_norm: "none" sums raw token maps (the authors' code); "token" scales each to [0, 1] first.
         head_filter: False takes w = 1 for every head, an ablation of the paper.
         token_filter: False takes delta = 1 for every token, an ablation of the paper.
+        text_relevance: also finds how much each token rests on each word before it; scoring takes twice as long.
     Raises:
         InputError: an unknown value; the message lists the known ones.
     """
@@ -50,6 +51,7 @@ class Settings:
     sequence_norm: SequenceNorm = "none"
     head_filter: bool = True
     token_filter: bool = True
+    text_relevance: bool = False
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, ("paper", "official"))

@@ -6,7 +6,8 @@ gradient is then unknown, not 0, and a map without it would be silently wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -34,6 +35,20 @@ def check_gradient(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
             "(quantised for inference only, or detached?): load the model unquantised, or quantised by a library that "
             "can train adapters on it, such as bitsandbytes"
         )
+
+
+@contextmanager
+def checked(layers: list[nn.Module]) -> Iterator[None]:
+    """Inside the block every module of the layers that runs is checked so."""
+    with ExitStack() as stack:
+        for module in (module for layer in layers for module in layer.modules()):
+            stack.callback(module.register_forward_hook(_check, with_kwargs=True).remove)
+        yield
+
+
+def _check(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    if isinstance(output, Tensor):
+        check_gradient(module, args, kwargs, output)
 
 
 def leads_back(output: Tensor, start: Tensor) -> bool:

@@ -150,8 +150,9 @@ class Pass(Watcher):
         """Counts positions on from that of the last prompt token, as generate() does."""
         if watcher.get() is not self or self._runs_prompt:
             return None
-        behind = self._first + 1 - self._plan.prompt
-        return args, kwargs | {"position_ids": self._prompt.seen.counted_on(module, behind, len(self._targets))}
+        last = self._prompt.seen.last_positions[module]
+        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)
+        return args, kwargs | {"position_ids": last + steps}
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""

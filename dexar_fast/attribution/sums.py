@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dexar_fast.attribution import text_maps
+from dexar_fast.attribution.text_maps import TextMaps, TextSums
 from dexar_fast.backends.operands import Keys, LayerScores, MapSums, total_range
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call
@@ -25,6 +27,7 @@ class Attribution:
     token_maps: Tensor  # [T, N]
     unfiltered_token_maps: Tensor  # [T, N]
     range: Tensor | None  # [2] smallest and largest G over the visual keys
+    text: TextMaps | None = None  # over the text keys, if asked for
 
 
 class Sums(Protocol):
@@ -44,17 +47,21 @@ class LayerSums:
 
     Args:
         score: ops.head_score with its knobs filled in.
+        text: takes the layers, too, where the maps over text keys are asked for.
     """
 
-    def __init__(self, visual: int, score: Callable[..., LayerScores]) -> None:
+    def __init__(self, visual: int, score: Callable[..., LayerScores], text: TextSums | None = None) -> None:
         self._visual = visual
         self._score = score
+        self._text = text
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
         self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._ranges: list[Tensor] = []
 
     def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
         self.add(self._score(u, call.value[0], keys, self.maps(u)))
+        if self._text is not None:
+            self._text.layer(u, call.value[0], keys)
 
     def maps(self, u: Tensor) -> MapSums:
         """The sums that a layer with this u [C, H, D] adds its maps to: one set for each device and dtype."""
@@ -79,6 +86,7 @@ class LayerSums:
             token_maps=reduce(torch.add, [layers.token_map.cpu() for layers in maps]),
             unfiltered_token_maps=reduce(torch.add, [layers.unfiltered_map.cpu() for layers in maps]),
             range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
+            text=None if self._text is None else self._text.maps(),
         )
 
 
@@ -88,6 +96,7 @@ def joined(chunks: list[Attribution]) -> Attribution:
     def over_tokens(name: str) -> Tensor:
         return torch.cat([getattr(chunk, name) for chunk in chunks])
 
+    texts = [chunk.text for chunk in chunks if chunk.text is not None]
     ranges = [chunk.range for chunk in chunks if chunk.range is not None]
     return Attribution(
         visual_scores=over_tokens("visual_scores"),
@@ -96,6 +105,7 @@ def joined(chunks: list[Attribution]) -> Attribution:
         token_maps=over_tokens("token_maps"),
         unfiltered_token_maps=over_tokens("unfiltered_token_maps"),
         range=total_range(ranges) if ranges else None,
+        text=text_maps.joined(texts) if texts else None,
     )
 
 

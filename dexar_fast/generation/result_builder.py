@@ -39,6 +39,7 @@ class ResultBuilder:
         self._pieces = Pieces(tokenizer)
         self._chunks: list[Chunk] = []  # all of them, or those that are not on disk
         self._winners = NONE
+        self._text_tokens: list[str] = []  # of what is on disk
         self._range: Tensor | None = None
         self._shards = None if folder is None else Shards(folder, header)
         self._lock = threading.RLock()  # a stream is read while it is written
@@ -82,7 +83,9 @@ class ResultBuilder:
     def fields(self, chunk: Chunk) -> dict[str, Any]:
         """The fields of an Explanation of these tokens alone; `chunk` is what `add` returned."""
         with self._lock:
-            return assembly.fields(self._header, chunk, self._frequent(chunk.sums.text_winners))
+            return assembly.fields(
+                self._header, chunk, self._frequent(chunk.sums.text_winners), self._texts(chunk.sums)
+            )
 
     def explanation(self) -> Explanation:
         """All that is explained so far.
@@ -97,14 +100,24 @@ class ResultBuilder:
                 self._save(self._shards)
                 return Explanation.load(self._shards.folder)
             chunk = assembly.whole(self._chunks, self._pieces.rest())
-            return Explanation(**assembly.fields(self._header, chunk, self._frequent(self._winners)))
+            return Explanation(
+                **assembly.fields(self._header, chunk, self._frequent(self._winners), self._texts(chunk.sums))
+            )
 
     def _save(self, shards: Shards) -> None:
         """Writes everything to disk. After an interrupt, `_chunks` may hold what the last call has already written."""
         if shards.finished[1] < len(self):
-            shards.add(assembly.whole(self._chunks, ""))
+            chunk = assembly.whole(self._chunks, "")
+            shards.add(chunk)
+            self._text_tokens = self._texts(chunk.sums)
         self._chunks = []
-        shards.index(self._frequent(self._winners), self._pieces.rest())
+        shards.index(self._frequent(self._winners), self._pieces.rest(), self._text_tokens)
+
+    def _texts(self, sums: Attribution) -> list[str]:
+        """The texts of the text keys, if the sums hold maps over these."""
+        return (
+            [] if sums.text is None else pieces(self._tokenizer, [self._ids[i] for i in sums.text.positions.tolist()])
+        )
 
     def _frequent(self, winners: Tensor) -> list[dict[str, Any]]:
         return assembly.frequent(winners, lambda i: pieces(self._tokenizer, [self._ids[i]])[0])

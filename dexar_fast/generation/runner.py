@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Plan
-from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.attribution.text_keys import text_mask
-from dexar_fast.backends import ops
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
@@ -31,6 +27,7 @@ from dexar_fast.generation.arguments import (
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import generate
 from dexar_fast.generation.header import doubts, header
+from dexar_fast.generation.planning import plan_of
 from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
@@ -101,7 +98,7 @@ class Runner:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
-            answer, prompt = self._answer(stack, scheduler if along else None)
+            answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
@@ -112,7 +109,7 @@ class Runner:
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            targets, decoder, logits = self._answer_and_decoder(stack)
+            targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
             agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
             yield Asked(
@@ -136,12 +133,12 @@ class Runner:
         self._setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
         return replace(asked, decoder=self._setup.decoder)
 
-    def _answer_and_decoder(self, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
+    def _answer_and_decoder(self, loan: Loan, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
         """And the prompt's last logits, if it had to run for these."""
         setup, targets = self._setup, self._request.targets
         if targets is not None and setup.decoder is not None and setup.decoder.is_of(self._model):
             return targets, setup.decoder, None
-        answer, prompt = self._answer(stack, None)
+        answer, prompt = self._answer(loan, stack, None)
         setup.decoder = prompt.decoder
         return answer, prompt.decoder, prompt.seen.logits
 
@@ -185,7 +182,7 @@ class Runner:
                 laps.lap("waiting")
 
             scheduler = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
-            answer, prompt = self._answer(stack, scheduler)
+            answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
@@ -193,12 +190,12 @@ class Runner:
         """Raises ModelError if the model computes something else under our attention than under its own."""
         agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
 
-    def _answer(self, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
+    def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
         model, given, setup = self._model, self._request.inputs, self._setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
-        prefix = stack.enter_context(self._prefix())
+        prefix = stack.enter_context(self._prefix(loan))
         stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
@@ -240,7 +237,7 @@ class Runner:
             return self._generate_kwargs
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
-    def _prefix(self) -> Prefix:
+    def _prefix(self, loan: Loan) -> Prefix:
         if self._pool is None:
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
@@ -248,7 +245,7 @@ class Runner:
         targets = self._request.targets
         reserve = 0 if targets is None else len(self._request.ids) + len(targets)
         arguments = forward_arguments(self._model, self._generate_kwargs)
-        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments)
+        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
 
     def _explainer(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
         """The explainer of the answer behind this prompt; the stack closes its result builder."""
@@ -256,7 +253,8 @@ class Runner:
         setup.decoder = prompt.decoder
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
-        plan, chunk = self._plan(len(request.ids) + self._longest()), self._chunk
+        plan = plan_of(setup, request, self._placed, len(request.ids) + self._longest(), self._tails)
+        chunk = self._chunk
         backend = setup.backends()["head_score"]
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         header = self.header(settings, laps, chunk_size=chunk, backend=backend)
@@ -269,28 +267,3 @@ class Runner:
         if self._request.targets is not None:
             return len(self._request.targets)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
-
-    def _plan(self, length: int) -> Plan:
-        """What to compute over a sequence of P + T tokens."""
-        chosen, request, decoder = self._setup.settings, self._request, self._setup.decoder
-        assert decoder is not None  # the prompt has run
-        prompt, visual = len(request.ids), self._placed.positions
-        score = partial(
-            ops.head_score,
-            head_score=chosen.head_score,
-            map_filter=chosen.map_filter,
-            grids=tuple(torch.from_numpy(grid.cells) for grid in self._placed.grids),
-            with_range=chosen.mode == "official",
-            backend=self._setup.backend,
-        )
-        return Plan(
-            prompt=prompt,
-            layers=chosen.layers_of(len(decoder.layers)),
-            visual=visual,
-            text=text_mask(chosen, prompt, length, visual, request.content),
-            sums=partial(LayerSums, len(visual), score),
-            backend=self._setup.backend,
-            double_final_norm=chosen.mode == "official",
-            ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
-            tails=self._tails,
-        )

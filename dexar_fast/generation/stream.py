@@ -21,6 +21,7 @@ import torch
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.result_builder import ResultBuilder
+from dexar_fast.kvcache.owners import read_by
 from dexar_fast.model.lending.session import Abandoned
 from dexar_fast.results import assembly
 from dexar_fast.results.assembly import Chunk
@@ -136,7 +137,10 @@ class Stream(Iterator[Piece], AsyncIterator[Piece]):
         if self._thread is None:
             stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
             self._thread = threading.Thread(
-                target=_run, args=(self._work, self._channel, stream), name="dexar_fast.generation.stream", daemon=True
+                target=_run,
+                args=(self._work, self._channel, stream, threading.current_thread()),
+                name="dexar_fast.generation.stream",
+                daemon=True,
             )
             weakref.finalize(self, _end, self._channel, self._thread)
             self._thread.start()
@@ -178,8 +182,9 @@ class Channel:
         self._items.put(error)
 
 
-def _run(work: Callable[[Channel], None], channel: Channel, stream: Any) -> None:
+def _run(work: Callable[[Channel], None], channel: Channel, stream: Any, reader: threading.Thread) -> None:
     """Runs in the thread, on the current GPU and stream of the thread that reads."""
+    read_by(reader)
     end: BaseException | None = None
     try:
         with torch.cuda.stream(stream):

@@ -29,14 +29,16 @@ class PoolCache(Cache):
             one text, one set of images, and one state of one model. Give `reuse.of_state(reuse.position_keys(
             model.config, inputs), weights.state(model))`, both for a new cache and to `commit`.
         reserve: tokens to keep room for in each row. More may come, and may cost a move.
+        patient: whether it waits, as long as the pool does, for slots that other threads hold. Not while you hold what
+            they need to go on, such as the model.
     Raises:
         BudgetExhausted: the pool has no room for the keys or the reserve. A forward may raise it, too; to go on, `crop`
             the cache to the length it had.
     """
 
-    def __init__(self, pool: KVPool, keys: Keys | None = None, reserve: int = 0) -> None:
+    def __init__(self, pool: KVPool, keys: Keys | None = None, reserve: int = 0, *, patient: bool = True) -> None:
         super().__init__(layers=[])
-        self._rows = Rows(pool, reserve)
+        self._rows = Rows(pool, reserve, patient)
         if keys is not None:
             self._rows.open(keys)
             self._adopt(self._rows.length)

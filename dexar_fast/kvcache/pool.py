@@ -7,7 +7,7 @@ decide where tokens lie; the tensors are here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn, Self
 
@@ -23,6 +23,7 @@ from dexar_fast.model.lending.session import borrowed
 
 try:
     from dexar_fast._C import KvCache, Row
+    from dexar_fast.kvcache.waiting import WAIT, Holders, Taken
 except ImportError:
     try:
         cpu.detect()
@@ -47,28 +48,37 @@ class KVPool:
             see `for_model`.
         block_size: tokens that are shared or evicted together.
         backend: of the writes and copies, as `backends.plan` takes it.
+        wait: for how many seconds at most a prompt waits for slots that other threads hold and may free, before it
+            raises BudgetExhausted; 0 never waits. An Explainer lends its model to them meanwhile. Where nobody else
+            could free room, the error comes at once.
+
+    Raises:
+        InputError: `wait` is no number of seconds.
     """
 
-    def __init__(self, slots: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> None:
+    def __init__(self, slots: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto", wait: float = WAIT) -> None:
         self.backend = backend
         blocks = -(-slots // block_size)
         self.books = KvCache(blocks, block_size)
         self.slots = blocks * block_size
+        self.holders = Holders(self.slots, wait)
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}  # keys [1, H_kv, slots, D], values [.., D_v]
         self.features: tuple[Any, Any] = (None, None)  # a name of the last images, and their features
         self._allocating = threading.Lock()
 
     @classmethod
-    def for_model(cls, model: Any, budget: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto") -> Self:
+    def for_model(
+        cls, model: Any, budget: int, block_size: int = BLOCK_SIZE, *, backend: str = "auto", wait: float = WAIT
+    ) -> Self:
         """A pool of as many whole blocks as fit in `budget` bytes; never more is allocated.
 
         Raises:
-            InputError: not even one block fits.
+            InputError: not even one block fits, or `wait` is no number of seconds.
         """
         block = block_size * bytes_per_token(model)
         if budget < block:
             raise InputError(f"a pool for this model takes at least {block:,} bytes, one block: not {budget:,}")
-        return cls(budget // block * block_size, block_size, backend=backend)
+        return cls(budget // block * block_size, block_size, backend=backend, wait=wait)
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's tensors, for states [B, H_kv, Q, D].
@@ -144,11 +154,17 @@ def _said(states: Tensor) -> str:
 
 
 class Rows:
-    """The sequences of one batch, all of one length. They return to the pool with `close()`, or as garbage."""
+    """The sequences of one batch, all of one length. They return to the pool with `close()`, or as garbage.
 
-    def __init__(self, pool: KVPool, reserve: int) -> None:
+    Args:
+        reserve: tokens to keep room for in each.
+        patient: whether they wait for slots that other threads hold.
+    """
+
+    def __init__(self, pool: KVPool, reserve: int, patient: bool) -> None:
         self.pool = pool
-        self.reserve = reserve  # tokens to keep room for in each
+        self.reserve = reserve
+        self.patient = patient
         self.length = 0
         self.starts: list[int] = []  # the first slot of each
         self._rows: list[Row] = []
@@ -158,10 +174,12 @@ class Rows:
 
     def open(self, keys: Keys = NO_KEYS) -> None:
         """One more row: the longest known prefix of the keys."""
-        row, start, self.length, copies = self.pool.books.row(keys, self.reserve)
+        taken = self._taken(lambda: self.pool.books.row(keys, self.reserve), max(len(keys), self.reserve))
+        row, start, self.length, copies = taken
         self.pool.copy(copies)
         self._rows.append(row)
         self.starts.append(start)
+        self.pool.holders.add(self)
 
     def grow(self, batch: int, length: int) -> None:
         """Makes each of `batch` rows hold `length` slots, or changes nothing and raises."""
@@ -181,10 +199,15 @@ class Rows:
             self._drop()
             raise
         self.length = length
+        self.pool.holders.add(self)
 
     def _extend(self, index: int, count: int) -> None:
-        self.starts[index], _, copies = self._rows[index].extend(count)
+        taken = self._taken(lambda: self._rows[index].extend(count), self.length + count)
+        self.starts[index], _, copies = taken
         self.pool.copy(copies)
+
+    def _taken(self, take: Callable[[], Taken], slots: int) -> Taken:
+        return self.pool.holders.patiently(take, slots) if self.patient else take()
 
     def truncate(self, length: int) -> None:
         """Drops every token from position `length` on."""
@@ -205,9 +228,10 @@ class Rows:
 
     def fork(self) -> Rows:
         """Other rows of the same tokens, in the same slots; whichever of the two grows second is moved."""
-        other = Rows(self.pool, self.reserve)
+        other = Rows(self.pool, self.reserve, self.patient)
         other._rows = [row.fork() for row in self._rows]
         other.starts, other.length = list(self.starts), self.length
+        self.pool.holders.add(other)
         return other
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import copy
 from functools import wraps
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from dexar_fast.kvcache import weights
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import NO_KEYS, Keys, KVPool
+from dexar_fast.kvcache.waiting import Lent
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.prefill import Prefix
 from dexar_fast.vision.geometry import visual_positions
@@ -89,9 +91,10 @@ def begin(
 
     If all images are known, their pixels are not among the inputs left: the vision tower need not run. A shorter prefix
     is not used: transformers 5.17 places and masks images wrongly when they come behind cached text. When the prompt
-    has run, `cache.commit(keys)` makes it known in turn.
+    has run, `cache.commit(keys)` makes it known in turn. The cache does not wait for room: whoever could free some may
+    need the model first.
     """
-    cache = PoolCache(pool, keys, reserve)
+    cache = PoolCache(pool, keys, reserve, patient=False)
     if cache.get_seq_length() > int(visual_positions(config, inputs["input_ids"])[-1]):
         return cache, {name: value for name, value in inputs.items() if not name.startswith(PIXELS)}
     cache.reset()
@@ -103,6 +106,7 @@ class PooledPrefix(Prefix):
 
     Args:
         arguments: further ones of the model's forward.
+        lent: inside its block others may use the model. While the pool has no room, the prompt waits there.
     """
 
     def __init__(
@@ -112,22 +116,31 @@ class PooledPrefix(Prefix):
         inputs: Mapping[str, Any],
         reserve: int,
         arguments: Mapping[str, Any] | None = None,
+        lent: Lent = nullcontext,
     ) -> None:
         super().__init__(model.config)
         whole_cache(model.config)  # or it raises
         self._pool = pool
         self._model = model
-        self._state = weights.state(model, arguments)
-        self._keys = of_state(position_keys(model.config, inputs), self._state)
+        self._arguments = arguments
+        self._names = position_keys(model.config, inputs)
         self._reserve = reserve
+        self._lent = lent
         self._begun: list[PoolCache] = []
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
-        cache, left = begin(self._pool, self._model.config, inputs, self._keys, self._reserve)
+        slots = max(inputs["input_ids"].shape[1], self._reserve)
+        cache, left = self._pool.holders.patiently(lambda: self._begin(inputs), slots, self._lent)
         self._begun.append(cache)
         if cache.get_seq_length() == 0 and hasattr(self._model.base_model, LOOK):
             self._look_into_the_pool(_content(inputs, PER_TOKEN))
         return cache, left
+
+    def _begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
+        """Reads the state of the model each time: it may have changed while it was lent."""
+        self._state = weights.state(self._model, self._arguments)
+        self._keys = of_state(self._names, self._state)
+        return begin(self._pool, self._model.config, inputs, self._keys, self._reserve)
 
     def ran(self, cache: PoolCache) -> None:
         cache.commit(self._keys)

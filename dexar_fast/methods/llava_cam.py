@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dexar_fast.attribution.gradients import check_gradient, leads_back
+from dexar_fast.attribution.gradients import checked, leads_back
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.methods.mlp_input import MlpInput
@@ -101,26 +100,12 @@ def _recorded(asked: Asked, inputs: Mapping[str, Any], layer: int) -> tuple[Tens
     """What the layer's MLP reads [1, P.., d], and the logits [T] that autograd leads back to it. Raises ModelError."""
     decoder, targets = asked.decoder, asked.targets
     watched = MlpInput(decoder.layers[layer], decoder.attentions[layer])
-    with torch.enable_grad(), frozen(asked.model), watched.hooked(), _checked(decoder.layers[layer:]):
+    with torch.enable_grad(), frozen(asked.model), watched.hooked(), checked(decoder.layers[layer:]):
         normed = head_inputs(asked.model, inputs, targets[:-1], decoder, asked.visual)
         logits = decoder.lens.logits(normed[:, -len(targets) :], targets)
     if not leads_back(logits, watched.activations):
         raise ModelError(f"no gradient leads from the logits back to layer {layer}: it cannot be explained")
     return watched.activations, logits
-
-
-@contextmanager
-def _checked(layers: list[nn.Module]) -> Iterator[None]:
-    """Inside the block a module without a gradient raises ModelError (`check_gradient`)."""
-    with ExitStack() as stack:
-        for module in (module for layer in layers for module in layer.modules()):
-            stack.callback(module.register_forward_hook(_check, with_kwargs=True).remove)
-        yield
-
-
-def _check(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    if isinstance(output, Tensor):
-        check_gradient(module, args, kwargs, output)
 
 
 def _cam(activations: Tensor, gradient: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.settings import Settings
 
+OUTSIDE_LISTS = r",(?![^\[]*\])"  # commas
 ENTRY_POINTS = "dexar_fast.methods"  # the group in which a package names its own methods
 _OURS = {
     "attention": "attention.raw:Attention",
@@ -59,7 +61,7 @@ def of(method: str | Method | DexAr) -> Method | DexAr:
 
 def _knobs(method: str, text: str) -> dict[str, Any]:
     """Of KNOB=VALUE texts: the values are JSON, or else text."""
-    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    pairs = [pair.partition("=") for pair in re.split(OUTSIDE_LISTS, text)] if text else []
     if not all(equals for _, equals, _ in pairs):
         raise InputError(f"method {method!r} is not NAME:KNOB=VALUE,KNOB=VALUE")
     return {knob.strip(): _value(value) for knob, _, value in pairs}

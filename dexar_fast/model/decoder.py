@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -79,11 +78,6 @@ class PromptWatcher(Watcher):
                 yield
         finally:
             watcher.reset(token)
-
-    def counted_on(self, module: nn.Module, start: int, count: int) -> Tensor:
-        """The positions of `count` tokens from the start-th behind the last prompt token on, as generate() counts."""
-        last = self.last_positions[module]
-        return last + torch.arange(start, start + count, device=last.device)
 
     def _remember_position(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         positions = kwargs.get("position_ids")

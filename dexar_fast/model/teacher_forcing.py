@@ -17,11 +17,19 @@ from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.model.prefill import takes_answer, with_answer
 
 
-def head_inputs(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: Decoder, visual: Tensor) -> Tensor:
+def head_inputs(
+    model: Any,
+    inputs: Mapping[str, Any],
+    ids: Tensor,
+    decoder: Decoder,
+    visual: Tensor,
+    watching: PromptWatcher | None = None,
+) -> Tensor:
     """What the output head reads, [1, P + C, d]: the last hidden states behind the final norm.
 
     Args:
         inputs: the prompt's, batch 1. ids: [C] of its answer, perhaps none. visual: [N] positions of its image.
+        watching: sees the attention of each layer.
     Raises:
         ModelError: the lens, or the model's attention, is not what it was found to be.
     """
@@ -33,7 +41,7 @@ def head_inputs(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: Dec
 
     hook = decoder.last.register_forward_hook(keep)
     try:
-        logits = teacher_force(model, inputs, ids, decoder, visual)
+        logits = teacher_force(model, inputs, ids, decoder, visual, watching)
     finally:
         hook.remove()
     normed = decoder.lens.norm(torch.cat(found, dim=1))
@@ -41,14 +49,21 @@ def head_inputs(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: Dec
     return normed
 
 
-def teacher_force(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: Decoder, visual: Tensor) -> Tensor:
+def teacher_force(
+    model: Any,
+    inputs: Mapping[str, Any],
+    ids: Tensor,
+    decoder: Decoder,
+    visual: Tensor,
+    watching: PromptWatcher | None = None,
+) -> Tensor:
     """Runs P tokens of a prompt and C of its answer, and returns the logits [1, 1, V] of the last one.
 
     One forward runs them, or two where tokens of the prompt read later ones (see `takes_answer`): then the answer runs
     over the prompt's keys. Autograd records both, unless it is off. Arguments and errors as `head_inputs`.
     """
     ids = ids.to(inputs["input_ids"].device)
-    watching = PromptWatcher(model, inputs["input_ids"].shape[1], inputs)
+    watching = watching or PromptWatcher(model, inputs["input_ids"].shape[1], inputs)
     with watching.watching():
         if takes_answer(inputs, decoder, visual) or len(ids) == 0:
             return model(**with_answer(inputs, ids), use_cache=False, **last_logits(model)).logits[:, -1:]

@@ -12,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.attribution.sums import Attribution, joined
+from dexar_fast.attribution.text_maps import TextMaps
 from dexar_fast.errors import NumericalError
 from dexar_fast.results.schema import all_finite
+from dexar_fast.results.text_relevance import TextRelevance
 from dexar_fast.stages import stage
 from dexar_fast.vision.regions import Cells
 
@@ -48,8 +50,12 @@ def whole(chunks: Sequence[Chunk], unfinished: str) -> Chunk:
         return Chunk(torch.cat([chunk.ids for chunk in chunks]), tokens, joined([chunk.sums for chunk in chunks]))
 
 
-def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fields of an Explanation of the chunk's tokens; winners: what `frequent` returned."""
+def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]], text_tokens: list[str]) -> dict[str, Any]:
+    """The fields of an Explanation of the chunk's tokens.
+
+    Args:
+        winners: what `frequent` returned. text_tokens: the texts of the text keys, if the sums hold maps over these.
+    """
     with stage("aggregation"):
         found = arrays(chunk.sums, **_knobs(header.metadata["settings"]))
     return {
@@ -61,7 +67,12 @@ def fields(header: ResultHeader, chunk: Chunk, winners: list[dict[str, Any]]) ->
         "diagnostics": kept(found) | {"text_winners": winners, "warnings": header.warnings},
         "metadata": copy.deepcopy(header.metadata),
         "images": header.images,
+        "text_relevance": _text_relevance(chunk.sums.text, text_tokens),
     }
+
+
+def _text_relevance(found: TextMaps | None, tokens: list[str]) -> TextRelevance | None:
+    return None if found is None else TextRelevance(found.positions, tokens, found.maps, found.unfiltered_maps)
 
 
 def _knobs(settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError, NumericalError
+from dexar_fast.results.text_relevance import TextRelevance
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.regions import Cells, Regions
 
@@ -57,6 +58,7 @@ class Result:
     diagnostics: dict[str, Any]
     metadata: dict[str, Any]
     images: tuple[Image.Image, ...] = ()
+    text_relevance: TextRelevance | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -100,8 +102,14 @@ def _check(result: Result) -> None:
         else:
             _check_grid(grid, len(result.visual_positions))
     _check_images(result.images, result.grids)
+    _check_text(result.text_relevance, len(result.token_ids))
     _check_json("diagnostics", result.diagnostics)
     _check_json("metadata", result.metadata)
+
+
+def _check_text(found: Any, tokens: int) -> None:
+    if found is not None and not (isinstance(found, TextRelevance) and len(found.maps) == tokens):
+        raise InputError(f"text_relevance must be None or a TextRelevance of the {tokens} tokens")
 
 
 def _check_shapes(arrays: dict[str, Tensor]) -> None:

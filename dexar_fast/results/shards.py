@@ -20,11 +20,12 @@ import torch
 from safetensors.torch import save as to_safetensors
 
 from dexar_fast.attribution.sums import Attribution
+from dexar_fast.attribution.text_maps import TextMaps
 from dexar_fast.errors import FileError
 from dexar_fast.results import assembly, cells, storage
 from dexar_fast.results.assembly import Chunk, ResultHeader
 
-FORMAT_VERSION = storage.WITHOUT_REGIONS
+FORMAT_VERSION = storage.PLAIN
 INDEX, START = "index.json", "start.safetensors"
 Folder = str | os.PathLike[str]
 
@@ -67,7 +68,7 @@ class Shards:
         self._waiting = 0  # bytes
         pictures = {f"image_{i}": storage.to_png(image) for i, image in enumerate(header.images)}
         self._write(START, to_safetensors({"visual_positions": storage.standalone(header.visual), **pictures}))
-        self.index([], "")
+        self.index([], "", [])
 
     def is_due(self, chunk: Chunk) -> bool:
         """Whether this chunk, with those before it that are not on disk yet, is worth a shard."""
@@ -79,13 +80,15 @@ class Shards:
         arrays = {name: getattr(chunk.sums, name) for name in _SUMS} | {"token_ids": chunk.ids}
         if chunk.sums.range is not None:
             arrays["range"] = chunk.sums.range
+        if chunk.sums.text is not None:
+            arrays |= {name: getattr(chunk.sums.text, field) for name, field in storage.TEXT.items()}
         tensors = {name: storage.standalone(array) for name, array in arrays.items()}
         shards, tokens = self.finished
         self._write(_name(shards), to_safetensors(tensors, {storage.KEY: json.dumps({"tokens": chunk.tokens})}))
         self.finished = shards + 1, tokens + len(chunk.ids)  # at once, so that no interrupt comes between
         self._last, self._waiting = time.monotonic(), 0
 
-    def index(self, winners: list[dict[str, Any]], unfinished: str) -> None:
+    def index(self, winners: list[dict[str, Any]], unfinished: str, text_tokens: list[str]) -> None:
         """Writes what is finished; arguments as in `dexar_fast.results.assembly`."""
         document = {
             "format_version": FORMAT_VERSION,
@@ -93,6 +96,7 @@ class Shards:
             "tokens": self.finished[1],
             "unfinished": unfinished,
             "text_winners": winners,
+            "text_tokens": text_tokens,
             "grids": cells.rows_of(self._header.grids),
             "warnings": self._header.warnings,
             "metadata": self._header.metadata,
@@ -129,7 +133,9 @@ def _read(folder: Path) -> dict[str, Any]:
     chunk = assembly.whole(chunks, document["unfinished"])
     if len(chunk.tokens) != document["tokens"]:
         raise FileError(f"{folder} holds {len(chunk.tokens)} tokens and its index says {document['tokens']}: damaged")
-    return assembly.fields(_read_header(folder, document), chunk, document["text_winners"])
+    return assembly.fields(
+        _read_header(folder, document), chunk, document["text_winners"], document.get("text_tokens", [])
+    )
 
 
 def _index_text(path: Path) -> str:
@@ -160,6 +166,9 @@ def _read_shard(path: Path) -> Chunk:
         **{name: arrays[name] for name in _SUMS},
         text_winners=torch.zeros(0, dtype=torch.long, device="cpu"),  # counted in the index
         range=arrays.get("range"),
+        text=TextMaps(**{field: arrays[name] for name, field in storage.TEXT.items()})
+        if "text_maps" in arrays
+        else None,
     )
     return Chunk(arrays["token_ids"], tokens, sums)
 

@@ -1,9 +1,10 @@
 """The file of an explanation: safetensors, with everything that is not an array in one JSON document.
 
-Layout, format 1; 2 with regions. Tensors: the arrays of `Explanation` under their field names, the labels of regions as
-`regions_0`, ... by their place among the grids, and `image_0`, `image_1`, ...:
-each image as the bytes of a PNG (lossless), uint8 [bytes]. Metadata key `dexar_fast`: a JSON object with
-`format_version`, `tokens`, `grids`, `diagnostics`, `metadata` and `images` (how many there are).
+Layout, format 1; 2 with regions or text relevance. Tensors: the arrays of `Explanation` under their field names; the
+labels of regions as `regions_0`, ... by their place among the grids; `text_positions`, `text_maps` and
+`unfiltered_text_maps` of a text relevance; and `image_0`, `image_1`, ...: each image as the bytes of a PNG (lossless),
+uint8 [bytes]. Metadata key `dexar_fast`: a JSON object with `format_version`, `tokens`, `grids`, `diagnostics`,
+`metadata`, `images` (how many there are), and `text_tokens` of a text relevance.
 """
 
 import io
@@ -25,9 +26,11 @@ from torch import Tensor
 from dexar_fast.errors import FileError, cause
 from dexar_fast.results import cells
 from dexar_fast.results.schema import ARRAYS, Result
+from dexar_fast.results.text_relevance import TextRelevance
 
 FORMAT_VERSION = 2
-WITHOUT_REGIONS = 1  # the version of files that hold none: older releases read them
+PLAIN = 1  # the version of files without regions and text relevance: older releases read them
+TEXT = {"text_positions": "positions", "text_maps": "maps", "unfiltered_text_maps": "unfiltered_maps"}
 MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 MOST_HEADER = 2**24  # bytes: bounds the memory that the header takes once it is read
@@ -83,15 +86,18 @@ def write(path: str | os.PathLike[str], explanation: Result) -> None:
     check_pixels(str(path), [image.size for image in explanation.images])
     tensors = {name: standalone(getattr(explanation, name)) for name in ARRAYS}
     tensors |= {name: standalone(labels) for name, labels in cells.labels_of(explanation.grids).items()}
+    text = explanation.text_relevance
+    if text is not None:
+        tensors |= {name: standalone(getattr(text, field)) for name, field in TEXT.items()}
     tensors |= {f"image_{i}": to_png(image) for i, image in enumerate(explanation.images)}
     document = {
-        "format_version": FORMAT_VERSION if cells.labels_of(explanation.grids) else WITHOUT_REGIONS,
+        "format_version": FORMAT_VERSION if len(tensors) > len(ARRAYS) + len(explanation.images) else PLAIN,
         "tokens": explanation.tokens,
         "grids": cells.rows_of(explanation.grids),
         "diagnostics": explanation.diagnostics,
         "metadata": explanation.metadata,
         "images": len(explanation.images),
-    }
+    } | ({} if text is None else {"text_tokens": text.tokens})
     data = to_safetensors(tensors, {KEY: json.dumps(document, allow_nan=False)})
     _check_header(str(path), data[:LENGTH_BYTES])
     write_atomically(path, data)
@@ -110,17 +116,26 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         with opened(path) as file:
             document = document_of(path, (file.metadata() or {})[KEY])
             pictures = [f"image_{i}" for i in range(count(document["images"], most=len(file.keys())))]
-            if set(file.keys()) != {*ARRAYS, *pictures, *cells.names_in(document["grids"])}:
+            further = {*cells.names_in(document["grids"]), *(TEXT if "text_tokens" in document else ())}
+            if set(file.keys()) != {*ARRAYS, *pictures, *further}:
                 raise FileError(f"{path} holds tensors that no explanation has, or lacks some: explain and save again")
             fields: dict[str, Any] = {name: file.get_tensor(name).clone() for name in ARRAYS}
             grids = cells.cells_of(document["grids"], lambda name: file.get_tensor(name).clone())
+            text = _text(file, document)
             images = from_pngs(path, [file.get_tensor(name) for name in pictures])
         fields |= {name: document[name] for name in ("tokens", "diagnostics", "metadata")}
-        return fields | {"grids": grids, "images": tuple(images)}
+        return fields | {"grids": grids, "text_relevance": text, "images": tuple(images)}
     except FileError:
         raise
     except DECODING_ERRORS as error:
         raise FileError(f"{path} is no explanation, or damaged ({error}): explain and save again") from error
+
+
+def _text(file: Any, document: dict[str, Any]) -> TextRelevance | None:
+    if "text_tokens" not in document:
+        return None
+    arrays = {field: file.get_tensor(name).clone() for name, field in TEXT.items()}
+    return TextRelevance(tokens=document["text_tokens"], **arrays)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from dexar_fast import Explainer, InputError, ModelError
-from dexar_fast.attribution import engine, layer_pass
+from dexar_fast.attribution import engine, sums
 from dexar_fast.errors import DexarError, InternalError, LibraryError, NumericalError, OutOfMemoryError
 from dexar_fast.model.lending.locks import model_lock
 
@@ -153,7 +153,7 @@ def test_generate_with_arguments_names_them(run: Run) -> None:
 @pytest.mark.parametrize("error", [TypeError("no"), IndexError("no"), AssertionError(), KeyError("no")])
 def test_our_own_faults_ask_for_a_report(error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "explain", raising(error))
-    monkeypatch.setattr(layer_pass.LayerSums, "add", raising(error))
+    monkeypatch.setattr(sums.LayerSums, "add", raising(error))
     words = ("by a fault of its own; please report this", type(error).__name__)
     refused(InternalError, *words, call=lambda: run(fresh()))
 

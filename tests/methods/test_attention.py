@@ -58,6 +58,38 @@ def test_maps_are_those_of_whole_matrices(family: str, tokens: int) -> None:
             assert found.cells == request.grids and found.token_weights is None
 
 
+def ending_with_image(family: str) -> tuple[Any, zoo.Inputs]:
+    model, inputs = zoo.build(family)
+    end, shape = int((inputs["input_ids"][0] == zoo.IMAGE).nonzero().max()) + 1, inputs["input_ids"].shape
+    return model, {name: value[:, :end] if value.shape == shape else value for name, value in inputs.items()}
+
+
+def test_a_prompt_may_end_with_its_image() -> None:
+    with asked(*ending_with_image("llava"), torch.tensor([20, 31, 44])) as request:
+        brute = Brute(request)
+        for method, by_brute_force in METHODS:
+            assert_close(method.maps(request).token_maps, by_brute_force(brute), 1e-12)
+
+
+def test_positions_count_on_from_an_image_one_by_one() -> None:
+    """As in generate(), and unlike in one forward of prompt and answer. The last layer's lens is the model's logit."""
+    with asked(*ending_with_image("qwen2_5_vl"), torch.tensor([20, 31, 44])) as request:
+        by_pass, by_graph = (AttentionGradient(of, (-1,)).maps(request).token_maps for of in ("lens", "final"))
+        assert bool((by_pass.amax(1) > 0).all())
+        assert_close(by_graph, by_pass, 1e-12)
+        in_one_forward = Brute(request).of_final([2])
+    assert_close(by_graph[:1], in_one_forward[:1], 1e-12)
+    assert not torch.allclose(by_graph[1:], in_one_forward[1:], rtol=1e-3)
+
+
+def test_an_answer_may_be_as_long_as_its_prompt() -> None:
+    """Over the keys of a prompt that reads ahead, and so ran by itself."""
+    with asked_of("paligemma", 1) as request:
+        prompt = request.inputs["input_ids"].shape[1]
+    with asked_of("paligemma", prompt + 1) as request:
+        assert_close(Attention().maps(request).token_maps, Brute(request).attention([2]), 1e-12)
+
+
 @pytest.mark.parametrize("method", ALL, ids=str)
 @pytest.mark.parametrize("family", ["llava", "gemma3", "paligemma2"])
 def test_blocks_of_rows_change_nothing(family: str, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +122,20 @@ def test_other_dtypes_give_float32(method: Method, dtype: torch.dtype) -> None:
         found = method.maps(request).token_maps
     assert found.dtype == torch.float32
     assert_close(found, wanted, 1e-4 if dtype == torch.float32 else 0.25)
+
+
+@pytest.mark.parametrize("method", ALL, ids=str)
+def test_a_known_model_runs_each_query_once(method: Method) -> None:
+    """Prompt and answer in one forward, the gradient of the lens among them once its tails have agreed."""
+    with asked_of("llava", 5, dtype=torch.float32) as request:
+        first = method.maps(request)
+        seen: list[int] = []
+        layer = request.decoder.layers[0]
+        hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+        again = method.maps(request)
+        hook.remove()
+    assert seen == [request.inputs["input_ids"].shape[1] + 4]
+    assert_close(again.token_maps, first.token_maps.double(), 1e-5)
 
 
 @pytest.mark.parametrize("method", [Attention(), Rollout(), AttentionGradient()], ids=str)
@@ -140,6 +186,19 @@ def test_layers_that_attend_elsewhere_are_named(method: Method, monkeypatch: pyt
         monkeypatch.setattr(last, "forward", lambda hidden_states, **_: (0.1 * hidden_states, None))
         with pytest.raises(ModelError, match=r"layer 2 \(LlamaDecoderLayer\) no longer attends"):
             method.maps(request)
+
+
+@pytest.mark.parametrize("method", [Attention(), Rollout(), Relevancy(), AttentionGradient(of="final")], ids=str)
+def test_a_model_that_begins_to_read_ahead_is_noticed(method: Method) -> None:
+    """Then the answer does not run along with its prompt, which would read it."""
+    with asked_of("llava", 3) as request:
+        assert request.decoder.causal
+        for attention in request.decoder.attentions:
+            attention.is_causal = False
+        request.model.config.text_config.is_causal = False
+        with pytest.raises(ModelError, match="begun to read"):
+            method.maps(request)
+        assert bool(method.maps(request).token_maps.isfinite().all()) and not request.decoder.causal
 
 
 @pytest.mark.parametrize("method", [Relevancy(), AttentionGradient(of="final")], ids=str)

@@ -82,6 +82,7 @@ def test_dex_ar_by_name_by_object_and_by_knobs_is_one(embedded: Explainer) -> No
     for options in ({"method": DexAr(head_score="mean")}, {"method": "dex-ar:head_score=mean"}):
         assert torch.equal(asked_by(embedded, **options).token_maps, plain.token_maps)
     assert plain.metadata["settings"]["method"] == "dex-ar"
+    assert registry.of("dex-ar:layers=[0,1],mode=official") == DexAr(layers=[0, 1], mode="official")  # type: ignore[arg-type]
     assert registry.with_knobs("dex-ar", Settings(mode="official")) == DexAr(mode="official")
 
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from paths import ROOT
 
-FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "kernels", "tests")
+FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "examples", "kernels", "tests")
 FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", ".gitignore")
 FILES += (".clang-format", "ARCHITECTURE.md", "CONTRIBUTING.md", "constraints.txt", "constraints-oldest.txt")
 BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__")

@@ -4,6 +4,7 @@ import base64
 import io
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +442,55 @@ def test_the_matrix_tells_each_heads_weight(opened: Any) -> None:
     assert page.page.locator(".cell").inner_text() == "Point at a cell"
 
 
+def test_the_curve_tells_each_layers_weight(opened: Any) -> None:
+    made = story(layers=5, metadata={"settings": {"layers": [3, 7, 8, 9, 12]}})
+    page = opened(made)
+    page.chip(0).click()
+    page.settle()
+    said, curve = page.page.locator(".layer"), page.page.locator(".layers svg")
+    weights = made.layer_weights[0]
+    highest = f"Highest: layer {[3, 7, 8, 9, 12][int(weights.argmax())]}, {float(weights.max()):.3g}"
+    assert said.inner_text() == highest
+    assert curve.get_attribute("aria-label") == f"Weight by layer: {highest}"
+    assert curve.locator("text").all_text_contents()[-7:] == ["3", "7", "8", "9", "12", "layer", "weight"]
+    drawn = [float(circle.get_attribute("cy")) for circle in curve.locator("circle").all()]
+    low, high = (float(line.get_attribute("y1")) for line in curve.locator("line").all())
+    np.testing.assert_allclose((low - np.array(drawn)) / (low - high), weights / weights.max(), atol=0.003)
+    box = curve.bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] / 2 + 18, box["y"] + 20)
+    name, weight = said.inner_text().split(": ")
+    assert name == "Layer 8" and float(weight) == pytest.approx(float(weights[2]), abs=0.01)
+    page.page.mouse.move(0, 0)
+    assert said.inner_text() == highest
+
+
+def test_the_curve_follows_the_chosen_token_and_the_matrix(opened: Any) -> None:
+    page = opened(story())
+    whole = page.page.locator(".layers polyline").get_attribute("points")
+    page.chip(3).click()
+    page.settle()
+    assert page.page.locator(".layers polyline").get_attribute("points") != whole
+    page.page.locator(".matrix").focus()
+    page.page.keyboard.press("ArrowDown")
+    page.page.keyboard.press("ArrowDown")
+    assert page.page.locator(".layer").inner_text().startswith("Layer 1: ")
+
+
+@pytest.mark.parametrize("layers", [1, 300])
+def test_one_layer_and_very_many_have_a_curve_whose_labels_stand_apart(opened: Any, layers: int) -> None:
+    page = opened(story(layers=layers, heads=8))
+    assert page.page.locator(".layers circle").count() == layers
+    texts = page.page.locator(".layers text").all()[2:-2]
+    assert texts[0].text_content() == "0" and 1 <= len(texts) <= 20
+    boxes = [text.bounding_box() for text in texts]
+    assert all(left["x"] + left["width"] < right["x"] for left, right in pairwise(boxes))
+
+
+def test_no_layer_of_weight_is_said(opened: Any) -> None:
+    page = opened(explanation(head_weights=torch.zeros(3, 2, 4)))
+    assert page.page.locator(".layer").inner_text() == "No layer has weight"
+
+
 def test_a_screen_of_more_pixels_gets_them(opened: Any) -> None:
     page = opened(story())
     before = page.pixels(".matrix").shape
@@ -644,7 +694,7 @@ def test_everything_has_a_name(opened: Any) -> None:
     for line in (
         'heading "What the model looked at" [level=1]', 'listbox "Answer"', 'option "un, weight 0"', 'radio "Overlay"',
         'slider "Opacity', 'listbox "Images and frames"', 'option "image 1"', 'img "Image 1 of 2',
-        'button "Whole answer"', 'application "Head weights',
+        'button "Whole answer"', 'application "Head weights', 'img "Weight by layer: Highest: layer ',
     ):  # fmt: skip
         assert line in tree, line
     nameless = "[...document.querySelectorAll('img:not([alt]), input:not([id]):not([name])')].length"

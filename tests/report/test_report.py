@@ -415,7 +415,34 @@ def test_an_answer_without_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", [{"layers": 0}, {"heads": 0}])
 def test_an_explanation_without_heads(tmp_path: Path, axes: dict[str, int]) -> None:
-    assert "Head weights" not in written(explanation(**axes), tmp_path).read_text("utf-8")
+    text = written(explanation(**axes), tmp_path).read_text("utf-8")
+    assert "Head weights" not in text and "Layer weights" not in text
+
+
+def test_a_layers_curve_is_the_sum_of_the_heads_beside_it(tmp_path: Path) -> None:
+    made = explanation([" un", "able", " to"], layers=5, heads=3)
+    for by in ("token", "word"):
+        (report,) = data_of(written(made, tmp_path, by=by))["reports"]
+        heads = made.head_weights.double().numpy()
+        spans = [range(*piece["tokens"]) for piece in report["pieces"]]
+        curves = unpacked(report["curves"]).reshape(len(spans), 5)
+        for curve, piece, span in zip(curves, report["pieces"], spans, strict=True):
+            expected = [sum(max(heads[t, layer, h] for t in span) for h in range(3)) for layer in range(5)]
+            assert piece["height"] == pytest.approx(max(expected), rel=1e-3)
+            np.testing.assert_allclose(curve / 255 * piece["height"], expected, atol=piece["height"] * 0.003)
+    token = data_of(written(made, tmp_path))["reports"][0]["pieces"][1]
+    assert token["height"] == pytest.approx(float(made.layer_weights[1].max()), rel=1e-3)
+
+
+def test_a_curve_of_numbers_at_the_edge_of_float64_is_finite(tmp_path: Path) -> None:
+    huge = torch.full((1, 2, 4), sys.float_info.max, dtype=torch.float64)
+    changes = {
+        name: getattr(explanation([" a"]), name).double() for name in ARRAYS if "ids" not in name and "pos" not in name
+    }
+    made = explanation([" a"], **changes | {"head_weights": huge})
+    (report,) = data_of(written(made, tmp_path))["reports"]
+    assert report["pieces"][0]["height"] == sys.float_info.max
+    assert unpacked(report["curves"]).tolist() == [255] * 4
 
 
 def test_an_explanation_without_visual_tokens(tmp_path: Path) -> None:
@@ -504,9 +531,26 @@ def test_one_frame_for_each_token_with_its_overlay_and_the_answer_so_far() -> No
     shown = made.frames(width=200)
     assert len(shown) == 3 and {frame.size for frame in shown} == {shown[0].size}
     for token, frame in enumerate(shown):
-        np.testing.assert_array_equal(np.asarray(frame)[:100], np.asarray(made.overlay(token)))
+        expected = made.overlay(token, scale="weight")
+        np.testing.assert_array_equal(np.asarray(frame)[:100], np.asarray(expected))
     ink = [int((np.asarray(frame)[100:] != np.asarray(shown[0])[-1, -1]).sum()) for frame in shown]
     assert ink[0] < ink[1] < ink[2]
+
+
+def test_frames_share_a_scale_by_weight_or_keep_their_own(tmp_path: Path) -> None:
+    made = explanation([" un", "able", " to"], images=(noise(200, 100),), weights=[0.5, 2.0, 0.0])
+    phrases = (slice(0, 2), slice(2, 3))
+    for scale in ("weight", "own"):
+        shown = made.frames(by="word", width=200, scale=scale)
+        for frame, phrase in zip(shown, phrases, strict=True):
+            expected = np.asarray(made.overlay(phrase, scale=scale))
+            np.testing.assert_array_equal(np.asarray(frame)[:100], expected)
+    assert (np.asarray(shown[1])[:100] != np.asarray(made.images[0])).any(), "its own scale"
+    by_weight = made.frames(by="word", width=200)[1]
+    np.testing.assert_array_equal(np.asarray(by_weight)[:100], np.asarray(made.images[0]), "weight 0 shows no heat")
+    for scale in ("weight", "own"):
+        made.to_gif(tmp_path / f"{scale}.gif", width=64, scale=scale)
+    assert (tmp_path / "weight.gif").read_bytes() != (tmp_path / "own.gif").read_bytes()
 
 
 def test_words_can_be_animated_over_another_picture() -> None:
@@ -589,10 +633,13 @@ def test_a_gif_repeats_every_frame(tmp_path: Path) -> None:
         ({"width": 10}, "from 64"),
         ({"width": 99.5}, "integer"),
         ({"seconds": 0}, "seconds"),
+        ({"scale": "heat"}, "scale must be 'weight' or 'own'"),
         ({"seconds": "1"}, "seconds"),
     ],
 )
-def test_a_gif_of_impossible_size_or_speed_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_a_gif_of_impossible_size_speed_or_scale_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         explanation().to_gif(tmp_path / "a.gif", **options)
 
@@ -603,5 +650,5 @@ def test_no_animation_without_a_place_for_the_map() -> None:
 
 
 def test_the_script_and_style_are_plain_files_without_closing_tags() -> None:
-    for name in ("report.js", "report.css"):
+    for name in ("report.js", "layers.js", "report.css"):
         assert "</" not in document._source(name)

@@ -1,5 +1,6 @@
 """Explanation: what is checked, where a map is drawn, and that a file gives back what was saved."""
 
+import io
 import json
 import os
 import sys
@@ -557,10 +558,17 @@ def test_any_token_can_be_a_title(tmp_path):
 
 def test_plot_leaves_pyplot_alone_and_shows_itself_in_notebooks():
     before = set(sys.modules["matplotlib.pyplot"].get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
-    figure, _ = make().plot()
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    plot = make().plot()
+    with Image.open(io.BytesIO(plot._repr_png_())) as shown:
+        np.testing.assert_array_equal(shown.size, plot.figure.bbox.size.astype(int))
     pyplot = pytest.importorskip("matplotlib.pyplot")
     assert set(pyplot.get_fignums()) == before
+
+
+def test_a_notebook_cell_that_ends_with_a_plot_shows_it():
+    formatters = pytest.importorskip("IPython.core.formatters")
+    shown, _ = formatters.DisplayFormatter().format(make().plot())
+    assert shown["image/png"].startswith(b"\x89PNG")
 
 
 # --- files

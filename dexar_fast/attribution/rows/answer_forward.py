@@ -1,32 +1,24 @@
-"""A prompt and its answer through the model once, each layer's attention shown to whoever asks for it.
-
-Where no token of the prompt reads a later one, they run in one forward. Otherwise the prompt runs by itself, and the
-answer over its cache. Either way each query runs once.
-"""
+"""A prompt and its answer through the model once, each layer's attention shown to whoever asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from dexar_fast.attribution.layer_pass import ELSEWHERE
 from dexar_fast.errors import ModelError
-from dexar_fast.model.attention import Call, check_keys
-from dexar_fast.model.cache import to_forward, whole_cache
-from dexar_fast.model.decoder import Decoder, PromptWatcher, hidden_states
-from dexar_fast.model.logits import last_logits
-from dexar_fast.model.prefill import run, takes_answer, with_answer
-
-Forward = Callable[[], Any]
+from dexar_fast.model.attention import Call, check_keys, is_causal
+from dexar_fast.model.cache import whole_cache
+from dexar_fast.model.decoder import Decoder, PromptWatcher
+from dexar_fast.model.lens import Outdated
+from dexar_fast.model.prefill import takes_answer
+from dexar_fast.model.teacher_forcing import head_inputs
 
 
 class Take(Protocol):
-    """What is called after the attention of each layer that was asked for, in each forward."""
+    """What is called after the attention of a layer, in each forward that runs it (see `teacher_force`)."""
 
     def __call__(self, layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
         """Returns the output [1, Q, H, D_v] to go on with.
@@ -58,20 +50,16 @@ class AnswerForward(PromptWatcher):
         layers: list[int],
         take: Take,
     ) -> None:
-        self._inputs = inputs
-        self._ids = inputs["input_ids"]
-        super().__init__(model, self._ids.shape[1], inputs)
-        self._decoder = decoder
-        self._targets = targets.to(self._ids.device)
+        self._prompt = inputs["input_ids"].shape[1]
+        super().__init__(model, self._prompt, inputs)
+        whole_cache(model.config)
+        self._request = inputs, targets, visual
         self._at_once = takes_answer(inputs, decoder, visual)
-        self._cache = whole_cache(model.config)
+        self._decoder = decoder
         self._take = take
         self._wanted = {id(decoder.attentions[i]): i for i in layers}
-        self._attended: set[int] = set()  # layers, in this forward
-        self._keys = 0  # once this forward has run
-        self._tokens = slice(0)
-        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
-        self._logits: Tensor  # [1, 1, V] of the last query
+        self._attended: set[int] = set()
+        self._masks: dict[int, Tensor | None] = {}  # by id, each kept alive so that no other gets its id
 
     def run(self) -> Tensor:
         """The model's logits of the answer's tokens [T], in the graph where autograd records.
@@ -79,62 +67,30 @@ class AnswerForward(PromptWatcher):
         Raises:
             ModelError: a layer attends elsewhere, or drops keys, or the model no longer computes what its lens does.
         """
-        with self.watching(), self._outputs_kept():
-            return torch.cat([self._logits_of(*each) for each in self._forwards()])
-
-    def _forwards(self) -> Iterator[tuple[slice, int, Forward]]:
-        """The tokens that each forward predicts, how many keys there are behind it, and the forward."""
-        prompt, tokens = self._ids.shape[1], len(self._targets)
-        if self._at_once:
-            whole = with_answer(self._inputs, self._targets[:-1])
-            yield slice(0, tokens), prompt + tokens - 1, partial(run, self.model, self._cache, whole, True)
-            return
-        yield slice(0, 1), prompt, partial(run, self.model, self._cache, self._inputs, True)
-        if tokens > 1:
-            yield slice(1, tokens), prompt + tokens - 1, self._answer
-
-    def _answer(self) -> None:
-        with ExitStack() as stack:
-            for module in self.last_positions:
-                stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
-            passed = to_forward(self.model, self._cache) | last_logits(self.model)
-            self.model(input_ids=self._targets[None, :-1], use_cache=True, **passed)
-
-    def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        return args, kwargs | {"position_ids": self.counted_on(module, 1, len(self._targets) - 1)}
-
-    def _logits_of(self, tokens: slice, keys: int, forward: Forward) -> Tensor:
-        self._tokens, self._keys = tokens, keys
-        self._attended.clear()
-        forward()
-        self._check_attended()
-        lens, targets = self._decoder.lens, self._targets[tokens]
-        normed = lens.norm(self._hidden[:, tokens.start - tokens.stop :])
-        lens.check(normed.detach(), self._logits, targets)
-        return lens.logits(normed, targets)
-
-    def _check_attended(self) -> None:
+        inputs, targets, visual = self._request
+        normed = head_inputs(self.model, inputs, targets[:-1], self._decoder, visual, self)
         for index in self._wanted.values():
             if index not in self._attended:
                 raise ModelError(f"decoder layer {index} ({type(self._decoder.layers[index]).__name__}) {ELSEWHERE}")
+        return self._decoder.lens.logits(normed[:, -len(targets) :], targets)
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         index = self._wanted.get(id(module))
         if index is None:
             return output
-        check_keys(module, call.value, self._keys)
+        alone = not self._at_once and index not in self._attended  # then the prompt is the first of two forwards
+        keys = self._prompt if alone else self._prompt + len(self._request[1]) - 1
+        check_keys(module, call.value, keys)
+        self._check_causal(module, call.mask, keys)
         self._attended.add(index)
-        return self._take(index, call, output, self._tokens)
+        behind = self._prompt - 1  # of the prompt, those that predict no token of the answer
+        return self._take(index, call, output, slice(max(0, keys - call.query.shape[2] - behind), keys - behind))
 
-    @contextmanager
-    def _outputs_kept(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.callback(self._decoder.last.register_forward_hook(self._keep_hidden).remove)
-            stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
-            yield
-
-    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._hidden = hidden_states(output)
-
-    def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._logits = output.logits[:, -1:].detach()
+    def _check_causal(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
+        """Raises Outdated if the prompt must not run along with its answer after all; the next request knows."""
+        if not self._at_once or id(mask) in self._masks:
+            return
+        self._masks[id(mask)] = mask
+        if not is_causal(module, mask, keys):
+            self._decoder.causal = False
+            raise Outdated("tokens of the prompt have begun to read those behind them: explain it again")

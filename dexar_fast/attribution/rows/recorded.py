@@ -1,19 +1,19 @@
-"""Every layer's attention in a forward over prompt and answer, and the gradients of what came out of it."""
+"""Every layer's attention in a forward over prompt and answer with its graph, and the gradients of its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, is_altered
+from dexar_fast.attribution.gradients import checked, is_altered
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.lending.frozen import frozen
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recorded:
 
     layer: int
     call: Call  # without its graph
-    output: Tensor  # [1, Q, H, D_v] or its last rows, in the graph where there is one
+    output: Tensor  # [1, Q, H, D_v] or its last rows, in the graph
     tokens: slice  # of the answer, those that the last queries predict
 
 
@@ -34,7 +34,7 @@ class Recorder:
 
     def keep(self, layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
         """Returns the output; where autograd records, it is in the graph even if nothing before it is."""
-        if torch.is_grad_enabled() and not output.requires_grad:
+        if torch.is_grad_enabled():
             output.requires_grad_()
         self.records.append(Recorded(layer, _detached(call), output, tokens))
         return output
@@ -46,24 +46,9 @@ def _detached(call: Call) -> Call:
 
 @contextmanager
 def recording(model: nn.Module, decoder: Decoder) -> Iterator[None]:
-    """Inside the block autograd records activations, none of the weights; parts without a backward are refused."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    with ExitStack() as stack, torch.enable_grad():
-        stack.callback(_require, weights, True)
-        _require(weights, False)
-        for module in (module for layer in decoder.layers for module in layer.modules()):
-            stack.callback(module.register_forward_hook(_check, with_kwargs=True).remove)
+    """Inside the block autograd records activations and leaves out the weights; see `gradients.checked`."""
+    with torch.enable_grad(), frozen(model), checked(decoder.layers):
         yield
-
-
-def _require(weights: list[nn.Parameter], gradient: bool) -> None:
-    for weight in weights:
-        weight.requires_grad_(gradient)
-
-
-def _check(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-    if isinstance(output, Tensor):
-        check_gradient(module, args, kwargs, output)
 
 
 def gradients(total: Tensor, records: Sequence[Recorded], decoder: Decoder) -> list[Tensor]:

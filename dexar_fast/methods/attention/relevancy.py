@@ -24,10 +24,10 @@ class Relevancy:
     to A_l of every query i: one forward and T backwards, whose graph and attention inputs of all layers are kept. The
     row is carried from the top layer down through blocks of rows of each E_l: memory O(block x S) beside these.
 
-    For the first token this is the reference repository's rule for self-attention. For later ones each E_l belongs to
-    one token alone, in all its rows. lvlm-interpret, over a KV cache, instead keeps for every row the E of the token
-    that this row predicts (all rows of the prompt: the first token), takes gradients of processed scores, and divides
-    R - I by its row sums. Defined for layers of softmax attention.
+    This is the reference repository's rule for self-attention, applied to each token by itself. lvlm-interpret, over a
+    KV cache, instead keeps for every row the E of the token that this row predicts (the first, for all of the prompt):
+    another quantity from the second token on. It also takes gradients of processed scores, and divides R - I by its row
+    sums. Defined for layers of softmax attention.
     """
 
     name: ClassVar[str] = "relevancy"

@@ -36,9 +36,8 @@ def unit_rows(asked: Asked) -> Tensor:
     """e_p at the position p_t of the query that predicts each token: [T, P + T - 1], float32 or better."""
     prompt, tokens = asked.inputs["input_ids"].shape[1], len(asked.targets)
     dtype = torch.promote_types(asked.model.dtype, torch.float32)
-    rows = torch.zeros(tokens, prompt + tokens - 1, dtype=dtype, device=asked.model.device)
-    rows[:, prompt - 1 :] = torch.eye(tokens)
-    return rows
+    rows = torch.eye(tokens, dtype=dtype, device=asked.model.device)
+    return torch.nn.functional.pad(rows, (prompt - 1, 0))
 
 
 @contextmanager

@@ -7,12 +7,13 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from dexar_fast.attribution.rows.carried import carried
 from dexar_fast.attribution.rows.matrices import mean_attention
-from dexar_fast.attribution.rows.recorded import Recorder
 from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, unit_rows
 from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.model.attention import Call
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class Rollout:
 
     @torch.no_grad()
     def maps(self, asked: Asked) -> Maps:
-        layers, recorder = layers_of(asked, None), Recorder()
+        layers = layers_of(asked, None)
+        calls: list[list[Call]] = [[] for _ in layers]
+
+        def take(layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
+            calls[layer].append(call)
+            return output
+
         with in_memory(self.name):
-            answer_forward(asked, layers, recorder.keep).run()
+            answer_forward(asked, layers, take).run()
         rows = unit_rows(asked)
-        for layer in reversed(layers):
-            calls = [each.call for each in recorder.records if each.layer == layer]
-            rows = (rows + carried(rows, [(call, partial(mean_attention, call)) for call in calls])) / 2
+        for of_layer in reversed(calls):
+            rows = (rows + carried(rows, [(call, partial(mean_attention, call)) for call in of_layer])) / 2
         return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers)

@@ -9,16 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.masked.forwards import MaskedForwards
 from dexar_fast.errors import InputError
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.methods.eagle.divided import Divided, divided
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
+from dexar_fast.methods.eagle.pictures import scorer
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, search
 from dexar_fast.methods.eagle.seen import seen_by
-from dexar_fast.model.prefill import takes_answer
 from dexar_fast.prompt.pixels import Pixels
 
 
@@ -62,11 +61,11 @@ class Eagle:
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""
         cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill)
-        pixels = Pixels(asked.processor, asked.inputs, asked.images)
         chosen = self.chosen(len(asked.targets))
-        ids = asked.targets[chosen] if self.ids is None else _ids(self.ids, chosen, asked)
-        scorer = probabilities(asked, cut, pixels, chosen, ids, self.batch)
-        return self.ranking(cut, seen_by(cut, asked.grids, pixels.of), chosen, scorer)
+        ids = None if self.ids is None else _ids(self.ids, chosen, asked)
+        pixels = Pixels(asked.processor, asked.inputs, asked.images)
+        probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
+        return self.ranking(cut, seen_by(cut, asked.grids, pixels.of), chosen, probabilities)
 
     def chosen(self, count: int) -> Tensor:
         """[n] the tokens to search for of an answer of `count`, counted from 0. Raises InputError."""
@@ -77,14 +76,14 @@ class Eagle:
             raise InputError(f"tokens {list(self.tokens)} must name tokens of the answer, 0 to {count - 1}")
         return chosen % count
 
-    def ranking(self, cut: Divided, seen: Tensor, chosen: Tensor, scorer: Probabilities) -> Ranked:
-        """The seen regions in order, by a scorer of which of all regions are revealed, bool [B, N]."""
-        found = self._search(lambda revealed: scorer(cut.revealing(seen, revealed)), len(seen))
+    def ranking(self, cut: Divided, seen: Tensor, chosen: Tensor, probabilities: Probabilities) -> Ranked:
+        """The seen regions in order; `probabilities` takes which of all regions are revealed, bool [B, N]."""
+        found = self._search(lambda revealed: probabilities(cut.revealing(seen, revealed)), len(seen))
         return Ranked(cut, seen, chosen, found)
 
-    def _search(self, scorer: Probabilities, regions: int) -> SearchResult:
+    def _search(self, probabilities: Probabilities, regions: int) -> SearchResult:
         return search(
-            scorer,
+            probabilities,
             regions,
             lambda1=self.lambda1,
             lambda2=self.lambda2,
@@ -109,12 +108,3 @@ def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
     if int(found.min()) < 0 or int(found.max()) >= asked.decoder.lens.rows:
         raise InputError(f"ids must be those of words of the model, 0 to {asked.decoder.lens.rows - 1}")
     return found
-
-
-def probabilities(
-    asked: Asked, cut: Divided, pixels: Pixels, chosen: Tensor, ids: Tensor, batch: int | None
-) -> Probabilities:
-    """From the regions revealed, bool [B, N], to what the model gives n chosen tokens of the answer, or other ids."""
-    at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
-    forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, chosen, ids, batch)
-    return lambda revealed: forwards(pixels.of_each([cut.shown(mask) for mask in revealed]))

@@ -28,7 +28,8 @@ class Loan:
     """The model's lock, and the attributes that differ while it is held.
 
     Args:
-        abandoned: called while another borrower has the model; once it returns true, waiting ends with `Abandoned`.
+        abandoned: called before the model is taken, and while another borrower has it; once it returns true, `take`
+            ends with `Abandoned`.
     """
 
     def __init__(self, model: Any, abandoned: Callable[[], bool] | None = None) -> None:
@@ -67,13 +68,17 @@ class Loan:
 
     def take(self) -> None:
         check_process(self._model)
+        self._check_wanted()
         while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
-            if self._abandoned and self._abandoned():
-                raise Abandoned
+            self._check_wanted()
         self._held = True
         ours = self._ours or _ours(self._model)
         self._found = _values(ours)  # all of them before any changes: Ctrl-C may come in between
         _put(ours)
+
+    def _check_wanted(self) -> None:
+        if self._abandoned and self._abandoned():
+            raise Abandoned
 
     def give(self) -> None:
         if self._held:

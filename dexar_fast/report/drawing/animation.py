@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import placing, words
+from dexar_fast.report import placing, scales, words
 from dexar_fast.report.drawing import colours, lettering
 from dexar_fast.report.drawing.lettering import Word
 from dexar_fast.report.drawing.overlay import draw_overlay
@@ -23,7 +23,7 @@ _PAPER, _WRITTEN = "#15131a", "#f0edf5"
 _UNWEIGHTED = "#35313f"
 
 
-def frames(explanation: Result, picture: Image.Image, image: int, by: str, width: int) -> list[Image.Image]:
+def frames(explanation: Result, picture: Image.Image, image: int, by: str, width: int, scale: str) -> list[Image.Image]:
     """See `Explanation.frames`; the map of the image numbered `image` is drawn over `picture`."""
     if not isinstance(width, numbers.Integral) or width < _NARROWEST:
         raise InputError(f"width must be an integer from {_NARROWEST}, not {width!r}")
@@ -31,9 +31,11 @@ def frames(explanation: Result, picture: Image.Image, image: int, by: str, width
     small = _fitted(picture, int(width))
     writing = _Writing(pieces, int(width))
     shown = []
-    for n, values in enumerate(pieces.maps):
+    for n, (values, span) in enumerate(zip(pieces.maps, pieces.spans, strict=True)):
+        heat = placing.paint(explanation, values, image, small.size)
+        tokens = slice(span.start, span.stop)
+        overlay = draw_overlay(small, scales.scaled(explanation, heat, tokens, scale, filtered=True))
         frame = Image.new("RGB", (int(width), small.height + writing.height), _PAPER)
-        overlay = draw_overlay(small, placing.paint(explanation, values, image, small.size))
         frame.paste(overlay, ((frame.width - small.width) // 2, 0))
         writing.draw(frame, small.height, n)
         shown.append(frame)

@@ -7,6 +7,7 @@ This one is an object like any other; a notebook shows it because it knows how t
 import io
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -45,6 +46,16 @@ class Page(Figure):
         return buffer.getvalue()
 
 
+class Plot(NamedTuple):
+    """A figure and the axes of its pictures; a notebook cell that ends with this pair shows the figure."""
+
+    figure: Page
+    axes: NDArray[np.object_]
+
+    def _repr_png_(self) -> bytes:
+        return self.figure._repr_png_()
+
+
 def draw_figure(
     explanation: Result,
     image: Image.Image,
@@ -53,7 +64,7 @@ def draw_figure(
     by_weight: bool,
     *,
     all_of_it: bool,
-) -> tuple[Figure, NDArray[np.object_]]:
+) -> Plot:
     """The question and the answer, the image, an overlay for each heat under its title, a colour bar with its meaning.
 
     Args:
@@ -75,7 +86,7 @@ def draw_figure(
     note = f"{len(tokens)} of {len(explanation)} tokens: those of the greatest weight" if left_out else ""
     _write(page, explanation, note)
     _draw_bar(page, list(axes), scales.legend(explanation, by_weight))
-    return page, axes
+    return Plot(page, axes)
 
 
 def _title(explanation: Result, token: int, by_weight: bool) -> str:

@@ -25,7 +25,8 @@ def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> 
     """Plain JSON. Cells and heads are bytes, deflated and in base64; the whole answer is the row after the pieces.
 
     `maps` holds [U + 1, C] steps of 255, the C cells of all grids, each row from its `low` to its `high`; `heads` holds
-    [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`.
+    [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`; `curves` holds their sums over the heads of a layer,
+    [U + 1, L] steps of 255, each row from 0 to its `height`.
     """
     cells = [grid.cells for grid in explanation.grids]
     order = np.concatenate([cell.ravel() for cell in cells]) if cells else np.zeros(0, np.int64)
@@ -33,28 +34,44 @@ def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> 
     heads = _with_whole_answer(explanation, pieces.heads)
     steps = _steps_for(heads.size)
     heads, peaks = _from_zero(heads)
+    layers, sums = _from_zero(heads.reshape(len(heads), *explanation.head_weights.shape[1:]).sum(2))
     return {
         "grids": _grids(explanation),
         "pictures": [{"width": p.width, "height": p.height, "mapped": p.mapped, "name": p.name} for p in pictures],
         "maps": packed(np.array([maps.min_max_of(row, cells)[order] for row in values], np.float64) * _FINE),
         "heads": packed(heads * steps),
+        "curves": packed(layers * _FINE),
         "steps": steps,
         "layers": _layers(explanation),
         "columns": explanation.head_weights.shape[2],
-        "pieces": [
-            {"weight": _short(weight), "tokens": [span.start, span.stop], "low": low, "high": high, "peak": peak}
-            for weight, span, low, high, peak in zip(
-                [*pieces.weights, 0.0], [*pieces.spans, range(len(explanation))],
-                *_extremes(values[:, order]), map(_short, peaks), strict=True,
-            )
-        ],
+        "pieces": _rows(explanation, pieces, values[:, order], peaks.tolist(), sums.tolist()),
         "kept": [int(count) for count in (heads > 0).sum(1)],
-    }  # fmt: skip
+    }
 
 
 def packed(steps: NDArray[np.floating] | NDArray[np.uint8]) -> str:
     """Numbers from 0 to 255: rounded to bytes, deflated, in base64."""
     return base64.b64encode(zlib.compress(np.rint(steps).astype(np.uint8).tobytes(), 9)).decode()
+
+
+def _rows(
+    explanation: Result, pieces: Pieces, cells: NDArray[np.float64], peaks: list[float], sums: list[float]
+) -> list[dict[str, Any]]:
+    """What is said of each piece and of the whole answer, from its cells [U + 1, C], its highest head (its `peak`), and
+    the highest sum of a layer in units of that."""
+    spans = [*pieces.spans, range(len(explanation))]
+    numbers = zip([*pieces.weights, 0.0], *_extremes(cells), peaks, sums, strict=True)
+    return [
+        {
+            "weight": _short(weight),
+            "tokens": [span.start, span.stop],
+            "low": _short(low),
+            "high": _short(high),
+            "peak": _short(peak),
+            "height": _short(peak * total),
+        }
+        for span, (weight, low, high, peak, total) in zip(spans, numbers, strict=True)
+    ]
 
 
 def _grids(explanation: Result) -> list[dict[str, Any]]:
@@ -88,7 +105,7 @@ def _from_zero(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 def _extremes(rows: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     if rows.shape[1] == 0:
         return [0.0] * len(rows), [0.0] * len(rows)
-    return [_short(low) for low in rows.min(1)], [_short(high) for high in rows.max(1)]
+    return rows.min(1).tolist(), rows.max(1).tolist()
 
 
 def _layers(explanation: Result) -> list[int]:

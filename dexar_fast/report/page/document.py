@@ -132,7 +132,7 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
         pieces, shown = words.pieces(explanation, by), pictures(explanation)
         views.append(_view(explanation, str(title), pieces, shown, by))
         numbers.append(data.encode(explanation, pieces, shown))
-    script = _source("report.js")
+    script = _source("layers.js") + _source("report.js")
     text = _template().render(
         views=views,
         data={

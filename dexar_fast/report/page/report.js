@@ -181,8 +181,8 @@ function mark(items, index) {
 /* ---- one explanation */
 
 class Viewer {
-  constructor(root, report, maps, heads) {
-    Object.assign(this, { root, report, maps, heads });
+  constructor(root, report, maps, heads, layers) {
+    Object.assign(this, { root, report, maps, heads, layers });
     this.whole = report.pieces.length - 1;
     this.pinned = this.whole;
     this.hovered = null;
@@ -190,6 +190,7 @@ class Viewer {
     this.cells = this.maps.length / report.pieces.length;
     this.frames = [...root.querySelectorAll(".frame")];
     this.matrix = root.querySelector(".matrix");
+    this.curve = this.matrix && new LayerCurve(root.querySelector(".layers"), report.layers);
     this.cell = null;
     this.inView = new Set();
     this.stale = new Set();
@@ -262,7 +263,9 @@ class Viewer {
       this.drawMap();
       this.drawThumbs();
       this.drawFacts();
-      if (this.matrix) this.drawMatrix();
+      if (!this.matrix) return;
+      this.drawMatrix();
+      this.drawCurve();
     });
   }
 
@@ -380,6 +383,7 @@ class Viewer {
     const choose = (row, column) => {
       this.cell = row === null ? null : [clamp(row, rows), clamp(column, report.columns)];
       this.drawMatrix();
+      this.curve.point(this.cell && this.cell[0]);
     };
     matrix.addEventListener("pointermove", (event) => {
       const { left, top, cell } = this.measure();
@@ -437,6 +441,11 @@ class Viewer {
       readout.textContent = `Layer ${report.layers[row]}, head ${column}: ${short(Number(weight.toPrecision(2)))}`;
     }
     this.drawScale("heads", 0, peak, "head weight");
+  }
+
+  drawCurve() {
+    const { layers, pieces } = this.report;
+    this.curve.show(this.layers.subarray(this.shown * layers.length, (this.shown + 1) * layers.length), pieces[this.shown].height);
   }
 
   label(context, cell, left, top, rows, columns) {
@@ -505,7 +514,8 @@ async function start() {
   palette = await inflate(page.palette);
   for (const root of document.querySelectorAll(".viewer")) {
     const report = page.reports[root.dataset.report];
-    shared.viewers.push(new Viewer(root, report, await inflate(report.maps), await inflate(report.heads)));
+    const packed = [report.maps, report.heads, report.curves];
+    shared.viewers.push(new Viewer(root, report, ...(await Promise.all(packed.map(inflate)))));
   }
   const link = document.querySelector(".linked");
   if (link) {

@@ -16,7 +16,8 @@ from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import explaining
 from dexar_fast.methods.eagle.divided import Divided
-from dexar_fast.methods.eagle.method import Eagle, probabilities
+from dexar_fast.methods.eagle.method import Eagle
+from dexar_fast.methods.eagle.pictures import scorer
 from dexar_fast.prompt import request
 from dexar_fast.prompt.pixels import Pixels
 from dexar_fast.prompt.request import Request
@@ -78,7 +79,7 @@ class Question:
         token = torch.tensor([self.first_difference])
         with self._runner(self._given).answered() as asked:
             pixels = Pixels(asked.processor, asked.inputs, asked.images)
-            return probabilities(asked, cut, pixels, token, asked.targets[token], batch)(torch.stack(masks))[:, 0]
+            return scorer(asked, cut, pixels, token, batch=batch)(torch.stack(masks))[:, 0]
 
     def text(self, answer: Tensor) -> str:
         return self._setup.processor.tokenizer.decode(answer)

@@ -1,0 +1,31 @@
+"""The probabilities of an answer's tokens under pictures that show some of their regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from dexar_fast.attribution.masked.forwards import MaskedForwards
+from dexar_fast.generation.asked import Asked
+from dexar_fast.methods.eagle.divided import Divided
+from dexar_fast.model.prefill import takes_answer
+from dexar_fast.prompt.pixels import Pixels
+
+
+def scorer(
+    asked: Asked,
+    cut: Divided,
+    pixels: Pixels,
+    positions: Tensor | None = None,
+    ids: Tensor | None = None,
+    batch: int | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """A function from the regions revealed, bool [B, N], to probabilities [B, n] float32.
+
+    Args:
+        pixels: of the request. positions, ids, batch: of `MaskedForwards`.
+    """
+    at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
+    forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, positions, ids, batch)
+    return lambda revealed: forwards(pixels.of_each([cut.shown(mask) for mask in revealed]))
