@@ -76,8 +76,10 @@ class Endpoint:
         A character that is spread over several tokens has no text in them: such an answer is refused.
 
         Raises:
-            InputError: the prompt does not end with the answer, as the server writes it. Else as a call.
+            InputError: an empty answer, or the prompt does not end with it as the server writes it. Else as a call.
         """
+        if not answer.strip():
+            raise InputError("the answer is empty: give some text")
         rows, found = self._rows(load_image(image), prompt, answer), ""
         for count, row in enumerate(reversed(rows), 1):
             found = row.text + found

@@ -157,6 +157,12 @@ def test_the_servers_tokens_are_others(server: Server, kind: str) -> None:
         endpoint(server, kind).tokens(picture(), PROMPT, "A blue circle.")
 
 
+def test_an_empty_answer_is_not_sent(server: Server) -> None:
+    with pytest.raises(InputError, match="the answer is empty"):
+        endpoint(server).tokens(picture(), PROMPT, " \n")
+    assert server.seen == []
+
+
 def test_the_first_token_of_a_prompt_has_no_probability(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"meta_info": {"input_token_logprobs": [[None, 5, "A"]]}}
     monkeypatch.setattr(server.RequestHandlerClass, "answer", lambda *_: rows)
