@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from answering_server import PROMPT, TOKENS, picture, probabilities, serving
+from paths import ROOT
 from PIL import Image
 
 from dexar_fast import Explainer, Explanation, FileError, InputError, NumericalError
@@ -72,7 +73,7 @@ def test_it_finds_what_a_local_model_finds() -> None:
     local = Explainer.from_pretrained()
     prompt, answer = "Describe the image.", " A red circle."
     model, processor = local.model, local.processor
-    image = Image.open(Path(__file__).parents[4] / "dexar_fast" / "assets" / "sample.png").convert("RGB")
+    image = Image.open(ROOT / "dexar_fast" / "assets" / "sample.png").convert("RGB")
     labels = np.arange(image.width)[None].repeat(image.height, 0) * 5 // image.width
     method = Eagle(labels=labels, variant="exact")
     expected = local.with_method(method).explain(image, prompt, answer)
