@@ -15,7 +15,7 @@ from typing import Any
 from bench import machine, results
 
 MIB = 2**20
-PAGES = [machine.ROOT / name for name in ("README.md", "bench/README.md", "kernels/README.md")]
+PAGES = [machine.ROOT / name for name in ("bench/README.md", "kernels/README.md")]
 Results = dict[str, Any]
 
 

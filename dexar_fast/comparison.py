@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from PIL import Image
+
+from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
+from dexar_fast.report.chosen import indices
 from dexar_fast.report.page.document import compare_html
 
 
@@ -30,6 +35,41 @@ class Comparison(Sequence[Explanation]):
 
     def __iter__(self) -> Iterator[Explanation]:
         return iter(self._explanations)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(self.names)}; {len(self[0])} tokens>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture, where one can be drawn."""
+        buffer = io.BytesIO()
+        try:
+            self.picture().save(buffer, "PNG")
+        except InputError:
+            return None
+        return buffer.getvalue()
+
+    def picture(self, tokens: Sequence[int] | None = None, *, max_tokens: int = 6, width: int = 1200) -> Image.Image:
+        """A row for each method: its maps of the whole answer and of some tokens, the same for all, over the image.
+
+        Maps lie over the first image that has one. Where a method weighs tokens, a token's heat is by weight, as in
+        `Explanation.plot`.
+
+        Args:
+            tokens: which to show. None is up to `max_tokens` (from 1): those of the greatest weight where a method
+                weighs them, DEX-AR's before others; else words, evenly spaced.
+            width: of the picture in pixels, from 320.
+
+        Returns:
+            RGB.
+
+        Raises:
+            InputError: a token out of range, `tokens` that are no list, another value of `max_tokens` or `width`, a
+                model of unknown geometry, or images that were not kept.
+        """
+        from dexar_fast.report.drawing import compared
+
+        shown = compared.tokens_shown(self, max_tokens) if tokens is None else indices(tokens, len(self[0]), "token")
+        return compared.draw_compared(self, self.names, shown, width)
 
     def to_html(self, path: str | os.PathLike[str], *, by: Literal["token", "word"] = "token") -> None:
         """Write a page with all of them side by side: a token chosen in one is chosen in all.

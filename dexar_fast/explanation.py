@@ -56,12 +56,13 @@ class Explanation(Choice):
 
     def __repr__(self) -> str:
         pairs = zip(self.tokens[:_TOKENS_IN_REPR], self.token_weights.tolist(), strict=False)
-        listed = [f"{token!r} {weight:.3g}" for token, weight in pairs]
+        listed = [f"{token!r} {weight:.3g}" if self.weighted else repr(token) for token, weight in pairs]
         more = ["..."] if len(self) > _TOKENS_IN_REPR else []
         layers, heads = self.head_weights.shape[1:]
         visual = len(self.visual_positions)
         sizes = f"{len(self)} tokens, {visual} {self.values}" + (f", {layers} layers x {heads} heads" if layers else "")
-        return f"<{type(self).__name__}: {sizes}; token weights: {', '.join(listed + more)}>"
+        what = "token weights" if self.weighted else "tokens"
+        return f"<{type(self).__name__}: {sizes}; {what}: {', '.join(listed + more)}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer in the colours of its weights, and its map at most 480 pixels wide."""

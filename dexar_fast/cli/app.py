@@ -1,4 +1,4 @@
-"""The command line: `dexar-fast explain`, `dexar-fast demo`, `dexar-fast profile`, `dexar-fast doctor`.
+"""The command line: `dexar-fast explain`, `compare`, `demo`, `profile`, `doctor`.
 
 Heavy imports wait until a command runs, so that `--help` answers at once.
 """
@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from dexar_fast import __version__
-from dexar_fast.cli import explain
+from dexar_fast.cli import compare, explain
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
 from dexar_fast.cli.options import EXIT_STATUS, Backend, ChunkSize, Debug, Device, Dtype
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 app.command(epilog=EXIT_STATUS)(explain.explain)
+app.command(epilog=EXIT_STATUS)(compare.compare)
 app.command(epilog=EXIT_STATUS)(explain.demo)
 
 

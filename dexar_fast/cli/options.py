@@ -30,3 +30,19 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64.")]
 ChunkSize = Annotated[int | None, typer.Option(help="Tokens explained at a time.")]
 Backend = Annotated[str, typer.Option(help="auto, or the one all operations shall take.")]
+Picture = Annotated[str, typer.Argument(help="An image file.")]
+Prompt = Annotated[str, typer.Argument(help="What to ask about it.")]
+MorePictures = Annotated[
+    list[str] | None,
+    typer.Option("--image", help="A further image of the prompt, behind the first. May be given several times."),
+]
+Response = Annotated[str | None, typer.Option(help="Explain this answer instead of generating one.")]
+Model = Annotated[
+    str | None, typer.Option(help="A model's name on the Hub, or its folder. [default: the embedded model]")
+]
+Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Stop generating after so many.")]
+By = Annotated[str, typer.Option(help="What the report shows as one: token or word.")]
+AllowMissingWeights = Annotated[
+    bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")
+]

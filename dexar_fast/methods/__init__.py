@@ -1,1 +1,60 @@
 """Ways to explain an answer: each takes a request with its answer and gives maps. The pass itself is attribution's."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dexar_fast.methods.attention.gradient import AttentionGradient
+    from dexar_fast.methods.attention.raw import Attention
+    from dexar_fast.methods.attention.relevancy import Relevancy
+    from dexar_fast.methods.attention.rollout import Rollout
+    from dexar_fast.methods.base import Asked, Maps
+    from dexar_fast.methods.controls import Centre, Random, SmoothRandom, Uniform
+    from dexar_fast.methods.dex_ar import DexAr
+    from dexar_fast.methods.eagle.method import Eagle
+    from dexar_fast.methods.llava_cam import LlavaCam
+    from dexar_fast.methods.registry import names
+    from dexar_fast.methods.tam import Tam
+
+__all__ = [
+    "Asked",
+    "Attention",
+    "AttentionGradient",
+    "Centre",
+    "DexAr",
+    "Eagle",
+    "LlavaCam",
+    "Maps",
+    "Random",
+    "Relevancy",
+    "Rollout",
+    "SmoothRandom",
+    "Tam",
+    "Uniform",
+    "names",
+]
+
+_LATE = {
+    "Asked": "base",
+    "Attention": "attention.raw",
+    "AttentionGradient": "attention.gradient",
+    "Centre": "controls",
+    "DexAr": "dex_ar",
+    "Eagle": "eagle.method",
+    "LlavaCam": "llava_cam",
+    "Maps": "base",
+    "Random": "controls",
+    "Relevancy": "attention.relevancy",
+    "Rollout": "attention.rollout",
+    "SmoothRandom": "controls",
+    "Tam": "tam",
+    "Uniform": "controls",
+    "names": "registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a method when it is first asked for."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'dexar_fast.methods' has no attribute {name!r}")
+    return getattr(import_module(f"dexar_fast.methods.{_LATE[name]}"), name)

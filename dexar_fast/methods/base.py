@@ -11,7 +11,10 @@ from torch import Tensor
 from dexar_fast.generation.asked import Asked
 from dexar_fast.vision.regions import Cells
 
-__all__ = ["Asked", "Maps", "Method"]
+__all__ = ["WHOLE_ANSWER", "Asked", "Maps", "Method"]
+
+WHOLE_ANSWER = "Map of the whole answer: the sum of the tokens' maps."
+"""The note of every method whose `sequence_map` is that."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
 from dexar_fast.vision.grid import Box, Grid
+
+_BLIND = "A chance line: nothing of the model, the picture or the question is in it."
+_RANDOM = "Map value of a patch: a random number from 0 to 1, another for each token."
+_SMOOTH = "Map value of a patch: blurred random noise, less the lowest of its grid. It has no unit."
+_CENTRE = (
+    "Map value of a patch, from 0 to 1: the nearer to the centre of the picture, the higher; the same for each token."
+)
+_UNIFORM = "Map value of a patch: 1 everywhere. A map that does not vary is drawn without heat."
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Random:
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], float32, the same for the same seed. The sequence map is their sum, as in all controls."""
         generator = torch.Generator().manual_seed(self.seed)
-        return _found(asked, torch.rand(len(asked.targets), len(asked.visual), generator=generator))
+        return _found(asked, torch.rand(len(asked.targets), len(asked.visual), generator=generator), _RANDOM)
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class SmoothRandom:
             noise = torch.randn(len(maps), grid.rows, grid.columns, generator=generator)
             smooth = _blur(grid.rows, self.width) @ noise @ _blur(grid.columns, self.width).T
             maps[:, torch.from_numpy(grid.cells)] = smooth - smooth.amin((1, 2), keepdim=True)
-        return _found(asked, maps)
+        return _found(asked, maps, _SMOOTH)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Centre:
         for grid, across, down in _centred(_grids(asked)):
             distance = across[None, :].square() + down[:, None].square()
             found[torch.from_numpy(grid.cells)] = (-distance / (2 * self.width**2)).exp()
-        return _found(asked, found.expand(len(asked.targets), -1).clone())
+        return _found(asked, found.expand(len(asked.targets), -1).clone(), _CENTRE)
 
 
 @dataclass(frozen=True)
@@ -88,11 +96,11 @@ class Uniform:
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N] of ones, float32."""
-        return _found(asked, torch.ones(len(asked.targets), len(asked.visual)))
+        return _found(asked, torch.ones(len(asked.targets), len(asked.visual)), _UNIFORM)
 
 
-def _found(asked: Asked, maps: Tensor) -> Maps:
-    return Maps(maps, maps.sum(0), asked.grids)
+def _found(asked: Asked, maps: Tensor, value: str) -> Maps:
+    return Maps(maps, maps.sum(0), asked.grids, notes=(value, WHOLE_ANSWER, _BLIND))
 
 
 def _grids(asked: Asked) -> tuple[Grid, ...]:

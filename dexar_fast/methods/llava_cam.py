@@ -20,6 +20,13 @@ from dexar_fast.settings import layer_of
 
 DEPTH = 0.4  # of the layer that is used unless one is named: 13 of LLaVA-1.5's 32
 
+_NOTES = (
+    "Map value of a patch, from 0 to 1: Grad-CAM on what one layer's MLP reads at the patch, divided by the highest of "
+    "the map. Values of different tokens do not compare.",
+    "Map of the whole answer: the same for the sum of the tokens' logits, not the sum of their maps.",
+    "What other positions took from a patch before that layer does not show.",
+)
+
 
 @dataclass(frozen=True)
 class LlavaCam:
@@ -55,7 +62,7 @@ class LlavaCam:
         layer = self._layer_of(asked.decoder)
         sums = [_cams(asked, inputs, layer) for inputs in self._copies(asked.inputs)]
         found = torch.stack(sums).mean(0)
-        return Maps(found[:-1], found[-1], asked.grids, diagnostics={"layer": layer})
+        return Maps(found[:-1], found[-1], asked.grids, notes=_NOTES, diagnostics={"layer": layer})
 
     def _layer_of(self, decoder: Decoder) -> int:
         count = len(decoder.layers)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from difflib import get_close_matches
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from dexar_fast import methods
 from dexar_fast.errors import InputError, LibraryError
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
@@ -19,17 +19,17 @@ from dexar_fast.settings import Settings
 OUTSIDE_LISTS = r",(?![^\[]*\])"  # commas
 ENTRY_POINTS = "dexar_fast.methods"  # the group in which a package names its own methods
 _OURS = {
-    "attention": "attention.raw:Attention",
-    "attention-gradient": "attention.gradient:AttentionGradient",
-    "eagle": "eagle.method:Eagle",
-    "centre": "controls:Centre",
-    "llava-cam": "llava_cam:LlavaCam",
-    "random": "controls:Random",
-    "random-smooth": "controls:SmoothRandom",
-    "relevancy": "attention.relevancy:Relevancy",
-    "rollout": "attention.rollout:Rollout",
-    "tam": "tam:Tam",
-    "uniform": "controls:Uniform",
+    "attention": "Attention",
+    "attention-gradient": "AttentionGradient",
+    "centre": "Centre",
+    "eagle": "Eagle",
+    "llava-cam": "LlavaCam",
+    "random": "Random",
+    "random-smooth": "SmoothRandom",
+    "relevancy": "Relevancy",
+    "rollout": "Rollout",
+    "tam": "Tam",
+    "uniform": "Uniform",
 }
 
 
@@ -86,8 +86,7 @@ def with_knobs(method: str | Method | DexAr, knobs: Settings) -> Method | DexAr:
 def _loader(name: str) -> Callable[[], Any]:
     """What imports the class of a method."""
     if name in _OURS:
-        module, _, kind = _OURS[name].partition(":")
-        return lambda: getattr(import_module(f"dexar_fast.methods.{module}"), kind)
+        return lambda: getattr(methods, _OURS[name])
     for found in entry_points(group=ENTRY_POINTS, name=name):
         return lambda: _imported(name, found.load)
     close = get_close_matches(name, names(), 1)

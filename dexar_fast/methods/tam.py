@@ -8,12 +8,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
 from dexar_fast.methods.rank_gaussian import rank_gaussian
 from dexar_fast.methods.text_items import Items, text_items
 from dexar_fast.model.teacher_forcing import head_inputs
 
 EPS = 1e-8  # TAM's: beside the sum of the text scores
+
+_NOTES = (
+    "Map value of a patch, from 0 to 1: the positive logit of the token's word at the patch's own position, less "
+    "what earlier words explain (unless correction is off), on a scale that the scores of the text share.",
+    WHOLE_ANSWER,
+    "A patch that stands before the question cannot know it, unless the prompt is read in both directions: the map "
+    "tells where the picture speaks for a word, not whether the answer drew on it.",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class Tam:
             cells = torch.from_numpy(grid.cells)
             found[:, cells] = rank_gaussian(found[:, cells])
         maps = found.float()
-        return Maps(maps, maps.sum(0), asked.grids, diagnostics={"prompt_words": len(items.ids) - len(asked.targets)})
+        words = {"prompt_words": len(items.ids) - len(asked.targets)}
+        return Maps(maps, maps.sum(0), asked.grids, notes=_NOTES, diagnostics=words)
 
 
 def _scores(normed: Tensor, asked: Asked, items: Items) -> tuple[Tensor, Tensor]:

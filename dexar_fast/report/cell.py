@@ -22,7 +22,7 @@ _MOST_CHIPS, _LONGEST_CHIP = 400, 80
 _CELL = Markup(
     '<div style="max-width:{}px"><div dir="{}" style="white-space:pre-wrap;line-height:1.9">{}</div>{}{}</div>'
 )
-_CHIP = Markup('{}<span title="weight {}" style="{}">{}</span>{}')
+_CHIP = Markup('{}<span title="{}" style="{}">{}</span>{}')
 _COLOURED = "background:{};color:{};border-radius:3px;padding:1px 2px"
 _PICTURE = Markup('<img alt="The map of the whole answer over the image" style="max-width:100%" src="{}">')
 _NOTE = Markup('<div style="font-size:smaller;opacity:.75">{}</div>')
@@ -31,29 +31,29 @@ _NOTE = Markup('<div style="font-size:smaller;opacity:.75">{}</div>')
 def html(explanation: Result) -> str:
     """See `Explanation._repr_html_`."""
     pieces = words.pieces(explanation, "token")
-    answer = Markup("").join(_chips(pieces))
+    answer = Markup("").join(_chips(pieces, explanation.weighted))
     if (left := len(pieces.texts) - _MOST_CHIPS) > 0:
         answer += f" \N{HORIZONTAL ELLIPSIS} and {left:,} more"
     try:
         picture = _PICTURE.format(_png(_overlay(explanation)))
     except InputError as error:
         picture = _NOTE.format(f"No map: {_cut(str(error), 400)}")
-    note = (
-        f"{len(explanation):,} tokens; the brighter, the greater the weight, up to {pieces.weights.max(initial=0):.3g}"
-    )
+    note = f"{len(explanation):,} tokens"
+    if explanation.weighted:
+        note += f"; the brighter, the greater the weight, up to {pieces.weights.max(initial=0):.3g}"
     return str(_CELL.format(_WIDEST, words.direction("".join(pieces.texts)), answer, picture, _NOTE.format(note)))
 
 
-def _chips(pieces: words.Pieces) -> list[Markup]:
+def _chips(pieces: words.Pieces, weighted: bool) -> list[Markup]:
     heaviest = pieces.weights.max(initial=0)
     chips = []
     for text, weight in zip(pieces.texts[:_MOST_CHIPS], pieces.weights, strict=False):
         before, core, after = words.shown(_cut(text, _LONGEST_CHIP))
         style = ""
-        if weight > 0:
+        if weighted and weight > 0:
             colour = colours.of(weight / heaviest)
             style = _COLOURED.format(colours.css(colour), colours.ink_on(colour))
-        chips.append(_CHIP.format(before, f"{weight:.3g}", style, core, after))
+        chips.append(_CHIP.format(before, f"weight {weight:.3g}" if weighted else "", style, core, after))
     return chips
 
 

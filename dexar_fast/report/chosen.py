@@ -60,11 +60,7 @@ class Choice(Result):
         return _position(token, len(self), "token")
 
     def _token_indices(self, tokens: Any) -> list[int]:
-        try:
-            listed = list(tokens)
-        except TypeError:
-            raise InputError(f"tokens must be a list of indices, not {tokens!r}: for one pass [{tokens!r}]") from None
-        return [self._token_index(token) for token in listed]
+        return indices(tokens, len(self), "token")
 
     def _phrase(self, tokens: Any) -> list[int]:
         """The indices that a slice or a list chooses, each once. Raises InputError."""
@@ -84,6 +80,15 @@ def _is_phrase(token: Any) -> bool:
     if isinstance(token, torch.Tensor | np.ndarray):
         return token.ndim > 0
     return isinstance(token, slice) or (hasattr(token, "__iter__") and not isinstance(token, str | bytes))
+
+
+def indices(listed: Any, count: int, what: str) -> list[int]:
+    """A list of indices into `count` things, each from the start. Raises InputError."""
+    try:
+        chosen = list(listed)
+    except TypeError:
+        raise InputError(f"{what}s must be a list of indices, not {listed!r}: for one pass [{listed!r}]") from None
+    return [_position(index, count, what) for index in chosen]
 
 
 def _position(index: Any, count: int, what: str) -> int:

@@ -12,10 +12,12 @@ from dexar_fast.results.schema import Result
 
 SHARE_THAT_HIDES = 0.4  # of the heads: a text key that wins so many keeps most tokens from having a weight
 _LONGEST_VALUE = 300
+_DEX_AR = "dex-ar"  # also where older files do not tell the method
 _STILL_0 = (
     "A token may hold such heads and weigh 0: its weight compares the strongest of all heads on the image with the "
     "strongest of all on the text."
 )
+_UNWEIGHTED = "This method weighs no tokens: the map of each has a scale of its own."
 _NO_GRIDS = (
     "There is no map to show: where this model's visual tokens lie in the image is not known. "
     "The weights of tokens and heads hold all the same."
@@ -42,18 +44,24 @@ def diagnose(explanation: Result) -> list[Sentence]:
     """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
     if len(explanation) == 0:
         return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
+    if not explanation.weighted:
+        return [Sentence(_UNWEIGHTED), *_warnings(explanation)]
     if explanation.head_weights[0].numel() == 0:
         return _warnings(explanation)
     return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
 
 
 def numbers(explanation: Result) -> list[str]:
-    """What the values of the page are: in the method's own words, or in those of DEX-AR."""
+    """What the values of the page are: in the method's own words, or in those of DEX-AR where it made them."""
     notes = explanation.diagnostics.get("notes")
     if isinstance(notes, list):
         return [str(note) for note in notes]
     known = explanation.metadata.get("settings")
     settings = known if isinstance(known, dict) else {}
+    return _of_dex_ar(settings) if settings.get("method", _DEX_AR) == _DEX_AR else []
+
+
+def _of_dex_ar(settings: dict[str, Any]) -> list[str]:
     return [
         "G, for a token, a layer, a head and a place: by how much the token's logit grows for each unit of attention "
         "paid to the place; 0 where it shrinks.",

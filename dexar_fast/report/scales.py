@@ -40,6 +40,8 @@ def weightiest(explanation: Result, max_tokens: Any) -> list[int]:
 def legend(explanation: Result, by_weight: bool) -> str:
     """What the colours of the maps mean."""
     own = "Heat: each map from its lowest value (0) to its highest (1)"
+    if not explanation.weighted:
+        return f"{own}."
     if not by_weight:
         return f"{own}; compare tokens by their weights, not by their colours."
     largest = float(explanation.token_weights.max()) if len(explanation) else 0.0

@@ -24,6 +24,7 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
         {
             "device": "cpu",
             "dtype": "float64",
+            "method": "dex-ar",
             "mode": "official",
             "chunk_size": 3,
             "text_set": "prompt",
@@ -41,7 +42,9 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
     assert fake.asked[1:] == ("What?", "Red.", {"max_new_tokens": 5})
 
 
-@pytest.mark.parametrize("option", ["--head-score", "--mode", "--sequence-norm", "--text-set", "--layer-index"])
+@pytest.mark.parametrize(
+    "option", ["--head-score", "--method", "--mode", "--sequence-norm", "--text-set", "--layer-index"]
+)
 def test_every_knob_of_the_explainer_has_an_option(option: str) -> None:
     parameters = inspect.signature(dexar_fast.Explainer).parameters.values()
     knobs = {f"--{p.name.replace('_', '-')}" for p in parameters if p.kind is p.KEYWORD_ONLY} - {"--pool"}

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dexar_fast import Explainer
-from dexar_fast.cli import output
+from dexar_fast.cli.output import folder, results
 from dexar_fast.loading.names import EMBEDDED, shown
 
 PICTURE = Image.new("RGB", (32, 32), "red")
@@ -55,8 +55,8 @@ def test_no_file_of_a_run_names_the_folder_of_the_install(tmp_path: Path) -> Non
     )
     assert found.metadata["model"] == "shapes-llava (embedded)"
     out = tmp_path / "out"
-    output.check_writable(out, force=False)
-    output.write(found, out, "token")
+    folder.check(out, results.results_in, force=False)
+    results.write(found, out, "token")
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) > 5
     for place in (EMBEDDED, Path.home(), tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from dexar_fast import Explainer, InputError, LibraryError, ModelError
+from dexar_fast import Explainer, InputError, LibraryError, ModelError, methods
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods import registry
 from dexar_fast.methods.base import Asked, Maps
@@ -75,6 +75,13 @@ def test_a_plugged_method_that_does_not_import_is_named(monkeypatch: pytest.Monk
     plugged(monkeypatch, "no_such_package:Ramp")
     with pytest.raises(LibraryError, match=r"'ramp' .* cannot be imported: No module named 'no_such_package'"):
         registry.of("ramp")
+
+
+def test_every_name_is_that_of_a_public_class() -> None:
+    for name in registry.names():
+        found = registry.of(name)
+        assert found.name == name
+        assert getattr(methods, type(found).__name__) is type(found)
 
 
 def test_dex_ar_by_name_by_object_and_by_knobs_is_one(embedded: Explainer) -> None:

@@ -253,6 +253,19 @@ def test_a_spot_that_fills_the_picture_has_no_place(opened: Any) -> None:
     assert page.value("place") == "most of it"
 
 
+def test_a_blank_map_of_a_method_without_heads_is_not_laid_to_a_head_filter(opened: Any) -> None:
+    none = torch.zeros(len(STORY), 0, 0)
+    heads: dict[str, Any] = {"head_weights": none, "visual_scores": none, "text_scores": none}
+    zeros = {"token_maps": torch.zeros(len(STORY), 12), "sequence_map": torch.zeros(12)}
+    page = opened(story(diagnostics={"weighted": False}, **heads, **zeros))
+    badge = page.page.locator(".badge")
+    assert badge.inner_text() == "Blank map: 0 everywhere"
+    page.chip(0).click()
+    page.settle()
+    assert badge.inner_text() == "Blank map: 0 everywhere"
+    assert page.page.locator("[name=scale]").count() == 0
+
+
 def test_the_question_stands_at_the_top(opened: Any, tmp_path: Path) -> None:
     made = story(metadata={"question": "What is it?\nSay so.", "prompt": "USER: ASSISTANT:"})
     asked = opened(made).page.locator(".question")

@@ -27,6 +27,18 @@ from dexar_fast.settings import settings
 
 Of = Literal["lens", "final"]
 
+_LOGIT = {
+    "lens": "the token's logit as each layer's own logit lens reads it",
+    "final": "the model's logit of the token",
+}
+_VALUE = (
+    "Map value of a patch, in logits: the sum over layers of attention to the patch \N{MULTIPLICATION SIGN} its "
+    "gradient of {}, summed over heads, 0 where negative."
+)
+_LIMIT = (
+    "It is a first-order estimate: hiding the patch may change the logit by another amount. Evidence against shows 0."
+)
+
 
 @dataclass(frozen=True)
 class AttentionGradient:
@@ -53,7 +65,7 @@ class AttentionGradient:
     def maps(self, asked: Asked) -> Maps:
         chosen = layers_of(asked, self.layers)
         found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
-        return maps_of(asked, found, chosen)
+        return maps_of(asked, found, chosen, [_VALUE.format(_LOGIT[self.of]), _LIMIT])
 
 
 class _LayersOfChunk:

@@ -15,6 +15,13 @@ from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.attention import Call
 from dexar_fast.settings import settings
 
+_NOTES = (
+    "Map value of a patch: how much attention the position that predicts the token pays to it, the mean over heads and "
+    "the chosen layers. A probability: over all keys, the text's too, these values sum to 1.",
+    "Attention tells where a layer reads, not whether that changed the token. A few positions often draw most of it, "
+    "whatever is asked.",
+)
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -47,4 +54,4 @@ class Attention:
 
         with in_memory(self.name):
             answer_forward(asked, chosen, take).run()
-        return maps_of(asked, found.token_maps / len(chosen), chosen)
+        return maps_of(asked, found.token_maps / len(chosen), chosen, _NOTES)

@@ -15,6 +15,12 @@ from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, 
 from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, no_maps, unit_rows
 from dexar_fast.methods.base import Asked, Maps
 
+_NOTES = (
+    "Map value of a patch: its relevancy, attention \N{MULTIPLICATION SIGN} gradient of the model's logit of the "
+    "token, 0 where negative, averaged over heads and composed over all layers. It has no unit: compare it in a page.",
+    "Evidence against a token does not show. In the sum, tokens of larger gradients count more.",
+)
+
 
 @dataclass(frozen=True)
 class Relevancy:
@@ -39,7 +45,7 @@ class Relevancy:
             for t, row in enumerate(unit_rows(asked)):
                 records = [each for each in recorder.records if each.tokens.start <= t]
                 found.add(slice(t, t + 1), _carried(row[None], records, gradients(logits[t], records, asked.decoder)))
-        return maps_of(asked, found.token_maps, layers)
+        return maps_of(asked, found.token_maps, layers, _NOTES)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dexar_fast.attribution.rows.answer_forward import AnswerForward, Take
 from dexar_fast.attribution.rows.matrices import VisualMaps
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
 from dexar_fast.model.memory import fitting
 from dexar_fast.settings import settings
 
@@ -47,7 +47,9 @@ def in_memory(name: str) -> Iterator[None]:
         yield
 
 
-def maps_of(asked: Asked, token_maps: Tensor, layers: list[int]) -> Maps:
+def maps_of(asked: Asked, token_maps: Tensor, layers: list[int], notes: Sequence[str]) -> Maps:
     """The result of maps [T, N], whose sum is the sequence's map."""
     token_maps = token_maps.cpu()
-    return Maps(token_maps, token_maps.sum(0), asked.grids, diagnostics={"layers": layers})
+    return Maps(
+        token_maps, token_maps.sum(0), asked.grids, notes=[*notes, WHOLE_ANSWER], diagnostics={"layers": layers}
+    )

@@ -15,6 +15,13 @@ from dexar_fast.methods.attention.request import answer_forward, in_memory, laye
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.attention import Call
 
+_NOTES = (
+    "Map value of a patch: its share of the position that predicts the token, when each layer passes on half of its "
+    "attention's mean over heads and half of itself. Over all positions, the text's too, the shares sum to 1.",
+    "Values, MLPs and signs do not count. Through many layers the maps of tokens become alike, and early "
+    "positions gain.",
+)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -40,4 +47,4 @@ class Rollout:
         rows = unit_rows(asked)
         for of_layer in reversed(calls):
             rows = (rows + carried(rows, [(call, partial(mean_attention, call)) for call in of_layer])) / 2
-        return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers)
+        return maps_of(asked, rows[:, asked.visual.to(rows.device)], layers, _NOTES)

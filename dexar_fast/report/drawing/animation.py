@@ -29,7 +29,7 @@ def frames(explanation: Result, picture: Image.Image, image: int, by: str, width
         raise InputError(f"width must be an integer from {_NARROWEST}, not {width!r}")
     pieces = words.pieces(explanation, by)
     small = _fitted(picture, int(width))
-    writing = _Writing(pieces, int(width))
+    writing = _Writing(pieces, explanation.weighted, int(width))
     shown = []
     for n, (values, span) in enumerate(zip(pieces.maps, pieces.spans, strict=True)):
         heat = placing.paint(explanation, values, image, small.size)
@@ -63,14 +63,14 @@ def _fitted(picture: Image.Image, width: int) -> Image.Image:
 class _Writing:
     """The answer in lines as wide as the frames. Each frame shows the last few lines."""
 
-    def __init__(self, pieces: words.Pieces, width: int) -> None:
+    def __init__(self, pieces: words.Pieces, weighted: bool, width: int) -> None:
         self._size = max(11, width // 26)
         self._line = round(self._size * 1.6)
         self._width = width
         self._direction = words.direction("".join(pieces.texts))
         self._lines = list(lettering.wrapped(_parts(pieces.texts), self._size, width - 2 * _MARGIN))
         heaviest = pieces.weights.max(initial=0)
-        self._colours = [colours.of(w / heaviest) if w > 0 else None for w in pieces.weights]
+        self._colours = [colours.of(w / heaviest) if weighted and w > 0 else None for w in pieces.weights]
 
     @property
     def height(self) -> int:

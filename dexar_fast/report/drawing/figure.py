@@ -83,7 +83,8 @@ def draw_figure(
     for ax, picture, text in zip(axes, pictures, titles, strict=True):
         _draw_panel(ax, picture, text)
     left_out = not all_of_it and len(tokens) < len(explanation)
-    note = f"{len(tokens)} of {len(explanation)} tokens: those of the greatest weight" if left_out else ""
+    which = "those of the greatest weight" if explanation.weighted else "the first ones"
+    note = f"{len(tokens)} of {len(explanation)} tokens: {which}" if left_out else ""
     _write(page, explanation, note)
     _draw_bar(page, list(axes), scales.legend(explanation, by_weight))
     return Plot(page, axes)
@@ -91,6 +92,8 @@ def draw_figure(
 
 def _title(explanation: Result, token: int, by_weight: bool) -> str:
     """The heading of a token's panel."""
+    if not explanation.weighted:
+        return printable(explanation.tokens[token])
     weight = float(explanation.token_weights[token])
     consequence = ": nothing shown" if by_weight and weight == 0 else ""
     return f"{printable(explanation.tokens[token])}\nweight {weight:.3g}{consequence}"

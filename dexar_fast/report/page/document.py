@@ -135,6 +135,8 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
     script = _source("layers.js") + _source("report.js")
     text = _template().render(
         views=views,
+        question=_common([view.question for view in views]),
+        prompt=_common([view.prompt for view in views]),
         data={
             "reports": numbers,
             "palette": data.packed(colours.palette()),
@@ -156,13 +158,18 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
     return text.encode("utf-8", "replace")
 
 
+def _common(texts: list[str]) -> str:
+    """The text that all share; empty where they differ."""
+    return texts[0] if len({*texts}) == 1 else ""
+
+
 def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Picture], by: str) -> View:
     layers, heads = explanation.head_weights.shape[1:]
     answer = "".join(pieces.texts)
     return View(
         title=title,
         facts=plain_words.facts(explanation.metadata),
-        sizes=_sizes(explanation, layers, heads),
+        sizes=_sizes(explanation, title),
         question=words.question(explanation),
         prompt=str(explanation.metadata.get("prompt") or ""),
         direction=words.direction(answer),
@@ -179,11 +186,12 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
     )
 
 
-def _sizes(explanation: Result, layers: int, heads: int) -> str:
+def _sizes(explanation: Result, title: str) -> str:
+    layers, heads = explanation.head_weights.shape[1:]
     parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {explanation.values}"]
     if layers * heads:
         parts.append(f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads")
-    return " · ".join([*_method(explanation), *parts])
+    return " · ".join([name for name in _method(explanation) if name != title] + parts)
 
 
 def _method(explanation: Result) -> list[str]:

@@ -297,6 +297,7 @@ class Viewer {
     const varies = this.values.some((step) => step > 0);
     if (varies) return this.share ? "" : "Weight 0: nothing shown. “Own scale” shows its map";
     if (this.report.pieces[this.shown].high !== 0) return "Even map: every patch counts alike";
+    if (!this.matrix) return "Blank map: 0 everywhere";
     return this.shown === this.whole
       ? "Blank map: every token has weight 0"
       : "Blank map: no head found more in the image than in the text";
