@@ -19,6 +19,10 @@ from dexar_fast.stages import stage
 Follow = Callable[[int, Prefill], None]
 
 
+class EmptyAnswer(InputError):
+    """The model ended its answer at once."""
+
+
 @torch.no_grad()
 def generate(
     model: Any,
@@ -34,7 +38,7 @@ def generate(
         follow: called with each id of the answer as it is chosen, before it runs, and with the prompt: its cache is
             generate()'s own and must be left as it is.
     Raises:
-        InputError: the answer is empty, or `check_arguments` refuses an argument.
+        EmptyAnswer: the model says nothing. InputError: `check_arguments` refuses an argument.
         NumericalError: NaN or infinity in logits that the answer is to be sampled from.
     """
     check_arguments(model, inputs, generate_kwargs)
@@ -54,7 +58,7 @@ def generate(
         output = model.generate(**arguments)
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
-        raise InputError("the model's answer is empty: it ended at once. Ask another question or give response=")
+        raise EmptyAnswer("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = prefill_of(cache, watching, decoder)
     if cache.get_seq_length() < length:  # generate() kept its keys elsewhere
         cache.reset()

@@ -12,7 +12,7 @@ from dexar_fast.errors import InputError, ModelError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.stream import Stream
-from dexar_fast.methods.base import Asked, Maps, Method
+from dexar_fast.methods.base import Maps, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.prompt.pieces import pieces
 from dexar_fast.results.assembly import ResultHeader
@@ -40,7 +40,8 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
                 raise
             found = method.maps(runner.looked_at_again(asked))
         laps.lap("explain")
-    return _explanation(runner.header({"method": method.name} | _knobs(method), laps), asked, found)
+    tokens = pieces(getattr(asked.processor, "tokenizer", None), asked.targets.tolist())
+    return explanation(runner.header(settings(method), laps), asked.targets, tokens, found)
 
 
 def stream(runner: Runner, method: Method | DexAr, size: int) -> Stream:
@@ -50,15 +51,16 @@ def stream(runner: Runner, method: Method | DexAr, size: int) -> Stream:
     return runner.stream(size)
 
 
-def _explanation(header: ResultHeader, asked: Asked, found: Maps) -> Explanation:
-    _check(found, len(asked.targets))
-    ids, maps = asked.targets.tolist(), found.token_maps
+def explanation(header: ResultHeader, ids: Tensor, tokens: list[str], found: Maps) -> Explanation:
+    """The result of a method for the T tokens of an answer. Raises ModelError for maps that no result can hold."""
+    _check(found, len(ids))
+    maps = found.token_maps
     weights = torch.ones(len(ids), dtype=maps.dtype) if found.token_weights is None else found.token_weights
     no_heads = torch.zeros(len(ids), 0, 0, dtype=maps.dtype)
     header.metadata["complete"] = True
     return Explanation(
-        token_ids=asked.targets,
-        tokens=pieces(getattr(asked.processor, "tokenizer", None), ids),
+        token_ids=ids,
+        tokens=tokens,
         visual_positions=header.visual if found.cells == header.grids else torch.arange(maps.shape[1]),
         visual_scores=no_heads,
         text_scores=no_heads,
@@ -95,10 +97,10 @@ def _check(found: Maps, tokens: int) -> None:
         )
 
 
-def _knobs(method: Any) -> dict[str, Any]:
-    """The fields of a method as plain JSON; of an array only its shape."""
+def settings(method: Any) -> dict[str, Any]:
+    """The name of a method and its fields as plain JSON; of an array only its shape."""
     named = fields(method) if is_dataclass(method) else ()
-    return {field.name: _plain(getattr(method, field.name)) for field in named}
+    return {"method": method.name} | {field.name: _plain(getattr(method, field.name)) for field in named}
 
 
 def _plain(value: Any) -> Any:

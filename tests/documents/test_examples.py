@@ -19,6 +19,11 @@ PRINTED = {
     ),
     "stream_and_stop": ("tokens 1 to 2: ' A red'", "tokens 7 to 8: ' circle and'", "Stopped after"),
     "several_questions": ("The yellow shape is a circle.", "The triangle is red.", "No, there is no red star."),
+    "why_a_wrong_answer": (
+        "Is there a red square? Yes, there is a red square.",
+        "Without 2.8 % of the picture the model answers: No, there is no red square.",
+        "What was hidden holds  34 % of the red cross.",
+    ),
 }
 
 

@@ -55,6 +55,12 @@ class Divided:
             for picture, labels, part, covered in zip(self.pictures, self.labels, parts, self._covers, strict=True)
         ]
 
+    def revealing(self, seen: Tensor, revealed: Tensor) -> Tensor:
+        """bool [B, N]: of the M seen regions those that are revealed, bool [B, M], and all that are not seen."""
+        whole = torch.ones(len(revealed), self.starts[-1], dtype=torch.bool)
+        whole[:, seen] = revealed
+        return whole
+
     def white(self, revealed: Tensor) -> list[Image.Image]:
         """The same of pictures that are white, and black where they are hidden: to see what the processor keeps."""
         parts = np.split(revealed.numpy(), self.starts[1:-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,20 +13,12 @@ from dexar_fast.errors import InputError
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.methods.eagle.divided import Divided, divided
 from dexar_fast.methods.eagle.greedy.result import SearchResult
-from dexar_fast.methods.eagle.modality import modality
+from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.pictures import scorer
-from dexar_fast.methods.eagle.saliency import region_saliency, token_saliency
+from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, search
 from dexar_fast.methods.eagle.seen import seen_by
 from dexar_fast.prompt.pixels import Pixels
-
-NOTES = [
-    "Map value of a region, from 0 to 1: how early the search places it. The search goes on with the region that, "
-    "shown beside those before it, best keeps the answer's probability, and hidden with them, best destroys it.",
-    "Map of a token: the same along the same order, for that token's probability alone.",
-    "Weight of a token: its perception, the mean probability that showing regions adds to its lowest (EAGLE's "
-    "influence of the picture). 0: it follows from the language before it.",
-]
 
 
 @dataclass(frozen=True)
@@ -64,16 +56,32 @@ class Eagle:
 
     def maps(self, asked: Asked) -> Maps:
         """See `dexar_fast.methods.base.Method`. Raises InputError without the pictures or their processor, too."""
+        return self.ranked(asked).maps(len(asked.targets))
+
+    def ranked(self, asked: Asked) -> Ranked:
+        """The regions of a request in order. Raises as `maps`."""
         cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill)
-        chosen = _chosen(self.tokens, len(asked.targets))
+        chosen = self.chosen(len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
         pixels = Pixels(asked.processor, asked.inputs, asked.images)
         probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
-        seen = seen_by(cut, asked.grids, pixels.of)
-        found = self._search(_of_seen(probabilities, cut.starts[-1], seen), len(seen))
-        return _maps(asked, cut, seen, chosen, found)
+        return self.ranking(cut, seen_by(cut, asked.grids, pixels.of), chosen, probabilities)
 
-    def _search(self, probabilities: Callable[[Tensor], Tensor], regions: int) -> SearchResult:
+    def chosen(self, count: int) -> Tensor:
+        """[n] the tokens to search for of an answer of `count`, counted from 0. Raises InputError."""
+        if self.tokens is None:
+            return torch.arange(count)
+        chosen = torch.tensor(list(self.tokens), dtype=torch.long)
+        if len(chosen) == 0 or int(chosen.min()) < -count or int(chosen.max()) >= count:
+            raise InputError(f"tokens {list(self.tokens)} must name tokens of the answer, 0 to {count - 1}")
+        return chosen % count
+
+    def ranking(self, cut: Divided, seen: Tensor, chosen: Tensor, probabilities: Probabilities) -> Ranked:
+        """The seen regions in order; `probabilities` takes which of all regions are revealed, bool [B, N]."""
+        found = self._search(lambda revealed: probabilities(cut.revealing(seen, revealed)), len(seen))
+        return Ranked(cut, seen, chosen, found)
+
+    def _search(self, probabilities: Probabilities, regions: int) -> SearchResult:
         return search(
             probabilities,
             regions,
@@ -86,14 +94,11 @@ class Eagle:
         )
 
 
-def _chosen(tokens: Sequence[int] | None, count: int) -> Tensor:
-    """[n] the tokens of an answer of `count`, counted from 0."""
-    if tokens is None:
-        return torch.arange(count)
-    chosen = torch.tensor(list(tokens), dtype=torch.long)
-    if len(chosen) == 0 or int(chosen.min()) < -count or int(chosen.max()) >= count:
-        raise InputError(f"tokens {list(tokens)} must name tokens of the answer, 0 to {count - 1}")
-    return chosen % count
+def given(method: Any) -> Eagle:
+    """A method that must be EAGLE; None is EAGLE as it comes. Raises InputError."""
+    if method is not None and not isinstance(method, Eagle):
+        raise InputError(f"the method must be an Eagle, with its knobs: only EAGLE hides regions; not {method!r}")
+    return Eagle() if method is None else method
 
 
 def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
@@ -103,40 +108,3 @@ def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
     if int(found.min()) < 0 or int(found.max()) >= asked.decoder.lens.rows:
         raise InputError(f"ids must be those of words of the model, 0 to {asked.decoder.lens.rows - 1}")
     return found
-
-
-def _of_seen(probabilities: Callable[[Tensor], Tensor], regions: int, seen: Tensor) -> Callable[[Tensor], Tensor]:
-    """The same for masks of the seen regions alone, bool [B, M]; the others are always shown."""
-
-    def of_seen(revealed: Tensor) -> Tensor:
-        whole = torch.ones(len(revealed), regions, dtype=torch.bool)
-        whole[:, seen] = revealed
-        return probabilities(whole)
-
-    return of_seen
-
-
-def _maps(asked: Asked, cut: Divided, seen: Tensor, chosen: Tensor, found: SearchResult) -> Maps:
-    tokens, regions = len(asked.targets), cut.starts[-1]
-    sequence, maps, weights = torch.zeros(regions), torch.zeros(tokens, regions), torch.zeros(tokens)
-    areas = cut.areas[seen[found.order]].cumsum(0)
-    parts = modality(found, areas)
-    sequence[seen] = region_saliency(found).float()
-    maps[chosen[:, None], seen] = token_saliency(found).float()
-    weights[chosen] = parts.perception.float()
-    unseen = sorted({*range(regions)} - {*seen.tolist()})
-    details = {
-        "order": seen[found.order].tolist(),
-        "areas": areas.tolist(),
-        "insertion": found.insertion.tolist(),
-        "deletion": found.deletion.tolist(),
-        "empty": found.empty.tolist(),
-        "full": found.full.tolist(),
-        "tokens": chosen.tolist(),
-        "prior": parts.prior.tolist(),
-        "perception": parts.perception.tolist(),
-        "unseen_regions": unseen,
-        "forwards": found.evaluated,
-        "share_verified": float(found.verified.float().mean()),
-    }
-    return Maps(maps, sequence, cut.cells, weights, NOTES, {"eagle": details})
