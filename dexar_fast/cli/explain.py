@@ -68,6 +68,7 @@ def explain(
     head_score: knobs.HeadScore = "max",
     map_filter: knobs.MapFilter = None,
     sequence_norm: knobs.SequenceNorm = "none",
+    text_relevance: knobs.TextRelevance = False,
     chunk_size: ChunkSize = None,
     backend: Backend = "auto",
     by: By = "token",
@@ -87,6 +88,7 @@ def explain(
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"method": method, "mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
     options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
+    options |= {"text_relevance": text_relevance}
     options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
         asking.silence_bars(model)

@@ -52,6 +52,10 @@ MapFilter = Annotated[
 SequenceNorm = Annotated[
     str, typer.Option(help="none, or token: scale each token's map to [0, 1] before they are summed.")
 ]
+TextRelevance = Annotated[
+    bool,
+    typer.Option("--text-relevance", help="Also find which earlier words each token rests on; the report shows them."),
+]
 Generate = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,7 +69,7 @@ Method = Annotated[
     typer.Option(
         metavar="NAME[:KNOB=VALUE,...]",
         help="dex-ar, or another method with its knobs: eagle:regions=36,variant=exact. The options below up to "
-        "--sequence-norm are knobs of dex-ar.",
+        "--text-relevance are knobs of dex-ar.",
     ),
 ]
 DeviceMap = Annotated[

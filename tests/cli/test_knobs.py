@@ -16,7 +16,7 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
     options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
     more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights --revision v2"
     knobs = "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token"
-    given = f"{options} {more} {knobs}".split()
+    given = f"{options} {more} {knobs} --text-relevance".split()
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *given)
     assert result.exit_code == 0, result.output
     assert fake.loaded == (
@@ -36,6 +36,7 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
             "head_score": ("topk", 3),
             "map_filter": ("rank", 5),
             "sequence_norm": "token",
+            "text_relevance": True,
         },
     )
     assert fake.asked is not None
@@ -43,7 +44,8 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "option", ["--head-score", "--method", "--mode", "--sequence-norm", "--text-set", "--layer-index"]
+    "option",
+    ["--head-score", "--method", "--mode", "--sequence-norm", "--text-relevance", "--text-set", "--layer-index"],
 )
 def test_every_knob_of_the_explainer_has_an_option(option: str) -> None:
     parameters = inspect.signature(dexar_fast.Explainer).parameters.values()
