@@ -246,7 +246,8 @@ class Explanation(Choice):
     def to_dict(self) -> dict[str, Any]:
         """All but the images in plain values that `json.dumps` takes: `text` and the fields by their names.
 
-        Arrays are nested lists of their numbers, exactly; grids are dicts of what `dexar_fast.vision.grid.Grid` holds.
+        Arrays are nested lists of their numbers, exactly; grids are dicts of what `dexar_fast.vision.grid.Grid` holds;
+        `text_relevance` is a dict of its fields, or None.
         """
         return tables.plain(self)
 

@@ -54,10 +54,7 @@ SequenceNorm = Annotated[
 ]
 TextRelevance = Annotated[
     bool,
-    typer.Option(
-        "--text-relevance",
-        help="Also save how much each token rests on each word before it; scoring takes twice as long.",
-    ),
+    typer.Option("--text-relevance", help="Also find which earlier words each token rests on; the report shows them."),
 ]
 Generate = Annotated[
     list[str] | None,

@@ -23,6 +23,11 @@ _NO_GRIDS = (
     "The weights of tokens and heads hold all the same."
 )
 _NO_IMAGES = "The image was not kept with this explanation: the map stands alone."
+_UNDERLINE = (
+    "Underline of a word: how much the chosen token rests on it, the sum over layers and heads of (the head's score on "
+    "the text less that on the image, 0 if negative) \N{MULTIPLICATION SIGN} G; thickest where it is largest. For the "
+    "whole answer: the sum over tokens of weight \N{MULTIPLICATION SIGN} this, or the plain sum if all weights are 0."
+)
 _MERGED = "its weight is the highest of theirs, its map the sum of theirs, each times its token's weight"
 
 
@@ -70,6 +75,7 @@ def _of_dex_ar(settings: dict[str, Any]) -> list[str]:
         "Map value of a patch: the sum over layers and heads of head weight \N{MULTIPLICATION SIGN} G"
         f"{_rescaled(settings)}. For the whole answer: the sum over tokens of weight \N{MULTIPLICATION SIGN} map value"
         f"{', each map taken from 0 to 1' if settings.get('sequence_norm') == 'token' else ''}.",
+        *([_UNDERLINE] if settings.get("text_relevance") else []),
         "These numbers grow with the model's layers, heads and logits: compare them within a page, not between models.",
     ]
 

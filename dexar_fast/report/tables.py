@@ -13,6 +13,7 @@ from dexar_fast.errors import LibraryError
 from dexar_fast.report import placing, words
 from dexar_fast.results import cells
 from dexar_fast.results.schema import ARRAYS, Result
+from dexar_fast.results.text_relevance import TextRelevance
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -29,8 +30,16 @@ def plain(explanation: Result) -> dict[str, Any]:
         "text": words.answer(explanation),
         "tokens": list(explanation.tokens),
         **{name: getattr(explanation, name).tolist() for name in ARRAYS},
+        "text_relevance": _text(explanation.text_relevance),
         **json.loads(json.dumps(document)),
     }
+
+
+def _text(found: TextRelevance | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    arrays = {name: getattr(found, name).tolist() for name in ("positions", "maps", "unfiltered_maps")}
+    return {"tokens": list(found.tokens), **arrays}
 
 
 def _grids(explanation: Result) -> list[dict[str, Any]]:

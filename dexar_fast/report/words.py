@@ -123,10 +123,14 @@ def direction(text: str) -> str:
     return "rtl" if next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") != "L" else "ltr"
 
 
-def _texts(explanation: Result) -> list[str]:
-    """The texts of the tokens; numbers, for want of a tokenizer, get a space before each."""
+def apart(explanation: Result, tokens: list[str]) -> list[str]:
+    """The texts of tokens; numbers, for want of a tokenizer, get a space before each."""
     numbers = [str(i) for i in explanation.token_ids.tolist()]
-    return [f" {number}" for number in numbers] if explanation.tokens == numbers else explanation.tokens
+    return [f" {token}" for token in tokens] if explanation.tokens == numbers else tokens
+
+
+def _texts(explanation: Result) -> list[str]:
+    return apart(explanation, explanation.tokens)
 
 
 def merged(maps: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ class TextRelevance:
     """Beside the image: the text keys that T tokens of an answer rest on.
 
     Attributes:
-        positions: [M] int64, where the text keys stand in the sequence: the prompt's, then the answer's.
+        positions: [M] int64, ascending, where the text keys stand in the sequence: the prompt's, then the answer's.
         tokens: the text of each, M of them.
         maps: [T, M], R = sum over layers and heads of relu(S_txt - S_img) * G over text keys (METHOD.md section 3).
         unfiltered_maps: [T, M], sum over layers and heads of G.
@@ -34,6 +34,8 @@ class TextRelevance:
             raise InputError("text relevance must be torch tensors on the CPU")
         if self.positions.dtype != torch.int64 or self.positions.ndim != 1 or self.maps.ndim != 2:
             raise InputError("text relevance must have positions [M] of int64 and maps [T, M]")
+        if not ((self.positions >= 0).all() and (self.positions.diff() > 0).all()):
+            raise InputError("text relevance must have ascending positions, from 0")
         if self.maps.shape != self.unfiltered_maps.shape or self.maps.shape[1] != len(self.positions):
             raise InputError("text relevance must have maps [T, M] of one shape, M the number of positions")
         if len(self.tokens) != len(self.positions) or not all(isinstance(token, str) for token in self.tokens):

@@ -15,10 +15,8 @@ import dexar_fast
 def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
     options = "--model m --device cpu --dtype float64 --mode official --chunk-size 3 --text-set prompt"
     more = "--backend torch --max-new-tokens 5 --response Red. --allow-missing-weights --revision v2"
-    knobs = (
-        "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token --text-relevance"
-    )
-    given = f"{options} {more} {knobs}".split()
+    knobs = "--layers -1,0 --layer-index -2 --head-score topk:3 --map-filter rank:5 --sequence-norm token"
+    given = f"{options} {more} {knobs} --text-relevance".split()
     result = run("explain", image, "What?", "--out", str(tmp_path / "out"), *given)
     assert result.exit_code == 0, result.output
     assert fake.loaded == (
@@ -46,7 +44,8 @@ def test_options_reach_the_explainer(fake: type[FakeExplainer], image: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "option", ["--head-score", "--method", "--mode", "--sequence-norm", "--text-set", "--layer-index"]
+    "option",
+    ["--head-score", "--method", "--mode", "--sequence-norm", "--text-relevance", "--text-set", "--layer-index"],
 )
 def test_every_knob_of_the_explainer_has_an_option(option: str) -> None:
     parameters = inspect.signature(dexar_fast.Explainer).parameters.values()

@@ -96,6 +96,8 @@ def test_it_is_saved_exactly(tmp_path: Path, as_folder: bool) -> None:
     ("changed", "message"),
     [
         ({"positions": torch.arange(3.0)}, "positions .M. of int64"),
+        ({"positions": torch.tensor([0, 2, 2])}, "ascending positions"),
+        ({"positions": torch.tensor([-1, 0, 1])}, "ascending positions"),
         ({"maps": torch.zeros(2, 4)}, "of one shape"),
         ({"tokens": ["a"]}, "one text per position"),
         ({"maps": [[0.0]]}, "torch tensors on the CPU"),

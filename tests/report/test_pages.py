@@ -1,6 +1,7 @@
 """The pages of the report in Chromium: what pointer, finger, keys and controls do, and that nothing leaves the page."""
 
 import base64
+import dataclasses
 import io
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
-from report_examples import explanation, noise, plain
+from report_examples import explanation, noise, plain, read
 
 import dexar_fast
 from dexar_fast.cli.explain import SAMPLE_IMAGE
@@ -390,6 +391,111 @@ def test_letters_join_across_chips(opened: Any) -> None:
         boxes = [chip.bounding_box() for chip in page.page.locator(".chip").all()]
         widths.append(max(b["x"] + b["width"] for b in boxes) - min(b["x"] for b in boxes))
     assert abs(widths[0] - widths[1]) < 1
+
+
+# --- the words that a token rests on
+
+
+UNDERLINES = """(words) => words.map((word) => {
+  const { textDecorationLine, textDecorationThickness, textDecorationColor } = getComputedStyle(word);
+  return textDecorationLine === "none" ? 0 : parseFloat(textDecorationThickness);
+})"""
+
+
+def underlined(page: Opened) -> list[float]:
+    """How thick the lines are: of the prompt's words, then of the chips; 0 where there is none."""
+    page.settle()
+    found = [page.page.locator(each).evaluate_all(UNDERLINES) for each in (".prompt .word", ".chip")]
+    return found[0] + found[1]
+
+
+@pytest.mark.parametrize("layout", ["desktop", "phone", "dark"])
+def test_lines_under_the_words_before_a_token_are_as_thick_as_it_rests_on_them(opened: Any, layout: str) -> None:
+    made = read(weights=[0.0, 1.0, 0.5])
+    relevance = made.text_relevance.maps
+    page = opened(made, **LAYOUTS[layout])
+    rows = {None: made.token_weights.double() @ relevance} | dict(enumerate(relevance))
+    for token, row in rows.items():
+        if token is not None:
+            (page.chip(token).tap if layout == "phone" else page.chip(token).hover)()
+        share = np.append(row / row.max(), 0)
+        expected = np.where(share > 0, 1 + 3 * share, 0)
+        np.testing.assert_allclose(underlined(page), expected, atol=3 * 0.5 / 255 + 1e-3)
+    assert page.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert page.page.evaluate("window.shifts") < 0.01
+
+
+def test_lines_fade_with_what_they_stand_for(opened: Any) -> None:
+    page = opened(read(prompt=["a", " b", " c"], image=range(1, 2), weights=[1.0] * 3))
+    colour = "(words) => words.map((word) => getComputedStyle(word).textDecorationColor)"
+    thick = np.array(underlined(page)[:3])
+    colours_of = page.page.locator(".prompt .word").evaluate_all(colour)
+    opacity = [float(text.rstrip(")").split("/")[-1]) if "/" in text else 1.0 for text in colours_of]
+    lined = thick > 0
+    assert lined.sum() > 1
+    np.testing.assert_allclose(np.array(opacity)[lined], (0.45 + 0.55 * (thick - 1) / 3)[lined], atol=0.01)
+
+
+def test_the_strongest_words_are_named_to_eyes_and_ears(opened: Any) -> None:
+    made = read(weights=[0.0, 1.0, 0.5])
+    words = ["<s>", "Which", "one", "?", "a", "red"]
+    page = opened(made)
+    rows = [*made.text_relevance.maps, made.token_weights.double() @ made.text_relevance.maps]
+    for token, row in [(2, rows[2]), (None, rows[3])]:
+        best = [k for k in np.argsort(-row.numpy()) if row[k] > 0][:3]
+        page.chip(2).click()
+        page.settle()
+        if token is None:
+            page.page.keyboard.press("Escape")
+            page.settle()
+        names = ", ".join(words[k] for k in best)
+        weight = "Whole answer" if token is None else f"square, weight {0.5}"
+        heard = f"{weight}, rests on {names}"
+        assert page.page.locator(".facts [role=status]").inner_text() == heard
+        tree = page.page.locator("body").aria_snapshot()
+        assert f'"{heard}"' in tree
+        seen = " · ".join(f"“{words[k]}” {float(f'{row[k]:.3g}'):g}" for k in best)
+        assert page.page.locator(".rests").inner_text() == f"Rests on {seen}"
+
+
+def test_a_word_rests_on_words(opened: Any) -> None:
+    made = read([" un", "able", " to"], ["<s>", " Wh", "ich"], range(1, 3), weights=[0.0, 0.0, 0.0])
+    page = opened(made, by="word")
+    assert page.page.locator(".prompt").inner_text() == "<s> ⟨2 visual tokens⟩  Which"
+    page.chip(1).click()
+    row = made.text_relevance.maps[2]
+    sums = np.array([row[0], row[1] + row[2], row[3] + row[4], 0])
+    np.testing.assert_allclose(underlined(page), np.where(sums > 0, 1 + 3 * sums / sums.max(), 0), atol=0.007)
+    page.chip(0).click()
+    assert underlined(page)[2:] == [0, 0], "a word does not rest on itself"
+
+
+def test_chips_look_as_before_without_text_relevance_and_keep_their_edge_with_it(opened: Any) -> None:
+    edge = "(chips) => chips.map((chip) => getComputedStyle(chip).boxShadow)"
+    pages = [opened(read(weights=[0.0, 1.0, 0.5], **more)) for more in ({}, {"text_relevance": None})]
+    for page in pages:
+        page.chip(2).hover()
+        page.settle()
+    with_it, without = (page.page.locator(".chip").evaluate_all(edge) for page in pages)
+    assert with_it == without and with_it[0] != with_it[1]
+    assert pages[1].page.locator(".rests, .rested, .word").count() == 0
+    nothing = torch.zeros(3, 6, dtype=torch.float64)
+    blank = opened(read(text_relevance=dataclasses.replace(read().text_relevance, maps=nothing)))
+    assert blank.page.locator(".rests").inner_text() == "Rests on no word before it"
+
+
+def test_pages_side_by_side_have_lines_of_their_own(opened: Any, tmp_path: Path) -> None:
+    path = tmp_path / "both.html"
+    dexar_fast.compare_html([read(), explanation(), read(seed=3)], path)
+    page = opened(path)
+    assert page.page.locator(".rests").count() == 2
+    page.chip(2).click()
+    page.settle()
+    lines = page.page.locator(".rests").all_inner_texts()
+    assert lines[0] != lines[1]
+    counts = [article.locator(".rested").count() for article in page.page.locator("article").all()]
+    expected = [int((made.text_relevance.maps[2] > 0).sum()) for made in (read(), read(seed=3))]
+    assert counts == [expected[0], 0, expected[1]]
 
 
 # --- controls

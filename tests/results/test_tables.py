@@ -16,6 +16,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.generation.stream import Piece
 from dexar_fast.report.tables import columns_of
 from dexar_fast.results.schema import ARRAYS
+from dexar_fast.results.text_relevance import TextRelevance
 from dexar_fast.vision.grid import Grid
 
 COLUMNS = ["token", "token_id", "weight", "heads_kept", "image", "x", "y"]
@@ -50,11 +51,24 @@ def test_without_a_tokenizer_the_text_is_ids_apart():
 def test_a_dict_is_plain_json_and_holds_all_but_images(explanation):
     plain = explanation.to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert set(plain) == {"text", "tokens", "grids", "diagnostics", "metadata", *ARRAYS}
+    assert set(plain) == {"text", "tokens", "grids", "diagnostics", "metadata", "text_relevance", *ARRAYS}
     for name in ARRAYS:
         kept = getattr(explanation, name)
         assert torch.equal(torch.tensor(plain[name], dtype=kept.dtype).reshape(kept.shape), kept)
     assert plain["tokens"] == explanation.tokens and plain["text"] == explanation.text
+
+
+def test_a_dict_holds_the_text_relevance():
+    assert make(2).to_dict()["text_relevance"] is None
+    maps = torch.tensor([[0.5, 0], [1, 0.25]], dtype=torch.float64)
+    found = TextRelevance(torch.tensor([0, 7]), ["<s>", " a"], maps, maps + 1)
+    plain = make(2, text_relevance=found).to_dict()["text_relevance"]
+    assert json.loads(json.dumps(plain)) == {
+        "tokens": ["<s>", " a"],
+        "positions": [0, 7],
+        "maps": [[0.5, 0], [1, 0.25]],
+        "unfiltered_maps": [[1.5, 1], [2, 1.25]],
+    }
 
 
 def test_a_dict_shares_nothing_with_the_explanation():

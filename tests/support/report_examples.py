@@ -16,6 +16,7 @@ from PIL import Image
 
 from dexar_fast import compare_html
 from dexar_fast.explanation import Explanation
+from dexar_fast.results.text_relevance import TextRelevance
 from dexar_fast.vision.grid import Grid
 
 WORDS = (" a", " red", " square")
@@ -67,6 +68,27 @@ def explanation(
         "images": images,
     }
     return Explanation(**fields | changes)
+
+
+def read(
+    tokens: Sequence[str] = WORDS,
+    prompt: Sequence[str] = ("<s>", " Which", " one", "?"),
+    image: range = range(1, 5),
+    *,
+    seed: int = 9,
+    **changes: Any,
+) -> Explanation:
+    """An answer behind a prompt with visual tokens at `image`, and its text relevance, about half of which is 0."""
+    draw = np.random.default_rng(seed)
+    start = len(prompt) + len(image)
+    before = [at for at in range(start) if at not in image]
+    positions = torch.tensor([*before, *range(start, start + len(tokens) - 1)], dtype=torch.int64)
+    maps = torch.from_numpy(draw.normal(size=(len(tokens), len(positions))).clip(0))
+    maps *= positions < start + torch.arange(len(tokens))[:, None]
+    found = TextRelevance(positions, [*prompt, *tokens[:-1]], maps, maps + 1)
+    cells = {"grids": (Grid(0, 0, 1, len(image)),)} if image else {"grids": ()}
+    fields = cells | {"metadata": {"prompt_tokens": start}, "text_relevance": found}
+    return explanation(tokens, **fields | {"visual_positions": torch.tensor(image, dtype=torch.int64)} | changes)
 
 
 def data_of(path: Path) -> dict[str, Any]:

@@ -12,21 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.report import placing
+from dexar_fast.report.page.earlier import Earlier
 from dexar_fast.report.page.pictures import Picture
 from dexar_fast.report.words import Pieces
 from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
 
 _FINE, _COARSE, _COARSEST = 255, 15, 5
-_MOST_FINE_HEADS, _MOST_COARSE_HEADS = 2**19, 3 * 2**19  # more take fewer steps: a page stays small
+_MOST_FINE, _MOST_COARSE = 2**19, 3 * 2**19  # more numbers take fewer steps: a page stays small
 
 
-def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> dict[str, Any]:
+def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture], earlier: Earlier | None) -> dict[str, Any]:
     """Plain JSON. Cells and heads are bytes, deflated and in base64; the whole answer is the row after the pieces.
 
     `maps` holds [U + 1, C] steps of 255, the C cells of all grids, each row from its `low` to its `high`; `heads` holds
     [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`; `curves` holds their sums over the heads of a layer,
-    [U + 1, L] steps of 255, each row from 0 to its `height`.
+    [U + 1, L] steps of 255, each row from 0 to its `height`; `text` is None, or its `rests` hold [U + 1, K + U] steps
+    of `steps`, each row from 0 to its largest (`Earlier.rests`).
     """
     cells = [grid.cells for grid in explanation.grids]
     order = np.concatenate([cell.ravel() for cell in cells]) if cells else np.zeros(0, np.int64)
@@ -46,12 +48,19 @@ def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture]) -> 
         "columns": explanation.head_weights.shape[2],
         "pieces": _rows(explanation, pieces, values[:, order], peaks.tolist(), sums.tolist()),
         "kept": [int(count) for count in (heads > 0).sum(1)],
+        "text": None if earlier is None else _text(earlier),
     }
 
 
 def packed(steps: NDArray[np.floating] | NDArray[np.uint8]) -> str:
     """Numbers from 0 to 255: rounded to bytes, deflated, in base64."""
     return base64.b64encode(zlib.compress(np.rint(steps).astype(np.uint8).tobytes(), 9)).decode()
+
+
+def _text(earlier: Earlier) -> dict[str, Any]:
+    steps = _steps_for(earlier.rests.size)
+    strongest = [[(word, _short(value)) for word, value in row] for row in earlier.strongest]
+    return {"rests": packed(_from_zero(earlier.rests)[0] * steps), "steps": steps, "strongest": strongest}
 
 
 def _rows(
@@ -90,10 +99,10 @@ def _with_whole_answer(explanation: Result, heads: NDArray[np.float64]) -> NDArr
     return np.vstack([heads.reshape(len(heads), whole.size), whole.reshape(1, -1)])
 
 
-def _steps_for(heads: int) -> int:
-    if heads > _MOST_COARSE_HEADS:
+def _steps_for(numbers: int) -> int:
+    if numbers > _MOST_COARSE:
         return _COARSEST
-    return _COARSE if heads > _MOST_FINE_HEADS else _FINE
+    return _COARSE if numbers > _MOST_FINE else _FINE
 
 
 def _from_zero(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

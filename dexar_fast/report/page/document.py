@@ -24,11 +24,13 @@ from dexar_fast.errors import InputError
 from dexar_fast.report import plain_words, words
 from dexar_fast.report.drawing import colours, overlay
 from dexar_fast.report.page import data
+from dexar_fast.report.page.earlier import Earlier, Part, earlier
 from dexar_fast.report.page.pictures import Picture, pictures
 from dexar_fast.results import storage
 from dexar_fast.results.schema import Result
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("layers.js", "underlines.js", "report.js")
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
 _SMALLEST_CELL, _LARGEST_CELL = 4, 26
@@ -65,6 +67,8 @@ class View:
     sizes: str
     question: str
     prompt: str
+    words: list[Part] | None
+    whole: str
     direction: str
     chips: list[Chip]
     heaviest: str
@@ -130,9 +134,10 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
     views, numbers = [], []
     for explanation, title in zip(explanations, titles, strict=True):
         pieces, shown = words.pieces(explanation, by), pictures(explanation)
-        views.append(_view(explanation, str(title), pieces, shown, by))
-        numbers.append(data.encode(explanation, pieces, shown))
-    script = _source("layers.js") + _source("report.js")
+        before = earlier(explanation, pieces, by)
+        views.append(_view(explanation, str(title), pieces, before, shown, by))
+        numbers.append(data.encode(explanation, pieces, shown, before))
+    script = "".join(map(_source, _SCRIPTS))
     text = _template().render(
         views=views,
         question=_common([view.question for view in views]),
@@ -163,7 +168,9 @@ def _common(texts: list[str]) -> str:
     return texts[0] if len({*texts}) == 1 else ""
 
 
-def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Picture], by: str) -> View:
+def _view(
+    explanation: Result, title: str, pieces: words.Pieces, before: Earlier | None, shown: list[Picture], by: str
+) -> View:
     layers, heads = explanation.head_weights.shape[1:]
     answer = "".join(pieces.texts)
     return View(
@@ -172,8 +179,10 @@ def _view(explanation: Result, title: str, pieces: words.Pieces, shown: list[Pic
         sizes=_sizes(explanation, title),
         question=words.question(explanation),
         prompt=str(explanation.metadata.get("prompt") or ""),
+        words=before.prompt if before else None,
+        whole="Whole answer" + (_rests(before.strongest[-1]) if before else ""),
         direction=words.direction(answer),
-        chips=_chips(pieces, explanation.weighted),
+        chips=_chips(pieces, explanation.weighted, before),
         weighted=explanation.weighted,
         heaviest=f"{pieces.weights.max(initial=0):.3g}",
         merged=plain_words.merging(by, any(len(span) > 1 for span in pieces.spans)),
@@ -201,25 +210,31 @@ def _method(explanation: Result) -> list[str]:
     return [name] if isinstance(name, str) else []
 
 
-def _chips(pieces: words.Pieces, weighted: bool) -> list[Chip]:
+def _chips(pieces: words.Pieces, weighted: bool, before: Earlier | None) -> list[Chip]:
     heaviest = pieces.weights.max(initial=0)
     parts = [words.shown(text) for text in pieces.texts]
     joints = [_joint(left, right) for left, right in pairwise([("", "", " "), *parts, (" ", "", "")])]
+    rests = [_rests(row) for row in before.strongest] if before else [""] * len(parts)
     chips = []
-    for n, ((before, text, after), weight) in enumerate(zip(parts, pieces.weights, strict=True)):
+    for n, ((space, text, after), weight) in enumerate(zip(parts, pieces.weights, strict=True)):
         colour = colours.of(weight / heaviest) if weighted and weight > 0 else None
         chips.append(
             Chip(
-                before if n else before.lstrip(" "),
+                space if n else space.lstrip(" "),
                 text,
                 after,
-                f"{text}, weight {weight:.3g}" if weighted else text,
+                (f"{text}, weight {weight:.3g}" if weighted else text) + rests[n],
                 "" if colour is None else colours.css(colour),
                 "" if colour is None else colours.ink_on(colour),
                 f"{joints[n]}-before {joints[n + 1]}-after",
             )
         )
     return chips
+
+
+def _rests(strongest: list[tuple[str, float]]) -> str:
+    """What a screen reader says after the weight."""
+    return f", rests on {', '.join(word for word, _ in strongest)}" if strongest else ""
 
 
 def _joint(left: tuple[str, str, str], right: tuple[str, str, str]) -> str:

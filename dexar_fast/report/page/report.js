@@ -181,7 +181,7 @@ function mark(items, index) {
 /* ---- one explanation */
 
 class Viewer {
-  constructor(root, report, maps, heads, layers) {
+  constructor(root, report, maps, heads, layers, rests) {
     Object.assign(this, { root, report, maps, heads, layers });
     this.whole = report.pieces.length - 1;
     this.pinned = this.whole;
@@ -191,6 +191,7 @@ class Viewer {
     this.frames = [...root.querySelectorAll(".frame")];
     this.matrix = root.querySelector(".matrix");
     this.curve = this.matrix && new LayerCurve(root.querySelector(".layers"), report.layers);
+    this.underlines = report.text && new Underlines(root, report.text, rests);
     this.cell = null;
     this.inView = new Set();
     this.stale = new Set();
@@ -238,8 +239,8 @@ class Viewer {
       mark(viewer.chips, index === this.whole ? -1 : index);
       viewer.draw();
     }
-    const said = index === this.whole ? "Whole answer" : this.chips[index].getAttribute("aria-label");
-    this.root.querySelector(".facts [role=status]").textContent = said;
+    const pressed = this.chips[index] ?? this.root.querySelector(".whole");
+    this.root.querySelector(".facts [role=status]").textContent = pressed.getAttribute("aria-label");
   }
 
   hover(index) {
@@ -263,6 +264,7 @@ class Viewer {
       this.drawMap();
       this.drawThumbs();
       this.drawFacts();
+      this.underlines?.show(this.shown);
       if (!this.matrix) return;
       this.drawMatrix();
       this.drawCurve();
@@ -515,7 +517,7 @@ async function start() {
   palette = await inflate(page.palette);
   for (const root of document.querySelectorAll(".viewer")) {
     const report = page.reports[root.dataset.report];
-    const packed = [report.maps, report.heads, report.curves];
+    const packed = [report.maps, report.heads, report.curves, ...(report.text ? [report.text.rests] : [])];
     shared.viewers.push(new Viewer(root, report, ...(await Promise.all(packed.map(inflate)))));
   }
   const link = document.querySelector(".linked");
