@@ -8,11 +8,14 @@ from typing import Literal, get_args
 from dexar_fast.errors import InputError
 from dexar_fast.methods.eagle.greedy.efficient import efficient
 from dexar_fast.methods.eagle.greedy.exact import exact
+from dexar_fast.methods.eagle.greedy.guided import guided
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities, Scorer
 from dexar_fast.methods.eagle.greedy.scores import Weights
 
-Variant = Literal["exact", "efficient"]
+Variant = Literal["exact", "efficient", "guided"]
+
+LEAST, USUAL = 4, 12  # forwards a region in the budget of a guided search
 
 
 def search(
@@ -25,6 +28,7 @@ def search(
     scope: int = 10,
     pending: int = 8,
     refresh: int = 5,
+    budget: int | None = None,
 ) -> SearchResult:
     """Orders N regions so that the first reveal most of n chosen tokens, and hiding these loses most (EAGLE).
 
@@ -35,9 +39,11 @@ def search(
             tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
         regions: N, at least 1.
         lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
-        variant: "exact" tries every region left at every step, N (N + 1) forwards; "efficient" is the authors' faster
+        variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' faster
             search, which tries the best `scope` regions from the front and the worst `pending` from behind, and all of
-            them every `refresh` steps. Without a tail (pending=0), and up to two regions, it is the exact one.
+            them every `refresh` steps; without a tail (pending=0), and up to two regions, it is the exact one.
+            "guided" tries what a model of all scores so far promises most, with at most `budget` forwards.
+        budget: for "guided", 4 N or more; None is 12 N.
     Raises:
         InputError: a value outside its range, or a scorer that returns something else than it must.
         NumericalError: NaN or a value outside [0, 1] from the scorer.
@@ -46,6 +52,9 @@ def search(
     scope, pending, refresh = _whole("scope", scope, 1), _whole("pending", pending, 0), _whole("refresh", refresh, 1)
     if variant not in get_args(Variant):
         raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
+    budget = _whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
+    if variant == "guided":
+        return guided(scorer, budget)
     return exact(scorer) if variant == "exact" else efficient(scorer, scope, pending, refresh)
 
 

@@ -2,27 +2,12 @@
 
 from itertools import permutations
 
-import numpy as np
 import pytest
 import torch
+from eagle_scorers import pairwise
 
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.methods.eagle import search
-
-
-def table(regions, tokens=2, seed=0, levels=None):
-    """Probabilities with pairwise terms, in float32; rounded to few levels they are full of ties."""
-    rng = np.random.default_rng(seed)
-    bias, single = rng.normal(size=tokens), rng.normal(size=(tokens, regions))
-    pair = rng.normal(size=(tokens, regions, regions)) / max(regions, 1)
-
-    def probabilities(revealed):
-        bits = revealed.numpy().astype(float)
-        logits = bias + bits @ single.T + np.einsum("bi,tij,bj->bt", bits, pair, bits)
-        found = 1 / (1 + np.exp(-logits))
-        return torch.from_numpy(found if levels is None else np.round(found * levels) / levels).float()
-
-    return probabilities
 
 
 def greedy(probabilities, regions, lambda1, lambda2):
@@ -42,7 +27,7 @@ def greedy(probabilities, regions, lambda1, lambda2):
 @pytest.mark.parametrize("regions", [1, 2, 3, 7, 17])
 @pytest.mark.parametrize("lambdas", [(1.0, 1.0), (2.0, 0.5), (0.0, 1.0)])
 def test_exact_is_the_plain_greedy_search(regions, lambdas):
-    probabilities = table(regions, tokens=3, seed=regions)
+    probabilities = pairwise(regions, tokens=3, seed=regions)
     found = search(probabilities, regions, lambda1=lambdas[0], lambda2=lambdas[1])
     assert found.order.tolist() == greedy(probabilities, regions, *lambdas)
     assert found.forwards == regions * (regions + 1)
@@ -51,14 +36,14 @@ def test_exact_is_the_plain_greedy_search(regions, lambdas):
 @pytest.mark.parametrize("regions", [1, 2])
 @pytest.mark.parametrize("pending", [0, 4])
 def test_few_regions_are_searched_exactly(regions, pending):
-    probabilities = table(regions)
+    probabilities = pairwise(regions)
     found = search(probabilities, regions, variant="efficient", pending=pending)
     assert torch.equal(found.order, search(probabilities, regions).order)
     assert found.verified.all() and found.tail == 0
 
 
 def test_no_tail_means_exact():
-    probabilities = table(9)
+    probabilities = pairwise(9)
     assert torch.equal(search(probabilities, 9, variant="efficient", pending=0).order, search(probabilities, 9).order)
 
 
@@ -81,7 +66,7 @@ def forwards_by_the_formula(regions, scope, pending, refresh):
 def test_efficient_asks_for_as_many_forwards_as_its_formula(regions, knobs):
     scope, pending, refresh = knobs
     found = search(
-        table(regions, levels=4), regions, variant="efficient", scope=scope, pending=pending, refresh=refresh
+        pairwise(regions, levels=4), regions, variant="efficient", scope=scope, pending=pending, refresh=refresh
     )
     assert found.forwards == forwards_by_the_formula(regions, scope, pending, refresh)
     assert sorted(found.order.tolist()) == list(range(regions))
@@ -92,7 +77,7 @@ def test_all_candidates_of_a_step_come_in_one_call_with_what_they_hide():
 
     def probabilities(revealed):
         seen.append(revealed)
-        return table(5)(revealed)
+        return pairwise(5)(revealed)
 
     search(probabilities, 5)
     assert [len(batch) for batch in seen[:3]] == [10, 8, 6]
@@ -106,13 +91,13 @@ def test_no_picture_is_evaluated_twice():
 
     def probabilities(revealed):
         seen.extend(tuple(row) for row in revealed.tolist())
-        return table(6)(revealed)
+        return pairwise(6)(revealed)
 
     found = search(probabilities, 6)
     assert len(seen) == len(set(seen)) == found.evaluated < found.forwards
 
 
-@pytest.mark.parametrize("variant", ["exact", "efficient"])
+@pytest.mark.parametrize("variant", ["exact", "efficient", "guided"])
 def test_a_flat_objective_keeps_the_order_of_the_regions(variant):
     found = search(lambda revealed: torch.full((len(revealed), 2), 0.25), 6, variant=variant, scope=3, pending=2)
     assert found.objective.tolist() == [1.0] * 6
@@ -128,15 +113,15 @@ def test_of_equal_regions_the_first_goes_first():
 
 
 def test_half_precision_answers_are_taken_in_float32():
-    found = search(lambda revealed: table(4)(revealed).half(), 4)
+    found = search(lambda revealed: pairwise(4)(revealed).half(), 4)
     assert found.insertion.dtype == found.objective.dtype == torch.float32
 
 
 def test_verified_says_where_all_were_compared():
-    found = search(table(12), 12, variant="efficient", scope=2, pending=2, refresh=100)
+    found = search(pairwise(12), 12, variant="efficient", scope=2, pending=2, refresh=100)
     assert found.verified[0] and found.verified[-1]
     assert not found.verified.all()
-    assert search(table(12), 12).verified.all()
+    assert search(pairwise(12), 12).verified.all()
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -155,15 +140,16 @@ def test_an_additive_scorer_is_ordered_by_its_weights(order):
         ({"scope": 0}, "scope"),
         ({"pending": -1}, "pending"),
         ({"refresh": 0}, "refresh"),
+        ({"budget": 11}, "budget is a whole number of at least 12"),
         ({"lambda1": -1}, "lambda1"),
         ({"lambda2": float("nan")}, "lambda2"),
         ({"lambda2": "1"}, "lambda2"),
-        ({"variant": "greedy"}, "'exact', 'efficient'"),
+        ({"variant": "greedy"}, "'exact', 'efficient', 'guided'"),
     ],
 )
 def test_options_out_of_range_are_named(options, said):
     with pytest.raises(InputError, match=said):
-        search(table(3), **({"regions": 3} | options))
+        search(pairwise(3), **({"regions": 3} | options))
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ def _append(ranking: Ranking, scores: Scores) -> None:
 
 def _prepend_worst_alone(scorer: Scorer, ranking: Ranking, scores: Scores) -> None:
     """The last of all single regions. What hides it alone is known: the same two pictures, the other way round."""
-    swapped = scorer.weights.scores(scores.deletion[-1:], scores.insertion[-1:])
-    ranking.prepend(ranking.left[-1], swapped, verified=True)
+    ranking.prepend(ranking.left[-1], scorer.weights.swapped(scores[-1:]), verified=True)
 
 
 def _prepend(scorer: Scorer, ranking: Ranking, pending: int) -> None:

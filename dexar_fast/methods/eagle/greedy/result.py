@@ -38,7 +38,9 @@ class SearchResult(Curves):
     """Curves, and what finding them took.
 
     Attributes:
-        verified: [N] bool, whether all regions that were left had been compared when this one was placed.
+        verified: [N] bool, whether the region at each place was the best of all that were left there. A guided search
+            estimates it: the others were scored too, or predicted to be worse by more than its predictions' error
+            (root mean square so far). The share of True says how close the order is to an exact search.
         forwards: pictures that the algorithm asks for.
         evaluated: pictures that had to be evaluated: no picture twice.
     """

@@ -44,3 +44,7 @@ class Weights:
 
     def scores(self, insertion: Tensor, deletion: Tensor) -> Scores:
         return Scores(insertion, deletion, self.objective(insertion, deletion))
+
+    def swapped(self, scores: Scores) -> Scores:
+        """With what is revealed hidden, and the other way round."""
+        return self.scores(scores.deletion, scores.insertion)
