@@ -24,11 +24,11 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file, and what pip would write beside it of its pyproject.toml."""
     (group, named), *others = tomllib.loads(SNIPPETS["toml"])["project"]["entry-points"].items()
     lines = [f"[{group}]", *(f"{name} = {value}" for name, value in named.items())]
-    about = tmp_path / "alike-1.0.dist-info"
+    about = tmp_path / "my_alike-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: alike\nVersion: 1.0\n")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my_alike\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("\n".join(lines))
-    (tmp_path / "alike.py").write_text(SNIPPETS["python"], "utf-8")
+    (tmp_path / "my_alike.py").write_text(SNIPPETS["python"], "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert not others and group == registry.ENTRY_POINTS
 

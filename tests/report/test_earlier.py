@@ -10,9 +10,9 @@ import torch
 import zoo
 from report_examples import check_report, data_of, explanation, read, unpacked
 
-from dexar_fast import Explainer
+from dexar_fast import Explainer, compare_html
 from dexar_fast.explanation import Explanation
-from dexar_fast.report import words
+from dexar_fast.report import plain_words, words
 from dexar_fast.report.page import earlier
 from dexar_fast.report.page.data import encode
 from dexar_fast.results.text_relevance import TextRelevance
@@ -133,6 +133,23 @@ def test_the_page_holds_them_in_steps_of_the_largest(tmp_path: Path) -> None:
     explanation().to_html(tmp_path / "page.html")
     assert data_of(tmp_path / "page.html")["reports"][0]["text"] is None
     assert 'class="rests"' not in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_the_page_says_what_a_line_means() -> None:
+    def says(settings: dict[str, Any]) -> bool:
+        return any(line.startswith("Underline") for line in plain_words.numbers(read(metadata={"settings": settings})))
+
+    assert says({"text_relevance": True}) and not says({"text_relevance": False}) and not says({})
+
+
+def test_a_prompt_that_all_share_stands_below_where_some_have_no_lines(tmp_path: Path) -> None:
+    lined = read(metadata={"prompt": "Which one?", "prompt_tokens": 8})
+    bare = replace(lined, text_relevance=None)
+    for made, shown in (([lined, bare], 2), ([lined, lined], 2), ([bare, bare], 1)):
+        compare_html(made, tmp_path / "both.html")
+        page = (tmp_path / "both.html").read_text("utf-8")
+        assert page.count("Prompt, as the model reads it") == shown
+        assert page.count(">Which one?</pre>") == (bare in made)
 
 
 def test_very_many_take_fewer_steps() -> None:
