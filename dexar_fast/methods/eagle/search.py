@@ -39,11 +39,9 @@ def search(
             tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
         regions: N, at least 1.
         lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
-        variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' faster
-            search, which tries the best `scope` regions from the front and the worst `pending` from behind, and all of
-            them every `refresh` steps; without a tail (pending=0), and up to two regions, it is the exact one.
-            "guided" tries what a model of all scores so far promises most, with at most `budget` forwards.
-        budget: for "guided", 4 N or more; None is 12 N.
+        variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' search:
+            the best `scope` from the front, the worst `pending` from behind, and all every `refresh` steps. "guided"
+            tries what a model of all scores so far promises most, with `budget` forwards: 4 N or more, None is 12 N.
     Raises:
         InputError: a value outside its range, or a scorer that returns something else than it must.
         NumericalError: NaN or a value outside [0, 1] from the scorer.
