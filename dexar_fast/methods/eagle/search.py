@@ -37,8 +37,7 @@ def search(
     Args:
         probabilities: from bool [B, N], the regions that each of B pictures reveals, to float [B, n], what the chosen
             tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
-        regions: N, at least 1.
-        lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
+        regions: N, at least 1. lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
         variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' search:
             the best `scope` from the front, the worst `pending` from behind, and all every `refresh` steps. "guided"
             tries what a model of all scores so far promises most, with `budget` forwards: 4 N or more, None is 12 N.
@@ -48,12 +47,16 @@ def search(
     """
     scorer = Scorer(probabilities, _whole("regions", regions, 1), _weights(lambda1, lambda2))
     scope, pending, refresh = _whole("scope", scope, 1), _whole("pending", pending, 0), _whole("refresh", refresh, 1)
-    if variant not in get_args(Variant):
-        raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
+    _check_variant(variant)
     budget = _whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
     if variant == "guided":
         return guided(scorer, budget)
     return exact(scorer) if variant == "exact" else efficient(scorer, scope, pending, refresh)
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in get_args(Variant):
+        raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
 
 
 def _whole(name: str, value: int, least: int) -> int:
