@@ -37,25 +37,26 @@ def search(
     Args:
         probabilities: from bool [B, N], the regions that each of B pictures reveals, to float [B, n], what the chosen
             tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
-        regions: N, at least 1.
-        lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
-        variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' faster
-            search, which tries the best `scope` regions from the front and the worst `pending` from behind, and all of
-            them every `refresh` steps; without a tail (pending=0), and up to two regions, it is the exact one.
-            "guided" tries what a model of all scores so far promises most, with at most `budget` forwards.
-        budget: for "guided", 4 N or more; None is 12 N.
+        regions: N, at least 1. lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
+        variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' search:
+            the best `scope` from the front, the worst `pending` from behind, and all every `refresh` steps. "guided"
+            tries what a model of all scores so far promises most, with `budget` forwards: 4 N or more, None is 12 N.
     Raises:
         InputError: a value outside its range, or a scorer that returns something else than it must.
         NumericalError: NaN or a value outside [0, 1] from the scorer.
     """
     scorer = Scorer(probabilities, _whole("regions", regions, 1), _weights(lambda1, lambda2))
     scope, pending, refresh = _whole("scope", scope, 1), _whole("pending", pending, 0), _whole("refresh", refresh, 1)
-    if variant not in get_args(Variant):
-        raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
+    _check_variant(variant)
     budget = _whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
     if variant == "guided":
         return guided(scorer, budget)
     return exact(scorer) if variant == "exact" else efficient(scorer, scope, pending, refresh)
+
+
+def _check_variant(variant: str) -> None:
+    if variant not in get_args(Variant):
+        raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
 
 
 def _whole(name: str, value: int, least: int) -> int:

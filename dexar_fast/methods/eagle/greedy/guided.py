@@ -21,10 +21,9 @@ from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Scorer
 from dexar_fast.methods.eagle.greedy.scores import Scores
 
-TOLERANCE = 0.01  # of the objective: a region that promises to gain less is not tried beyond the even share
+TOLERANCE = 0.01  # of the objective: a region that promises to gain less is not worth a try
 RISE = 0.002  # of the objective: less does not count as rising
-ROUND = 2  # regions tried at once
-SHARES = 4  # even shares of the budget left that one place may use
+SHARES = 5  # even shares of the budget left that one place may use, in rounds of half a share
 
 
 def guided(scorer: Scorer, budget: int) -> SearchResult:
@@ -92,10 +91,10 @@ class _Search:
         """The region to add at an end, the end with it, and whether all others were tried or are surely worse."""
         tried: list[int] = []
         found: list[Scores] = []
-        share, most = self._shares()
+        a_round, most = self._shares()
         best, more = -math.inf, self._promises(end)
-        while more and (len(tried) < share or (more[0].objective > best + TOLERANCE and len(tried) < most)):
-            batch = more[: min(ROUND, most - len(tried))]
+        while more and len(tried) < most and more[0].objective > best + TOLERANCE:
+            batch = more[: min(a_round, most - len(tried))]
             tried += [promise.region for promise in batch]
             found.append(self._try(end, batch))
             best = max(best, float(found[-1].objective.max()))
@@ -124,10 +123,10 @@ class _Search:
         return sorted(promises, key=lambda promise: -promise.objective)
 
     def _shares(self) -> tuple[int, int]:
-        """How many regions to try for the next place: by an even share of the budget, and at most."""
+        """How many regions to try at once for the next place, and at most."""
         others = len(self.ranking.left) - 1
         spare = (self._budget - self._scorer.memo.asked - 2) // 2 - others  # beyond one region a place
-        return 1 + spare // others, 1 + min(spare * SHARES // others, spare)
+        return 1 + spare // (2 * others), 1 + min(spare * SHARES // others, spare)
 
     def _scores(self, revealed: Tensor) -> Scores:
         scores = self._scorer.scores(revealed)
