@@ -17,15 +17,16 @@ from PIL import Image
 
 from dexar_fast.report import scales
 from dexar_fast.report.drawing import caption
+from dexar_fast.report.drawing.colours import COLOUR_MAP
 from dexar_fast.report.drawing.fonts import drawable, families
-from dexar_fast.report.drawing.overlay import COLOUR_MAP, LEVELS, draw_overlay
+from dexar_fast.report.drawing.overlay import LEVELS, draw_overlay
 from dexar_fast.results.schema import Result
 
 _COLUMNS = 6
 _PANEL_INCHES = 2.1
 _TITLE_INCHES = 0.5
 _LEAST_INCHES = 6.3  # a narrower page has no room for the question, the answer and the legend
-_PANEL_PIXELS = 448
+PANEL_PIXELS = 448  # no more of a picture than a panel shows
 _DOTS = 120  # an inch
 _LETTERS = 9  # in points
 _LINE_INCHES = 0.165
@@ -83,13 +84,6 @@ def _title(explanation: Result, token: int, by_weight: bool) -> str:
     weight = float(explanation.token_weights[token])
     consequence = ": nothing shown" if by_weight and weight == 0 else ""
     return f"{printable(explanation.tokens[token])}\nweight {weight:.3g}{consequence}"
-
-
-def shrink(image: Image.Image) -> Image.Image:
-    """The image at no more pixels than a panel shows."""
-    small = image.copy()
-    small.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))
-    return small
 
 
 def _empty_page(panels: int, aspect: float) -> tuple[Page, NDArray[np.object_]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dexar_fast.report import placing
+from dexar_fast.report import placing, sizes
 from dexar_fast.results.schema import Result
 
 _LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
@@ -76,8 +76,7 @@ def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:
 
 
 def _embedded(image: Image.Image, edge: int, budget: int) -> str:
-    small = image.copy()
-    small.thumbnail((edge, edge))
+    small = sizes.within(image, edge, edge)
     if small.width * small.height <= _SMALLEST_CANVAS**2:
         exact = _encoded(small, format="PNG", optimize=True)
         if len(exact) <= min(_BYTES_OF_PNG, budget):
