@@ -262,16 +262,17 @@ class Explanation(Choice):
         """
         return tables.frame(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
+    def save(self, path: str | os.PathLike[str], *, images: bool = True) -> None:
+        """Write all of it to one safetensors file, exactly: arrays bit for bit, images by their pixels.
 
+        An image that was read from a JPEG file is kept as that file, any other as PNG; `images=False` leaves them out.
         The layout is in `dexar_fast.results.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
         lists. An existing file is replaced once the new one is complete.
 
         Raises:
             FileError: the folder does not exist, or it cannot be written there.
         """
-        storage.write(path, self)
+        storage.write(path, self, images=images)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

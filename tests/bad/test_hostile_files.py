@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dexar_fast import Explanation, FileError
-from dexar_fast.results import storage
-from dexar_fast.results.storage import MOST_PIXELS
+from dexar_fast.results import pictures, storage
+from dexar_fast.results.pictures import MOST_PIXELS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 SECONDS, MEBIBYTES = 10, 300  # for one file
@@ -217,7 +217,7 @@ def test_pictures_that_unfold_together_are_refused_before_they_do(good: Path) ->
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MOST_PIXELS", 60 * 40 - 1)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 60 * 40 - 1)
     with pytest.raises(FileError, match="the images hold 2400 pixels, a file at most 2399"):
         make().save(tmp_path / "large")
     assert not list(tmp_path.iterdir())
