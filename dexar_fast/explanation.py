@@ -265,7 +265,8 @@ class Explanation(Choice):
     def save(self, path: str | os.PathLike[str], *, images: bool = True) -> None:
         """Write all of it to one safetensors file, exactly: arrays bit for bit, images by their pixels.
 
-        An image that was read from a JPEG file is kept as that file, any other as PNG; `images=False` leaves them out.
+        An image that was read from a PNG or JPEG is kept as that file, with what else it holds (place, camera); any
+        other as PNG. `images=False` leaves them out.
         The layout is in `dexar_fast.results.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
         lists. An existing file is replaced once the new one is complete.
 

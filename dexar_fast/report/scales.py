@@ -8,6 +8,8 @@ from dexar_fast.errors import InputError
 from dexar_fast.results.schema import Result
 from dexar_fast.settings import positive
 
+_LINES = "Lines at 0.25, 0.5 and 0.75."
+
 
 def strength(explanation: Result, token: Any, scale: Any, filtered: bool) -> float:
     """How much is shown of the heat of a token or a phrase (None: of the whole answer, all of it).
@@ -36,6 +38,7 @@ def legend(explanation: Result, by_weight: bool) -> str:
     """What the colours of the maps mean."""
     own = "Heat: each map from its lowest value (0) to its highest (1)"
     if not by_weight:
-        return f"{own}; compare tokens by their weights, not by their colours."
+        return f"{own}; compare tokens by their weights, not by their colours. {_LINES}"
     largest = float(explanation.token_weights.max()) if len(explanation) else 0.0
-    return f"{own};\na token's map times its weight / the largest weight ({largest:.3g}), so weight 0 shows no heat."
+    weighted = f"a token's map times its weight / the largest weight ({largest:.3g}), so weight 0 shows no heat."
+    return f"{own};\n{weighted} {_LINES}"

@@ -1,4 +1,4 @@
-"""Images as bytes in a file: the JPEG file that one was read from, or else a PNG; both give the same pixels again."""
+"""Images as bytes in a file: the PNG or JPEG that one was read from, or else a PNG that gives its pixels again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import FileError
-from dexar_fast.vision import jpeg
+from dexar_fast.vision import originals
 from dexar_fast.vision.images import upright
 from dexar_fast.vision.maps import bands
 
@@ -35,9 +35,9 @@ def encoded(images: Sequence[Image.Image]) -> dict[str, Tensor]:
 def decoded(path: str, files: Sequence[Tensor]) -> tuple[Image.Image, ...]:
     """The images; their sizes are read first, since a small file may unfold to any size."""
     streams = [io.BytesIO(data.numpy().tobytes()) for data in files]
-    opened = [Image.open(stream, formats=["PNG", "JPEG"]) for stream in streams]
+    opened = [Image.open(stream, formats=originals.FORMATS) for stream in streams]
     check_pixels(path, opened)
-    return tuple(jpeg.keep(_copy(image), image, stream) for image, stream in zip(opened, streams, strict=True))
+    return tuple(originals.keep(_copy(image), image, stream) for image, stream in zip(opened, streams, strict=True))
 
 
 def _copy(opened: Image.Image) -> Image.Image:
@@ -47,7 +47,7 @@ def _copy(opened: Image.Image) -> Image.Image:
 
 def _encode(image: Image.Image) -> Tensor:
     stream = io.BytesIO()
-    content = jpeg.kept(image)
+    content = originals.kept(image)
     if content is not None and _holds(content, image):
         stream.write(content)
     else:
@@ -56,8 +56,8 @@ def _encode(image: Image.Image) -> Tensor:
 
 
 def _holds(content: bytes, image: Image.Image) -> bool:
-    """Whether a JPEG file gives the pixels of an image: it may have been drawn on, or cut, since it was read."""
-    with Image.open(io.BytesIO(content), formats=["JPEG"]) as opened:
+    """Whether a file gives the pixels of an image: it may have been drawn on, or cut, since it was read."""
+    with Image.open(io.BytesIO(content), formats=originals.FORMATS) as opened:
         found = upright(opened)
         boxes = [(0, rows.start, image.width, rows.stop) for rows in bands(image.height, image.width)]
         same = (found.crop(box).tobytes() == image.crop(box).tobytes() for box in boxes)

@@ -1,7 +1,7 @@
 """The file of an explanation: safetensors, with everything that is not an array in one JSON document.
 
 Layout, format 1. Tensors: the arrays of `Explanation` under their field names, and `image_0`, `image_1`, ...: each
-image as uint8 [bytes] of the JPEG file that it was read from, where this gives its pixels again once it is turned
+image as uint8 [bytes] of the PNG or JPEG that it was read from, where this gives its pixels again once it is turned
 upright by its EXIF; else of a PNG. Metadata key `dexar_fast`: a JSON object with `format_version`, `tokens`, `grids`,
 `diagnostics`, `metadata` and `images` (how many there are).
 """

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dexar_fast.errors import ImageError
-from dexar_fast.vision import jpeg
+from dexar_fast.vision import originals
 
 LONGEST_PATH = 4096  # as on Linux
 
@@ -126,7 +126,7 @@ def _open(path: Path, reading: Reading) -> Image.Image:
 
 def _from_file(file: BinaryIO, name: str, reading: Reading) -> Image.Image:
     with Image.open(file) as image:
-        return jpeg.keep(_read(image, name, reading), image, file)
+        return originals.keep(_read(image, name, reading), image, file)
 
 
 def _read(image: Image.Image, name: str, reading: Reading) -> Image.Image:

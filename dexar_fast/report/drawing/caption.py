@@ -18,7 +18,7 @@ _PAPER, _INK, _SOFT = "#ffffff", "#1d1b22", "#625e6b"
 def lines(explanation: Result, size: int, width: float) -> list[str]:
     """The question, where it is known, and the answer, in lines of `width` pixels and letters of `size` pixels."""
     said = (("Question", words.question(explanation)), ("Answer", words.answer(explanation)))
-    return [line for name, text in said if text.strip() for line in _broken(f"{name}: {text}", size, width)]
+    return [line for name, text in said if text.strip() for line in broken(f"{name}: {text}", size, width)]
 
 
 def under(picture: Image.Image, explanation: Result) -> Image.Image:
@@ -48,7 +48,7 @@ def _draw_legend(page: Image.Image, at: tuple[int, int], size: int) -> None:
             left += ramp.width + size // 2
 
 
-def _broken(text: str, size: int, width: float) -> list[str]:
+def broken(text: str, size: int, width: float) -> list[str]:
     """A text in lines; of one that is too long, the first of them and an ellipsis."""
     plain = fonts.drawable(words.shown(" ".join(text.split()))[1])
     parts = [(0, part) for part in re.findall(r"\s+|\S+", plain)]
