@@ -16,12 +16,14 @@ from rich.console import Console
 
 from dexar_fast.cli import knobs, output
 from dexar_fast.cli.document import document
+from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import Backend, ChunkSize, Debug, Device, Dtype, Force, Out
 from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import DexarError, InputError
 
 if TYPE_CHECKING:
+    from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
     from dexar_fast.generation.stream import Stream
 
@@ -156,10 +158,8 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     output.check_writable(task.out, task.force)
     words.check(task.by)
     console = Console()
-    with waiting("loading torch and transformers"):
-        from dexar_fast import Explainer
-    with nullcontext() if _may_download(task.model) else waiting("loading the model"):
-        explainer = Explainer.from_pretrained(task.model, **options)
+    with uncollected():
+        explainer = _load(task.model, options)
     knobs.check_sampling(explainer.model, task.arguments)
     warnings = list(explainer.warnings)
     for warning in warnings:
@@ -184,6 +184,13 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         _print(task, explanation, files, console)
     if interrupt is not None:
         raise interrupt
+
+
+def _load(model: str | None, options: dict[str, Any]) -> Explainer:
+    with waiting("loading torch and transformers"):
+        from dexar_fast import Explainer
+    with nullcontext() if _may_download(model) else waiting("loading the model"):
+        return Explainer.from_pretrained(model, **options)
 
 
 def _may_download(model: str | None) -> bool:

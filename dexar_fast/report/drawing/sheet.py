@@ -13,7 +13,7 @@ from dexar_fast.report.drawing.overlay import LEVELS, draw_overlay
 from dexar_fast.results.schema import Result
 
 _MOST_TOKENS, _COLUMNS = 28, 6
-_PANEL, _NARROWEST = 256, 760  # pixels
+_PANEL, _NARROWEST = 224, 760  # pixels
 _STEEPEST = 2.5  # height over width
 _GAP, _LETTERS = 12, 14
 _LINE = round(1.4 * _LETTERS)
