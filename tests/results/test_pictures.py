@@ -27,7 +27,7 @@ def noise(mode: str = "RGB", size: tuple[int, int] = (53, 31)) -> Image.Image:
 def jpeg(path: Path, mode: str = "RGB", turn: int = 1, **options: Any) -> Path:
     exif = Image.Exif()
     exif[ORIENTATION] = turn
-    image = Image.merge("CMYK", noise("RGB").split() + (noise("L"),)) if mode == "CMYK" else noise(mode)
+    image = Image.merge("CMYK", (*noise("RGB").split(), noise("L"))) if mode == "CMYK" else noise(mode)
     image.save(path, format="JPEG", exif=exif, **options)
     return path
 
