@@ -1,6 +1,6 @@
 """The command line of the benchmarks.
 
-python -m bench                      every CPU benchmark: about 15 minutes on 2 quiet cores
+python -m bench                      every CPU benchmark: about 20 minutes on 2 quiet cores
 python -m bench explain memory       some of them
 python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures
@@ -35,13 +35,14 @@ from bench import (
     results,
     rivals,
     scaling,
+    start,
     tables,
 )
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked)
+MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

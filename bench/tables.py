@@ -122,6 +122,7 @@ def peaks(found: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
+    "start": ratios,
     "explain": explain,
     "rivals": rivals,
     "memory": memory,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.errors import DexarError, FileError, InputError
-from dexar_fast.report import placing, scales, tables, words
+from dexar_fast.report import placing, scales, sizes, tables, words
 from dexar_fast.report.chosen import Choice, Picture, Tokens
 from dexar_fast.results import shards, storage
 
@@ -104,7 +104,7 @@ class Explanation(Choice):
         if resolution not in ("grid", "image"):
             raise InputError(f"resolution must be 'grid' or 'image', not {resolution!r}")
         if resolution == "image":
-            return self._paint(token, image, self._image(image).size, filtered)
+            return self._canvas(token, image, self._image(image).size, filtered)[:]
         placing.check_geometry(self)
         placed = placing.place(self, self._raw_map(token, filtered), self._image_index(image))
         if len(placed) > 1:
@@ -118,6 +118,7 @@ class Explanation(Choice):
         *,
         filtered: bool = True,
         scale: Literal["weight", "own"] = "own",
+        size: Literal["screen", "full"] = "screen",
     ) -> Image.Image:
         """A map over an image in colours that colour-blind readers can tell apart.
 
@@ -129,18 +130,21 @@ class Explanation(Choice):
                 or path) to draw the map of the first image over.
             filtered: as in `heatmap`.
             scale: as in `plot`.
+            size: "screen" draws a larger image at 1,920 pixels on its longer side; "full" at its own size.
 
         Returns:
-            RGB, of the image's size.
+            RGB, of the image's size or that of the screen.
 
         Raises:
-            InputError: as in `heatmap`, an unknown `scale`; its subclass ImageError for a picture that cannot be read.
+            InputError: as in `heatmap`, an unknown `scale` or `size`; its subclass ImageError for a picture that cannot
+                be read.
         """
         from dexar_fast.report.drawing.overlay import draw_overlay
 
         index, picture = self._picture(image)
-        heat = self._paint(token, index, picture.size, filtered)
-        return draw_overlay(picture, scales.scaled(self, heat, token, scale, filtered))
+        shown = sizes.sized(picture, size)
+        strength = scales.strength(self, token, scale, filtered)
+        return draw_overlay(shown, self._canvas(token, index, shown.size, filtered), strength)
 
     def plot(
         self,
@@ -169,13 +173,15 @@ class Explanation(Choice):
         Raises:
             InputError: as in `overlay`; `tokens` that are no list, `max_tokens` that is no positive number.
         """
-        from dexar_fast.report.drawing.figure import draw_figure, shrink
+        from dexar_fast.report.drawing.figure import PANEL_PIXELS, draw_figure
 
         shown = scales.weightiest(self, max_tokens) if tokens is None else self._token_indices(tokens)
         index, picture = self._picture(image)
-        small = shrink(picture)
-        painted = [(token, self._paint(token, index, small.size, filtered)) for token in (None, *shown)]
-        heats = [scales.scaled(self, heat, token, scale, filtered) for token, heat in painted]
+        small = sizes.within(picture, PANEL_PIXELS, PANEL_PIXELS)
+        heats = [
+            self._canvas(token, index, small.size, filtered)[:] * scales.strength(self, token, scale, filtered)
+            for token in (None, *shown)
+        ]
         return draw_figure(self, small, heats, shown, filtered and scale == "weight", all_of_it=tokens is not None)
 
     def to_html(self, path: str | os.PathLike[str], *, by: Literal["token", "word"] = "token") -> None:
@@ -264,16 +270,18 @@ class Explanation(Choice):
         """
         return tables.frame(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it to one safetensors file, exactly: arrays bit for bit, images as lossless PNG.
+    def save(self, path: str | os.PathLike[str], *, images: bool = True) -> None:
+        """Write all of it to one safetensors file, exactly: arrays bit for bit, images by their pixels.
 
+        An image that was read from a PNG or JPEG is kept as that file, with what else it holds (place, camera); any
+        other as PNG. `images=False` leaves them out.
         The layout is in `dexar_fast.results.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
         lists. An existing file is replaced once the new one is complete.
 
         Raises:
             FileError: the folder does not exist, or it cannot be written there.
         """
-        storage.write(path, self)
+        storage.write(path, self, images=images)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +16,10 @@ import typer
 from rich.console import Console
 
 from dexar_fast import __version__
-from dexar_fast.cli import compare, explain
+from dexar_fast.cli import compare, explain, streams
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
 from dexar_fast.cli.options import EXIT_STATUS, Backend, ChunkSize, Debug, Device, Dtype
+from dexar_fast.errors import FileError
 
 # For a wrong command line Typer raises several classes and exports only this one; their base differs between versions.
 UsageError: Any = typer.BadParameter.__base__
@@ -106,13 +106,19 @@ def doctor(
 
 def main() -> None:
     """Entry point of the `dexar-fast` program."""
-    _tame_streams()
+    streams.tame()
+    _tame_libraries()
     signal.signal(signal.SIGTERM, _stop)
     try:
         status = app(prog_name="dexar-fast", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UsageError as error:
         if error.format_message():  # empty if there were no arguments, and the help was shown
             say(error.format_message(), f"(see {error.ctx.command_path if error.ctx else 'dexar-fast'} --help)")
+        status = FAILED
+    except FileError as error:
+        say(str(error))
         status = FAILED
     if status:
         sys.exit(status)
@@ -123,11 +129,8 @@ def _stop(number: int, frame: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def _tame_streams() -> None:
-    """Characters the terminal cannot show become question marks; libraries report errors only, and raise those."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def _tame_libraries() -> None:
+    """Libraries report errors only, and raise those."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.warnoptions:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from dexar_fast.cli import asking, knobs
+from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import (
     AllowMissingWeights,
@@ -154,7 +155,8 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     folder.check(task.out, results.results_in, task.force)
     words.check(task.by)
     console = Console()
-    explainer = asking.explainer(task.model, options, task.arguments)
+    with uncollected():
+        explainer = asking.explainer(task.model, options, task.arguments)
     interrupt = None
     if task.stream:
         size = options.get("chunk_size") or STREAMED_TOKENS

@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.style import Style
 from rich.text import Text
 
+from dexar_fast.report.drawing import colours
+
 if TYPE_CHECKING:
     from dexar_fast.generation.stream import Piece
 
@@ -51,8 +53,6 @@ class Writing:
         self._live.update(Group(self._line, self._progress()), refresh=True)
 
     def _style(self, weight: float) -> Style:
-        from dexar_fast.report.drawing import colours  # loads matplotlib
-
         if weight == 0:
             return Style()
         colour = colours.of(weight / self._greatest)

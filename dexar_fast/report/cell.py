@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import placing, words
+from dexar_fast.report import placing, sizes, words
 from dexar_fast.report.drawing import colours
 from dexar_fast.report.drawing.overlay import draw_overlay
 from dexar_fast.results.schema import Result
@@ -67,13 +67,8 @@ def _overlay(explanation: Result) -> Image.Image:
     if not explanation.images:
         raise InputError("the image was not kept")
     image = min(grid.image for grid in explanation.grids)
-    small = _shrunk(explanation.images[image])
-    return draw_overlay(small, placing.paint(explanation, explanation.sequence_map.numpy(), image, small.size))
-
-
-def _shrunk(image: Image.Image) -> Image.Image:
-    scale = min(1, _WIDEST / image.width, _HIGHEST / image.height)
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), reducing_gap=2)
+    small = sizes.within(explanation.images[image], _WIDEST, _HIGHEST)
+    return draw_overlay(small, placing.canvas(explanation, explanation.sequence_map.numpy(), image, small.size))
 
 
 def _png(image: Image.Image) -> str:

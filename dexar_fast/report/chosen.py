@@ -17,6 +17,7 @@ from dexar_fast.report import placing
 from dexar_fast.report.words import merged
 from dexar_fast.results.schema import Result
 from dexar_fast.vision.images import load_image
+from dexar_fast.vision.maps import Canvas
 
 Picture = Image.Image | str | os.PathLike[str] | NDArray[Any]
 Tokens = int | slice | Sequence[int]  # a token, or those of a phrase
@@ -25,10 +26,10 @@ Tokens = int | slice | Sequence[int]  # a token, or those of a phrase
 class Choice(Result):
     """A result, asked for the map of a token, of a phrase or of the whole answer."""
 
-    def _paint(self, token: Tokens | None, image: int, size: tuple[int, int], filtered: bool) -> NDArray[np.float32]:
-        """The map over an image scaled to `size`, [height, width]."""
+    def _canvas(self, token: Tokens | None, image: int, size: tuple[int, int], filtered: bool) -> Canvas:
+        """The map over an image scaled to `size`."""
         placing.check_geometry(self)
-        return placing.paint(self, self._raw_map(token, filtered), self._image_index(image), size)
+        return placing.canvas(self, self._raw_map(token, filtered), self._image_index(image), size)
 
     def _raw_map(self, token: Tokens | None, filtered: bool) -> NDArray[np.floating]:
         """[N]"""

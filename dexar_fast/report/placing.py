@@ -63,8 +63,8 @@ def box(explanation: Result, grid: Cells) -> maps.Box:
     return maps.scale(grid.box or (0, 0, *size), size, (1, 1))
 
 
-def paint(explanation: Result, values: NDArray[np.floating], image: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The map of `values` [N] over an image scaled to `size` (width, height): [height, width] in [0, 1].
+def canvas(explanation: Result, values: NDArray[np.floating], image: int, size: tuple[int, int]) -> maps.Canvas:
+    """The map of `values` [N] over an image scaled to `size` (width, height).
 
     Raises:
         InputError: as in `place`, or for the size of an image on its side.
@@ -73,7 +73,7 @@ def paint(explanation: Result, values: NDArray[np.floating], image: int, size: t
     if explanation.images:
         _check_turned(explanation.images[image].size, size)
     boxes = [maps.scale(box(explanation, grid), (1, 1), size) for grid, _ in placed]
-    return maps.paint([cells for _, cells in placed], boxes, size)
+    return maps.Canvas([cells for _, cells in placed], boxes, size)
 
 
 def _check_turned(explained: tuple[int, int], size: tuple[int, int]) -> None:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dexar_fast.errors import InputError
 from dexar_fast.results.schema import Result
 from dexar_fast.settings import positive
 
+_LINES = "Lines at 0.25, 0.5 and 0.75."
 
-def scaled(
-    explanation: Result, heat: NDArray[np.float32], token: Any, scale: Any, filtered: bool
-) -> NDArray[np.float32]:
-    """What is shown of the heat of a token or a phrase (None: of the whole answer, which stays as it is).
 
-    With the scale "weight", the heat times the token's weight (a phrase's highest) / the largest of the answer; without
-    filters no weights count.
+def strength(explanation: Result, token: Any, scale: Any, filtered: bool) -> float:
+    """How much is shown of the heat of a token or a phrase (None: of the whole answer, all of it).
+
+    With the scale "weight", the token's weight (a phrase's highest) / the largest of the answer; without filters no
+    weights count.
 
     Raises:
         InputError: an unknown scale.
@@ -26,9 +23,9 @@ def scaled(
     if not isinstance(scale, str) or scale not in ("weight", "own"):
         raise InputError(f"scale must be 'weight' or 'own', not {scale!r}")
     if token is None or scale == "own" or not filtered:
-        return heat
+        return 1.0
     weight, largest = float(explanation.token_weights[token].max()), float(explanation.token_weights.max())
-    return heat * (weight / largest if weight else 0.0)
+    return weight / largest if weight else 0.0
 
 
 def weightiest(explanation: Result, max_tokens: Any) -> list[int]:
@@ -43,6 +40,7 @@ def legend(explanation: Result, by_weight: bool) -> str:
     if not explanation.weighted:
         return f"{own}."
     if not by_weight:
-        return f"{own}; compare tokens by their weights, not by their colours."
+        return f"{own}; compare tokens by their weights, not by their colours. {_LINES}"
     largest = float(explanation.token_weights.max()) if len(explanation) else 0.0
-    return f"{own};\na token's map times its weight / the largest weight ({largest:.3g}), so weight 0 shows no heat."
+    weighted = f"a token's map times its weight / the largest weight ({largest:.3g}), so weight 0 shows no heat."
+    return f"{own};\n{weighted} {_LINES}"

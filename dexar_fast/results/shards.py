@@ -22,7 +22,7 @@ from safetensors.torch import save as to_safetensors
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.attribution.text_maps import TextMaps
 from dexar_fast.errors import FileError
-from dexar_fast.results import assembly, cells, storage
+from dexar_fast.results import assembly, cells, pictures, storage
 from dexar_fast.results.assembly import Chunk, ResultHeader
 
 FORMAT_VERSION = storage.PLAIN
@@ -60,14 +60,14 @@ class Shards:
 
     def __init__(self, folder: Folder, header: ResultHeader) -> None:
         free_folder(folder)  # another explanation may have begun there since it was first looked at
-        storage.check_pixels(str(folder), [image.size for image in header.images])
+        pictures.check_pixels(str(folder), header.images)
         self.folder = storage.path_of(folder)
         self.finished = 0, 0  # shards, tokens
         self._header = header
         self._last = time.monotonic()
         self._waiting = 0  # bytes
-        pictures = {f"image_{i}": storage.to_png(image) for i, image in enumerate(header.images)}
-        self._write(START, to_safetensors({"visual_positions": storage.standalone(header.visual), **pictures}))
+        start = {"visual_positions": storage.standalone(header.visual)} | pictures.encoded(header.images)
+        self._write(START, to_safetensors(start))
         self.index([], "", [])
 
     def is_due(self, chunk: Chunk) -> bool:
@@ -148,11 +148,11 @@ def _read_header(folder: Path, document: dict[str, Any]) -> ResultHeader:
     with storage.opened(str(folder / START)) as file:
         names = [f"image_{i}" for i in range(storage.count(document["images"], most=len(file.keys())))]
         visual = file.get_tensor("visual_positions").clone()
-        images = storage.from_pngs(str(folder), [file.get_tensor(name) for name in names])
+        images = pictures.decoded(str(folder), [file.get_tensor(name) for name in names])
     return ResultHeader(
         visual=visual,
         grids=cells.cells_of(document["grids"], _no_regions),
-        images=tuple(images),
+        images=images,
         warnings=document["warnings"],
         metadata=document["metadata"],
     )

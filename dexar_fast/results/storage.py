@@ -2,12 +2,12 @@
 
 Layout, format 1; 2 with regions or text relevance. Tensors: the arrays of `Explanation` under their field names; the
 labels of regions as `regions_0`, ... by their place among the grids; `text_positions`, `text_maps` and
-`unfiltered_text_maps` of a text relevance; and `image_0`, `image_1`, ...: each image as the bytes of a PNG (lossless),
-uint8 [bytes]. Metadata key `dexar_fast`: a JSON object with `format_version`, `tokens`, `grids`, `diagnostics`,
-`metadata`, `images` (how many there are), and `text_tokens` of a text relevance.
+`unfiltered_text_maps` of a text relevance; and `image_0`, `image_1`, ...: each image as uint8 [bytes] of the PNG or
+JPEG that it was read from, where this gives its pixels again once it is turned upright by its EXIF; else of a PNG.
+Metadata key `dexar_fast`: a JSON object with `format_version`, `tokens`, `grids`, `diagnostics`, `metadata`, `images`
+(how many there are), and `text_tokens` of a text relevance.
 """
 
-import io
 import json
 import os
 import uuid
@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -24,18 +23,17 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from dexar_fast.errors import FileError, cause
-from dexar_fast.results import cells
+from dexar_fast.results import cells, pictures
 from dexar_fast.results.schema import ARRAYS, Result
 from dexar_fast.results.text_relevance import TextRelevance
 
 FORMAT_VERSION = 2
 PLAIN = 1  # the version of files without regions and text relevance: older releases read them
 TEXT = {"text_positions": "positions", "text_maps": "maps", "unfiltered_text_maps": "unfiltered_maps"}
-MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 LENGTH_BYTES = 8  # at the start of a safetensors file: the length of its header
 MOST_HEADER = 2**24  # bytes: bounds the memory that the header takes once it is read
 KEY = "dexar_fast"
-# What the decoders of JSON, PNG and safetensors raise on damaged or made-up bytes.
+# What the decoders of JSON, PNG, JPEG and safetensors raise on damaged or made-up bytes.
 DECODING_ERRORS = (
     SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError,
     OverflowError, SyntaxError, Image.DecompressionBombError, RuntimeError, MemoryError,
@@ -77,26 +75,28 @@ def path_of(path: Any) -> Path:
         raise FileError(f"{path!r} is no path: pass the name of a file") from None
 
 
-def write(path: str | os.PathLike[str], explanation: Result) -> None:
-    """Write the file of an explanation.
+def write(path: str | os.PathLike[str], explanation: Result, *, images: bool) -> None:
+    """Write the file of an explanation, with or without its images.
 
     Raises:
-        FileError: as in `write_atomically`, images beyond `MOST_PIXELS` together, or a header beyond `MOST_HEADER`.
+        FileError: as in `write_atomically`, images beyond `pictures.MOST_PIXELS` together, or a header beyond
+            `MOST_HEADER`.
     """
-    check_pixels(str(path), [image.size for image in explanation.images])
-    tensors = {name: standalone(getattr(explanation, name)) for name in ARRAYS}
-    tensors |= {name: standalone(labels) for name, labels in cells.labels_of(explanation.grids).items()}
+    shown = explanation.images if images else ()
+    pictures.check_pixels(str(path), shown)
     text = explanation.text_relevance
+    further = dict(cells.labels_of(explanation.grids))
     if text is not None:
-        tensors |= {name: standalone(getattr(text, field)) for name, field in TEXT.items()}
-    tensors |= {f"image_{i}": to_png(image) for i, image in enumerate(explanation.images)}
+        further |= {name: getattr(text, field) for name, field in TEXT.items()}
+    arrays = {name: getattr(explanation, name) for name in ARRAYS} | further
+    tensors = {name: standalone(array) for name, array in arrays.items()} | pictures.encoded(shown)
     document = {
-        "format_version": FORMAT_VERSION if len(tensors) > len(ARRAYS) + len(explanation.images) else PLAIN,
+        "format_version": FORMAT_VERSION if further else PLAIN,
         "tokens": explanation.tokens,
         "grids": cells.rows_of(explanation.grids),
         "diagnostics": explanation.diagnostics,
         "metadata": explanation.metadata,
-        "images": len(explanation.images),
+        "images": len(shown),
     } | ({} if text is None else {"text_tokens": text.tokens})
     data = to_safetensors(tensors, {KEY: json.dumps(document, allow_nan=False)})
     _check_header(str(path), data[:LENGTH_BYTES])
@@ -115,16 +115,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with opened(path) as file:
             document = document_of(path, (file.metadata() or {})[KEY])
-            pictures = [f"image_{i}" for i in range(count(document["images"], most=len(file.keys())))]
+            names = [f"image_{i}" for i in range(count(document["images"], most=len(file.keys())))]
             further = {*cells.names_in(document["grids"]), *(TEXT if "text_tokens" in document else ())}
-            if set(file.keys()) != {*ARRAYS, *pictures, *further}:
+            if set(file.keys()) != {*ARRAYS, *names, *further}:
                 raise FileError(f"{path} holds tensors that no explanation has, or lacks some: explain and save again")
             fields: dict[str, Any] = {name: file.get_tensor(name).clone() for name in ARRAYS}
             grids = cells.cells_of(document["grids"], lambda name: file.get_tensor(name).clone())
             text = _text(file, document)
-            images = from_pngs(path, [file.get_tensor(name) for name in pictures])
+            images = pictures.decoded(path, [file.get_tensor(name) for name in names])
         fields |= {name: document[name] for name in ("tokens", "diagnostics", "metadata")}
-        return fields | {"grids": grids, "text_relevance": text, "images": tuple(images)}
+        return fields | {"grids": grids, "text_relevance": text, "images": images}
     except FileError:
         raise
     except DECODING_ERRORS as error:
@@ -178,14 +178,6 @@ def count(value: Any, most: int | None) -> int:
     return value
 
 
-def check_pixels(path: str, sizes: list[tuple[int, int]]) -> None:
-    pixels = sum(width * height for width, height in sizes)
-    if pixels > MOST_PIXELS:
-        raise FileError(
-            f"{path}: the images hold {pixels} pixels, a file at most {MOST_PIXELS}: explain smaller or fewer images"
-        )
-
-
 def _check_header(path: str, length: bytes) -> None:
     if int.from_bytes(length, "little") > MOST_HEADER:
         raise FileError(f"{path}: tokens, diagnostics and metadata may hold {MOST_HEADER} bytes, these hold more")
@@ -194,16 +186,3 @@ def _check_header(path: str, length: bytes) -> None:
 def standalone(tensor: Tensor) -> Tensor:
     """A contiguous copy: safetensors refuses tensors that share memory."""
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def to_png(image: Image.Image) -> Tensor:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return torch.from_numpy(np.frombuffer(bytearray(buffer.getbuffer()), np.uint8))
-
-
-def from_pngs(path: str, files: list[Tensor]) -> list[Image.Image]:
-    """The images; their sizes are read first, since a small file may unfold to any size."""
-    opened = [Image.open(io.BytesIO(data.numpy().tobytes()), formats=["PNG"]) for data in files]
-    check_pixels(path, [image.size for image in opened])
-    return [image.copy() for image in opened]

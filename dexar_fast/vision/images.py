@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dexar_fast.errors import ImageError
+from dexar_fast.vision import originals
 
 LONGEST_PATH = 4096  # as on Linux
 
@@ -28,18 +29,25 @@ class Reading:
 
 
 USUAL = Reading()
+_TURNED = range(2, 9)  # EXIF orientations other than upright
 
 
-def load_images(image: Any, reading: Reading = USUAL) -> list[Image.Image]:
+class Loaded(list[Image.Image]):
+    """Images that `load_images` has read. It takes them as they are: a copy of a large photograph costs memory."""
+
+
+def load_images(image: Any, reading: Reading = USUAL) -> Loaded:
     """A path, a PIL image, an array [height, width(, channels)], or a list of them, as RGB images, upright as a rule.
 
     Raises:
         ImageError: an image that is missing, unreadable, empty or of no known kind; the message names it.
     """
+    if isinstance(image, Loaded):
+        return image
     many = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else [image]
     if len(many) == 0:
         raise ImageError("no image: pass a path, a PIL image or an array")
-    return [load_image(one, reading) for one in many]
+    return Loaded(load_image(one, reading) for one in many)
 
 
 def readings(image: Any) -> Iterator[list[Image.Image]]:
@@ -89,8 +97,7 @@ def _from_data(uri: str, reading: Reading) -> Image.Image:
     try:
         if not head.endswith(";base64"):
             raise ValueError("it is not in base64")
-        with Image.open(BytesIO(b64decode(body, validate=True))) as file:
-            return _read(file, "the image", reading)
+        return _from_file(BytesIO(b64decode(body, validate=True)), "the image", reading)
     except ImageError:
         raise
     except Exception as error:  # see _open
@@ -103,8 +110,8 @@ def _open(path: Path, reading: Reading) -> Image.Image:
             raise ImageError(f"{path} is a folder: pass the path of an image file")
         if path.exists() and not path.is_file():  # a pipe might never end
             raise ImageError(f"{path} is no regular file: pass the path of an image file")
-        with Image.open(path) as file:
-            return _read(file, str(path), reading)
+        with open(path, "rb") as file:
+            return _from_file(file, str(path), reading)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -117,21 +124,34 @@ def _open(path: Path, reading: Reading) -> Image.Image:
         raise ImageError(f"{path} cannot be read: {error}") from error
 
 
+def _from_file(file: BinaryIO, name: str, reading: Reading) -> Image.Image:
+    with Image.open(file) as image:
+        return originals.keep(_read(image, name, reading), image, file)
+
+
 def _read(image: Image.Image, name: str, reading: Reading) -> Image.Image:
     if 0 in image.size:
         raise ImageError(f"{name} is empty: {image.size[0]} x {image.size[1]} pixels")
     try:
-        return _rgb(ImageOps.exif_transpose(image) if reading.upright else image.copy(), reading.on_white)
+        found = upright(image, reading)
+        return found.copy() if found is image else found
     except Exception as error:  # see _open
         raise ImageError(f"{name} is damaged, or of a kind that has no RGB: {error}") from error
 
 
+def upright(image: Image.Image, reading: Reading = USUAL) -> Image.Image:
+    """RGB, turned as its EXIF says; the image itself if it is so already, since a copy of a large one costs memory."""
+    if reading.upright and image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+        image = ImageOps.exif_transpose(image)
+    return _rgb(image, reading.on_white)
+
+
 def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
-    """RGB; transparent pixels show white behind them, or the colour they have."""
+    """RGB, the image itself if it is; transparent pixels show white behind them, or the colour they have."""
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if not (on_white and image.has_transparency_data):
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 

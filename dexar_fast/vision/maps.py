@@ -1,11 +1,12 @@
 """From the cells of a map to what is shown: numbers in [0, 1], over the pixels of an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
+BAND_PIXELS = 2**18  # drawn at a time: a few MB in float64
 _DECIMALS = 6  # of a pixel: a smaller share comes from the rounding of a box's edges
 
 
@@ -51,24 +52,44 @@ def interpolation(pixels: int, cells: int, low: float, high: float) -> NDArray[n
     return weights * share[:, None]
 
 
-def paint(grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The grids drawn bilinearly in their boxes; where they overlap, their mean weighted by coverage.
+class Canvas:
+    """Grids drawn bilinearly in their boxes over an image; where they overlap, their mean weighted by coverage.
+
+    `canvas[first:stop]` draws these rows, float32 [rows, width] in [0, 1]: so a large image needs no array of its size.
+    A pixel is the mean over the grids, each weighted by the share of the pixel that it covers; 0 where none does.
 
     Args:
         grids: values in [0, 1], each [rows, columns].
         boxes: (left, top, right, bottom) of each grid in pixels; may reach beyond the image.
         size: (width, height) of the image.
-
-    Returns:
-        [height, width], in [0, 1]. A pixel is the mean over the grids, each weighted by the share of the pixel that it
-        covers; 0 where none does.
     """
-    width, height = size
-    total, coverage = np.zeros((2, height, width))
-    for values, (left, top, right, bottom) in zip(grids, boxes, strict=True):
-        vertical = interpolation(height, values.shape[0], top, bottom)
-        horizontal = interpolation(width, values.shape[1], left, right)
-        total += vertical @ values @ horizontal.T
-        coverage += np.outer(vertical.sum(axis=1), horizontal.sum(axis=1))
-    mean = np.divide(total, coverage, out=np.zeros_like(total), where=coverage > 0)
-    return np.clip(mean, 0, 1).astype(np.float32)
+
+    def __init__(self, grids: Sequence[NDArray[np.float32]], boxes: Sequence[Box], size: tuple[int, int]) -> None:
+        width, height = size
+        self.shape = height, width
+        self._layers = []
+        for values, (left, top, right, bottom) in zip(grids, boxes, strict=True):
+            vertical = interpolation(height, values.shape[0], top, bottom)
+            horizontal = interpolation(width, values.shape[1], left, right)
+            self._layers.append((vertical, values @ horizontal.T, horizontal.sum(axis=1)))
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        first, stop, _ = rows.indices(self.shape[0])
+        drawn = np.empty((stop - first, self.shape[1]), np.float32)
+        for band in bands(*drawn.shape):
+            drawn[band] = self._draw(slice(first + band.start, first + band.stop))
+        return drawn
+
+    def _draw(self, rows: slice) -> NDArray[np.float64]:
+        total, coverage = np.zeros((2, rows.stop - rows.start, self.shape[1]))
+        for vertical, across, covered in self._layers:
+            total += vertical[rows] @ across
+            coverage += np.outer(vertical[rows].sum(axis=1), covered)
+        mean = np.divide(total, coverage, out=np.zeros_like(total), where=coverage > 0)
+        return np.clip(mean, 0, 1)
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image in bands of about `BAND_PIXELS`."""
+    rows = max(1, BAND_PIXELS // max(1, width))
+    return (slice(first, min(first + rows, height)) for first in range(0, height, rows))

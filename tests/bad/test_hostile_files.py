@@ -5,6 +5,7 @@ Each is loaded by a process of its own, which a runaway load could not take down
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -19,12 +20,13 @@ import numpy as np
 import pytest
 import torch
 from made_explanations import make
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dexar_fast import Explanation, FileError
-from dexar_fast.results import storage
-from dexar_fast.results.storage import MOST_PIXELS
+from dexar_fast.results import pictures, storage
+from dexar_fast.results.pictures import MOST_PIXELS
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 SECONDS, MEBIBYTES = 10, 300  # for one file
@@ -121,6 +123,15 @@ def bomb(side: int, rows: int | None = None) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def jpeg_bomb(side: int) -> bytes:
+    """A JPEG of a few hundred bytes that says it holds side x side pixels."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, format="JPEG")
+    content = stream.getvalue()
+    sizes = content.index(b"\xff\xc0") + 5  # behind the marker, a length and the bits of a sample
+    return content[:sizes] + struct.pack(">HH", side, side) + content[sizes + 4 :]
+
+
 def with_pictures(good: Path, *pngs: bytes) -> bytes:
     with safe_open(good, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -203,21 +214,24 @@ def test_words_beyond_what_can_be_read_are_not_written(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_unfolds_is_refused_before_it_does(good: Path) -> None:
-    ((_, outcome, seconds, grown),) = loaded(good, {"bomb": with_pictures(good, bomb(23_200))})
-    assert outcome.startswith("FileError") and "pixels" in outcome
-    assert seconds < SECONDS and grown < MEBIBYTES
+    files = {"png": with_pictures(good, bomb(23_200)), "jpeg": with_pictures(good, jpeg_bomb(23_200))}
+    for name, outcome, seconds, grown in loaded(good, files):
+        assert outcome.startswith("FileError") and "pixels" in outcome, (name, outcome)
+        assert seconds < SECONDS and grown < MEBIBYTES, (name, seconds, grown)
 
 
 def test_pictures_that_unfold_together_are_refused_before_they_do(good: Path) -> None:
     """Pillow would open each of them; only together they are too much."""
-    claims = bomb(12_200, rows=1)
-    ((_, outcome, seconds, grown),) = loaded(good, {"bombs": with_pictures(good, *[claims] * 4)})
-    assert outcome.startswith("FileError") and f"hold {4 * 12_200**2} pixels, a file at most {MOST_PIXELS}" in outcome
-    assert seconds < SECONDS and grown < MEBIBYTES
+    claims = {"png": bomb(12_200, rows=1), "jpeg": jpeg_bomb(12_200)}
+    files = {name: with_pictures(good, *[claim] * 4) for name, claim in claims.items()}
+    for name, outcome, seconds, grown in loaded(good, files):
+        assert outcome.startswith("FileError"), (name, outcome)
+        assert f"hold {4 * 12_200**2} pixels, a file at most {MOST_PIXELS}" in outcome, (name, outcome)
+        assert seconds < SECONDS and grown < MEBIBYTES, (name, seconds, grown)
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MOST_PIXELS", 60 * 40 - 1)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 60 * 40 - 1)
     with pytest.raises(FileError, match="the images hold 2400 pixels, a file at most 2399"):
         make().save(tmp_path / "large")
     assert not list(tmp_path.iterdir())

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from command_line import FILES, FakeExplainer, explanation, refused, run
-from matplotlib.figure import Figure
 from PIL import Image
 
 import dexar_fast
 from dexar_fast import Explanation, FileError
 from dexar_fast.cli import explain
+from dexar_fast.report.drawing import sheet
 
 
 def test_an_explanation_without_geometry_has_no_pictures(fake: type[FakeExplainer], image: str, tmp_path: Path) -> None:
@@ -44,10 +44,10 @@ def test_a_file_that_cannot_be_replaced_is_named(fake: type[FakeExplainer], imag
 def test_a_disk_that_fills_up_leaves_no_file(
     fake: type[FakeExplainer], image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Figure, path: Path) -> None:
+    def full(explanation: Explanation) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(sheet, "draw_sheet", full)
     line = refused(run("explain", image, "What?", "--out", str(tmp_path / "out")))
     assert f"{tmp_path / 'out' / 'tokens.png'} (No space left on device)" in line
     assert os.listdir(tmp_path / "out") == []

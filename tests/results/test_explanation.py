@@ -27,7 +27,7 @@ from dexar_fast.report.words import pieces
 from dexar_fast.results import storage
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
-from dexar_fast.vision.maps import min_max, paint
+from dexar_fast.vision.maps import Canvas, min_max
 
 
 def with_map(values, grids, images=(), *, token_weight=1.0) -> Explanation:
@@ -332,24 +332,24 @@ def test_image_resolution_is_bilinear_inside_the_box_and_zero_outside():
 
 
 def test_a_box_may_reach_beyond_the_image():
-    inside = paint([np.array([[0.0, 1.0]], np.float32)], [(-4, -3, 8, 9)], (4, 2))
+    inside = Canvas([np.array([[0.0, 1.0]], np.float32)], [(-4, -3, 8, 9)], (4, 2))[:]
     np.testing.assert_allclose(inside, [[3 / 12, 5 / 12, 7 / 12, 9 / 12]] * 2, atol=1e-6)
 
 
 def test_a_pixel_is_the_mean_over_the_grids_that_cover_it():
     left, whole = np.array([[1.0]], np.float32), np.array([[0.5]], np.float32)
-    heat = paint([left, whole], [(0, 0, 2, 2), (0, 0, 4, 1)], (4, 2))
+    heat = Canvas([left, whole], [(0, 0, 2, 2), (0, 0, 4, 1)], (4, 2))[:]
     np.testing.assert_allclose(heat, [[0.75, 0.75, 0.5, 0.5], [1, 1, 0, 0]])
 
 
 def test_grids_that_share_a_pixel_count_by_the_share_they_cover():
     left, right, below = np.array([[1.0]], np.float32), np.array([[0.0]], np.float32), np.array([[0.4]], np.float32)
-    heat = paint([left, right, below], [(0, 0, 1.25, 1), (1.25, 0, 2.5, 1), (0, 1.75, 3, 2)], (3, 2))
+    heat = Canvas([left, right, below], [(0, 0, 1.25, 1), (1.25, 0, 2.5, 1), (0, 1.75, 3, 2)], (3, 2))[:]
     np.testing.assert_allclose(heat, [[1, 0.25, 0], [0.4, 0.4, 0.4]], atol=1e-6)
 
 
 def test_rounding_of_an_edge_covers_nothing():
-    heat = paint([np.array([[1.0]], np.float32)], [(0, 0, 1 + 1e-9, 2)], (2, 2))
+    heat = Canvas([np.array([[1.0]], np.float32)], [(0, 0, 1 + 1e-9, 2)], (2, 2))[:]
     np.testing.assert_array_equal(heat, [[1, 0], [1, 0]])
 
 

@@ -234,8 +234,10 @@ def test_a_text_too_long_for_a_path_is_not_repeated() -> None:
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def denied(file: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "image.png"))
+
+    (tmp_path / "image.png").touch()
 
     monkeypatch.setattr(Image, "open", denied)
     refused(tmp_path / "image.png", "image.png cannot be read", "Permission denied")

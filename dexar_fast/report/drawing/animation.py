@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import placing, scales, words
+from dexar_fast.report import placing, scales, sizes, words
 from dexar_fast.report.drawing import colours, lettering
 from dexar_fast.report.drawing.lettering import Word
 from dexar_fast.report.drawing.overlay import draw_overlay
@@ -28,13 +28,13 @@ def frames(explanation: Result, picture: Image.Image, image: int, by: str, width
     if not isinstance(width, numbers.Integral) or width < _NARROWEST:
         raise InputError(f"width must be an integer from {_NARROWEST}, not {width!r}")
     pieces = words.pieces(explanation, by)
-    small = _fitted(picture, int(width))
+    small = sizes.scaled(picture, min(width / picture.width, _STEEPEST * width / picture.height))
     writing = _Writing(pieces, explanation.weighted, int(width))
     shown = []
     for n, (values, span) in enumerate(zip(pieces.maps, pieces.spans, strict=True)):
-        heat = placing.paint(explanation, values, image, small.size)
-        tokens = slice(span.start, span.stop)
-        overlay = draw_overlay(small, scales.scaled(explanation, heat, tokens, scale, filtered=True))
+        canvas = placing.canvas(explanation, values, image, small.size)
+        strength = scales.strength(explanation, slice(span.start, span.stop), scale, filtered=True)
+        overlay = draw_overlay(small, canvas, strength)
         frame = Image.new("RGB", (int(width), small.height + writing.height), _PAPER)
         frame.paste(overlay, ((frame.width - small.width) // 2, 0))
         writing.draw(frame, small.height, n)
@@ -53,11 +53,6 @@ def gif(pictures: list[Image.Image], seconds: float) -> bytes:
     pause = max(20, round(float(seconds) * 1000))  # browsers slow down what is faster
     first.save(buffer, format="GIF", save_all=True, append_images=others, duration=pause, loop=0)
     return buffer.getvalue()
-
-
-def _fitted(picture: Image.Image, width: int) -> Image.Image:
-    scale = min(width / picture.width, _STEEPEST * width / picture.height)
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 class _Writing:

@@ -1,20 +1,32 @@
-"""The colours of heat, for a page."""
+"""The colours of heat."""
 
 from __future__ import annotations
 
-import matplotlib
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
-
-from dexar_fast.report.drawing.overlay import COLOUR_MAP
+from PIL import Image
 
 STEPS = 256
+COLOUR_MAP = "inferno"
+"""Perceptually uniform, and readable with every common colour-vision deficiency and in grey."""
+
+# 256 x 1 pixels: matplotlib's colour map of this name (CC0), rounded to bytes. So heat is drawn without matplotlib.
+_TABLE = Path(__file__).parents[2] / "assets" / "inferno.png"
 
 
+@cache
 def palette() -> NDArray[np.uint8]:
-    """[256, 3]; a value v in [0, 1] has the colour min(255, floor(256 v)), as in matplotlib."""
-    colours = matplotlib.colormaps[COLOUR_MAP](np.arange(STEPS))
-    return np.rint(colours[:, :3] * 255).astype(np.uint8)
+    """[256, 3], to read; a value v in [0, 1] has the colour min(255, floor(256 v)), as in matplotlib."""
+    with Image.open(_TABLE) as table:
+        return np.asarray(table.convert("RGB"))[0]
+
+
+def at(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The colours [..., 3] of values in [0, 1]."""
+    return palette()[np.minimum(values * STEPS, STEPS - 1).astype(np.uint8)]
 
 
 def gradient() -> str:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import placing, scales, words
-from dexar_fast.report.drawing import caption, colours, fonts, lettering
-from dexar_fast.report.drawing.overlay import draw_overlay
+from dexar_fast.report import placing, scales, sizes, words
+from dexar_fast.report.drawing import caption, colours, fonts, lettering, paper
+from dexar_fast.report.drawing.paper import GAP
 from dexar_fast.results.schema import Result
 from dexar_fast.settings import positive
 
 _NARROWEST = 320
 _STEEPEST = 2.0  # height over width: the panels of a taller picture are narrower than their column
 _LABELS = 0.2  # of the width, at most
-_GAP = 10
 _LEAST = 12  # pixels of a panel's width
-_PAPER, _INK = "#ffffff", "#1d1b22"
 
 
 def tokens_shown(explanations: Sequence[Result], max_tokens: Any) -> list[int]:
@@ -56,11 +54,11 @@ def draw_compared(
         raise InputError("no image was kept: there is nothing to draw the maps over")
     size = max(9, min(15, width // 72))
     parts = [
-        _lines(caption.lines(explanations[0], size, width - 2 * _GAP), size, width),
+        paper.written(caption.lines(explanations[0], size, width - 2 * GAP), size, width),
         _table(explanations, titles, tokens, size, width),
         _legend(explanations, titles, size, width),
     ]
-    return _stacked(parts)
+    return paper.stacked(parts)
 
 
 def _checked(width: Any) -> int:
@@ -73,43 +71,34 @@ def _table(
     explanations: Sequence[Result], titles: Sequence[str], tokens: Sequence[int], size: int, width: int
 ) -> Image.Image:
     """The panels, the titles of rows on the left, those of columns above."""
-    left = _GAP + math.ceil(min(_LABELS * width, max(lettering.length(title, size) for title in titles)))
-    step = (width - left - _GAP) // (1 + len(tokens))
-    if step < _GAP + _LEAST:
+    left = GAP + math.ceil(min(_LABELS * width, max(lettering.length(title, size) for title in titles)))
+    step = (width - left - GAP) // (1 + len(tokens))
+    if step < GAP + _LEAST:
         raise InputError(f"{len(tokens)} tokens do not fit into {width} pixels: choose fewer, or a greater width")
     image = min(grid.image for grid in explanations[0].grids)
-    small = _fitted(explanations[0].images[image], step - _GAP)
+    picture = explanations[0].images[image]
+    small = sizes.scaled(picture, min((step - GAP) / picture.width, _STEEPEST * (step - GAP) / picture.height))
     line = round(1.6 * size)
-    page = _page(width, line + len(titles) * (small.height + _GAP))
+    page = paper.blank(width, line + len(titles) * (small.height + GAP))
     for column, name in enumerate(["whole answer", *(explanations[0].tokens[token] for token in tokens)]):
-        _write(page, (left + _GAP + column * step, 0), _short(name, size, step - _GAP), size)
+        paper.write(page, (left + GAP + column * step, 0), _short(name, size, step - GAP), size)
     for row, (explanation, title) in enumerate(zip(explanations, titles, strict=True)):
-        top = line + row * (small.height + _GAP)
-        _write(page, (_GAP, top + small.height // 2 - size), _short(title, size, left - _GAP), size)
-        for column, panel in enumerate(_panels(explanation, tokens, image, small)):
-            page.paste(panel, (left + _GAP + column * step, top))
+        top = line + row * (small.height + GAP)
+        paper.write(page, (GAP, top + small.height // 2 - size), _short(title, size, left - GAP), size)
+        for column, panel in enumerate(paper.panels(explanation, tokens, image, small)):
+            page.paste(panel, (left + GAP + column * step, top))
     return page
-
-
-def _panels(explanation: Result, tokens: Sequence[int], image: int, small: Image.Image) -> Iterator[Image.Image]:
-    """The map of the whole answer over the picture, then those of the tokens, by weight where there are weights."""
-    for token in (None, *tokens):
-        values = explanation.sequence_map if token is None else explanation.token_maps[token]
-        heat = placing.paint(explanation, values.numpy(), image, small.size)
-        yield draw_overlay(small, scales.scaled(explanation, heat, token, "weight", True))
 
 
 def _legend(explanations: Sequence[Result], titles: Sequence[str], size: int, width: int) -> Image.Image:
     """The colours from 0 to 1, and what they mean."""
-    lines = caption.broken(_meaning(explanations, titles), size, width - 2 * _GAP)
-    page = _page(width, _height(1 + len(lines), size))
+    lines = caption.broken(_meaning(explanations, titles), size, width - 2 * GAP)
+    page = paper.written(lines, size, width, above=1)
     ramp = Image.fromarray(colours.palette()[None]).resize((width // 3, size))
     digit = round(lettering.length("0", size)) + size // 2
-    page.paste(ramp, (_GAP + digit, _GAP))
-    _write(page, (_GAP, _GAP - size // 6), "0", size)
-    _write(page, (_GAP + digit + ramp.width + size // 2, _GAP - size // 6), "1", size)
-    for row, line in enumerate(lines, 1):
-        _write(page, (_GAP, _GAP + row * round(1.5 * size)), line, size)
+    page.paste(ramp, (GAP + digit, GAP))
+    paper.write(page, (GAP, GAP - size // 6), "0", size)
+    paper.write(page, (GAP + digit + ramp.width + size // 2, GAP - size // 6), "1", size)
     return page
 
 
@@ -122,23 +111,6 @@ def _meaning(explanations: Sequence[Result], titles: Sequence[str]) -> str:
     return f"{own} {', '.join(weighted)}: {scale}"
 
 
-def _lines(lines: list[str], size: int, width: int) -> Image.Image:
-    page = _page(width, _height(len(lines), size))
-    for row, line in enumerate(lines):
-        _write(page, (_GAP, _GAP + row * round(1.5 * size)), line, size)
-    return page
-
-
-def _height(lines: int, size: int) -> int:
-    return 2 * _GAP + lines * round(1.5 * size)
-
-
-def _fitted(picture: Image.Image, width: int) -> Image.Image:
-    scale = min(width / picture.width, _STEEPEST * width / picture.height)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, reducing_gap=2)
-
-
 def _short(text: str, size: int, width: float) -> str:
     """A text on one line, cut where it is wider than `width` pixels."""
     plain = fonts.drawable(words.shown(" ".join(text.split()) or text)[1])
@@ -147,19 +119,3 @@ def _short(text: str, size: int, width: float) -> str:
     while plain and lettering.length(f"{plain}…", size) > width:
         plain = plain[:-1]
     return f"{plain}…"
-
-
-def _write(page: Image.Image, at: tuple[int, int], text: str, size: int) -> None:
-    lettering.draw_text(ImageDraw.Draw(page), at, text, size, _INK)
-
-
-def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
-    page, top = _page(parts[0].width, sum(part.height for part in parts)), 0
-    for part in parts:
-        page.paste(part, (0, top))
-        top += part.height
-    return page
-
-
-def _page(width: int, height: int) -> Image.Image:
-    return Image.new("RGB", (width, height), _PAPER)

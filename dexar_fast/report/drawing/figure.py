@@ -17,24 +17,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.report import scales
-from dexar_fast.report.drawing import caption
-from dexar_fast.report.drawing.fonts import drawable, families
-from dexar_fast.report.drawing.overlay import COLOUR_MAP, LEVELS, draw_overlay
+from dexar_fast.report.drawing import caption, titles
+from dexar_fast.report.drawing.colours import COLOUR_MAP
+from dexar_fast.report.drawing.fonts import families
+from dexar_fast.report.drawing.overlay import LEVELS, draw_overlay
 from dexar_fast.results.schema import Result
 
 _COLUMNS = 6
 _PANEL_INCHES = 2.1
 _TITLE_INCHES = 0.5
 _LEAST_INCHES = 6.3  # a narrower page has no room for the question, the answer and the legend
-_PANEL_PIXELS = 448
+PANEL_PIXELS = 448  # no more of a picture than a panel shows
 _DOTS = 120  # an inch
 _LETTERS = 9  # in points
 _LINE_INCHES = 0.165
 _BAR_INCHES = 0.6
-_LONGEST_TITLE = 22
-
-# Byte-level and SentencePiece vocabularies write a space and a newline this way.
-_VISIBLE = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": "\u21b5", "\n": "\u21b5", "\t": "\u21e5"})
 
 
 class Page(Figure):
@@ -78,32 +75,12 @@ def draw_figure(
         The figure and the axes of the pictures, [1 + heats].
     """
     pictures = [image, *(draw_overlay(image, heat) for heat in heats)]
-    titles = ["image", "whole answer", *(_title(explanation, token, by_weight) for token in tokens)]
     page, axes = _empty_page(len(pictures), image.height / image.width)
-    for ax, picture, text in zip(axes, pictures, titles, strict=True):
+    for ax, picture, text in zip(axes, pictures, titles.of(explanation, tokens, by_weight), strict=True):
         _draw_panel(ax, picture, text)
-    left_out = not all_of_it and len(tokens) < len(explanation)
-    which = "those of the greatest weight" if explanation.weighted else "the first ones"
-    note = f"{len(tokens)} of {len(explanation)} tokens: {which}" if left_out else ""
-    _write(page, explanation, note)
+    _write(page, explanation, "" if all_of_it else titles.left_out(explanation, tokens))
     _draw_bar(page, list(axes), scales.legend(explanation, by_weight))
     return Plot(page, axes)
-
-
-def _title(explanation: Result, token: int, by_weight: bool) -> str:
-    """The heading of a token's panel."""
-    if not explanation.weighted:
-        return printable(explanation.tokens[token])
-    weight = float(explanation.token_weights[token])
-    consequence = ": nothing shown" if by_weight and weight == 0 else ""
-    return f"{printable(explanation.tokens[token])}\nweight {weight:.3g}{consequence}"
-
-
-def shrink(image: Image.Image) -> Image.Image:
-    """The image at no more pixels than a panel shows."""
-    small = image.copy()
-    small.thumbnail((_PANEL_PIXELS, _PANEL_PIXELS))
-    return small
 
 
 def _empty_page(panels: int, aspect: float) -> tuple[Page, NDArray[np.object_]]:
@@ -138,12 +115,4 @@ def _draw_bar(page: Page, axes: list[Axes], legend: str) -> None:
     bar = page.colorbar(colours, ax=axes, location="bottom", shrink=0.6, aspect=60, pad=0.02)
     bar.set_ticks([level / LEVELS for level in range(LEVELS + 1)])
     bar.ax.tick_params(labelsize=_LETTERS - 1)
-    bar.set_label(f"{legend} Lines at 0.25, 0.5 and 0.75.", fontsize=_LETTERS)
-
-
-def printable(token: str) -> str:
-    """A token as a title shows it: short, on one line, in glyphs that an installed font has."""
-    shown = token.translate(_VISIBLE).strip() or repr(token.translate(_VISIBLE))
-    if len(shown) > _LONGEST_TITLE:
-        shown = shown[: _LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return drawable(shown)
+    bar.set_label(legend, fontsize=_LETTERS)

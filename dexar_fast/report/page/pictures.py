@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dexar_fast.report import placing
+from dexar_fast.report import placing, sizes
 from dexar_fast.results.schema import Result
 
 _LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
 _SMALLEST_CANVAS = 480  # a map is drawn smoothly also over an image of few pixels
 _BYTES, _BYTES_OF_ALL, _FEWEST_BYTES = 300_000, 700_000, 16_000
 _BYTES_OF_PNG = 48_000  # up to here exact pixels are worth their size
+_MOST_GAINED = 4  # by how much the best compression may beat the quickest
 _QUALITIES = (88, 78, 64, 48, 30)
 _STEEPEST = 6.0  # a steeper picture is squeezed: a line of one pixel could not be seen
 
@@ -76,17 +77,23 @@ def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:
 
 
 def _embedded(image: Image.Image, edge: int, budget: int) -> str:
-    small = image.copy()
-    small.thumbnail((edge, edge))
-    if small.width * small.height <= _SMALLEST_CANVAS**2:
-        exact = _encoded(small, format="PNG", optimize=True)
-        if len(exact) <= min(_BYTES_OF_PNG, budget):
-            return _data_uri("png", exact)
+    small = sizes.within(image, edge, edge)
+    exact = _exact(small, min(_BYTES_OF_PNG, budget)) if small.width * small.height <= _SMALLEST_CANVAS**2 else None
+    if exact is not None:
+        return _data_uri("png", exact)
     for quality in _QUALITIES:
         data = _encoded(small, format="JPEG", quality=quality, optimize=True)
         if len(data) <= budget:
             break
     return _data_uri("jpeg", data)
+
+
+def _exact(image: Image.Image, most: int) -> bytes | None:
+    """A PNG; None where it takes more bytes, which a quick one tells of most photographs."""
+    if len(_encoded(image, format="PNG", compress_level=1)) > _MOST_GAINED * most:
+        return None
+    best = _encoded(image, format="PNG", optimize=True)
+    return best if len(best) <= most else None
 
 
 def _encoded(image: Image.Image, **options: object) -> bytes:
