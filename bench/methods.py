@@ -24,12 +24,12 @@ from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job
+from dexar_fast.methods.activation.tam import Tam
 from dexar_fast.methods.attention.gradient import AttentionGradient
 from dexar_fast.methods.attention.raw import Attention
 from dexar_fast.methods.attention.relevancy import Relevancy
 from dexar_fast.methods.attention.rollout import Rollout
 from dexar_fast.methods.base import Asked, Method
-from dexar_fast.methods.tam import Tam
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.model.prefill import Prefix, prefill
 from dexar_fast.model.teacher_forcing import head_inputs

@@ -1,6 +1,6 @@
 """TAM as its formula reads: all logits of the model, a minimiser for each word, a filter for each map.
 
-Written from the definitions, to be measured beside `dexar_fast.methods.tam`; nothing of that is used.
+Written from the definitions, to be measured beside `dexar_fast.methods.activation.tam`; nothing of that is used.
 """
 
 from __future__ import annotations

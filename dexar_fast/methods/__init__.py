@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dexar_fast.methods.activation.llava_cam import LlavaCam
+    from dexar_fast.methods.activation.tam import Tam
     from dexar_fast.methods.attention.gradient import AttentionGradient
     from dexar_fast.methods.attention.raw import Attention
     from dexar_fast.methods.attention.relevancy import Relevancy
@@ -12,9 +14,7 @@ if TYPE_CHECKING:
     from dexar_fast.methods.controls import Centre, Random, SmoothRandom, Uniform
     from dexar_fast.methods.dex_ar import DexAr
     from dexar_fast.methods.eagle.method import Eagle
-    from dexar_fast.methods.llava_cam import LlavaCam
     from dexar_fast.methods.registry import names
-    from dexar_fast.methods.tam import Tam
 
 __all__ = [
     "Asked",
@@ -41,13 +41,13 @@ _LATE = {
     "Centre": "controls",
     "DexAr": "dex_ar",
     "Eagle": "eagle.method",
-    "LlavaCam": "llava_cam",
+    "LlavaCam": "activation.llava_cam",
     "Maps": "base",
     "Random": "controls",
     "Relevancy": "attention.relevancy",
     "Rollout": "attention.rollout",
     "SmoothRandom": "controls",
-    "Tam": "tam",
+    "Tam": "activation.tam",
     "Uniform": "controls",
     "names": "registry",
 }

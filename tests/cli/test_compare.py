@@ -14,8 +14,8 @@ import dexar_fast
 from dexar_fast import Explanation
 from dexar_fast.comparison import Comparison
 from dexar_fast.methods import registry
+from dexar_fast.methods.activation.tam import Tam
 from dexar_fast.methods.controls import Random
-from dexar_fast.methods.tam import Tam
 
 ANSWER = " A red circle."
 

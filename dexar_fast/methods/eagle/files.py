@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import FileError, cause
+from dexar_fast.methods.eagle.cut.labels import Labels, revealed_areas
 from dexar_fast.methods.eagle.greedy.result import Curves
 from dexar_fast.methods.eagle.greedy.scores import Weights
-from dexar_fast.methods.eagle.regions import Labels, revealed_areas
 from dexar_fast.results.storage import path_of, write_atomically
 
 SCORES = ("insertion_score", "deletion_score", "smdl_score", "region_area")

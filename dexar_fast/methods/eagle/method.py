@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError
 from dexar_fast.methods.base import Asked, Maps
-from dexar_fast.methods.eagle.divided import Divided, divided
+from dexar_fast.methods.eagle.cut.divided import Divided, divided
+from dexar_fast.methods.eagle.cut.scoring import scorer
+from dexar_fast.methods.eagle.cut.seen import seen_by
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
-from dexar_fast.methods.eagle.pictures import scorer
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, search
-from dexar_fast.methods.eagle.seen import seen_by
 from dexar_fast.prompt.pixels import Pixels
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dexar_fast.errors import FileError
-from dexar_fast.methods.eagle import files, regions
+from dexar_fast.methods.eagle import files
+from dexar_fast.methods.eagle.cut import labels as regions
 from dexar_fast.methods.eagle.saliency import region_saliency
 
 LABELS = eagle_cases.arrays()["qwen_rect6/labels"].astype(np.int32)

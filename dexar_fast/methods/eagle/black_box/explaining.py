@@ -13,7 +13,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods import explaining
 from dexar_fast.methods.eagle.black_box.asking import Asking, BlackBox, name_of
-from dexar_fast.methods.eagle.divided import divided
+from dexar_fast.methods.eagle.cut.divided import divided
 from dexar_fast.methods.eagle.method import Eagle, given
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.results.assembly import ResultHeader

@@ -15,9 +15,9 @@ from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import explaining
-from dexar_fast.methods.eagle.divided import Divided
+from dexar_fast.methods.eagle.cut.divided import Divided
+from dexar_fast.methods.eagle.cut.scoring import scorer
 from dexar_fast.methods.eagle.method import Eagle
-from dexar_fast.methods.eagle.pictures import scorer
 from dexar_fast.prompt import request
 from dexar_fast.prompt.pixels import Pixels
 from dexar_fast.prompt.request import Request

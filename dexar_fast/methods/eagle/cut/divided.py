@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.methods.eagle.hiding import cover, hidden
-from dexar_fast.methods.eagle.regions import Labels, Picture, patches, relabelled, slic, slico
+from dexar_fast.methods.eagle.cut.hiding import cover, hidden
+from dexar_fast.methods.eagle.cut.labels import Labels, Picture, patches, relabelled, slic, slico
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.regions import Cells, Regions
 

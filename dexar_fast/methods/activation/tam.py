@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dexar_fast.methods.activation.rank_gaussian import rank_gaussian
+from dexar_fast.methods.activation.text_items import Items, text_items
 from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
-from dexar_fast.methods.rank_gaussian import rank_gaussian
-from dexar_fast.methods.text_items import Items, text_items
 from dexar_fast.model.teacher_forcing import head_inputs
 
 EPS = 1e-8  # TAM's: beside the sum of the text scores

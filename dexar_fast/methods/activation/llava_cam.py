@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dexar_fast.attribution.gradients import checked, leads_back
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.methods.activation.mlp_input import MlpInput
 from dexar_fast.methods.base import Asked, Maps
-from dexar_fast.methods.mlp_input import MlpInput
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.frozen import frozen
 from dexar_fast.model.teacher_forcing import head_inputs

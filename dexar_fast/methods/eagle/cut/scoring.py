@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dexar_fast.attribution.masked.forwards import MaskedForwards
 from dexar_fast.generation.asked import Asked
-from dexar_fast.methods.eagle.divided import Divided
+from dexar_fast.methods.eagle.cut.divided import Divided
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.prompt.pixels import Pixels
 

@@ -15,10 +15,10 @@ from asked import asked, asked_of
 from oracle import full_sequence
 from scipy.optimize import minimize_scalar
 
+from dexar_fast.methods.activation.rank_gaussian import rank_gaussian
+from dexar_fast.methods.activation.tam import Tam, activation_maps
+from dexar_fast.methods.activation.text_items import text_items
 from dexar_fast.methods.base import Asked
-from dexar_fast.methods.rank_gaussian import rank_gaussian
-from dexar_fast.methods.tam import Tam, activation_maps
-from dexar_fast.methods.text_items import text_items
 
 REFERENCE = Path(__file__).parent / "reference"
 FAMILIES = ("llava", "bakllava", "llava_onevision", "qwen2_5_vl", "qwen3_vl_moe", "paligemma2", "gemma3", "aya_vision")

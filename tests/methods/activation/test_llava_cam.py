@@ -11,7 +11,7 @@ from asked import asked, asked_of
 from oracle import full_sequence, text_model
 
 from dexar_fast.errors import InputError, ModelError
-from dexar_fast.methods.llava_cam import LlavaCam
+from dexar_fast.methods.activation.llava_cam import LlavaCam
 
 NORMS = {  # what stands before the MLP, by family
     "llava": "post_attention_layernorm",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from dexar_fast.errors import InputError
-from dexar_fast.methods.eagle.regions import Labels, Picture
+from dexar_fast.methods.eagle.cut.labels import Labels, Picture
 
 BLUR = 0.1  # of the longer side: the standard deviation of the blur
 
