@@ -95,6 +95,18 @@ def test_tokens_that_need_several_regions_are_found_close_to_exactly(seed):
     assert search(probabilities, 36, variant="guided").objective.mean() > 0.99 * exact
 
 
+def test_faint_tokens_are_searched_like_strong_ones():
+    """A model that hardly knows its words: every probability near 1e-4, as of an untrained one."""
+    strong = objects(36, seed=2)
+
+    def faint(revealed):
+        return 1e-4 * strong(revealed)
+
+    found, exact = search(faint, 36, variant="guided"), search(faint, 36)
+    gained, possible = found.objective.mean() - exact.objective.min(), exact.objective.mean() - exact.objective.min()
+    assert gained > 0.98 * possible
+
+
 def test_more_budget_verifies_more():
     probabilities, shares = objects(36), []
     for budget in (4 * 36, 12 * 36, 37 * 36):

@@ -21,8 +21,9 @@ from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Scorer
 from dexar_fast.methods.eagle.greedy.scores import Scores
 
-TOLERANCE = 0.01  # of the objective: a region that promises to gain less is not worth a try
-RISE = 0.002  # of the objective: less does not count as rising
+# Shares of the range that single regions cover in the objective:
+TOLERANCE = 0.02  # a region that promises to gain less is not worth a try
+RISE = 0.004  # less does not count as rising
 SHARES = 5  # even shares of the budget left that one place may use, in rounds of half a share
 
 
@@ -70,6 +71,7 @@ class _Search:
         alone = scorer.each(self.ranking.left)
         scores = self._scores(alone)
         best, worst = int(scores.objective.argmax()), len(alone) - 1 - int(scores.objective.flip(0).argmin())
+        self._range = float(scores.objective.max() - scores.objective.min())
         self._head = _End(alone[best], scores[[best]])
         self._rest = _End(~alone[worst], scorer.weights.swapped(scores[[worst]]))
         self.ranking.append(best, self._head.scores, verified=True)
@@ -80,7 +82,7 @@ class _Search:
         before = self._head.scores.objective
         region, self._head, verified = self._best(self._head)
         self.ranking.append(region, self._head.scores, verified)
-        return bool(self._head.scores.objective > before + RISE)
+        return bool(self._head.scores.objective > before + RISE * self._range)
 
     def prepend(self) -> None:
         """Places a region behind."""
@@ -93,7 +95,7 @@ class _Search:
         found: list[Scores] = []
         a_round, most = self._shares()
         best, more = -math.inf, self._promises(end)
-        while more and len(tried) < most and more[0].objective > best + TOLERANCE:
+        while more and len(tried) < most and more[0].objective > best + TOLERANCE * self._range:
             batch = more[: min(a_round, most - len(tried))]
             tried += [promise.region for promise in batch]
             found.append(self._try(end, batch))
