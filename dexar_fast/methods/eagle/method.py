@@ -32,7 +32,7 @@ class Eagle:
         labels: int [height, width], a region number for each pixel, or a list of such maps, one for each picture; it
             takes the place of `regions` and `segmentation`.
         fill: what a hidden region shows: "black", "mean" (colour of the picture) or "blur".
-        variant, lambda1, lambda2, scope, pending, refresh: of `dexar_fast.methods.eagle.search`.
+        variant, lambda1, lambda2, scope, pending, refresh, budget: of `dexar_fast.methods.eagle.search`.
         tokens: which tokens of the answer to search for (negative from the end); None is all of them.
         ids: other ids in the place of these tokens: which regions speak for a word that the model did not write.
         batch: pictures in one forward; None takes as many as fit in 256 MiB.
@@ -44,12 +44,13 @@ class Eagle:
     segmentation: str = "grid"
     labels: Any = None
     fill: str = "black"
-    variant: Variant = "efficient"
+    variant: Variant = "guided"
     lambda1: float = 1.0
     lambda2: float = 1.0
     scope: int = 6
     pending: int = 4
     refresh: int = 15
+    budget: int | None = None
     tokens: Sequence[int] | None = None
     ids: Sequence[int] | None = None
     batch: int | None = None
@@ -91,6 +92,7 @@ class Eagle:
             scope=self.scope,
             pending=self.pending,
             refresh=self.refresh,
+            budget=self.budget,
         )
 
 
