@@ -12,8 +12,7 @@ from asked import asked_of
 from torch import Tensor
 
 from dexar_fast import InputError, OutOfMemoryError
-from dexar_fast.attribution.masked.composing import Composer
-from dexar_fast.attribution.masked.forwards import MaskedForwards
+from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.methods.base import Asked
 from dexar_fast.model.prefill import takes_answer
 
@@ -131,16 +130,3 @@ def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch:
         monkeypatch.setattr(asked.model, "forward", mixing)
         found = masked(asked, batch=4)(pixels)
         torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-12)
-
-
-def test_linear_pixels_are_composed_exactly() -> None:
-    weights = torch.randn(7, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    weights[4] = 0  # a region that is cropped away
-
-    def process(revealed: Tensor) -> dict[str, Tensor]:
-        return {"pixel_values": (revealed.double() @ weights + 0.5).reshape(1, 5, 6)}
-
-    composer = Composer(process, 7)
-    masks = [torch.rand(7, generator=torch.Generator().manual_seed(seed)) < 0.5 for seed in range(5)]
-    assert composer.error(process, masks) < 1e-12
-    assert composer.unseen == [4]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dexar_fast.attribution.masked.forwards import MaskedForwards
+from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.generation.asked import Asked
 from dexar_fast.methods.eagle.cut.divided import Divided
 from dexar_fast.model.prefill import takes_answer

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.masked.forwards import AGREE
+from dexar_fast.attribution.masked import AGREE
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.setup import Setup

@@ -1,4 +1,4 @@
-"""The probabilities of an answer's tokens under many pictures, in batches."""
+"""The probabilities of an answer's tokens under pictures of which parts are hidden, in batches."""
 
 from __future__ import annotations
 
