@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from dexar_fast import BackendError, Explainer, ImageError, InputError, ModelError, NumericalError
 from dexar_fast.cli import app
 from dexar_fast.errors import DexarError
+from dexar_fast.generation.generate import EmptyAnswer
 
 PROMPT, ANSWER = "Describe the image.", "the cat is red"
 PICTURE = Image.new("RGB", (40, 30), "red")
@@ -110,7 +111,7 @@ def test_content_needs_the_prompts_text() -> None:
 def test_an_empty_answer_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = explainer().explain(PICTURE, PROMPT, max_new_tokens=1).token_ids
     monkeypatch.setattr(MODEL.generation_config, "eos_token_id", int(first[0]))
-    refused(InputError, "answer is empty", "give response=", call=lambda: explainer().explain(PICTURE, PROMPT))
+    refused(EmptyAnswer, "answer is empty", "give response=", call=lambda: explainer().explain(PICTURE, PROMPT))
 
 
 # Length

@@ -176,8 +176,8 @@ def test_of_two_that_wait_for_each_other_the_first_goes_on(pool: KVPool, when_wa
 
     both, waits = threading.Barrier(2), threading.Event()
     other = threading.Thread(target=second)
-    other.start()
     with opened(pool, 28):
+        other.start()  # behind the first's blocks, so that what it gives up lies in a row with what is free
         both.wait(PATIENCE)
         when_waiting(waits.set)
         opened(pool, 36).reset()

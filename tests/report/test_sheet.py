@@ -19,7 +19,7 @@ from dexar_fast.report import sizes
 from dexar_fast.report.drawing import colours, fonts, lettering, sheet
 from dexar_fast.vision.grid import Grid
 
-PANEL, GAP = 224, 12
+PANEL, GAP = 224, 10
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_the_image_the_answer_and_the_tokens_by_weight(written: list[str]) -> No
     assert written[2:10] == [
         "image", "whole answer", "word0", "weight 0: nothing shown", "word1", "weight 0.5", "word2", "weight 2",
     ]  # fmt: skip
-    assert written[10:15] == ["0", "0.25", "0.5", "0.75", "1"]
-    meaning = " ".join(written[15:])
+    assert written[-5:] == ["0", "0.25", "0.5", "0.75", "1"]
+    meaning = " ".join(written[10:-5])
     assert "the largest weight (2), so weight 0 shows no heat. Lines at 0.25, 0.5 and 0.75." in meaning
     ramp = np.asarray(Image.fromarray(colours.palette()[None]).resize((760 - 8 * GAP, 14)))
     rows = np.asarray(page)[:, GAP : GAP + ramp.shape[1]]
@@ -110,8 +110,8 @@ def test_the_first_font_draws_what_matplotlib_says() -> None:
 def test_no_default_output_loads_matplotlib(tmp_path: Path) -> None:
     make().save(tmp_path / "x")
     code = (
-        "import sys; from pathlib import Path; from dexar_fast import Explanation; from dexar_fast.cli import output; "
-        "output.write(Explanation.load(sys.argv[1]), Path(sys.argv[2]), 'token'); print('matplotlib' in sys.modules)"
+        "import sys; from pathlib import Path; from dexar_fast import Explanation; "
+        "from dexar_fast.cli.output import results; results.write(Explanation.load(sys.argv[1]), Path(sys.argv[2]), 'token'); print('matplotlib' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "x"), str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

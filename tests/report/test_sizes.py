@@ -105,18 +105,18 @@ import sys
 from pathlib import Path
 from PIL import Image
 from made_explanations import make
-from dexar_fast.cli import output
+from dexar_fast.cli.output import results
 from dexar_fast.vision.images import load_images
 def rss(name):
     return 1024 * int(Path("/proc/self/status").read_text().partition(name)[2].split()[0])
 folder, side = Path(sys.argv[1]), int(sys.argv[2])
-output.write(make(), folder, "token")  # what libraries and a small picture take is not counted
+results.write(make(), folder, "token")  # what libraries and a small picture take is not counted
 before = rss("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")
 explanation = make(images=tuple(load_images(folder / "large.jpg")))
 explanation.overlay()
 explanation.save(folder / "saved")
-output.write(explanation, folder, "token")
+results.write(explanation, folder, "token")
 explanation.overlay(size="full")
 print((rss("VmHWM:") - before) / (3 * side**2))
 """

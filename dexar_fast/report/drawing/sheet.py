@@ -47,11 +47,12 @@ def _rows(panels: list[Image.Image], over: list[str], columns: int, width: int) 
     """The panels, each under its title, from left to right."""
     step = 2 * _LINE + panels[0].height + GAP
     page = paper.blank(width, step * math.ceil(len(panels) / columns))
-    for number, (panel, title) in enumerate(zip(panels, over, strict=True)):
-        row, column = divmod(number, columns)
+    for place, (panel, title) in enumerate(zip(panels, over, strict=True)):
+        row, column = divmod(place, columns)
         left, top = GAP + column * (_PANEL + GAP), row * step + 2 * _LINE
-        for row_above, line in enumerate(reversed(title.split("\n")), 1):
-            paper.write(page, (left, top - _LINE * row_above), line, _LETTERS)
+        lines = title.split("\n")
+        for number, line in enumerate(lines):
+            paper.write(page, (left, top - _LINE * (len(lines) - number)), line, _LETTERS)
         page.paste(panel, (left, top))
     return page
 

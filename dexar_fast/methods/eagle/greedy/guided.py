@@ -22,8 +22,8 @@ from dexar_fast.methods.eagle.greedy.scorer import Scorer
 from dexar_fast.methods.eagle.greedy.scores import Scores
 
 # Shares of the range that single regions cover in the objective:
-TOLERANCE = 0.02  # a region that promises to gain less is not worth a try
-RISE = 0.004  # less does not count as rising
+TOLERANCE = 0.05  # a region that promises to gain less is not worth a try
+RISE = 0.006  # less does not count as rising
 SHARES = 5  # even shares of the budget left that one place may use, in rounds of half a share
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 REACH = 4.0  # regions: a picture that differs in so many more counts less by a factor of e
 RIDGE = 0.05
-CLIP = 1e-6  # probabilities closer to 0 or 1 count as this close
+CLIP = 1e-5  # probabilities closer to 0 or 1 count as this close
 
 
 class LocalModel:
