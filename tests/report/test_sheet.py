@@ -111,7 +111,8 @@ def test_no_default_output_loads_matplotlib(tmp_path: Path) -> None:
     make().save(tmp_path / "x")
     code = (
         "import sys; from pathlib import Path; from dexar_fast import Explanation; "
-        "from dexar_fast.cli.output import results; results.write(Explanation.load(sys.argv[1]), Path(sys.argv[2]), 'token'); print('matplotlib' in sys.modules)"
+        "from dexar_fast.cli.output import results; "
+        "results.write(Explanation.load(sys.argv[1]), Path(sys.argv[2]), 'token'); print('matplotlib' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "x"), str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
