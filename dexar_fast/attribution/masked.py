@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from dexar_fast.model.prefill import with_answer
 AGREE = 1e-3  # by how much a probability may differ between a batch and a picture alone
 
 Pixels = Mapping[str, Tensor]
+Make = Callable[[range], Sequence[Pixels]]
 
 
 class MaskedForwards:
@@ -57,19 +59,30 @@ class MaskedForwards:
         self._checked = False
         self.forwards = 0  # pictures that ran
 
-    def __call__(self, pictures: Sequence[Pixels]) -> Tensor:
-        """[B, n] float32 on the CPU: the probabilities for each picture; softmax in float32 or better.
+    def __call__(self, count: int, make: Make) -> Tensor:
+        """[count, n] float32 on the CPU: the probabilities for each picture; softmax in float32 or better.
 
+        Args:
+            make: the pictures of some numbers, 0 to count - 1. Another thread makes a batch while one runs.
         Raises:
             OutOfMemoryError: not even one picture fits.
         """
         found: list[Tensor] = []
-        while len(found) < len(pictures):
-            done, left = len(found), len(pictures) - len(found)
-            rows, self._batch = halving(partial(self._some, pictures[done:]), self._batch, left)
-            found += rows
-        self.forwards += len(pictures)
+        with ThreadPoolExecutor(1, "dexar_fast.masked") as ahead:
+            coming = ahead.submit(make, self._next(0, count))
+            while len(found) < count:
+                pictures = coming.result()
+                coming = ahead.submit(make, self._next(len(found) + len(pictures), count))
+                rows, self._batch = halving(partial(self._some, pictures), self._batch, len(pictures))
+                found += rows
+                if len(rows) < len(pictures):  # memory ran out: those left are made again
+                    coming = ahead.submit(make, self._next(len(found), count))
+        self.forwards += count
         return torch.stack(found) if found else torch.empty(0, len(self._ids))
+
+    def _next(self, first: int, count: int) -> range:
+        """The pictures of the next batch."""
+        return range(first, min(first + self._batch, count))
 
     def _some(self, pictures: Sequence[Pixels], count: int) -> list[Tensor]:
         rows = self._run(pictures[:count])

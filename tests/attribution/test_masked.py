@@ -49,6 +49,10 @@ def stepwise(asked: Asked, inputs: dict[str, Tensor]) -> Tensor:
     return torch.stack(logits)
 
 
+def run(forwards: MaskedForwards, pixels: list[dict[str, Tensor]]) -> Tensor:
+    return forwards(len(pixels), lambda chosen: [pixels[i] for i in chosen])
+
+
 def masked(asked: Asked, *chosen: Tensor, batch: int | None = None) -> MaskedForwards:
     at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
     return MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, *chosen, batch=batch)
@@ -59,7 +63,7 @@ def test_a_batch_gives_what_single_pictures_give(family: str) -> None:
     with asked_of(family, tokens=3) as asked:
         pixels = pictures(asked, 5)
         forwards = masked(asked, batch=3)
-        found = forwards(pixels)
+        found = run(forwards, pixels)
         torch.testing.assert_close(found, one_by_one(asked, pixels, asked.targets), rtol=2e-6, atol=1e-12)
         assert forwards.forwards == 5 and found.dtype == torch.float32
 
@@ -70,12 +74,14 @@ def test_chosen_tokens_and_other_ids(family: str) -> None:
         pixels = pictures(asked, 2)
         other = asked.targets.flip(0)
         forwards = masked(asked, torch.tensor([3, 1]), other[[3, 1]])
-        torch.testing.assert_close(forwards(pixels), one_by_one(asked, pixels, other)[:, [3, 1]], rtol=2e-6, atol=1e-12)
+        torch.testing.assert_close(
+            run(forwards, pixels), one_by_one(asked, pixels, other)[:, [3, 1]], rtol=2e-6, atol=1e-12
+        )
 
 
 def test_no_pictures_take_no_forward() -> None:
     with asked_of("llava", tokens=2) as asked:
-        assert masked(asked)([]).shape == (0, 2)
+        assert run(masked(asked), []).shape == (0, 2)
 
 
 @pytest.mark.parametrize("positions", [torch.tensor([2]), torch.tensor([-1]), torch.tensor([], dtype=torch.long)])
@@ -105,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) ->
         expected = one_by_one(asked, pixels, asked.targets)
         tried = failing_above(asked, 3, monkeypatch)
         forwards = masked(asked, batch=8)
-        torch.testing.assert_close(forwards(pixels), expected, rtol=2e-6, atol=1e-12)
+        torch.testing.assert_close(run(forwards, pixels), expected, rtol=2e-6, atol=1e-12)
         assert max(tried) == 8 and set(tried[-3:]) == {2}
 
 
@@ -113,7 +119,7 @@ def test_not_even_one_picture_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     with asked_of("llava", tokens=2) as asked:
         failing_above(asked, 0, monkeypatch)
         with pytest.raises(OutOfMemoryError, match=r"3\.00 GiB"):
-            masked(asked)(pictures(asked, 2))
+            run(masked(asked), pictures(asked, 2))
 
 
 def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,5 +134,25 @@ def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch:
 
         mixing.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
         monkeypatch.setattr(asked.model, "forward", mixing)
-        found = masked(asked, batch=4)(pixels)
+        found = run(masked(asked, batch=4), pixels)
         torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-12)
+
+
+def test_no_more_than_two_batches_of_pictures_are_held() -> None:
+    with asked_of("llava", tokens=2) as asked:
+        pixels, made = pictures(asked, 7), []
+
+        def make(chosen: range) -> list[dict[str, Tensor]]:
+            made.append(list(chosen))
+            return [pixels[i] for i in chosen]
+
+        masked(asked, batch=3)(7, make)
+        assert made == [[0, 1, 2], [3, 4, 5], [6], []]
+
+
+def test_what_making_a_picture_raises_ends_the_work() -> None:
+    def make(chosen: range) -> list[dict[str, Tensor]]:
+        raise InputError("no such picture")
+
+    with asked_of("llava", tokens=2) as asked, pytest.raises(InputError, match="no such picture"):
+        masked(asked)(3, make)

@@ -28,4 +28,11 @@ def scorer(
     """
     at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
     forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, positions, ids, batch)
-    return lambda revealed: forwards(pixels.of_each([cut.shown(mask) for mask in revealed]))
+
+    def probabilities(revealed: Tensor) -> Tensor:
+        def make(chosen: range) -> list[dict[str, Tensor]]:
+            return pixels.of_each([cut.shown(revealed[i]) for i in chosen])
+
+        return forwards(len(revealed), make)
+
+    return probabilities
