@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dexar_fast.comparison import Comparison
+from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
@@ -161,7 +162,10 @@ class Explainer(Prepared):
             InputError: an unknown method, or none. Else as `explain`.
         """
         explainers = [self.with_method(method) for method in request.listed("methods", methods)]
-        asked = self._read(_pictures(image), prompt, response)
+        if not explainers:
+            raise InputError("methods is empty: name at least one")
+        asks = next((each for each in explainers if each.settings.text_set == "content"), self)
+        asked = asks._read(_pictures(image), prompt, response)
         arguments = at_most(max_new_tokens, generate_kwargs)
         found: list[Explanation] = []
         for each in explainers:

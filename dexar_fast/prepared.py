@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -105,7 +104,8 @@ class Prepared(Setup):
 
     def with_method(self, method: str | Method | DexAr) -> Self:
         """An explainer by another method, of the same model, processor and pool. Raises as the constructor does."""
-        other = copy.copy(self)
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))  # not as a copy is pickled: of the model there is only one
         other.method = registry.of(method)
         other.settings = other.method if isinstance(other.method, Settings) else Settings()
         return other

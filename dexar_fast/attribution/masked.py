@@ -12,9 +12,11 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError
 from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import chosen_logits, last_logits
 from dexar_fast.model.memory import default_batch, halving
-from dexar_fast.model.prefill import with_answer
+from dexar_fast.model.prefill import takes_answer, with_answer
+from dexar_fast.model.teacher_forcing import counting_on
 
 AGREE = 1e-3  # by how much a probability may differ between a batch and a picture alone
 
@@ -28,7 +30,7 @@ class MaskedForwards:
     Args:
         inputs: of the prompt of P tokens, batch 1, on the model's device.
         answer: [T] ids, on the CPU.
-        at_once: whether the prompt may run in one forward with its answer (`model.prefill.takes_answer`).
+        decoder: the model's. visual: [N] positions of the prompt's image, on the CPU.
         positions: [n] which tokens of the answer count. ids: [n] whose probabilities; None takes those of the answer.
         batch: pictures in one forward; None takes as many as fit in 256 MiB.
     Raises:
@@ -40,22 +42,23 @@ class MaskedForwards:
         model: Any,
         inputs: Mapping[str, Any],
         answer: Tensor,
-        at_once: bool,
+        decoder: Decoder,
+        visual: Tensor,
         positions: Tensor | None = None,
         ids: Tensor | None = None,
         batch: int | None = None,
     ) -> None:
         self._model = model
-        self._at_once = at_once
+        self._at_once = takes_answer(inputs, decoder, visual)
         self._positions = torch.arange(len(answer)) if positions is None else positions
         _check(self._positions, len(answer))
         device = inputs["input_ids"].device
         self._ids = (answer[self._positions] if ids is None else ids).to(device)
         self._said = answer[:-1].to(device)  # what the answer's tokens read of it
-        self._inputs = with_answer(inputs, self._said) if at_once else dict(inputs)
+        self._inputs = with_answer(inputs, self._said) if self._at_once else dict(inputs)
         self._prompt = inputs["input_ids"].shape[1]
         length = self._prompt + len(self._said)
-        self._batch = batch or default_batch(model, length, len(self._positions))
+        self._batch = batch or default_batch(model, length, len(self._positions), decoder.lens.rows)
         self._checked = False
         self.forwards = 0  # pictures that ran
 
@@ -73,7 +76,8 @@ class MaskedForwards:
             while len(found) < count:
                 pictures = coming.result()
                 coming = ahead.submit(make, self._next(len(found) + len(pictures), count))
-                rows, self._batch = halving(partial(self._some, pictures), self._batch, len(pictures))
+                rows, fitted = halving(partial(self._some, pictures), self._batch, len(pictures))
+                self._batch = min(self._batch, fitted)
                 found += rows
                 if len(rows) < len(pictures):  # memory ran out: those left are made again
                     coming = ahead.submit(make, self._next(len(found), count))
@@ -117,10 +121,13 @@ class MaskedForwards:
     def _logits_behind(self, batch: dict[str, Any], count: int) -> Tensor:
         """The same in a forward of the prompt, and one of the answer over its cache."""
         cache = to_forward(self._model, whole_cache(self._model.config))
-        logits = self._model(**batch, **cache, **last_logits(self._model), use_cache=True).logits[:, -1:]
-        if len(self._said):
-            said = self._said.expand(count, -1)
-            logits = torch.cat([logits, self._model(input_ids=said, **cache, use_cache=True).logits], 1)
+        watching = PromptWatcher(self._model, self._prompt, self._inputs)
+        with watching.watching():
+            logits = self._model(**batch, **cache, **last_logits(self._model), use_cache=True).logits[:, -1:]
+            if len(self._said):
+                with counting_on(watching.last_positions):
+                    said = self._said.expand(count, -1)
+                    logits = torch.cat([logits, self._model(input_ids=said, **cache, use_cache=True).logits], 1)
         return logits[:, self._positions.to(logits.device)]
 
 

@@ -27,10 +27,9 @@ def default_chunk(layers: list[nn.Module], heads: int, keys: int) -> int:
     return max(1, min(LARGEST_CHUNK, BUDGET // row))
 
 
-def default_batch(model: nn.Module, length: int, rows: int) -> int:
+def default_batch(model: nn.Module, length: int, rows: int, vocabulary: int) -> int:
     """How many sequences of `length` tokens, with the logits of some rows each, run at once within the budget."""
     widest = max((_width(layer) for layer in _layers(model)), default=1)
-    vocabulary = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
     return max(1, min(LARGEST_BATCH, BUDGET // (length * widest + 2 * 4 * rows * vocabulary)))
 
 

@@ -69,13 +69,13 @@ def teacher_force(
             return model(**with_answer(inputs, ids), use_cache=False, **last_logits(model)).logits[:, -1:]
         cache = whole_cache(model.config)
         model(**inputs, **to_forward(model, cache), use_cache=True, **without_logits(model))
-        with _counting_on(watching.last_positions):
+        with counting_on(watching.last_positions):
             steps = to_forward(model, cache) | last_logits(model)
             return model(input_ids=ids[None], use_cache=True, **steps).logits[:, -1:]
 
 
 @contextmanager
-def _counting_on(last: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+def counting_on(last: Mapping[nn.Module, Tensor]) -> Iterator[None]:
     """Inside the block positions count on from those of the last prompt token, as generate() counts them."""
     with ExitStack() as stack:
         for module, position in last.items():

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
+from asked import asked as asked_for
 from asked import asked_of
 from torch import Tensor
 
 from dexar_fast import InputError, OutOfMemoryError
 from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.methods.base import Asked
-from dexar_fast.model.prefill import takes_answer
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "paligemma", "gemma3", "smolvlm", "mistral3")
 
@@ -54,8 +55,8 @@ def run(forwards: MaskedForwards, pixels: list[dict[str, Tensor]]) -> Tensor:
 
 
 def masked(asked: Asked, *chosen: Tensor, batch: int | None = None) -> MaskedForwards:
-    at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
-    return MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, *chosen, batch=batch)
+    given = asked.model, asked.inputs, asked.targets, asked.decoder, asked.visual
+    return MaskedForwards(*given, *chosen, batch=batch)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,7 +125,7 @@ def test_not_even_one_picture_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with asked_of("llava", tokens=2) as asked:
-        pixels = pictures(asked, 4)
+        pixels = pictures(asked, 9)
         expected = one_by_one(asked, pixels, asked.targets)
         forward = asked.model.forward
 
@@ -134,8 +135,9 @@ def test_a_model_that_mixes_the_pictures_of_a_batch_runs_them_alone(monkeypatch:
 
         mixing.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
         monkeypatch.setattr(asked.model, "forward", mixing)
-        found = run(masked(asked, batch=4), pixels)
-        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-12)
+        forwards = masked(asked, batch=4)
+        for _ in range(2):
+            torch.testing.assert_close(run(forwards, pixels), expected, rtol=2e-6, atol=1e-12)
 
 
 def test_no_more_than_two_batches_of_pictures_are_held() -> None:
@@ -156,3 +158,21 @@ def test_what_making_a_picture_raises_ends_the_work() -> None:
 
     with asked_of("llava", tokens=2) as asked, pytest.raises(InputError, match="no such picture"):
         masked(asked)(3, make)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava"])
+def test_a_prompt_that_ends_with_its_image(family: str) -> None:
+    """generate() counts positions on one by one behind an image; a forward of its own would count from the largest."""
+    model, inputs = zoo.build(family)
+    end = int((inputs["input_ids"][0] == model.config.image_token_id).nonzero()[-1]) + 1
+    inputs = {
+        name: value[:, :end] if value.shape == inputs["input_ids"].shape else value for name, value in inputs.items()
+    }
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "output_logits": True}
+    written = model.generate(**inputs, **options, return_dict_in_generate=True)
+    targets = written.sequences[0, end:]
+    expected = torch.stack(written.logits)[:, 0].softmax(-1).gather(-1, targets[:, None])[:, 0]
+    with asked_for(model, inputs, targets) as asked:
+        own = {name: value for name, value in inputs.items() if value.is_floating_point()}
+        found = run(masked(asked, batch=2), [own] * 3)
+        torch.testing.assert_close(found, expected.float().expand(3, -1), rtol=1e-5, atol=1e-9)

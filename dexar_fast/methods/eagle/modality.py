@@ -20,10 +20,12 @@ class Modality(NamedTuple):
 def modality(curves: Curves, areas: Tensor) -> Modality:
     """Prior and perception of n tokens, by the trapezoid rule over the insertion curve with the empty picture.
 
+    The mean is over what the model sees: of a picture whose sides are cropped away, over the rest.
+
     Args:
         areas: [N], the share of the picture that the first k + 1 regions cover.
     """
     probability = torch.cat([curves.empty[None], curves.insertion]).double()
     area = torch.cat([areas.new_zeros(1), areas]).double()
     prior = probability.amin(0)
-    return Modality(prior, torch.trapezoid(probability, area, dim=0) - prior)
+    return Modality(prior, torch.trapezoid(probability, area, dim=0) / area[-1] - prior)

@@ -9,7 +9,6 @@ from torch import Tensor
 from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.generation.asked import Asked
 from dexar_fast.methods.eagle.cut.divided import Divided
-from dexar_fast.model.prefill import takes_answer
 from dexar_fast.prompt.pixels import Pixels
 
 
@@ -26,8 +25,9 @@ def scorer(
     Args:
         pixels: of the request. positions, ids, batch: of `MaskedForwards`.
     """
-    at_once = takes_answer(asked.inputs, asked.decoder, asked.visual)
-    forwards = MaskedForwards(asked.model, asked.inputs, asked.targets, at_once, positions, ids, batch)
+    forwards = MaskedForwards(
+        asked.model, asked.inputs, asked.targets, asked.decoder, asked.visual, positions, ids, batch
+    )
 
     def probabilities(revealed: Tensor) -> Tensor:
         def make(chosen: range) -> list[dict[str, Tensor]]:
