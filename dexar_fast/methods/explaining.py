@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.errors import InputError, ModelError
+from dexar_fast.errors import DexarError, InputError, ModelError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.stream import Stream
-from dexar_fast.methods.base import Maps, Method
+from dexar_fast.methods.base import Asked, Maps, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.prompt.pieces import pieces
 from dexar_fast.results.assembly import ResultHeader
@@ -34,14 +34,29 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
     with runner.answered() as asked:
         laps.lap("answer")
         try:
-            found = method.maps(asked)
+            found = _maps(method, asked)
         except ModelError:
             if not known:
                 raise
-            found = method.maps(runner.looked_at_again(asked))
+            found = _maps(method, runner.looked_at_again(asked))
         laps.lap("explain")
     tokens = pieces(getattr(asked.processor, "tokenizer", None), asked.targets.tolist())
     return explanation(runner.header(settings(method), laps), asked.targets, tokens, found)
+
+
+def _maps(method: Method, asked: Asked) -> Maps:
+    """What the method finds. What a method of another package raises names it."""
+    try:
+        found = method.maps(asked)
+    except DexarError:
+        raise
+    except Exception as error:
+        if type(method).__module__.split(".")[0] == __name__.split(".")[0]:
+            raise
+        raise ModelError(f"the method {method.name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Maps):
+        raise ModelError(f"the method {method.name!r} gave a {type(found).__name__}: Maps are due")
+    return found
 
 
 def stream(runner: Runner, method: Method | DexAr, size: int) -> Stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
@@ -46,17 +46,24 @@ def of(method: str | Method | DexAr) -> Method | DexAr:
         LibraryError: a method of another package that cannot be imported.
     """
     if not isinstance(method, str):
-        if isinstance(method, type) or not (isinstance(method, DexAr) or callable(getattr(method, "maps", None))):
-            raise InputError(f"method must be one of {', '.join(names())}, or an object with `maps`, not {method!r}")
+        if not (isinstance(method, DexAr) or _is_method(method)):
+            raise InputError(
+                f"method must be one of {', '.join(names())}, or an object with a `name` and `maps`, not {method!r}"
+            )
         return method
     name, _, knobs = method.partition(":")
     kind = DexAr if name == DexAr.name else _loader(name)()
     given = _knobs(method, knobs)
-    known = [field.name for field in fields(kind)]
+    known = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     unknown = [knob for knob in given if knob not in known]
     if unknown:
         raise InputError(f"{unknown[0]!r} is no knob of {name!r}: it has {', '.join(known) or 'none'}")
     return kind(**given)
+
+
+def _is_method(given: Any) -> bool:
+    named = isinstance(getattr(given, "name", None), str)
+    return named and callable(getattr(given, "maps", None)) and not isinstance(given, type)
 
 
 def _knobs(method: str, text: str) -> dict[str, Any]:

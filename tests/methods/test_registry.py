@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, ClassVar
@@ -113,8 +114,8 @@ def test_without_the_token_filter_every_token_weighs_1(embedded: Explainer) -> N
         ("dex-ar:colour=red", "'colour' is no knob of 'dex-ar': it has mode, layers"),
         ("dex-ar:mode", "is not NAME:KNOB=VALUE"),
         ("dex-ar:mode=fast", "mode 'fast' is none of"),
-        (3, "an object with `maps`, not 3"),
-        (Ramp, "an object with `maps`, not <class"),
+        (3, "an object with a `name` and `maps`, not 3"),
+        (Ramp, "an object with a `name` and `maps`, not <class"),
     ],
 )
 def test_a_method_that_does_not_exist_is_refused(embedded: Explainer, method: Any, message: str) -> None:
@@ -198,3 +199,48 @@ def test_a_comparison_is_a_page(embedded: Explainer, tmp_path: Any) -> None:
         embedded.compare(IMAGE, PROMPT, ["dex-ar"], " A red circle.").to_html(tmp_path / "one.html")
     with pytest.raises(InputError, match="methods must be a list"):
         embedded.compare(IMAGE, PROMPT, "dex-ar", " A red circle.")
+
+
+def test_other_methods_share_the_model_itself(embedded: Explainer) -> None:
+    other = embedded.with_method("tam")
+    assert other.model is embedded.model and other.processor is embedded.processor
+    assert other.method == methods.Tam() and embedded.method == DexAr()
+
+
+def test_methods_of_one_model_in_several_threads(embedded: Explainer) -> None:
+    names = ["dex-ar", "tam", "attention", "attention-gradient"]
+    own = embedded.model.config.get_text_config()._attn_implementation
+    expected = [embedded.with_method(name).explain(IMAGE, PROMPT, " A red circle.") for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = pool.map(lambda name: embedded.with_method(name).explain(IMAGE, PROMPT, " A red circle."), names)
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.token_maps, other.token_maps)
+    assert embedded.model.config.get_text_config()._attn_implementation == own
+
+
+def test_a_comparison_while_a_stream_is_open(embedded: Explainer) -> None:
+    with embedded.stream(IMAGE, PROMPT, chunk_size=2) as pieces:
+        next(pieces)
+        assert len(embedded.compare(IMAGE, PROMPT, ["dex-ar", "tam"], " A red circle.")) == 2
+
+
+def test_comparing_reads_the_prompt_as_its_methods_need_it(embedded: Explainer) -> None:
+    found = embedded.compare(IMAGE, PROMPT, ["tam", "dex-ar:text_set=content"], " A red circle.")
+    assert torch.equal(found[1].token_maps, asked_by(embedded, text_set="content").token_maps)
+    with pytest.raises(InputError, match="methods is empty"):
+        embedded.compare(IMAGE, PROMPT, [])
+
+
+class Failing:
+    name = "failing"
+
+    def maps(self, asked: Asked) -> Any:
+        raise KeyError("no such layer")
+
+
+def test_what_a_users_method_raises_names_it(embedded: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="the method 'failing' failed: KeyError: 'no such layer'"):
+        asked_by(embedded, method=Failing())
+    monkeypatch.setattr(Failing, "maps", lambda self, asked: None)
+    with pytest.raises(ModelError, match="'failing' gave a NoneType: Maps are due"):
+        asked_by(embedded, method=Failing())

@@ -78,3 +78,10 @@ def test_prior_and_perception_add_up_to_the_mean_of_the_curve():
     prior, perception = modality(curves, torch.arange(1, 5) / 4)
     assert prior.tolist() == pytest.approx([0.9, 0.0])
     assert perception.tolist() == pytest.approx([0.0, 0.5])
+
+
+def test_of_a_cropped_picture_the_mean_is_over_what_is_seen():
+    curves = search(lambda revealed: torch.stack([torch.full((len(revealed),), 0.9), revealed.float().mean(1)], 1), 4)
+    prior, perception = modality(curves, torch.arange(1, 5) / 12)
+    assert prior.tolist() == pytest.approx([0.9, 0.0])
+    assert perception.tolist() == pytest.approx([0.0, 0.5])
