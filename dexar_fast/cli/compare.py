@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dexar_fast.comparison import Comparison
 
 PAGE, PICTURE = "compare.html", "compare.png"
+USUAL = "dex-ar,attention"
 FEWEST = 2
 
 
@@ -54,7 +55,7 @@ def compare(
         typer.Option(
             metavar="NAME,NAME,...",
             help="Methods without knobs: dex-ar, eagle, attention, attention-gradient, rollout, relevancy, tam, "
-            "llava-cam, and as chance lines random, random-smooth, centre, uniform.",
+            "llava-cam, and as chance lines random, random-smooth, centre, uniform. [default: dex-ar,attention]",
         ),
     ] = None,
     method: Annotated[
@@ -108,6 +109,8 @@ def _named(plain: str | None, with_knobs: list[str]) -> list[str]:
     """The methods of both options. Raises InputError for fewer than two, or for knobs where commas part names."""
     if plain is not None and set(plain) & {":", "="}:
         raise InputError(f"--methods {plain!r}: a method with knobs goes to --method, which may be given several times")
+    if plain is None and not with_knobs:
+        plain = USUAL
     named = [*filter(None, map(str.strip, (plain or "").split(","))), *with_knobs]
     if len(named) < FEWEST:
         count = f"only {named[0]!r} is" if named else "none is"

@@ -178,6 +178,8 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
 
 def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:
     (results.summarize if task.stream else results.show)(explanation, console)
+    if task.model is None and task.images != [str(SAMPLE_IMAGE)]:
+        console.print("Answered by the embedded model, which knows coloured shapes only: --model names another.")
     for path in files:
         console.print(path, soft_wrap=True, highlight=False)
 

@@ -38,7 +38,10 @@ MorePictures = Annotated[
 ]
 Response = Annotated[str | None, typer.Option(help="Explain this answer instead of generating one.")]
 Model = Annotated[
-    str | None, typer.Option(help="A model's name on the Hub, or its folder. [default: the embedded model]")
+    str | None,
+    typer.Option(
+        help="A model's name on the Hub, or its folder. [default: the embedded model, which knows coloured shapes only]"
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Stop generating after so many.")]

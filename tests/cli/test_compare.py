@@ -132,7 +132,7 @@ def test_warnings_of_all_methods_are_said_once(comparing: type[Comparing], image
 
 
 REFUSED = {
-    "no methods": ([], "needs two methods or more, and none is named"),
+    "no methods": (["--methods", ","], "needs two methods or more, and none is named"),
     "names of nothing": (["--methods", " , "], "none is named"),
     "one method": (["--methods", "tam"], "only 'tam' is named"),
     "one method with knobs": (["--method", "tam:filter=false"], "only 'tam:filter=false' is named"),

@@ -59,7 +59,7 @@ def test_every_snippet_runs(checkout: Path) -> None:
     named = set(re.findall(r'"([\w-]+\.(?:html|png|gif|safetensors))"', "".join(code for _, code in SNIPPETS)))
     assert len(named) == 5 and named <= {path.name for path in checkout.iterdir()}
     assert {path.name for path in (checkout / "sampled").iterdir()} == {
-        path.name for path in (checkout / "out").iterdir()
+        path.name for path in (checkout / "streamed").iterdir()
     }
     streamed = Explanation.load(checkout / "long")
     assert "circle" in streamed.text and not streamed.metadata["complete"]

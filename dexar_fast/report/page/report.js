@@ -151,6 +151,11 @@ function walk(list, choose, leave) {
     else return;
     event.preventDefault();
   });
+  if (leave) {
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.defaultPrevented) leave();
+    });
+  }
   list.addEventListener("focusin", (event) => {
     const index = items.indexOf(event.target);
     if (index >= 0 && event.target.matches(":focus-visible")) choose(index);
