@@ -69,7 +69,7 @@ def test_a_users_labels_are_counted_in_ascending_order():
     assert regions.relabelled([[7, -3], [7, 40]]).tolist() == [[1, 0], [1, 2]]
 
 
-@pytest.mark.parametrize("labels", [[1, 2], [[0.5]], [[]], [[[[1]]]], [["a"]]])
+@pytest.mark.parametrize("labels", [[1, 2], [[0.5]], [[]], [[[[1]]]], [["a"]], [[1], [1, 2]], None])
 def test_labels_of_another_kind_are_refused(labels):
     with pytest.raises(InputError, match="labels are"):
         regions.relabelled(labels)
