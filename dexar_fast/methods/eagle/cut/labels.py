@@ -27,7 +27,7 @@ def slico(picture: Picture, count: int) -> Labels:
         InputError: no picture of this kind, or a count that it has no pixels for.
     """
     ximgproc = _library("cv2.ximgproc")
-    side = isqrt(_pixels(picture, count) // count)
+    side = min(isqrt(_pixels(picture, count) // count), *picture.shape[:2])  # OpenCV crashes from twice a side on
     bgr = np.ascontiguousarray(picture[..., ::-1])
     superpixels = ximgproc.createSuperpixelSLIC(bgr, region_size=side, ruler=RULER)
     superpixels.iterate(ITERATIONS)
