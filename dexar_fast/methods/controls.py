@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import InputError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
 from dexar_fast.vision.grid import Box, Grid
 
@@ -24,14 +25,21 @@ _UNIFORM = "Map value of a patch: 1 everywhere. A map that does not vary is draw
 
 @dataclass(frozen=True)
 class Random:
-    """Each visual token's value by itself, uniform in [0, 1), other ones for each token of the answer."""
+    """Each visual token's value by itself, uniform in [0, 1), other ones for each token of the answer.
+
+    Raises:
+        InputError: a seed that is no whole number from 0 to 2^64 - 1.
+    """
 
     name: ClassVar[str] = "random"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        knobs.seed(self.seed)
+
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], float32, the same for the same seed. The sequence map is their sum, as in all controls."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(int(self.seed))
         return _found(asked, torch.rand(len(asked.targets), len(asked.visual), generator=generator), _RANDOM)
 
 
@@ -42,7 +50,7 @@ class SmoothRandom:
     Attributes:
         width: the standard deviation of the blur, as a share of each side of a grid.
     Raises:
-        InputError: a width of 0 or less.
+        InputError: a width that is no finite number above 0, or a seed as of `Random`.
     """
 
     name: ClassVar[str] = "random-smooth"
@@ -51,10 +59,11 @@ class SmoothRandom:
 
     def __post_init__(self) -> None:
         _check_width(self.width)
+        knobs.seed(self.seed)
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], float32; 0 at visual tokens outside the grids. Raises InputError where none is known."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(int(self.seed))
         maps = torch.zeros(len(asked.targets), len(asked.visual))
         for grid in _grids(asked):
             noise = torch.randn(len(maps), grid.rows, grid.columns, generator=generator)
@@ -70,7 +79,7 @@ class Centre:
     Attributes:
         width: its standard deviation, as a share of each side.
     Raises:
-        InputError: a width of 0 or less.
+        InputError: a width that is no finite number above 0.
     """
 
     name: ClassVar[str] = "centre"
@@ -84,7 +93,7 @@ class Centre:
         found = torch.zeros(len(asked.visual))
         for grid, across, down in _centred(_grids(asked)):
             distance = across[None, :].square() + down[:, None].square()
-            found[torch.from_numpy(grid.cells)] = (-distance / (2 * self.width**2)).exp()
+            found[torch.from_numpy(grid.cells)] = (-distance / (2 * float(self.width) ** 2)).exp()
         return _found(asked, found.expand(len(asked.targets), -1).clone(), _CENTRE)
 
 
@@ -110,14 +119,14 @@ def _grids(asked: Asked) -> tuple[Grid, ...]:
 
 
 def _check_width(width: float) -> None:
-    if not width > 0:
+    if knobs.real("width", width) == 0:
         raise InputError(f"width {width} must be above 0: a share of a grid's side")
 
 
 def _blur(size: int, width: float) -> Tensor:
     """[size, size]: rows of a Gaussian around each cell that sum to 1."""
     cells = torch.arange(size)
-    distance = (cells[:, None] - cells) / (width * size)
+    distance = (cells[:, None] - cells) / (float(width) * size)
     return (-distance.square() / 2).softmax(1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -16,7 +15,6 @@ from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.settings import Settings
 
-OUTSIDE_LISTS = r",(?![^\[]*\])"  # commas
 ENTRY_POINTS = "dexar_fast.methods"  # the group in which a package names its own methods
 _OURS = {
     "attention": "Attention",
@@ -68,16 +66,28 @@ def _is_method(given: Any) -> bool:
 
 def _knobs(method: str, text: str) -> dict[str, Any]:
     """Of KNOB=VALUE texts: the values are JSON, or else text."""
-    pairs = [pair.partition("=") for pair in re.split(OUTSIDE_LISTS, text)] if text else []
+    pairs = [pair.partition("=") for pair in _apart(text)] if text else []
     if not all(equals for _, equals, _ in pairs):
         raise InputError(f"method {method!r} is not NAME:KNOB=VALUE,KNOB=VALUE")
     return {knob.strip(): _value(value) for knob, _, value in pairs}
 
 
+def _apart(text: str) -> list[str]:
+    """What stands between commas that no bracket holds."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

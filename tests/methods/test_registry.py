@@ -107,6 +107,12 @@ def test_without_the_token_filter_every_token_weighs_1(embedded: Explainer) -> N
     torch.testing.assert_close(ablated.sequence_map, plain.token_maps.sum(0))
 
 
+def test_a_knob_may_be_a_list_of_lists() -> None:
+    found = registry.of("eagle:labels=[[0,1],[2,3]],regions=9,tokens=[0,1],fill=mean")
+    assert isinstance(found, methods.Eagle)
+    assert (found.labels, found.regions, found.tokens, found.fill) == ([[0, 1], [2, 3]], 9, [0, 1], "mean")
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [

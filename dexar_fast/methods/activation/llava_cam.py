@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexar_fast.attribution.gradients import checked, leads_back
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.activation.mlp_input import MlpInput
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.decoder import Decoder
@@ -44,7 +45,7 @@ class LlavaCam:
             processor, which averages it where it shrinks the image.
         seed: of the noise.
     Raises:
-        InputError: no samples, or noise below 0.
+        InputError: a layer that is no whole number, no samples, noise below 0, or a seed that is none.
     """
 
     name: ClassVar[str] = "llava-cam"
@@ -54,8 +55,11 @@ class LlavaCam:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or not self.noise >= 0:
-            raise InputError(f"samples {self.samples} must be at least 1, and noise {self.noise} at least 0")
+        if self.layer is not None:
+            knobs.index("layer", self.layer)
+        knobs.whole("samples", self.samples, 1)
+        knobs.real("noise", self.noise)
+        knobs.seed(self.seed)
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N] in [0, 1], float32: 0 where nothing speaks for the token."""
@@ -66,7 +70,8 @@ class LlavaCam:
 
     def _layer_of(self, decoder: Decoder) -> int:
         count = len(decoder.layers)
-        chosen = max(0, min(round(DEPTH * count), count - 2)) if self.layer is None else layer_of(self.layer, count)
+        usual = max(0, min(round(DEPTH * count), count - 2))
+        chosen = usual if self.layer is None else layer_of(int(self.layer), count)
         if chosen == count - 1:
             raise InputError(
                 f"layer {chosen} is the last: behind its attention no visual token reaches a logit, so it has no "
@@ -79,7 +84,7 @@ class LlavaCam:
         if self.samples == 1:
             yield inputs
             return
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(int(self.seed))
         for _ in range(self.samples):
             yield {name: self._noisy(x, generator) if "pixel" in name else x for name, x in inputs.items()}
 
@@ -87,7 +92,7 @@ class LlavaCam:
         if not pixels.is_floating_point():  # a mask
             return pixels
         noise = torch.randn(pixels.shape, generator=generator).to(pixels)
-        return pixels + self.noise * (pixels.max() - pixels.min()) * noise
+        return pixels + float(self.noise) * (pixels.max() - pixels.min()) * noise
 
 
 def _cams(asked: Asked, inputs: Mapping[str, Any], layer: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dexar_fast.methods import knobs
 from dexar_fast.methods.activation.rank_gaussian import rank_gaussian
 from dexar_fast.methods.activation.text_items import Items, text_items
 from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
@@ -36,11 +37,17 @@ class Tam:
     Attributes:
         correction: whether the weighted mean of the earlier words' raw maps is subtracted, as far as it explains a map.
         filter: whether the maps are filtered (`rank_gaussian`).
+    Raises:
+        InputError: a knob that is neither True nor False.
     """
 
     name: ClassVar[str] = "tam"
     correction: bool = True
     filter: bool = True
+
+    def __post_init__(self) -> None:
+        knobs.flag("correction", self.correction)
+        knobs.flag("filter", self.filter)
 
     @torch.no_grad()
     def maps(self, asked: Asked) -> Maps:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexar_fast.errors import FileError, cause
+from dexar_fast.errors import FileError, InputError, cause, reason
+from dexar_fast.methods import knobs
 from dexar_fast.methods.eagle.cut.labels import Labels, revealed_areas
 from dexar_fast.methods.eagle.greedy.result import Curves
 from dexar_fast.methods.eagle.greedy.scores import Weights
-from dexar_fast.results.storage import path_of, write_atomically
+from dexar_fast.results.storage import DECODING_ERRORS, path_of, write_atomically
 
 SCORES = ("insertion_score", "deletion_score", "smdl_score", "region_area")
 WORDS = ("insertion_word_score", "deletion_word_score")
 KNOWN = (*SCORES, *WORDS, "lambda1", "lambda2", "sub-region_number", "org_score", "baseline_score")
 OPPOSITE = "_oppose"
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ def write(folder: Any, name: str, curves: Curves, labels: Labels, details: Mappi
         labels: the region of each pixel, as the search counted them.
         details: plain JSON for further entries.
     Raises:
+        InputError: a name that holds a separator of paths, or details that are no JSON.
         FileError: a folder or file that cannot be written.
     """
-    document = json.dumps(document_of(curves, labels) | dict(details or {}), indent=4)
+    document = json.dumps(document_of(curves, labels) | _json(details or {}), indent=4)
     masks = io.BytesIO()
     np.save(masks, masks_of(curves, labels))
     for path, data in zip(_paths(folder, name), (document.encode(), masks.getvalue()), strict=True):
@@ -92,16 +97,17 @@ def read(folder: Any, name: str) -> Stored:
     """Reads both files, written by `write` or by EAGLE's own scripts.
 
     Raises:
+        InputError: a name that holds a separator of paths.
         FileError: a file is missing or damaged, or the two do not fit each other.
     """
     document_path, masks_path = _paths(folder, name)
     try:
         document = json.loads(_bytes(document_path))
-        labels = _labels(np.load(io.BytesIO(_bytes(masks_path)), allow_pickle=False))
+        labels = _labels(_array(_bytes(masks_path)))
         curves = _curves(document)
     except FileError:
         raise
-    except (ValueError, TypeError, KeyError, RuntimeError, EOFError, RecursionError) as error:
+    except (*DECODING_ERRORS, TokenError) as error:
         raise FileError(f"{document_path} or {masks_path} is no result of EAGLE, or damaged: {error!r}") from error
     if labels.max() + 1 != len(curves.order):
         raise FileError(f"{masks_path} holds {labels.max() + 1} regions, {document_path} {len(curves.order)}")
@@ -112,7 +118,12 @@ def _curves(document: Any) -> Curves:
     insertion, deletion = (_floats(document, name, 2) for name in WORDS)
     objective = _floats(document, "smdl_score", 1)
     empty, full = (_floats(document, name, 1) for name in ("baseline_score", "org_score"))
-    if not (insertion.shape == deletion.shape == (len(objective), len(empty)) and len(empty) == len(full) > 0):
+    tail = len(document.get("insertion_score" + OPPOSITE, []))
+    if not (
+        insertion.shape == deletion.shape == (len(objective), len(empty))
+        and len(empty) == len(full) > 0
+        and tail < len(objective)
+    ):
         raise ValueError("its lists differ in length")
     return Curves(
         order=torch.arange(len(objective)),
@@ -121,8 +132,8 @@ def _curves(document: Any) -> Curves:
         objective=objective,
         empty=empty,
         full=full,
-        weights=Weights(float(document["lambda1"]), float(document["lambda2"])),
-        tail=len(document.get("insertion_score" + OPPOSITE, [])),
+        weights=Weights(*(knobs.real(name, document[name]) for name in ("lambda1", "lambda2"))),
+        tail=tail,
     )
 
 
@@ -131,6 +142,15 @@ def _floats(document: Any, name: str, dimensions: int) -> Tensor:
     if values.ndim != dimensions or not values.isfinite().all():
         raise ValueError(f"{name} is no list of finite numbers")
     return values
+
+
+def _array(data: bytes) -> np.ndarray:
+    """Of an npy file. Its header is not believed: a size other than that of the data is refused before it is taken."""
+    stream = io.BytesIO(data)
+    shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"its masks are not the {dtype} {list(shape)} of its header")
+    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if by_columns else "C")
 
 
 def _labels(masks: np.ndarray) -> Labels:
@@ -146,7 +166,16 @@ def _is_known(key: str) -> bool:
     return key.removesuffix(OPPOSITE) in KNOWN
 
 
+def _json(details: Any) -> dict[str, Any]:
+    try:
+        return dict(json.loads(json.dumps(dict(details), allow_nan=False)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"the details are no JSON: {reason(error)}") from error
+
+
 def _paths(folder: Any, name: str) -> tuple[Path, Path]:
+    if not isinstance(name, str) or not name or {*name} & {"/", "\\"}:
+        raise InputError(f"the name must be that of a picture, without a folder, not {name!r}")
     return path_of(folder) / "json" / f"{name}.json", path_of(folder) / "npy" / f"{name}.npy"
 
 

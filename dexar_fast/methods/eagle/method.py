@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import InputError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.base import Asked, Maps
-from dexar_fast.methods.eagle.cut.divided import Divided, divided
+from dexar_fast.methods.eagle.cut.divided import SEGMENTATIONS, Divided, divided, label_maps
+from dexar_fast.methods.eagle.cut.hiding import FILLS
 from dexar_fast.methods.eagle.cut.scoring import scorer
 from dexar_fast.methods.eagle.cut.seen import seen_by
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.ranked import Ranked
-from dexar_fast.methods.eagle.search import Variant, search
+from dexar_fast.methods.eagle.search import Variant, check, search
 from dexar_fast.prompt.pixels import Pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eagle:
     """EAGLE (arXiv 2509.22496): a greedy search for the regions that suffice and that are indispensable.
 
@@ -33,9 +35,13 @@ class Eagle:
             takes the place of `regions` and `segmentation`.
         fill: what a hidden region shows: "black", "mean" (colour of the picture) or "blur".
         variant, lambda1, lambda2, scope, pending, refresh, budget: of `dexar_fast.methods.eagle.search`.
-        tokens: which tokens of the answer to search for (negative from the end); None is all of them.
+        tokens: which tokens of the answer to search for, each once (negative from the end); None is all of them.
         ids: other ids in the place of these tokens: which regions speak for a word that the model did not write.
         batch: pictures in one forward; None takes as many as fit in 256 MiB.
+    Raises:
+        InputError: a value that no request gives a meaning to; what a request refuses, `maps` names.
+
+    An Eagle equals itself alone: its labels may be arrays.
     """
 
     name: ClassVar[str] = "eagle"
@@ -55,12 +61,35 @@ class Eagle:
     ids: Sequence[int] | None = None
     batch: int | None = None
 
+    def __post_init__(self) -> None:
+        knobs.whole("regions", self.regions, 1)
+        knobs.one_of("segmentation", self.segmentation, SEGMENTATIONS)
+        knobs.one_of("fill", self.fill, FILLS)
+        knobs.real("lambda1", self.lambda1)
+        knobs.real("lambda2", self.lambda2)
+        check(self.scope, self.pending, self.refresh, self.variant)
+        self._check_optional()
+
+    def _check_optional(self) -> None:
+        if self.labels is not None:
+            label_maps(self.labels)
+        if self.budget is not None:
+            knobs.whole("budget", self.budget, 1)
+        if self.batch is not None:
+            knobs.whole("batch", self.batch, 1)
+        if self.tokens is not None:
+            _check_distinct(knobs.indices("tokens", self.tokens))
+        if self.ids is not None:
+            knobs.indices("ids", self.ids)
+
     def maps(self, asked: Asked) -> Maps:
         """See `dexar_fast.methods.base.Method`. Raises InputError without the pictures or their processor, too."""
         return self.ranked(asked).maps(len(asked.targets))
 
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""
+        if "pixel_values_videos" in asked.inputs:
+            raise InputError("EAGLE hides regions of images; the prompt holds a video")
         cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill)
         chosen = self.chosen(len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
@@ -72,10 +101,12 @@ class Eagle:
         """[n] the tokens to search for of an answer of `count`, counted from 0. Raises InputError."""
         if self.tokens is None:
             return torch.arange(count)
-        chosen = torch.tensor(list(self.tokens), dtype=torch.long)
-        if len(chosen) == 0 or int(chosen.min()) < -count or int(chosen.max()) >= count:
-            raise InputError(f"tokens {list(self.tokens)} must name tokens of the answer, 0 to {count - 1}")
-        return chosen % count
+        tokens = knobs.indices("tokens", self.tokens)
+        if not tokens or min(tokens) < -count or max(tokens) >= count:
+            raise InputError(f"tokens {tokens} must name tokens of the answer, 0 to {count - 1}")
+        chosen = [token % count for token in tokens]
+        _check_distinct(chosen)
+        return torch.tensor(chosen)
 
     def ranking(self, cut: Divided, seen: Tensor, chosen: Tensor, probabilities: Probabilities) -> Ranked:
         """The seen regions in order; `probabilities` takes which of all regions are revealed, bool [B, N]."""
@@ -103,10 +134,15 @@ def given(method: Any) -> Eagle:
     return Eagle() if method is None else method
 
 
+def _check_distinct(tokens: list[int]) -> None:
+    if len({*tokens}) < len(tokens):
+        raise InputError(f"tokens {tokens} name a token twice")
+
+
 def _ids(ids: Sequence[int], chosen: Tensor, asked: Asked) -> Tensor:
-    found = torch.tensor(list(ids), dtype=torch.long)
+    found = knobs.indices("ids", ids)
     if len(found) != len(chosen):
         raise InputError(f"ids must be one for each of the {len(chosen)} tokens, not {len(found)}")
-    if int(found.min()) < 0 or int(found.max()) >= asked.decoder.lens.rows:
+    if min(found) < 0 or max(found) >= asked.decoder.lens.rows:
         raise InputError(f"ids must be those of words of the model, 0 to {asked.decoder.lens.rows - 1}")
-    return found
+    return torch.tensor(found)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
-from dexar_fast.errors import InputError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.eagle.greedy.efficient import efficient
 from dexar_fast.methods.eagle.greedy.exact import exact
 from dexar_fast.methods.eagle.greedy.guided import guided
@@ -45,28 +44,18 @@ def search(
         InputError: a value outside its range, or a scorer that returns something else than it must.
         NumericalError: NaN or a value outside [0, 1] from the scorer.
     """
-    scorer = Scorer(probabilities, _whole("regions", regions, 1), _weights(lambda1, lambda2))
-    scope, pending, refresh = _whole("scope", scope, 1), _whole("pending", pending, 0), _whole("refresh", refresh, 1)
-    _check_variant(variant)
-    budget = _whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
+    check(scope, pending, refresh, variant)
+    regions = knobs.whole("regions", regions, 1)
+    scorer = Scorer(probabilities, regions, Weights(knobs.real("lambda1", lambda1), knobs.real("lambda2", lambda2)))
+    budget = knobs.whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
     if variant == "guided":
         return guided(scorer, budget)
-    return exact(scorer) if variant == "exact" else efficient(scorer, scope, pending, refresh)
+    return exact(scorer) if variant == "exact" else efficient(scorer, int(scope), int(pending), int(refresh))
 
 
-def _check_variant(variant: str) -> None:
-    if variant not in get_args(Variant):
-        raise InputError(f"variant is one of {', '.join(map(repr, get_args(Variant)))}, not {variant!r}")
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is a whole number of at least {least}, not {value!r}")
-    return value
-
-
-def _weights(lambda1: float, lambda2: float) -> Weights:
-    for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise InputError(f"{name} is a finite number of at least 0, not {value!r}")
-    return Weights(float(lambda1), float(lambda2))
+def check(scope: int, pending: int, refresh: int, variant: str) -> None:
+    """Refuses what no search takes, however many regions there are. Raises InputError."""
+    knobs.whole("scope", scope, 1)
+    knobs.whole("pending", pending, 0)
+    knobs.whole("refresh", refresh, 1)
+    knobs.one_of("variant", variant, get_args(Variant))

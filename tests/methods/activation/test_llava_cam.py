@@ -127,7 +127,7 @@ def test_the_last_layer_is_refused(layer: int) -> None:
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
-    [({"layer": 3}, "out of range"), ({"samples": 0}, "samples 0"), ({"noise": float("nan")}, "noise nan")],
+    [({"layer": 3}, "out of range"), ({"layer": -4}, "out of range")],
 )
 def test_bad_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
     with asked_of("llava", 1) as request, pytest.raises(InputError, match=message):

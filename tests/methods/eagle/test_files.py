@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexar_fast.errors import FileError
+from dexar_fast.errors import FileError, InputError
 from dexar_fast.methods.eagle import files
 from dexar_fast.methods.eagle.cut import labels as regions
 from dexar_fast.methods.eagle.saliency import region_saliency
@@ -88,6 +88,24 @@ def replaced(masks):
     return lambda folder: np.save(folder / "npy" / "cat.npy", masks)
 
 
+def headed(text, data=b"", version=b"\x01\x00"):
+    """An npy file with a header of any text."""
+    header = text.encode().ljust(117) + b"\n"
+    start = b"\x93NUMPY" + version + len(header).to_bytes(2, "little")
+    return lambda folder: (folder / "npy" / "cat.npy").write_bytes(start + header + data)
+
+
+def described(shape, kind="<i8"):
+    return f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}}}"
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_masks_lie_by_rows_or_by_columns(written, order):
+    before, path = files.read(written, "cat").labels, written / "npy" / "cat.npy"
+    np.save(path, np.asarray(np.load(path), order=order))
+    assert np.array_equal(files.read(written, "cat").labels, before)
+
+
 @pytest.mark.parametrize(
     "spoil, said",
     [
@@ -97,7 +115,24 @@ def replaced(masks):
         (lambda folder: (folder / "json" / "cat.json").write_text("[1]"), "no result of EAGLE"),
         (lambda folder: (folder / "npy" / "cat.npy").write_bytes(b"\x93NUMPY"), "no result of EAGLE"),
         (lambda folder: (folder / "npy" / "cat.npy").write_bytes(b""), "no result of EAGLE"),
+        (lambda folder: (folder / "npy" / "cat.npy").write_bytes(b"PK\x03\x04"), "no result of EAGLE"),
+        (headed(described((2**40, 2**20, 2**20, 1))), "of its header"),
+        (headed(described((6, 4, 4, 1)), bytes(767)), "of its header"),
+        (headed(described((6, 4, 4, 1)), bytes(769)), "of its header"),
+        (headed(described((-6, -4, 4, 1)), bytes(768)), "no result of EAGLE"),
+        (headed(described((0, 2**62, 2**62, 1))), "no result of EAGLE"),
+        (headed(described((4, 1, 1, 1), "|O"), bytes(32)), "no result of EAGLE"),
+        (headed(described((4, 1, 1, 1), "|V0")), "no result of EAGLE"),
+        (headed("{'descr': (("), "no result of EAGLE"),
+        (headed('{\'descr\': """'), "no result of EAGLE"),
+        (headed("(" * 117), "no result of EAGLE"),
+        (headed(described((1,)), version=b"\x09\x00"), "no result of EAGLE"),
         (edited(lambda document: document.pop("lambda1")), "lambda1"),
+        (edited(lambda document: document.update(lambda1=float("nan"))), "lambda1"),
+        (edited(lambda document: document.update(lambda2=10**400)), "lambda2"),
+        (edited(lambda document: document.update(smdl_score=[10**400] * 6)), "no result of EAGLE"),
+        (edited(lambda document: document.update(insertion_score_oppose=[0.5] * 6)), "differ in length"),
+        (edited(lambda document: document.update(insertion_score_oppose=3)), "no result of EAGLE"),
         (edited(lambda document: document["smdl_score"].pop()), "differ in length"),
         (edited(lambda document: document.update(org_score=[[1.0]])), "org_score"),
         (edited(lambda document: document.update(baseline_score=["x"])), "no result of EAGLE"),
@@ -119,3 +154,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "json").write_text("")
     with pytest.raises(FileError, match="json"):
         files.write(tmp_path, "cat", eagle_cases.cases()[CASES[0]].found, LABELS)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", "../cat", 3, None])
+def test_a_name_is_that_of_a_file_in_the_folder(written, name):
+    with pytest.raises(InputError, match="without a folder"):
+        files.read(written, name)
+    with pytest.raises(InputError, match="without a folder"):
+        files.write(written, name, eagle_cases.cases()[CASES[0]].found, LABELS)
+
+
+@pytest.mark.parametrize("details", [{"words": {1}}, {"score": float("nan")}, {("a",): 1}, {"array": LABELS}, [1]])
+def test_details_that_are_no_json_are_refused_before_a_file_is_written(tmp_path, details):
+    with pytest.raises(InputError, match="details are no JSON"):
+        files.write(tmp_path, "cat", eagle_cases.cases()[CASES[0]].found, LABELS, details)
+    assert not any(tmp_path.iterdir())

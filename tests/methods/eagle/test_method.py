@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import asked_of
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
@@ -171,6 +173,9 @@ def test_hidden_pictures_show_their_fill() -> None:
         ({"labels": np.zeros((3, 3), int)}, r"one map for each picture, \[\[20, 20\]\], not \[\[3, 3\]\]"),
         ({"labels": np.zeros((20, 20))}, "labels are whole numbers, not float64"),
         ({"tokens": [9]}, "tokens .9. must name tokens of the answer, 0 to 3"),
+        ({"tokens": [0, -4]}, r"tokens \[0, 0\] name a token twice"),
+        ({"tokens": [10**30]}, "must name tokens of the answer"),
+        ({"tokens": [0], "ids": [10**30]}, "ids must be those of words of the model"),
         ({"tokens": []}, "must name tokens of the answer"),
         ({"tokens": [0], "ids": [1, 2]}, "ids must be one for each of the 1 tokens, not 2"),
         ({"tokens": [0], "ids": [10**6]}, "ids must be those of words of the model"),
@@ -180,6 +185,23 @@ def test_hidden_pictures_show_their_fill() -> None:
 def test_knobs_that_mean_nothing_are_refused(embedded: Explainer, knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         asked(embedded, picture(20, 20), **knobs)
+
+
+def test_labels_are_a_map_or_a_list_of_maps_in_lists_or_arrays() -> None:
+    labels = np.arange(12).reshape(3, 4) // 2
+    for given in (labels, labels.tolist(), [labels], [labels.tolist()], (labels,), torch.from_numpy(labels)):
+        assert np.array_equal(divided([picture(4, 3)], (), 9, "grid", given, "black").labels, [labels])
+    other = labels.T
+    for given in ([labels, other], [labels.tolist(), other.tolist()]):
+        one, two = divided([picture(4, 3), picture(3, 4)], (), 9, "grid", given, "black").labels
+        assert np.array_equal(one, labels) and np.array_equal(two, other)
+
+
+def test_a_video_is_named_as_what_cannot_be_hidden() -> None:
+    with asked_of("llava_onevision_video", 2) as request:
+        for images in ([], [picture(8, 8)]):
+            with pytest.raises(InputError, match="EAGLE hides regions of images; the prompt holds a video"):
+                Eagle().maps(replace(request, images=images))
 
 
 def test_without_the_picture_nothing_can_be_hidden(qwen: tuple[Any, Any], theirs: dict[str, Any]) -> None:

@@ -39,6 +39,14 @@ def test_slico_is_opencvs_on_bgr():
     assert all(len(np.unique(ours[theirs == label])) == 1 for label in np.unique(theirs))
 
 
+@pytest.mark.parametrize("height, width", [(1, 97), (75, 1), (2, 97), (3, 40)])
+def test_slico_of_a_thin_picture_has_superpixels_no_longer_than_its_shorter_side(height, width):
+    thin = np.ascontiguousarray(PICTURE[:height, :width])
+    labels = regions.slico(thin, 1)
+    check_partition(labels, (height, width))
+    assert labels.max() + 1 >= max(height, width) / min(height, width) / 2
+
+
 @pytest.mark.parametrize("make, library", [(regions.slico, "cv2.ximgproc"), (regions.slic, "skimage.segmentation")])
 def test_a_missing_library_is_named_with_the_command(monkeypatch, make, library):
     monkeypatch.setitem(sys.modules, library, None)
@@ -69,7 +77,7 @@ def test_a_users_labels_are_counted_in_ascending_order():
     assert regions.relabelled([[7, -3], [7, 40]]).tolist() == [[1, 0], [1, 2]]
 
 
-@pytest.mark.parametrize("labels", [[1, 2], [[0.5]], [[]], [[[[1]]]], [["a"]]])
+@pytest.mark.parametrize("labels", [[1, 2], [[0.5]], [[]], [[[[1]]]], [["a"]], [[1], [1, 2]], None])
 def test_labels_of_another_kind_are_refused(labels):
     with pytest.raises(InputError, match="labels are"):
         regions.relabelled(labels)

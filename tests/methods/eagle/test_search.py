@@ -2,6 +2,7 @@
 
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from eagle_scorers import pairwise
@@ -129,6 +130,16 @@ def test_an_additive_scorer_is_ordered_by_its_weights(order):
     weights = torch.tensor([0.1, 0.2, 0.3])[list(order)]
     found = search(lambda revealed: (revealed * weights).sum(1, keepdim=True), 3)
     assert found.order.tolist() == weights.argsort(descending=True).tolist()
+
+
+@pytest.mark.parametrize("variant", ["exact", "efficient", "guided"])
+def test_numbers_of_numpy_are_numbers(variant):
+    plain = {"lambda1": 0.5, "lambda2": 2.0, "scope": 3, "pending": 1, "refresh": 2, "budget": 30}
+    kinds = {"lambda1": np.float32, "lambda2": np.float64, "budget": np.int16}
+    given = {name: kinds.get(name, np.uint8)(value) for name, value in plain.items()}
+    ours = search(pairwise(6), np.int64(6), variant=variant, **given)
+    expected = search(pairwise(6), 6, variant=variant, **plain)
+    assert torch.equal(ours.order, expected.order) and torch.equal(ours.objective, expected.objective)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.eagle.cut.hiding import cover, hidden
-from dexar_fast.methods.eagle.cut.labels import Labels, Picture, patches, relabelled, slic, slico
+from dexar_fast.methods.eagle.cut.labels import Labels, Picture, patches, relabelled, slic, slico, whole_numbers
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.regions import Cells, Regions
 
@@ -85,15 +86,14 @@ def divided(
     """Pictures cut into about `count` regions each, or as `labels` say, a map for each picture.
 
     Raises:
-        InputError: an unknown segmentation, or labels that do not fit the pictures.
+        InputError: no regions, an unknown segmentation, or labels that do not fit the pictures.
         LibraryError: the library of the superpixels is missing.
     """
     pictures = [np.asarray(image) for image in images]
     if labels is not None:
-        given = [labels] if isinstance(labels, np.ndarray) or (len(images) == 1 and _is_map(labels)) else list(labels)
-        return Divided(pictures, _checked(given, pictures), fill)
-    if segmentation not in SEGMENTATIONS:
-        raise InputError(f"segmentation is one of {', '.join(map(repr, SEGMENTATIONS))}, not {segmentation!r}")
+        return Divided(pictures, _fitting(labels, pictures), fill)
+    count = knobs.whole("regions", count, 1)
+    knobs.one_of("segmentation", segmentation, SEGMENTATIONS)
     if segmentation == "grid":
         cut = [_patches(picture, [g for g in grids if i in g.images], count) for i, picture in enumerate(pictures)]
     else:
@@ -102,12 +102,21 @@ def divided(
     return Divided(pictures, cut, fill)
 
 
-def _is_map(labels: Any) -> bool:
-    return np.ndim(labels) == 2
+def label_maps(labels: Any) -> list[NDArray[np.integer[Any]]]:
+    """A label map, or each of a list of them, as an array. Raises InputError as `relabelled`."""
+    many = isinstance(labels, Sequence) and _depth(labels) == 3
+    return [whole_numbers(each) for each in (labels if many else [labels])]
 
 
-def _checked(given: list[Any], pictures: list[Picture]) -> list[Labels]:
-    found = [relabelled(each) for each in given]
+def _depth(labels: Any) -> int:
+    """How many dimensions nested lists have along their first items; arrays count with all of theirs."""
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        return np.ndim(labels)
+    return 1 + (_depth(labels[0]) if labels else 0)
+
+
+def _fitting(labels: Any, pictures: list[Picture]) -> list[Labels]:
+    found = [relabelled(each) for each in label_maps(labels)]
     sizes, wanted = [list(each.shape) for each in found], [list(picture.shape[:2]) for picture in pictures]
     if sizes != wanted:
         raise InputError(f"labels must be one map for each picture, {wanted}, not {sizes}")

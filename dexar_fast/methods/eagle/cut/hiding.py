@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from dexar_fast.errors import InputError
+from dexar_fast.methods import knobs
 from dexar_fast.methods.eagle.cut.labels import Labels, Picture
 
 BLUR = 0.1  # of the longer side: the standard deviation of the blur
@@ -33,8 +34,7 @@ FILLS: dict[str, Callable[[Picture], Picture]] = {"black": _black, "mean": _mean
 
 def cover(picture: Picture, fill: str) -> Picture:
     """What a picture shows where it is hidden: black, its mean colour, or itself under a Gaussian blur."""
-    if fill not in FILLS:
-        raise InputError(f"fill is one of {', '.join(map(repr, FILLS))}, not {fill!r}")
+    knobs.one_of("fill", fill, FILLS)
     return FILLS[fill](picture)
 
 

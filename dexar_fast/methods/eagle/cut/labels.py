@@ -27,7 +27,7 @@ def slico(picture: Picture, count: int) -> Labels:
         InputError: no picture of this kind, or a count that it has no pixels for.
     """
     ximgproc = _library("cv2.ximgproc")
-    side = isqrt(_pixels(picture, count) // count)
+    side = min(isqrt(_pixels(picture, count) // count), *picture.shape[:2])  # OpenCV crashes from twice a side on
     bgr = np.ascontiguousarray(picture[..., ::-1])
     superpixels = ximgproc.createSuperpixelSLIC(bgr, region_size=side, ruler=RULER)
     superpixels.iterate(ITERATIONS)
@@ -62,12 +62,21 @@ def relabelled(labels: Any) -> Labels:
     Raises:
         InputError: another shape, an empty map, or no whole numbers.
     """
-    array = np.asarray(labels)
+    array = whole_numbers(labels)
+    return np.unique(array, return_inverse=True)[1].reshape(array.shape).astype(np.int32)
+
+
+def whole_numbers(labels: Any) -> NDArray[np.integer[Any]]:
+    """A label map as an array. Raises InputError as `relabelled`."""
+    try:
+        array = np.asarray(labels)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"labels are no map of whole numbers: {reason(error)}") from error
     if array.ndim not in (2, 3) or array.size == 0:
         raise InputError(f"labels are [height, width] or [frames, height, width], not {list(array.shape)}")
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"labels are whole numbers, not {array.dtype}")
-    return np.unique(array, return_inverse=True)[1].reshape(array.shape).astype(np.int32)
+    return array
 
 
 def revealed_areas(labels: Labels, order: Tensor) -> Tensor:

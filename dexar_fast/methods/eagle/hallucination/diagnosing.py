@@ -45,10 +45,11 @@ def diagnose(
         method: None is `Eagle()`; its `tokens` and `ids` are chosen here.
         max_new_tokens: of each answer; None is 128, or what the model's generation config says.
     Raises:
-        InputError: a question or an answer that is no text, and as `Explainer.explain` by EAGLE.
+        InputError: a question or a right answer that is no text, and as `Explainer.explain` by EAGLE.
     """
-    if not isinstance(question, str):
-        raise InputError(f"the question must be a text, not a {type(question).__name__}")
+    for name, text in (("question", question), ("right answer", right)):
+        if not isinstance(text, str):
+            raise InputError(f"the {name} must be a text, not a {type(text).__name__}")
     eagle = given(method)
     asked = Question(explainer, load_images(image), question, right, max_new_tokens)
     token = asked.first_difference

@@ -144,7 +144,8 @@ def test_only_eagle_hides_regions(ex: Explainer) -> None:
     [
         ([{"role": "user", "content": ABSENT}], "No", "the question must be a text, not a list"),
         (ABSENT, "", "the answer is empty"),
-        (ABSENT, 3, "the answer must be a text"),
+        (ABSENT, 3, "the right answer must be a text, not a int"),
+        (ABSENT, None, "the right answer must be a text, not a NoneType"),
         ("", "No", "empty"),
     ],
 )
