@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from numbers import Number
 from typing import Any
 
 import torch
@@ -121,6 +122,8 @@ def settings(method: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Number):  # numpy's
+        return value.item()  # type: ignore[attr-defined]
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     shape = getattr(value, "shape", None)

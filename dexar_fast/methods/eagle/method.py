@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, check, search
+from dexar_fast.prompt.pieces import pieces
 from dexar_fast.prompt.pixels import Pixels
 
 
@@ -84,7 +85,16 @@ class Eagle:
 
     def maps(self, asked: Asked) -> Maps:
         """See `dexar_fast.methods.base.Method`. Raises InputError without the pictures or their processor, too."""
-        return self.ranked(asked).maps(len(asked.targets))
+        found = self.ranked(asked).maps(len(asked.targets))
+        return found if self.ids is None else replace(found, notes=[self._instead(asked), *found.notes])
+
+    def _instead(self, asked: Asked) -> str:
+        """What is explained in the place of the answer's own words."""
+        tokenizer = getattr(asked.processor, "tokenizer", None)
+        other = pieces(tokenizer, [*(self.ids or ())])
+        own = pieces(tokenizer, asked.targets[self.chosen(len(asked.targets))].tolist())
+        pairs = ", ".join(f"{one.strip()!r} for {word.strip()!r}" for one, word in zip(other, own, strict=True))
+        return f"The maps are not of the answer's own words, but of others in their place: {pairs}."
 
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""

@@ -93,6 +93,7 @@ def test_the_authors_own_runs(qwen: tuple[Any, Any], theirs: dict[str, Any], cas
     others = sorted({*range(len(found))} - {*chosen})
     assert not found.token_maps[others].any() and not found.token_weights[others].any()
     np.testing.assert_allclose(found.token_weights[chosen], theirs[f"{case}/word_saliency"], atol=1e-6)
+    assert found.diagnostics["notes"][0].startswith("The maps are not of the answer's own words")
 
 
 def asked(embedded: Explainer, image: Image.Image, **knobs: Any) -> Explanation:
@@ -224,3 +225,11 @@ def test_without_grids_the_pixels_tell_what_is_seen() -> None:
     assert seen_by(cut, (), left_part).tolist() == expected
     with pytest.raises(InputError, match="sees none of the regions"):
         seen_by(cut, (), lambda pictures: {"pixel_values": torch.zeros(3)})
+
+
+def test_the_report_says_which_word_stands_in_the_place_of_which(embedded: Explainer) -> None:
+    other = embedded.processor.tokenizer(" blue", add_special_tokens=False)["input_ids"][-1:]
+    found = asked(embedded, picture(20, 20), tokens=[1], ids=other, regions=np.int64(4))
+    assert found.diagnostics["notes"][0].endswith("in their place: 'blue' for 'red'.")
+    assert found.metadata["settings"]["regions"] == 4
+    assert "place" not in asked(embedded, picture(20, 20)).diagnostics["notes"][0].split(":")[0]
