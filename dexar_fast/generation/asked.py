@@ -25,3 +25,5 @@ class Asked:
     images: tuple[Image.Image, ...]  # the upright RGB originals, or none
     visual: Tensor  # [N] int64, where the visual tokens stand in the prompt, on the CPU
     grids: tuple[Grid, ...]  # where they lie in the images; empty where that is unknown
+    chunk_size: int | None = None  # tokens to explain at once; None: as many as fit
+    backend: str = "auto"

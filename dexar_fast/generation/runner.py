@@ -121,6 +121,8 @@ class Runner:
                 images=tuple(self._request.images),
                 visual=self._placed.positions,
                 grids=self._placed.grids,
+                chunk_size=self._setup.chunk_size,
+                backend=self._setup.backend,
             )
 
     @property

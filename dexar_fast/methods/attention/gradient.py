@@ -89,19 +89,19 @@ class _LayersOfChunk:
 def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     """The maps [T, N] of the layers' own logit-lens values."""
     inputs, ids = asked.inputs, asked.inputs["input_ids"]
-    prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers)
+    prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers, asked.backend)
     plan = Plan(
         prompt=prompt,
         layers=layers,
         visual=asked.visual,
         text=torch.zeros(prompt + len(asked.targets), dtype=torch.bool, device="cpu"),
         sums=lambda: _LayersOfChunk(asked.visual),
-        backend="auto",
+        backend=asked.backend,
         double_final_norm=False,
         ends_with_image=inputs if int(asked.visual[-1]) == prompt - 1 else None,
         tails=tails,
     )
-    chunk = default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
+    chunk = asked.chunk_size or default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
     at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
     begin = postponed if at_once else prefill
     with in_memory(AttentionGradient.name):

@@ -8,11 +8,12 @@ from dexar_fast.methods import knobs
 from dexar_fast.methods.eagle.greedy.efficient import efficient
 from dexar_fast.methods.eagle.greedy.exact import exact
 from dexar_fast.methods.eagle.greedy.guided import guided
+from dexar_fast.methods.eagle.greedy.lazy import lazy
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities, Scorer
 from dexar_fast.methods.eagle.greedy.scores import Weights
 
-Variant = Literal["exact", "efficient", "guided"]
+Variant = Literal["exact", "efficient", "lazy", "guided"]
 
 LEAST, USUAL = 4, 12  # forwards a region in the budget of a guided search
 
@@ -38,8 +39,9 @@ def search(
             tokens have. All candidates of a step come in one call, with what each hides; no picture comes twice.
         regions: N, at least 1. lambda1, lambda2: weights of sufficiency and indispensability, 0 or more.
         variant: "exact" tries every region left at every step, N (N + 1) forwards. "efficient" is the authors' search:
-            the best `scope` from the front, the worst `pending` from behind, and all every `refresh` steps. "guided"
-            tries what a model of all scores so far promises most, with `budget` forwards: 4 N or more, None is 12 N.
+            the best `scope` from the front, the worst `pending` from behind, and all every `refresh` steps. "lazy"
+            tries regions whose gain once was the largest, and all every `refresh` steps. "guided" tries what a model of
+            all scores so far promises most, with `budget` forwards: 4 N or more, None is 12 N.
     Raises:
         InputError: a value outside its range, or a scorer that returns something else than it must.
         NumericalError: NaN or a value outside [0, 1] from the scorer.
@@ -50,6 +52,8 @@ def search(
     budget = knobs.whole("budget", USUAL * regions if budget is None else budget, LEAST * regions)
     if variant == "guided":
         return guided(scorer, budget)
+    if variant == "lazy":
+        return lazy(scorer, int(refresh))
     return exact(scorer) if variant == "exact" else efficient(scorer, int(scope), int(pending), int(refresh))
 
 

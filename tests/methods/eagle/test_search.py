@@ -155,7 +155,7 @@ def test_numbers_of_numpy_are_numbers(variant):
         ({"lambda1": -1}, "lambda1"),
         ({"lambda2": float("nan")}, "lambda2"),
         ({"lambda2": "1"}, "lambda2"),
-        ({"variant": "greedy"}, "'exact', 'efficient', 'guided'"),
+        ({"variant": "greedy"}, "'exact', 'efficient', 'lazy', 'guided'"),
     ],
 )
 def test_options_out_of_range_are_named(options, said):
@@ -179,3 +179,33 @@ def test_options_out_of_range_are_named(options, said):
 def test_what_is_no_probability_is_refused(answer, error, said):
     with pytest.raises(error, match=said):
         search(answer, 3)
+
+
+def gains_that_add_up(revealed):
+    """Every region adds its own share: nothing is better together."""
+    shares = torch.tensor([0.05, 0.3, 0.1, 0.02, 0.2, 0.15, 0.08], dtype=torch.float64)
+    return (revealed.double() @ shares)[:, None]
+
+
+def needs_two_at_once(revealed):
+    return 0.1 * revealed.double().mean(1, keepdim=True) + 0.8 * (revealed[:, 2] & revealed[:, 5])[:, None]
+
+
+def test_the_lazy_search_is_exact_where_gains_add_up():
+    exact, lazy = (search(gains_that_add_up, 7, variant=variant, refresh=100) for variant in ("exact", "lazy"))
+    assert lazy.order.tolist() == exact.order.tolist() == [1, 4, 5, 2, 6, 0, 3]
+    assert torch.equal(lazy.insertion, exact.insertion) and torch.equal(lazy.deletion, exact.deletion)
+    assert lazy.forwards < 2 * exact.forwards / 3
+
+
+@pytest.mark.parametrize("scorer", [gains_that_add_up, needs_two_at_once])
+def test_the_lazy_search_that_always_refreshes_is_the_exact_one(scorer):
+    exact, lazy = search(scorer, 7), search(scorer, 7, variant="lazy", refresh=1)
+    assert lazy.order.tolist() == exact.order.tolist() and lazy.forwards == exact.forwards
+    assert lazy.verified.all()
+
+
+@pytest.mark.parametrize("regions", [1, 2, 3, 17])
+def test_the_lazy_search_places_every_region(regions):
+    found = search(lambda revealed: torch.full((len(revealed), 2), 0.5), regions, variant="lazy", refresh=4)
+    assert sorted(found.order.tolist()) == [*range(regions)] and found.objective.isfinite().all()
