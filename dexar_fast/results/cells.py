@@ -22,8 +22,10 @@ def rows_of(cells: Sequence[Cells]) -> list[dict[str, Any]]:
 
 
 def labels_of(cells: Sequence[Cells]) -> dict[str, Tensor]:
-    """The labels [height, width] int32 of all regions, by the names that their rows hold."""
-    return {_name(i): torch.from_numpy(each.labels) for i, each in enumerate(cells) if isinstance(each, Regions)}
+    """The labels [height, width] of all regions, by the names that their rows hold; bytes where these suffice."""
+    return {
+        _name(i): _small(torch.from_numpy(each.labels)) for i, each in enumerate(cells) if isinstance(each, Regions)
+    }
 
 
 def names_in(rows: Sequence[dict[str, Any]]) -> set[str]:
@@ -34,9 +36,13 @@ def names_in(rows: Sequence[dict[str, Any]]) -> set[str]:
 def cells_of(rows: Sequence[dict[str, Any]], array: Callable[[str], Tensor]) -> tuple[Cells, ...]:
     """The grids and regions of rows; `array` gives what they name."""
     return tuple(
-        Regions(row["image"], row["start"], array(row["labels"]).numpy()) if "labels" in row else _grid(row)
+        Regions(row["image"], row["start"], array(row["labels"]).int().numpy()) if "labels" in row else _grid(row)
         for row in rows
     )
+
+
+def _small(labels: Tensor) -> Tensor:
+    return labels.to(torch.uint8) if int(labels.max()) <= torch.iinfo(torch.uint8).max else labels
 
 
 def _grid(row: dict[str, Any]) -> Grid:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from asked import asked_of
 from PIL import Image
+from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from dexar_fast import Explainer, InputError
@@ -21,6 +22,7 @@ from dexar_fast.methods.eagle.cut.divided import divided
 from dexar_fast.methods.eagle.cut.seen import seen_by
 from dexar_fast.methods.eagle.method import Eagle
 from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.regions import Regions
 
 REFERENCE = Path(__file__).parent / "reference"
 PROMPT = "Describe the image."
@@ -233,3 +235,31 @@ def test_the_report_says_which_word_stands_in_the_place_of_which(embedded: Expla
     assert found.diagnostics["notes"][0].endswith("in their place: 'blue' for 'red'.")
     assert found.metadata["settings"]["regions"] == 4
     assert "place" not in asked(embedded, picture(20, 20)).diagnostics["notes"][0].split(":")[0]
+
+
+@pytest.mark.parametrize("regions", [4, 400])
+def test_labels_are_saved_in_bytes_where_these_suffice(tmp_path: Path, regions: int) -> None:
+    labels = (np.arange(40 * 50, dtype=np.int32) * regions // 2000).reshape(40, 50)
+    maps = torch.rand(1, regions)
+    empty = torch.zeros(1, 0, 0)
+    found = Explanation(
+        token_ids=torch.tensor([1]),
+        tokens=["a"],
+        visual_positions=torch.arange(regions),
+        visual_scores=empty,
+        text_scores=empty,
+        head_weights=empty,
+        token_weights=torch.ones(1),
+        token_maps=maps,
+        unfiltered_token_maps=maps,
+        sequence_map=maps[0],
+        unfiltered_sequence_map=maps[0],
+        grids=(Regions(0, 0, labels),),
+        diagnostics={},
+        metadata={},
+    )
+    found.save(tmp_path / "regions")
+    (loaded,) = Explanation.load(tmp_path / "regions").grids
+    assert np.array_equal(loaded.labels, labels) and loaded.labels.dtype == np.int32
+    with safe_open(tmp_path / "regions", "pt") as file:
+        assert file.get_tensor("regions_0").dtype == (torch.uint8 if regions < 256 else torch.int32)
