@@ -148,9 +148,14 @@ class Runner:
         """A clock that knows how long the processor took."""
         return Laps(self._request.seconds)
 
-    def header(self, settings: dict[str, Any], laps: Laps, **more: Any) -> ResultHeader:
-        """What a result of this request holds that does not grow with the answer."""
-        return header(self._setup, self._request, self._placed, settings, {**more, "seconds": laps.seconds})
+    def header(self, settings: dict[str, Any], laps: Laps, own_cells: bool = False, **more: Any) -> ResultHeader:
+        """What a result of this request holds that does not grow with the answer.
+
+        Args:
+            own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
+        """
+        placed = replace(self._placed, warning=None) if own_cells else self._placed
+        return header(self._setup, self._request, placed, settings, {**more, "seconds": laps.seconds})
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)

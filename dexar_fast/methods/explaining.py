@@ -42,7 +42,8 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
             found = _maps(method, runner.looked_at_again(asked))
         laps.lap("explain")
     tokens = pieces(getattr(asked.processor, "tokenizer", None), asked.targets.tolist())
-    return explanation(runner.header(settings(method), laps), asked.targets, tokens, found)
+    header = runner.header(settings(method), laps, own_cells=found.cells != asked.grids)
+    return explanation(header, asked.targets, tokens, found)
 
 
 def _maps(method: Method, asked: Asked) -> Maps:

@@ -69,7 +69,7 @@ def _tokens(answer: Any) -> list[str]:
 
 def _ranked(picture: Image.Image, method: Eagle, tokens: int, asking: Asking) -> Ranked:
     cut = divided([picture], (), method.regions, method.segmentation, method.labels, method.fill)
-    seen, chosen = torch.arange(cut.starts[-1]), method.chosen(tokens)
+    seen, chosen = torch.arange(cut.count), method.chosen(tokens)
     return method.ranking(
         cut, seen, chosen, lambda revealed: asking([cut.shown(mask)[0] for mask in revealed])[:, chosen]
     )
