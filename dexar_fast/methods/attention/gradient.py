@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
 from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys
 from dexar_fast.errors import InputError
+from dexar_fast.methods.attention.chunks import plan_of
 from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.base import Asked, Following, Maps
 from dexar_fast.model.attention import Call
 from dexar_fast.model.memory import default_chunk
 from dexar_fast.model.prefill import Prefix, postponed, prefill, takes_answer
@@ -65,42 +64,28 @@ class AttentionGradient:
     def maps(self, asked: Asked) -> Maps:
         chosen = layers_of(asked, self.layers)
         found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
-        return maps_of(asked, found, chosen, [_VALUE.format(_LOGIT[self.of]), _LIMIT])
+        return maps_of(asked, found, chosen, self._notes)
 
+    @property
+    def streams(self) -> bool:
+        """Of the layers' own lenses; the model's logit takes a graph through all layers."""
+        return self.of == "lens"
 
-class _LayersOfChunk:
-    """Takes the layers of one chunk of the pass."""
+    def follow(self, asked: Asked) -> Following:
+        """See `dexar_fast.methods.base.Streaming`."""
+        chosen = layers_of(asked, self.layers)
+        return Following(plan_of(asked, chosen, net_gradient), lambda maps: maps_of(asked, maps, chosen, self._notes))
 
-    def __init__(self, visual: Tensor) -> None:
-        self._visual = visual
-        self._maps: VisualMaps | None = None
-
-    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
-        if self._maps is None:
-            self._maps = VisualMaps(len(u), self._visual, u.device, u.dtype)
-        for tokens, rows in last(call, slice(0, len(u))):
-            self._maps.add(tokens, net_gradient(call, rows, u[tokens]))
-
-    def attribution(self, length: int) -> VisualMaps:
-        assert self._maps is not None  # a plan has layers
-        return self._maps
+    @property
+    def _notes(self) -> list[str]:
+        return [_VALUE.format(_LOGIT[self.of]), _LIMIT]
 
 
 def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     """The maps [T, N] of the layers' own logit-lens values."""
     inputs, ids = asked.inputs, asked.inputs["input_ids"]
     prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers, asked.backend)
-    plan = Plan(
-        prompt=prompt,
-        layers=layers,
-        visual=asked.visual,
-        text=torch.zeros(prompt + len(asked.targets), dtype=torch.bool, device="cpu"),
-        sums=lambda: _LayersOfChunk(asked.visual),
-        backend=asked.backend,
-        double_final_norm=False,
-        ends_with_image=inputs if int(asked.visual[-1]) == prompt - 1 else None,
-        tails=tails,
-    )
+    plan = plan_of(asked, layers, net_gradient, tails=tails)
     chunk = asked.chunk_size or default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
     at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
     begin = postponed if at_once else prefill

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dexar_fast.attribution.rows.matrices import mean_attention
 from dexar_fast.attribution.rows.probabilities import last
+from dexar_fast.methods.attention.chunks import plan_of
 from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.base import Asked, Following, Maps
 from dexar_fast.model.attention import Call
 from dexar_fast.settings import settings
 
@@ -38,6 +39,7 @@ class Attention:
     """
 
     name: ClassVar[str] = "attention"
+    streams: ClassVar[bool] = True
     layers: Layers = (-1,)
 
     def __post_init__(self) -> None:
@@ -55,3 +57,11 @@ class Attention:
         with in_memory(self.name):
             answer_forward(asked, chosen, take).run()
         return maps_of(asked, found.token_maps / len(chosen), chosen, _NOTES)
+
+    def follow(self, asked: Asked) -> Following:
+        """See `dexar_fast.methods.base.Streaming`."""
+        chosen = layers_of(asked, self.layers)
+        plan = plan_of(
+            asked, chosen, lambda call, rows, _: mean_attention(call, rows) / len(chosen), differentiates=False
+        )
+        return Following(plan, lambda maps: maps_of(asked, maps, chosen, _NOTES))
