@@ -12,7 +12,7 @@ from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.generation.asked import Asked
 from dexar_fast.vision.regions import Cells
 
-__all__ = ["WHOLE_ANSWER", "Asked", "Following", "Maps", "Method", "Streaming"]
+__all__ = ["WHOLE_ANSWER", "Asked", "Following", "Layered", "Maps", "Method", "Streaming"]
 
 WHOLE_ANSWER = "Map of the whole answer: the sum of the tokens' maps."
 """The note of every method whose `sequence_map` is that."""
@@ -50,6 +50,15 @@ class Following:
 
     plan: Plan  # of the pass; what its sums give at the end holds token_maps [C, N]
     maps: Callable[[Tensor], Maps]  # the result of the maps [T, N] of any of the tokens
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """What explains by chosen layers of the decoder."""
+
+    def layers_of(self, count: int) -> list[int]:
+        """The chosen ones of `count` that hold attention. Raises InputError for one beyond."""
+        ...
 
 
 @runtime_checkable

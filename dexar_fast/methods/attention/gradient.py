@@ -16,13 +16,20 @@ from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, 
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.errors import InputError
 from dexar_fast.methods.attention.chunks import plan_of
-from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
+from dexar_fast.methods.attention.request import (
+    Layers,
+    OfLayers,
+    all_layers,
+    answer_forward,
+    in_memory,
+    maps_of,
+    no_maps,
+)
 from dexar_fast.methods.base import Asked, Following, Maps
 from dexar_fast.model.attention import Call
 from dexar_fast.model.memory import default_chunk
 from dexar_fast.model.prefill import Prefix, postponed, prefill, takes_answer
 from dexar_fast.prompt.inputs import largest
-from dexar_fast.settings import settings
 
 Of = Literal["lens", "final"]
 
@@ -40,7 +47,7 @@ _LIMIT = (
 
 
 @dataclass(frozen=True)
-class AttentionGradient:
+class AttentionGradient(OfLayers):
     """map[t, j] = sum_l relu(sum_h A_l[h, p_t, j] dA_l[h, p_t, j]), j visual. Our definition: no source has it.
 
     Attributes:
@@ -57,12 +64,12 @@ class AttentionGradient:
     layers: Layers = None
 
     def __post_init__(self) -> None:
-        settings(self.layers)
+        super().__post_init__()
         if self.of not in ("lens", "final"):
             raise InputError(f"of {self.of!r} is none of 'lens', 'final'")
 
     def maps(self, asked: Asked) -> Maps:
-        chosen = layers_of(asked, self.layers)
+        chosen = self.layers_of(len(asked.decoder.layers))
         found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
         return maps_of(asked, found, chosen, self._notes)
 
@@ -73,7 +80,7 @@ class AttentionGradient:
 
     def follow(self, asked: Asked) -> Following:
         """See `dexar_fast.methods.base.Streaming`."""
-        chosen = layers_of(asked, self.layers)
+        chosen = self.layers_of(len(asked.decoder.layers))
         return Following(plan_of(asked, chosen, net_gradient), lambda maps: maps_of(asked, maps, chosen, self._notes))
 
     @property
@@ -113,7 +120,7 @@ def _of_final(asked: Asked, layers: list[int]) -> Tensor:
         return torch.cat([output[:, : output.shape[1] - count].detach(), rows], dim=1)
 
     with in_memory(AttentionGradient.name), recording(asked.model, asked.decoder):
-        logits = answer_forward(asked, layers_of(asked, None), take).run()
+        logits = answer_forward(asked, all_layers(asked), take).run()
         found_gradients = gradients(logits.sum(), recorder.records, asked.decoder)
     for record, gradient in zip(recorder.records, found_gradients, strict=True):
         if record.layer in layers:

@@ -17,9 +17,22 @@ from dexar_fast.settings import settings
 Layers = tuple[int, ...] | None  # negative from the end; None is all that hold attention
 
 
-def layers_of(asked: Asked, layers: Layers) -> list[int]:
-    """The chosen layers, in ascending order. Raises InputError for one that the model lacks."""
-    return settings(layers).layers_of(len(asked.decoder.layers))
+class OfLayers:
+    """A method of chosen layers: a frozen dataclass with them in a field `layers`."""
+
+    layers: Layers
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", settings(self.layers).layers)  # as a tuple of ints
+
+    def layers_of(self, count: int) -> list[int]:
+        """The chosen ones of `count` that hold attention, in ascending order. Raises InputError for one beyond."""
+        return settings(self.layers).layers_of(count)
+
+
+def all_layers(asked: Asked) -> list[int]:
+    """Every layer that holds attention."""
+    return list(range(len(asked.decoder.layers)))
 
 
 def answer_forward(asked: Asked, layers: list[int], take: Take) -> AnswerForward:

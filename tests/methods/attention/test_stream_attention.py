@@ -140,11 +140,6 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_that_the_model_lacks_end_the_stream() -> None:
-    with pytest.raises(InputError, match="layer 3 is out of range: the model has 3 layers"):
-        next(opened(Attention(layers=(3,))))
-
-
 def test_maps_that_are_no_numbers_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "dexar_fast.methods.attention.raw.mean_attention",
