@@ -45,6 +45,7 @@ class Plan:
     double_final_norm: bool  # the authors' code norms the last layer's output twice
     inputs: Mapping[str, Any]  # the prompt's
     tails: Tails | None = None  # found before a prompt that runs with its answer
+    differentiates: bool = True  # False: the sums need no u, and get the attention's output in its place
 
     @property
     def ends_with_image(self) -> bool:
@@ -62,7 +63,7 @@ class Pass(Watcher):
         self._visual = run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
         self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
-        self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
+        self._tails = tails or Tails.of(prompt.decoder, plan.layers if plan.differentiates else [], plan.backend)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._whole = prompt.cache is None
@@ -89,7 +90,7 @@ class Pass(Watcher):
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 for index in self._plan.layers:
                     stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
-                    for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
+                    for module in decoder.layers[index].modules() if self._records(index) else ():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
                 stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
@@ -194,11 +195,15 @@ class Pass(Watcher):
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
         self._leaf, self._call, self._attended = queries.detach(), call, self._wanted[id(module)]
         self._keys = self._keys_under(module, call.mask, call.value)
-        if self._tails.trusts(self._wanted[id(module)]):
+        if not self._records(self._attended):
             return output
         self._leaf.requires_grad_()
         torch.set_grad_enabled(True)
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
+
+    def _records(self, index: int) -> bool:
+        """Whether autograd records the layer's tail."""
+        return self._plan.differentiates and not self._tails.trusts(index)
 
     def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys:
         known, keys = (id(mask), value.device), value.shape[2]
@@ -239,7 +244,7 @@ class Pass(Watcher):
                 raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
             hidden = hidden_states(output)
             with stage("VJP"):
-                u = self._vjp(index, hidden, norm_twice)
+                u = self._vjp(index, hidden, norm_twice) if self._plan.differentiates else self._leaf
             with stage("scoring"):
                 self._sums.layer(u[0], self._call, self._keys)
             return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()

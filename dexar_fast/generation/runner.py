@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -28,8 +28,8 @@ from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import generate
 from dexar_fast.generation.header import doubts, header
 from dexar_fast.generation.planning import plan_of
-from dexar_fast.generation.result_builder import ResultBuilder
-from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
+from dexar_fast.generation.result_builder import NONE, ResultBuilder
+from dexar_fast.generation.scheduler import AnswerExplainer, Begun, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
@@ -43,7 +43,7 @@ from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_
 from dexar_fast.prompt import inputs
 from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed
-from dexar_fast.results.assembly import Chunk, ResultHeader
+from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
 PIECE = 64  # tokens
+
+Follow = Callable[[Asked, Laps], Begun]
 
 
 class Runner:
@@ -113,18 +115,21 @@ class Runner:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
             agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
-            yield Asked(
-                model=self._model,
-                processor=self._setup.processor,
-                decoder=decoder,
-                inputs=self._request.inputs,
-                targets=targets.cpu(),
-                images=tuple(self._request.images),
-                visual=self._placed.positions,
-                grids=self._placed.grids,
-                chunk_size=self._setup.chunk_size,
-                backend=self._setup.backend,
-            )
+            yield self._asked(targets.cpu(), decoder)
+
+    def _asked(self, targets: Tensor, decoder: Decoder) -> Asked:
+        return Asked(
+            model=self._model,
+            processor=self._setup.processor,
+            decoder=decoder,
+            inputs=self._request.inputs,
+            targets=targets,
+            images=tuple(self._request.images),
+            visual=self._placed.positions,
+            grids=self._placed.grids,
+            chunk_size=self._setup.chunk_size,
+            backend=self._setup.backend,
+        )
 
     @property
     def knows_decoder(self) -> bool:
@@ -149,34 +154,43 @@ class Runner:
         """A clock that knows how long the processor took."""
         return Laps(self._request.seconds)
 
-    def header(self, settings: dict[str, Any], laps: Laps, **more: Any) -> ResultHeader:
-        """What a result of this request holds that does not grow with the answer."""
-        return header(self._setup, self._request, self._placed, settings, {**more, "seconds": laps.seconds})
+    def header(self, settings: dict[str, Any], laps: Laps, own_cells: bool = False, **more: Any) -> ResultHeader:
+        """What a result of this request holds that does not grow with the answer.
+
+        Args:
+            own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
+        """
+        placed = replace(self._placed, warning=None) if own_cells else self._placed
+        return header(self._setup, self._request, placed, settings, {**more, "seconds": laps.seconds})
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)
 
-    def stream(self, size: int) -> Stream:
-        """The answer in pieces of `size` tokens, as it is written."""
+    def stream(self, size: int, follow: Follow | None = None) -> Stream:
+        """The answer in pieces of `size` tokens, as it is written.
+
+        Args:
+            follow: from the request, still without answer, to what the pass computes and what keeps it; None: DEX-AR's.
+        """
         check_arguments(self._model, self._request.inputs, self._arguments())
         check_single(self._model, self._generate_kwargs)
         self._longest()
         if self.out is not None:
             free_folder(self.out)
-        return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
+        return Stream(partial(self._write, size, follow), lambda: is_borrowed_here(self._model))
 
-    def _write(self, size: int, channel: Channel) -> None:
+    def _write(self, size: int, follow: Follow | None, channel: Channel) -> None:
         """The work of a stream's thread."""
         laps = self.laps()
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: Prefill) -> AnswerExplainer:
-                explainer = self._explainer(loan, stack, laps, prompt)
+                explainer = self._explainer(loan, stack, laps, prompt, follow)
                 explainer.chunk = min(explainer.chunk, size)
                 channel.record = explainer.record
                 return explainer
 
-            def hand(chunks: list[Chunk]) -> None:
+            def hand(chunks: list[Any]) -> None:
                 assert channel.record is not None
                 piece = Piece.of(channel.record, chunks)
                 laps.lap("stream")
@@ -251,20 +265,26 @@ class Runner:
         arguments = forward_arguments(self._model, self._generate_kwargs)
         return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
 
-    def _explainer(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
-        """The explainer of the answer behind this prompt; the stack closes its result builder."""
-        setup, request = self._setup, self._request
-        setup.decoder = prompt.decoder
-        inputs.check_scored(request.targets, prompt.decoder.lens.rows)
+    def _explainer(
+        self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill, follow: Follow | None = None
+    ) -> AnswerExplainer:
+        """The explainer of the answer behind this prompt; the stack closes its record."""
+        self._setup.decoder = prompt.decoder
+        inputs.check_scored(self._request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
+        begun = self._begun(laps) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
+        stack.enter_context(begun.record)
+        device = self._request.inputs["input_ids"].device
+        return AnswerExplainer(self._model, begun.plan, self._chunk, device, begun.record)
+
+    def _begun(self, laps: Laps) -> Begun:
+        """What DEX-AR's pass computes, and what keeps it."""
+        setup, request = self._setup, self._request
         plan = plan_of(setup, request, self._placed, len(request.ids) + self._longest(), self._tails)
-        chunk = self._chunk
-        backend = setup.backends()["head_score"]
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
-        header = self.header(settings, laps, chunk_size=chunk, backend=backend)
+        header = self.header(settings, laps, chunk_size=self._chunk, backend=setup.backends()["head_score"])
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self.out))
-        return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
+        return Begun(plan, ResultBuilder(header, tokenizer, request.ids, self.out))
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
