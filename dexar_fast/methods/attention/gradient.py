@@ -120,7 +120,7 @@ def _of_final(asked: Asked, layers: list[int]) -> Tensor:
         return torch.cat([output[:, : output.shape[1] - count].detach(), rows], dim=1)
 
     with in_memory(AttentionGradient.name), recording(asked.model, asked.decoder):
-        logits = answer_forward(asked, all_layers(asked), take).run()
+        logits = answer_forward(asked, all_layers(asked, f"{AttentionGradient.name}:of=final"), take).run()
         found_gradients = gradients(logits.sum(), recorder.records, asked.decoder)
     for record, gradient in zip(recorder.records, found_gradients, strict=True):
         if record.layer in layers:
