@@ -17,7 +17,7 @@ DELTA = {
     "text_config__linear_value_head_dim": 8,
 }
 WINDOW = {"vision_config__num_hidden_layers": 2, "insert_layer_id": 0, "image_token_id": zoo.IMAGE}
-INDEXER = {"text_config__index_n_heads": 2, "text_config__index_head_dim": 16, "text_config__index_topk": 6}
+INDEXER = {"text_config__index_n_heads": 16, "text_config__index_head_dim": 16, "text_config__index_topk": 6}
 HYBRID = ["hybrid_sliding", "hybrid"] * 2
 RELATIVE = {
     "text_config__swa_num_attention_heads": 4,
@@ -242,7 +242,7 @@ WANTED: dict[str, Kind] = {
         **DELTA | {"text_config__layer_types": ["linear_attention", "indexed_attention"] * 2},
         text_config__hc_lowrank=8,
         text_config__shared_expert_intermediate_size=48,
-        text_config__indexer_n_heads=2,
+        text_config__indexer_n_heads=16,
         text_config__indexer_kv_heads=1,
         text_config__indexer_head_dim=16,
         text_config__indexer_budget=6,
