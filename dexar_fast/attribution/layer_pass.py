@@ -167,7 +167,9 @@ class Pass(Watcher):
             return None
         last, prompt = self._prompt.seen.last_positions[module], self._plan.prompt
         if self._whole:
-            own = kwargs["position_ids"]
+            own = kwargs.get("position_ids")
+            if own is None:  # the layers' owner counts them itself, one by one
+                return None
             steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
             answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
             return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}

@@ -18,6 +18,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
 from dexar_fast.model.cache import cache_in
+from dexar_fast.model.head import head_of
 from dexar_fast.model.lens import LensTracer, LogitLens
 
 
@@ -93,7 +94,7 @@ class DecoderTracer(PromptWatcher):
     def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
         super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
-        self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._lens = LensTracer(head_of(model))
         self._recording = ExitStack()  # holds the lens while it records
         self._attended: list[nn.Module] = []
         self._causal = True
