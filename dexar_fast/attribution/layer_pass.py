@@ -69,7 +69,7 @@ class Pass(Watcher):
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
-        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
+        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._call: Call
@@ -145,7 +145,8 @@ class Pass(Watcher):
 
     def _check(self) -> None:
         """Raises Outdated if the model does not compute what was found about it."""
-        lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
+        lens = self._prompt.decoder.lens
+        hidden = lens.last(self._hidden, len(self._targets))
         normed = lens.norm(hidden)
         self._tails.settle(hidden, normed)
         try:
@@ -258,17 +259,29 @@ class Pass(Watcher):
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
         u = self._recorded_vjp(index, hidden, norm_twice)
+        if hidden.ndim > 3:  # no tail is known for streams
+            return u
         return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """The same by autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(hidden[:, -len(self._targets) :])
+        normed = lens.norm(lens.last(hidden, len(self._targets)))
         if norm_twice:
+            _check_norms_twice(decoder.layers[index], hidden, normed)
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
         check_gradient(lens.head, (normed,), {}, logits)
         u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u
+
+
+def _check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
+    """Raises ModelError where the final norm cannot read what it gave."""
+    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
+        raise ModelError(
+            f"{type(layer).__name__} hands on several streams, which the model puts together once, before its final "
+            "norm: mode='official', which norms twice, is not defined there"
+        )

@@ -12,7 +12,7 @@ from dexar_fast.errors import ModelError, reason
 from dexar_fast.model.signatures import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
-EMPTY = "DummyLayer"  # the cache layer of a decoder layer that keeps nothing, or reads the keys of another
+EMPTY = "DummyLayer"
 
 
 def to_forward(module: Any, cache: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def whole_cache(config: Any) -> DynamicCache:
             f"{reason(error)}"
         ) from error
     cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
-    others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
+    others = {type(layer).__name__ for layer in cache.layers if not is_empty(layer)} - {DynamicLayer.__name__}
     if others:
         raise ModelError(
             f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
@@ -56,6 +56,11 @@ def whole_cache(config: Any) -> DynamicCache:
             "indexed layers"
         )
     return cache
+
+
+def is_empty(layer: Any) -> bool:
+    """Whether a cache layer keeps nothing, as that of a decoder layer without attention, or with another's keys."""
+    return type(layer).__name__ == EMPTY
 
 
 def goes_back(config: Any) -> bool:

@@ -36,6 +36,7 @@ class Decoder:
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
+        found.lens.axis = self.lens.axis  # of a single token every axis may be that of positions
         self.lens, self.last, self.places = found.lens, found.last, found.places
         self.trusted_tails.clear()
 
@@ -163,22 +164,12 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        self._check_one_stream(output.logits)
-        lens = self._lens.finish(output.logits)
+        lens = self._lens.finish(output.logits, self._length)
         layers = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
         self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
-
-    def _check_one_stream(self, logits: Tensor) -> None:
-        """Raises ModelError unless the last layer gives one row for each token, [1, P, d]."""
-        hidden = self._lens.hidden
-        if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
-            raise ModelError(
-                f"{type(self._last).__name__} gives hidden states {list(hidden.shape)}, several for each token: "
-                "dexar_fast explains decoder layers that give one, [1, P, d]"
-            )
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -198,7 +189,7 @@ def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -
 
 
 def hidden_states(output: Any) -> Any:
-    """The hidden states [1, C, d] that a decoder layer returns: alone, or first in a tuple in older families."""
+    """The hidden states, of [1, C, d] or several streams, that a decoder layer returns: alone, or first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 

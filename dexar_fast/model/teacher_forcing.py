@@ -44,7 +44,7 @@ def head_inputs(
         logits = teacher_force(model, inputs, ids, decoder, visual, watching)
     finally:
         hook.remove()
-    normed = decoder.lens.norm(torch.cat(found, dim=1))
+    normed = decoder.lens.norm(torch.cat(found, dim=decoder.lens.axis))
     decoder.lens.check(normed.detach(), logits.detach())
     return normed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import zoo
-from types_explained import GRID, MROPE, TWO_RANGES
+from types_explained import GRID, TWO_RANGES
 from types_zoo import Kind, patches, sized, square
 
 RECURRENT = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
