@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
+from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.operands import Keys, placed, run_of
@@ -122,7 +122,7 @@ class Pass(Watcher):
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
         answer = answer[: done + size]
         whole = with_answer(self._plan.inputs, answer[:-1])
-        forward = partial(run, self.model, left=whole, with_logits=True)
+        forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
         with offsets_kept(self.model):
             return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
 
@@ -273,9 +273,21 @@ class Pass(Watcher):
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
         check_gradient(lens.head, (normed,), {}, logits)
-        u = gradient(logits, self._leaf, decoder.layers[index])
+        if self._mixes(index, logits):
+            u = own_gradients(logits, self._leaf)
+        else:
+            u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u
+
+    def _mixes(self, index: int, logits: Tensor) -> bool:
+        """Whether queries reach each other behind a layer's attention, as through a convolution; found on first use."""
+        decoder, queries = self._prompt.decoder, len(logits)
+        if not self._tails.knows(index) and queries > decoder.apart.get(index, 1) and index not in decoder.mixing:
+            decoder.apart[index] = queries
+            if reach_others(logits, self._leaf):
+                decoder.mixing.add(index)
+        return index in decoder.mixing
 
 
 def _check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:

@@ -13,6 +13,7 @@ from dexar_fast.model.signatures import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
 EMPTY = "DummyLayer"
+PROMPT_LENGTH = "set_prefill_length"  # of cache layers that must know it
 
 
 def to_forward(module: Any, cache: Any) -> dict[str, Any]:
@@ -70,6 +71,18 @@ def goes_back(config: Any) -> bool:
     except ModelError:
         return False
     return True
+
+
+def of_whole_forward(model: Any, prompt: int) -> dict[str, Any]:
+    """How a forward over a prompt of P tokens and its answer is told of a cache: only where the cache makes the mask.
+
+    A reference window, say, keeps the whole prompt in sight, and of the answer the last tokens (Unlimited-OCR).
+    """
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    references = [layer for layer in cache.layers if hasattr(layer, PROMPT_LENGTH)]
+    for layer in references:
+        getattr(layer, PROMPT_LENGTH)(prompt)
+    return {"use_cache": True, **to_forward(model, cache)} if references else {"use_cache": False}
 
 
 def length_of(cache: Any) -> int:

@@ -33,6 +33,8 @@ class Decoder:
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+    mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
+    apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
