@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys, placed, run_of
+from dexar_fast.attribution.tail_block import check_norms_twice
+from dexar_fast.backends.operands import HeadGroups, Keys, keys_of_heads, placed, run_of
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, reads_on, watcher
@@ -74,10 +76,10 @@ class Pass(Watcher):
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._call: Call
         self._attended = -1  # the layer that leaf and call belong to
-        self._keys: Keys
-        # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
+        self._keys: Keys | HeadGroups
+        # by the id of a mask, which layers share; with the mask, or a reference to it, for another may get its id
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, Keys]] = {}
+        self._known_keys: dict[tuple[int, torch.device], tuple[Any, Keys | HeadGroups]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     @contextmanager
@@ -203,15 +205,17 @@ class Pass(Watcher):
         torch.set_grad_enabled(True)
         return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
 
-    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys:
+    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys | HeadGroups:
         known, keys = (id(mask), value.device), value.shape[2]
-        if known not in self._known_keys:
+        of, found = self._known_keys.get(known, (None, None))
+        if found is None or (of is not None and of() is not mask):  # sparse layers have a mask each: none is kept
             with stage("masks"):
                 self._check_order(module, mask, keys)
                 seen = attendable(mask, len(self._targets), keys, value.device)
                 visual, text = self._positions(value.device)
-                self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
-        return self._known_keys[known][1]
+                found = keys_of_heads(visual, text[: self._text.searchsorted(keys)], seen)
+            self._known_keys[known] = None if mask is None else weakref.ref(mask), found
+        return found
 
     def _check_order(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
         """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
@@ -269,7 +273,7 @@ class Pass(Watcher):
         go_on_recording(hidden, decoder.layers[index])
         normed = lens.norm(lens.last(hidden, len(self._targets)))
         if norm_twice:
-            _check_norms_twice(decoder.layers[index], hidden, normed)
+            check_norms_twice(decoder.layers[index], hidden, normed)
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
         check_gradient(lens.head, (normed,), {}, logits)
@@ -288,12 +292,3 @@ class Pass(Watcher):
             if reach_others(logits, self._leaf):
                 decoder.mixing.add(index)
         return index in decoder.mixing
-
-
-def _check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
-    """Raises ModelError where the final norm cannot read what it gave."""
-    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
-        raise ModelError(
-            f"{type(layer).__name__} hands on several streams, which the model puts together once, before its final "
-            "norm: mode='official', which norms twice, is not defined there"
-        )

@@ -32,6 +32,9 @@ class Decoder:
     causal: bool  # no token of the traced prompt could read a later one
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
+    heads: list[int]  # of each layer
+    indices: list[int]  # of each among all layers of the decoder
+    total: int  # layers of the decoder, those without attention, too
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
     mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
     apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
@@ -100,6 +103,7 @@ class DecoderTracer(PromptWatcher):
         self._lens = LensTracer(head_of(model))
         self._recording = ExitStack()  # holds the lens while it records
         self._attended: list[nn.Module] = []
+        self._heads: list[int] = []
         self._causal = True
         self._keys = 0  # how many the first of them read
         self._given: dict[nn.Module, tuple[Any, Any]] = {}  # the arguments of modules that are running
@@ -112,6 +116,7 @@ class DecoderTracer(PromptWatcher):
             self._keys = self._keys or call.value.shape[2]
             check_keys(module, call.value, self._keys)
             self._attended.append(module)
+            self._heads.append(call.query.shape[1])
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
             self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
@@ -167,11 +172,21 @@ class DecoderTracer(PromptWatcher):
             )
         _check_all_attend(model, self._attended, cache_in(output))
         lens = self._lens.finish(output.logits, self._length)
-        layers = _layers_of(model, self._attended)
+        layers, members = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
-        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+        self.decoder = Decoder(
+            layers,
+            self._attended,
+            lens,
+            self._causal,
+            self._last,
+            places,
+            heads=self._heads,
+            indices=[next(i for i, member in enumerate(members) if member is layer) for layer in layers],
+            total=len(members),
+        )
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -230,7 +245,8 @@ def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]:
+def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers that hold these, and all members of the lists that hold those."""
     names = {id(module): name for name, module in model.named_modules()}
     modules = dict(model.named_modules())
     layers = [_layer_of(names[id(attention)], modules) for attention in attentions]
@@ -238,7 +254,10 @@ def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]
         raise ModelError(
             f"{type(model).__name__} has decoder layers that attend more than once (cross-attention): not supported"
         )
-    return layers
+    wanted = set(layers)
+    return layers, [
+        m for each in model.modules() if _is_list(each) and wanted & {*each.children()} for m in each.children()
+    ]
 
 
 def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:

@@ -74,7 +74,12 @@ WANTED: dict[str, Kind] = {
             "pixel_values": draw.normal(1, 3, 48, 48),
             "high_res_pixel_values": draw.normal(1, 3, 64, 64),
         },
-        {"vision_config__image_size": 48, "vision_config__patch_size": 2, "high_res_vision_config": SAM},
+        {
+            "text_config__max_position_embeddings": 1024,
+            "vision_config__image_size": 48,
+            "vision_config__patch_size": 2,
+            "high_res_vision_config": SAM,
+        },
     ),
     "dots3_note": patches(
         1,
