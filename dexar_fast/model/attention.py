@@ -76,14 +76,13 @@ class Watcher:
         self.passed_on = POSITIONS.union(parameters(model.forward), inputs)
         self._met = met
 
-    def called(self, module: nn.Module, tensors: frozenset[str], mask: Any, chosen: frozenset[str]) -> None:
-        """Called before every attention with the names of its tensor keywords; `chosen`: those that choose keys.
+    def called(self, module: nn.Module, tensors: frozenset[str], known: frozenset[str], mask: Any) -> None:
+        """Called before every attention with the names of its tensor keywords, and those of them that are known.
 
-        Raises ModelError for unknown ones. What chooses keys beside a mask is in that mask, too: under our name as
-        under "eager", and `Agreement` compares what comes of it.
+        Raises ModelError for others.
         """
         own = tensors - self.passed_on
-        unknown = own - APPLIED - (frozenset() if mask is None else chosen)
+        unknown = own - known
         if unknown:
             raise ModelError(
                 f"{type(module).__name__} gives its attention {' and '.join(sorted(unknown))} beside queries, keys and "
@@ -105,10 +104,14 @@ def tensors_in(keywords: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for name, value in keywords.items() if _holds_tensor(value))
 
 
-def chosen_in(keywords: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the keywords that choose keys by their numbers (sparse indices): tensors of integers."""
+def known_in(keywords: Mapping[str, Any], mask: Any) -> frozenset[str]:
+    """The names of the tensor keywords that are applied, or that choose keys which the mask holds, too (indices).
+
+    Under our name a model makes the mask that it makes under "eager"; `Agreement` compares what comes of it.
+    """
     tensors = {name: value for name, value in keywords.items() if isinstance(value, Tensor)}
-    return frozenset(name for name, value in tensors.items() if not value.is_floating_point())
+    indices = {name for name, value in tensors.items() if mask is not None and not value.is_floating_point()}
+    return frozenset(indices | (APPLIED & tensors.keys()))
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -134,7 +137,7 @@ def attention(
     """The AttentionInterface function: [B, H, Q, D] queries to an output [B, Q, H, D]."""
     watching = watcher.get()
     if watching is not None:
-        watching.called(module, tensors_in(kwargs), attention_mask, chosen_in(kwargs))
+        watching.called(module, tensors_in(kwargs), known_in(kwargs, attention_mask), attention_mask)
         attention_mask = watching.mask(module, attention_mask)
     softcap, sinks = kwargs.pop("softcap", None), _sinks(kwargs)
     call = _call(module, query, key, value, attention_mask, softcap, sinks, kwargs)

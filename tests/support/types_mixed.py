@@ -1,4 +1,7 @@
-"""Decoder-only types that are explained once the engine follows recurrent, indexed and ragged decoders."""
+"""The types whose decoders mix kinds of layers, choose their keys, or hand on several streams; see cut_oracle.py.
+
+Budgets and windows are small, so that a prompt of 20 tokens is long enough for them to drop keys.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def blocks(**more: object) -> Kind:
     return Kind(6, image, {**RELATIVE, **sizes, **more})
 
 
-WANTED: dict[str, Kind] = {
+MIXED: dict[str, Kind] = {
     "deepseek_vl_hybrid": Kind(
         576,
         lambda draw: {
