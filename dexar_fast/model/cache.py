@@ -52,9 +52,8 @@ def whole_cache(config: Any) -> DynamicCache:
     others = {type(layer).__name__ for layer in cache.layers if not is_empty(layer)} - {DynamicLayer.__name__}
     if others:
         raise ModelError(
-            f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
-            "explains decoders that keep keys and values alone, of every token, and no recurrent, convolutional or "
-            "indexed layers"
+            f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache, which "
+            "cannot be cut back to an earlier token, as one of keys and values alone can"
         )
     return cache
 
