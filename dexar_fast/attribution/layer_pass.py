@@ -71,6 +71,9 @@ class Pass(Watcher):
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
+        self._states: Tensor | None = (
+            None  # [1, C, n, d] of earlier layers, as the lens of the running layer reads them
+        )
         self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
@@ -90,11 +93,13 @@ class Pass(Watcher):
         try:
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 for index in self._plan.layers:
-                    stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
+                    stack.callback(
+                        decoder.layers[index].register_forward_hook(self._hook(index), with_kwargs=True).remove
+                    )
                     for module in () if self._tails.trusts(index) else decoder.layers[index].modules():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
-                stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
+                stack.callback(decoder.last.register_forward_hook(self._keep_hidden, with_kwargs=True).remove)
                 stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
                     stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
@@ -149,16 +154,22 @@ class Pass(Watcher):
         """Raises Outdated if the model does not compute what was found about it."""
         lens = self._prompt.decoder.lens
         hidden = lens.last(self._hidden, len(self._targets))
-        normed = lens.norm(hidden)
+        normed = lens.norm(hidden, self._states)
         self._tails.settle(hidden, normed)
         try:
             lens.check(normed, self._logits, self._targets)
         except ModelError as error:
             raise Outdated(str(error)) from error
 
-    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _keep_hidden(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if watcher.get() is self:
+            self._keep_states(module, args, kwargs)
             self._hidden = hidden_states(output).detach()
+
+    def _keep_states(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        beside = self._prompt.decoder.lens.beside
+        if beside is not None:
+            self._states = beside.after(layer, args, kwargs).detach()[:, -len(self._targets) :]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if watcher.get() is self:
@@ -236,15 +247,16 @@ class Pass(Watcher):
             self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
         return self._placed[device]
 
-    def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, index: int) -> Callable[..., Any]:
         norm_twice = self._plan.double_final_norm and index == len(self._prompt.decoder.layers) - 1
 
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             if watcher.get() is not self:
                 return output
             if self._attended != index:
                 raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
             hidden = hidden_states(output)
+            self._keep_states(module, args, kwargs)
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice)
             with stage("scoring"):
@@ -271,7 +283,7 @@ class Pass(Watcher):
         """The same by autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(lens.last(hidden, len(self._targets)))
+        normed = lens.norm(lens.last(hidden, len(self._targets)), self._states)
         if norm_twice:
             check_norms_twice(decoder.layers[index], hidden, normed)
             normed = lens.norm(normed)

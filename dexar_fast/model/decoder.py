@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.beside import Visit
 from dexar_fast.model.cache import cache_in
 from dexar_fast.model.head import head_of
 from dexar_fast.model.lens import LensTracer, LogitLens
@@ -110,9 +111,10 @@ class DecoderTracer(PromptWatcher):
         self._lists = [module for module in model.modules() if _is_list(module)]
         self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
         self._last: nn.Module  # the one of these that ran last
+        self._visits: list[Visit] = []  # of those that got states of earlier ones
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
-        if self.decoder is None and module not in self._attended:
+        if self.decoder is None and module not in self._attended and not self._is_over_depth(call):
             self._keys = self._keys or call.value.shape[2]
             check_keys(module, call.value, self._keys)
             self._attended.append(module)
@@ -120,6 +122,10 @@ class DecoderTracer(PromptWatcher):
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
             self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
+
+    def _is_over_depth(self, call: Call) -> bool:
+        """Whether each token attends by itself, to states of its own: then tokens stand where heads do."""
+        return call.query.shape[1] == self._length != call.query.shape[2]
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -152,6 +158,8 @@ class DecoderTracer(PromptWatcher):
         elif isinstance(hidden_states(output), Tensor):
             self._lens.restart(hidden_states(output))
             self._last = module
+            visit = Visit.of(module, *given, self._length)
+            self._visits += [] if visit is None else [visit]
 
     def _begin(self, model: nn.Module, args: Any) -> None:
         """The lens sees every tensor function from here to `_finish`, and no others: generate() calls thousands."""
@@ -171,7 +179,7 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        lens = self._lens.finish(output.logits, self._length)
+        lens = self._traced(output.logits)
         layers, members = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
@@ -187,6 +195,15 @@ class DecoderTracer(PromptWatcher):
             indices=[next(i for i, member in enumerate(members) if member is layer) for layer in layers],
             total=len(members),
         )
+
+    def _traced(self, logits: Tensor) -> LogitLens:
+        """The lens of the forward that gave these logits, tried without us looking on."""
+        token = watcher.set(None)
+        try:
+            return self._lens.finish(logits, self._length, self._visits)
+        finally:
+            watcher.reset(token)
+            self._visits.clear()
 
 
 def _at(model: nn.Module, name: str) -> Any:
