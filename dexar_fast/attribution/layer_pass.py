@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
+from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys, placed, run_of
+from dexar_fast.attribution.tail_block import check_norms_twice
+from dexar_fast.backends.operands import HeadGroups, Keys, keys_of_heads, placed, run_of
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, reads_on, watcher
@@ -70,15 +72,18 @@ class Pass(Watcher):
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
-        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
+        self._states: Tensor | None = (
+            None  # [1, C, n, d] of earlier layers, as the lens of the running layer reads them
+        )
+        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._call: Call
         self._attended = -1  # the layer that leaf and call belong to
-        self._keys: Keys
-        # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
+        self._keys: Keys | HeadGroups
+        # by the id of a mask, which layers share; with the mask, or a reference to it, for another may get its id
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[tuple[int, torch.device], tuple[Tensor | None, Keys]] = {}
+        self._known_keys: dict[tuple[int, torch.device], tuple[Any, Keys | HeadGroups]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     @contextmanager
@@ -89,11 +94,12 @@ class Pass(Watcher):
         try:
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 for index in self._plan.layers:
-                    stack.callback(decoder.layers[index].register_forward_hook(self._hook(index)).remove)
+                    hook = decoder.layers[index].register_forward_hook(self._hook(index), with_kwargs=True)
+                    stack.callback(hook.remove)
                     for module in decoder.layers[index].modules() if self._records(index) else ():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
-                stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
+                stack.callback(decoder.last.register_forward_hook(self._keep_hidden, with_kwargs=True).remove)
                 stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
                     stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
@@ -123,7 +129,7 @@ class Pass(Watcher):
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
         answer = answer[: done + size]
         whole = with_answer(self._plan.inputs, answer[:-1])
-        forward = partial(run, self.model, left=whole, with_logits=True)
+        forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
         with offsets_kept(self.model):
             return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
 
@@ -146,17 +152,24 @@ class Pass(Watcher):
 
     def _check(self) -> None:
         """Raises Outdated if the model does not compute what was found about it."""
-        lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
-        normed = lens.norm(hidden)
+        lens = self._prompt.decoder.lens
+        hidden = lens.last(self._hidden, len(self._targets))
+        normed = lens.norm(hidden, self._states)
         self._tails.settle(hidden, normed)
         try:
             lens.check(normed, self._logits, self._targets)
         except ModelError as error:
             raise Outdated(str(error)) from error
 
-    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _keep_hidden(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if watcher.get() is self:
+            self._keep_states(module, args, kwargs)
             self._hidden = hidden_states(output).detach()
+
+    def _keep_states(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        beside = self._prompt.decoder.lens.beside
+        if beside is not None:
+            self._states = beside.after(layer, args, kwargs).detach()[:, -len(self._targets) :]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if watcher.get() is self:
@@ -168,7 +181,9 @@ class Pass(Watcher):
             return None
         last, prompt = self._prompt.seen.last_positions[module], self._plan.prompt
         if self._whole:
-            own = kwargs["position_ids"]
+            own = kwargs.get("position_ids")
+            if own is None:  # the layers' owner counts them itself, one by one
+                return None
             steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
             answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
             return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}
@@ -205,15 +220,17 @@ class Pass(Watcher):
         """Whether autograd records the layer's tail."""
         return self._plan.differentiates and not self._tails.trusts(index)
 
-    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys:
+    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys | HeadGroups:
         known, keys = (id(mask), value.device), value.shape[2]
-        if known not in self._known_keys:
+        of, found = self._known_keys.get(known, (None, None))
+        if found is None or (of is not None and of() is not mask):  # sparse layers have a mask each: none is kept
             with stage("masks"):
                 self._check_order(module, mask, keys)
                 seen = attendable(mask, len(self._targets), keys, value.device)
                 visual, text = self._positions(value.device)
-                self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
-        return self._known_keys[known][1]
+                found = keys_of_heads(visual, text[: self._text.searchsorted(keys)], seen)
+            self._known_keys[known] = None if mask is None else weakref.ref(mask), found
+        return found
 
     def _check_order(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
         """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
@@ -234,15 +251,16 @@ class Pass(Watcher):
             self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
         return self._placed[device]
 
-    def _hook(self, index: int) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, index: int) -> Callable[..., Any]:
         norm_twice = self._plan.double_final_norm and index == len(self._prompt.decoder.layers) - 1
 
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             if watcher.get() is not self:
                 return output
             if self._attended != index:
                 raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
             hidden = hidden_states(output)
+            self._keep_states(module, args, kwargs)
             with stage("VJP"):
                 u = self._vjp(index, hidden, norm_twice) if self._plan.differentiates else self._leaf
             with stage("scoring"):
@@ -261,17 +279,32 @@ class Pass(Watcher):
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
         u = self._recorded_vjp(index, hidden, norm_twice)
+        if hidden.ndim > 3:  # no tail is known for streams
+            return u
         return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """The same by autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(hidden[:, -len(self._targets) :])
+        normed = lens.norm(lens.last(hidden, len(self._targets)), self._states)
         if norm_twice:
+            check_norms_twice(decoder.layers[index], hidden, normed)
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
         check_gradient(lens.head, (normed,), {}, logits)
-        u = gradient(logits, self._leaf, decoder.layers[index])
+        if self._mixes(index, logits):
+            u = own_gradients(logits, self._leaf)
+        else:
+            u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u
+
+    def _mixes(self, index: int, logits: Tensor) -> bool:
+        """Whether queries reach each other behind a layer's attention, as through a convolution; found on first use."""
+        decoder, queries = self._prompt.decoder, len(logits)
+        if not self._tails.knows(index) and queries > decoder.apart.get(index, 1) and index not in decoder.mixing:
+            decoder.apart[index] = queries
+            if reach_others(logits, self._leaf):
+                decoder.mixing.add(index)
+        return index in decoder.mixing

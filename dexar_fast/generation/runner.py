@@ -87,7 +87,7 @@ class Runner:
             )
             images, self._placed = placed(self._model.config, setup.processor, self._request)
             self._request = replace(self._request, images=images)
-        for doubt in doubts(self._model, self._request):
+        for doubt in doubts(self._model, self._request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
         if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
@@ -161,7 +161,8 @@ class Runner:
             own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
         """
         placed = replace(self._placed, warning=None) if own_cells else self._placed
-        return header(self._setup, self._request, placed, settings, {**more, "seconds": laps.seconds})
+        found = {**more, "seconds": laps.seconds}
+        return header(self._setup, self._request, placed, settings, found, self._pool is not None)
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)

@@ -17,7 +17,9 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.beside import Visit
 from dexar_fast.model.cache import cache_in
+from dexar_fast.model.head import head_of
 from dexar_fast.model.lens import LensTracer, LogitLens
 
 
@@ -31,10 +33,16 @@ class Decoder:
     causal: bool  # no token of the traced prompt could read a later one
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
+    heads: list[int]  # of each layer
+    indices: list[int]  # of each among all layers of the decoder
+    total: int  # layers of the decoder, those without attention, too
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+    mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
+    apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
+        found.lens.axis = self.lens.axis  # of a single token every axis may be that of positions
         self.lens, self.last, self.places = found.lens, found.last, found.places
         self.trusted_tails.clear()
 
@@ -93,24 +101,31 @@ class DecoderTracer(PromptWatcher):
     def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
         super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
-        self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._lens = LensTracer(head_of(model))
         self._recording = ExitStack()  # holds the lens while it records
         self._attended: list[nn.Module] = []
+        self._heads: list[int] = []
         self._causal = True
         self._keys = 0  # how many the first of them read
         self._given: dict[nn.Module, tuple[Any, Any]] = {}  # the arguments of modules that are running
         self._lists = [module for module in model.modules() if _is_list(module)]
         self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
         self._last: nn.Module  # the one of these that ran last
+        self._visits: list[Visit] = []  # of those that got states of earlier ones
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
-        if self.decoder is None and module not in self._attended:
+        if self.decoder is None and module not in self._attended and not self._is_over_depth(call):
             self._keys = self._keys or call.value.shape[2]
             check_keys(module, call.value, self._keys)
             self._attended.append(module)
+            self._heads.append(call.query.shape[1])
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
             self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
+
+    def _is_over_depth(self, call: Call) -> bool:
+        """Whether each token attends by itself, to states of its own: then tokens stand where heads do."""
+        return call.query.shape[1] == self._length != call.query.shape[2]
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -143,6 +158,8 @@ class DecoderTracer(PromptWatcher):
         elif isinstance(hidden_states(output), Tensor):
             self._lens.restart(hidden_states(output))
             self._last = module
+            visit = Visit.of(module, *given, self._length)
+            self._visits += [] if visit is None else [visit]
 
     def _begin(self, model: nn.Module, args: Any) -> None:
         """The lens sees every tensor function from here to `_finish`, and no others: generate() calls thousands."""
@@ -162,22 +179,31 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        self._check_one_stream(output.logits)
-        lens = self._lens.finish(output.logits)
-        layers = _layers_of(model, self._attended)
+        lens = self._traced(output.logits)
+        layers, members = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
-        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+        self.decoder = Decoder(
+            layers,
+            self._attended,
+            lens,
+            self._causal,
+            self._last,
+            places,
+            heads=self._heads,
+            indices=[next(i for i, member in enumerate(members) if member is layer) for layer in layers],
+            total=len(members),
+        )
 
-    def _check_one_stream(self, logits: Tensor) -> None:
-        """Raises ModelError unless the last layer gives one row for each token, [1, P, d]."""
-        hidden = self._lens.hidden
-        if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
-            raise ModelError(
-                f"{type(self._last).__name__} gives hidden states {list(hidden.shape)}, several for each token: "
-                "dexar_fast explains decoder layers that give one, [1, P, d]"
-            )
+    def _traced(self, logits: Tensor) -> LogitLens:
+        """The lens of the forward that gave these logits, tried without us looking on."""
+        token = watcher.set(None)
+        try:
+            return self._lens.finish(logits, self._length, self._visits)
+        finally:
+            watcher.reset(token)
+            self._visits.clear()
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -197,7 +223,7 @@ def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -
 
 
 def hidden_states(output: Any) -> Any:
-    """The hidden states [1, C, d] that a decoder layer returns: alone, or first in a tuple in older families."""
+    """The hidden states, of [1, C, d] or several streams, that a decoder layer returns: alone, or first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -236,7 +262,8 @@ def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]:
+def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers that hold these, and all members of the lists that hold those."""
     names = {id(module): name for name, module in model.named_modules()}
     modules = dict(model.named_modules())
     layers = [_layer_of(names[id(attention)], modules) for attention in attentions]
@@ -244,7 +271,10 @@ def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> list[nn.Module]
         raise ModelError(
             f"{type(model).__name__} has decoder layers that attend more than once (cross-attention): not supported"
         )
-    return layers
+    wanted = set(layers)
+    return layers, [
+        m for each in model.modules() if _is_list(each) and wanted & {*each.children()} for m in each.children()
+    ]
 
 
 def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:

@@ -1,25 +1,30 @@
 """The logit lens: what the model does between its last decoder layer and its logits, for one row of the head.
 
 It is traced from a forward of the model itself, never read off the config (METHOD.md section 2), as a short program
-of module calls and tensor functions that reads x [1, C, d] and ends in logits.
+of module calls and tensor functions that reads x and ends in logits. x is what the decoder's layers hand on: [1, C, d],
+or several streams of that, stacked along any axis (AltUp, hyper-connections).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_any, tree_map
+from torch.utils._pytree import tree_any, tree_leaves, tree_map
 
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.model.beside import Beside, Visit, found, is_of_tokens
 
 CHECKED_TOKENS = 16
 BLOCK = 64  # rows of a head's whole output at once
+BESIDE = -1  # the slot of states of earlier layers
 
 
 class Outdated(ModelError):
@@ -54,6 +59,8 @@ class LogitLens:
     logit_slot: int  # what the head writes
     output_slot: int
     rows: int  # how many ids have a logit
+    axis: int = 1  # of x: the one of positions
+    beside: Beside | None = None  # what it reads of earlier layers
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -61,9 +68,18 @@ class LogitLens:
         called = [step.function for step in (*self.before, *self.after)]
         return [self.head, *(function for function in called if isinstance(function, nn.Module))]
 
-    def norm(self, hidden: Tensor) -> Tensor:
-        """x [1, C, d] to the head's input [1, C, d]: the final norm."""
-        return self._run(self.before, {0: hidden}, hidden.device)[self.input_slot]
+    def last(self, hidden: Tensor, count: int) -> Tensor:
+        """x at its last `count` positions."""
+        return hidden.narrow(self.axis, hidden.shape[self.axis] - count, count)
+
+    def norm(self, hidden: Tensor, states: Tensor | None = None) -> Tensor:
+        """x to the head's input [1, C, d]: the final norm, and what puts streams together.
+
+        Args:
+            states: [1, C, n, d] of earlier layers, where the lens reads them.
+        """
+        read = {0: hidden} if states is None else {0: hidden, BESIDE: states}
+        return self._run(self.before, read, hidden.device)[self.input_slot]
 
     def logits(self, normed: Tensor, targets: Tensor) -> Tensor:
         """The logit of token targets[c] [C] at position c of the head's input [1, C, d], as [C]."""
@@ -71,7 +87,7 @@ class LogitLens:
         return self._run(self.after, {self.logit_slot: row}, normed.device)[self.output_slot].flatten()
 
     def __call__(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """o(x_c)[v_c]: hidden [1, C, d] and targets [C] to [C]."""
+        """o(x_c)[v_c]: x at C positions and targets [C] to [C]."""
         return self.logits(self.norm(hidden), targets)
 
     def table(self, normed: Tensor, ids: Tensor) -> Tensor:
@@ -175,7 +191,29 @@ def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.
     def sent(value: Any) -> Any:
         return value.to(weight.device) if isinstance(value, Tensor) else value
 
-    return function(*tree_map(sent, args), **tree_map(sent, kwargs)).to(device)
+    def back(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return tree_map(back, function(*tree_map(sent, args), **tree_map(sent, kwargs)))
+
+
+def _axis_of_positions(lens: LogitLens, hidden: Tensor, length: int, logits: Tensor) -> int:
+    """Which axis of x has an entry for each of `length` tokens; of several, the one that gives the model's logits.
+
+    Raises ModelError if none has.
+    """
+    axes = [axis for axis, size in enumerate(hidden.shape[:-1]) if size == length]
+    axes.sort(key=lambda axis: axis != 1)
+    for axis in axes[:-1]:
+        with suppress(RuntimeError, ModelError):
+            lens.axis = axis
+            lens.check(lens.norm(lens.last(hidden, 1)), logits)
+            return axis
+    if not axes:
+        raise ModelError(
+            f"the decoder's layers give hidden states {list(hidden.shape)}, none for each of {length} tokens"
+        )
+    return axes[-1]
 
 
 class LensTracer(TorchFunctionMode):
@@ -190,7 +228,7 @@ class LensTracer(TorchFunctionMode):
         self.head = head
         self.hidden: Tensor | None = None
         self._steps: list[Step] = []
-        self._tensors: list[Tensor] = []  # keeps every tracked tensor alive, so that an id names one tensor only
+        self._tensors: list[Any] = []  # keeps every tracked tensor alive, so that an id names one tensor only
         self._slots: dict[int, Slot] = {}
         self._paused = 0
         self.done = False
@@ -207,21 +245,31 @@ class LensTracer(TorchFunctionMode):
         self._paused -= 1
 
     def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if self.done or self._paused or not isinstance(output, Tensor) or not self._reads_tracked((args, kwargs)):
+        parts = output if isinstance(output, tuple) else (output,)
+        known = all(isinstance(part, Tensor) for part in parts)
+        if self.done or self._paused or not known or not self._reads_tracked((args, kwargs)):
             return
-        if function is Tensor.__getitem__:  # a choice of positions: the lens treats each position alike
+        if function is Tensor.__getitem__ and args[0].ndim <= 3:
+            # a choice of positions, not of a stream: the lens treats each position alike
             self._alias(args[0], output)
             return
         args, kwargs = tree_map(self._slot, args), tree_map(self._slot, kwargs)
-        self._steps.append(Step(function, args, kwargs, self._track(output).index))
+        result = self._track(output)
+        self._steps.append(Step(function, args, kwargs, result.index))
+        for number, part in enumerate(parts if isinstance(output, tuple) else ()):
+            self._steps.append(Step(getitem, (result, number), {}, self._track(part).index))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         self.record(func, args, kwargs or {}, output)
         return output
 
-    def finish(self, logits: Tensor) -> LogitLens:
-        """The program that ends in `logits`; raises ModelError where it cannot be followed."""
+    def finish(self, logits: Tensor, length: int, visits: Sequence[Visit] = ()) -> LogitLens:
+        """The program that ends in `logits`, of a forward of `length` tokens; visits: of layers that got states.
+
+        Raises:
+            ModelError: it cannot be followed, or does not give those logits.
+        """
         self.done = True
         head = next((i for i, step in enumerate(self._steps) if step.function is self.head), None)
         if head is None or id(logits) not in self._slots:
@@ -229,8 +277,38 @@ class LensTracer(TorchFunctionMode):
                 "the way from the last decoder layer to the logits could not be traced: the model needs an output "
                 "head that get_output_embeddings() returns and that its forward applies to the last hidden state"
             )
+        assert self.hidden is not None
+        lens = self._cut(head, logits)
+        states = self._take_states(lens, length, visits)
+        if states is None:
+            lens.axis = _axis_of_positions(lens, self.hidden, length, logits)
+        lens.check(lens.norm(lens.last(self.hidden, 1), states), logits)
+        return lens
+
+    def _take_states(self, lens: LogitLens, length: int, visits: Sequence[Visit]) -> Tensor | None:
+        """Makes the lens read states of earlier layers anew, and returns them at the last position.
+
+        Raises:
+            ModelError: it reads some of which it cannot be told how they came to be.
+        """
+        for number, step in enumerate(lens.before):
+            of_tokens = [x for x in tree_leaves((step.args, step.kwargs)) if is_of_tokens(x, length)]
+            for states in of_tokens:
+                lens.beside = found(visits, states)
+                if lens.beside is None or len(of_tokens) > 1 or not isinstance(step.function, nn.Module):
+                    raise ModelError(
+                        f"{getattr(step.function, '__name__', type(step.function).__name__)}, behind the decoder's "
+                        "layers, reads more than the output of the last of them: not supported"
+                    )
+                args, kwargs = tree_map(lambda x: Slot(BESIDE) if x is states else x, (step.args, step.kwargs))
+                lens.before[number] = Step(step.function, args, kwargs, step.result)
+                return states[:, -1:]
+        return None
+
+    def _cut(self, head: int, logits: Tensor) -> LogitLens:
+        """The steps before the head and those behind it."""
         step = self._steps[head]
-        lens = LogitLens(
+        return LogitLens(
             before=self._steps[:head],
             head=step.function,  # type: ignore[arg-type]
             after=self._steps[head + 1 :],
@@ -239,11 +317,8 @@ class LensTracer(TorchFunctionMode):
             output_slot=self._slots[id(logits)].index,
             rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
-        assert self.hidden is not None
-        lens.check(lens.norm(self.hidden), logits)
-        return lens
 
-    def _track(self, tensor: Tensor) -> Slot:
+    def _track(self, tensor: Any) -> Slot:
         self._tensors.append(tensor)
         self._slots[id(tensor)] = Slot(len(self._tensors) - 1)
         return self._slots[id(tensor)]

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 import types_explained
+import types_mixed
 import types_oracle
 import types_refused
 import types_zoo
@@ -48,8 +49,8 @@ def known(model_type: str) -> str:
 
 def test_every_type_is_tried() -> None:
     """A release that brings another: build it small, and see what comes of it."""
-    here = [types_explained.EXPLAINED, types_refused.WHEN_IT_RUNS, types_refused.AT_THE_DOOR, types_refused.ELSEWHERE]
-    assert TYPES.keys() <= set().union(*here)
+    explained = types_explained.EXPLAINED, types_mixed.MIXED, types_refused.ELSEWHERE
+    assert TYPES.keys() <= set().union(*explained, types_refused.WHEN_IT_RUNS, types_refused.AT_THE_DOOR)
 
 
 @pytest.mark.parametrize("model_type", types_explained.EXPLAINED)

@@ -11,7 +11,7 @@ from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys
+from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.methods.base import Asked
 from dexar_fast.model.attention import Call
 
@@ -27,7 +27,7 @@ class LayersOfChunk:
         self._rows = rows
         self._maps: VisualMaps | None = None
 
-    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+    def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
         if self._maps is None:
             self._maps = VisualMaps(len(u), self._visual, u.device, u.dtype)
         for tokens, rows in last(call, slice(0, len(u))):

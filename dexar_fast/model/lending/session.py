@@ -143,5 +143,5 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
         *((module, OFFSETS, None) for module in positioned),
         *plain_tensors(modules),
-        (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
+        (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.AS_EAGER),
     ]
