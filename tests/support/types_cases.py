@@ -38,7 +38,12 @@ class Case:
 
 def known() -> set[str]:
     """The types that a case is made for, or that a test refuses."""
-    made = {*FAMILIES, *types_explained.EXPLAINED, *types_mixed.MIXED, *(name.split("/")[0] for name in types_beyond.BEYOND)}
+    made = {
+        *FAMILIES,
+        *types_explained.EXPLAINED,
+        *types_mixed.MIXED,
+        *(name.split("/")[0] for name in types_beyond.BEYOND),
+    }
     return made & TYPES.keys()
 
 
