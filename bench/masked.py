@@ -58,7 +58,7 @@ class Masked:
     def masks(self, count: int) -> Tensor:
         """[count, N] bool, random."""
         generator = torch.Generator().manual_seed(0)
-        return torch.rand(count, self.cut.starts[-1], generator=generator) < 0.5
+        return torch.rand(count, self.cut.count, generator=generator) < 0.5
 
     def scorer(self) -> Callable[[Tensor], Tensor]:
         """Masked forwards."""
@@ -136,7 +136,7 @@ def forwards(name: str, options: Options) -> Group:
 def searches(name: str, options: Options) -> Group:
     """The authors' efficient search over the loop, against ours over masked forwards."""
     with SUBJECTS[name](4 if options.quick else SEARCHED[name]) as subject:
-        regions = subject.cut.starts[-1]
+        regions = subject.cut.count
         budget = max(LEAST * regions, 0 if options.quick else OURS[name])
         jobs = [
             Job(

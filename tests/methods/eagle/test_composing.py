@@ -41,7 +41,7 @@ def resizing(
 def check(divided: Divided, process: Any) -> None:
     found = composed(divided, process)
     assert found is not None
-    regions = divided.starts[-1]
+    regions = divided.count
     masks = torch.rand(40, regions, generator=torch.Generator().manual_seed(9)) < 0.5
     for mask in [torch.zeros(regions, dtype=torch.bool), torch.ones(regions, dtype=torch.bool), *masks]:
         made, expected = found(mask), process(divided.shown(mask))

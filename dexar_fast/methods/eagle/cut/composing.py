@@ -56,9 +56,9 @@ def composed(cut: Divided, process: Process) -> Composed | None:
     reaching = coloured(cut, process)
     if reaching is None:
         return None
-    made = [process(cut.shown(mask)) for mask in _of_colours(reaching, cut.starts[-1])]
+    made = [process(cut.shown(mask)) for mask in _of_colours(reaching, cut.count)]
     found = Composed(reaching, np.stack([flat(each) for each in made]), made[0])
-    masks = torch.rand(TRIED, cut.starts[-1], generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = torch.rand(TRIED, cut.count, generator=torch.Generator().manual_seed(0)) < 0.5
     exact = all(np.array_equal(flat(found(mask)), flat(process(cut.shown(mask)))) for mask in masks)
     return found if exact else None
 

@@ -28,7 +28,7 @@ def coloured(cut: Divided, process: Process) -> NDArray[np.int64] | None:
     ground = _values(grey, process)
     if ground.size >= sum(picture.size for picture in grey):
         return None
-    regions, margin = cut.starts[-1], _margin(cut, ground.size)
+    regions, margin = cut.count, _margin(cut, ground.size)
     most = min(COLOURS, (LARGEST // ground.nbytes).bit_length() - 1)
     found = np.full((most, ground.size), regions)
     for region in range(regions):
@@ -57,11 +57,10 @@ def _margin(cut: Divided, values: int) -> int:
 
 def _lit(cut: Divided, grey: list[Picture], region: int, margin: int) -> list[Picture]:
     """Grey pictures, white in a region and around it."""
-    image = int(np.searchsorted(cut.starts, region, side="right")) - 1
-    lit = grey.copy()
-    inside = _widened(cut.labels[image] == region - cut.starts[image], margin)
-    lit[image] = np.where(inside[..., None], np.uint8(WHITE), grey[image])
-    return lit
+    insides = (_widened(labels == region, margin) for labels in cut.labels)
+    return [
+        np.where(inside[..., None], np.uint8(WHITE), picture) for inside, picture in zip(insides, grey, strict=True)
+    ]
 
 
 def _widened(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:

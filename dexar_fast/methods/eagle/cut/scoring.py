@@ -52,7 +52,7 @@ class _MaskedPixels:
     def maker(self, count: int) -> Callable[[Tensor], list[dict[str, Tensor]]]:
         """For the next `count` pictures: a function from the regions revealed, bool [B, N]."""
         self._asked += count
-        pays = self._asked >= PAYS * self._cut.starts[-1]
+        pays = self._asked >= PAYS * self._cut.count
         return self._of_each(self._composed) if pays and self._composed else self._processed
 
     @cached_property
