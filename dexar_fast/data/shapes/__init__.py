@@ -1,8 +1,8 @@
 """The Shapes set: seeded scenes of coloured shapes, with masks, questions and labelled answers.
 
 A scene is a pure function of its seed. `layout(seed)` says what is where (cheap), `draw_scene(seed)` paints it: one to
-three shapes, on which the embedded model was trained. `overlapping(seed)`, `crowd(seed)` and `harder_questions` are harder
-than what it has seen. Answers are sequences of words, each labelled colour, shape, number, relation or filler, so that
+three shapes, on which the embedded model was trained. `overlapping(seed)`, `crowd(seed)` and `harder_questions` are
+harder than that. Answers are sequences of words, each labelled colour, shape, number, relation or filler, so that
 attribution to visual words can be scored against the masks of the objects that a word speaks of.
 """
 

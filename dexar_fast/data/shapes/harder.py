@@ -33,14 +33,14 @@ def how_many(objects: Sequence[Placed], shape: str) -> Question:
 
 
 def is_placed(objects: Sequence[Placed], a: int, b: int, claim: str) -> Question:
-    """'Is the red star left of the blue cross?' 'Yes, the red star is left of the blue cross.', or what is true with 'No'.
+    """'Is the red star left of the blue cross?' 'Yes, the red star is left of the blue cross.', or 'No, ...'.
 
     Raises:
         InputError: `claim` is neither what `placed` says of the two nor its opposite.
     """
     true = placed(objects[a], objects[b])
     if true is None or claim not in (true, OPPOSITES[true]):
-        raise InputError(f"claim must be {true!r} or its opposite, not {claim!r}: see placed()")
+        raise InputError(f"claim {claim!r} is neither what placed() says of the two, {true!r}, nor its opposite")
     opening = "Yes, the" if claim == true else "No, the"
     first, second = pair(objects[a], a), pair(objects[b], b)
     relation = [Word(word.text, "relation", group=(a, b)) for word in fillers(f" {true}")]
