@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from dexar_fast.data import coco_masks, files, pictures
+from dexar_fast.data import coco_masks, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Region
 from dexar_fast.errors import InputError
 
 Record = Mapping[str, Any]
-Found = TypeVar("Found")
 
 
 def captions(root: Path, split: str = "val2017") -> DataSet:
@@ -55,7 +54,9 @@ def _marked(folder: Path, names: dict[Any, str], name: str, record: tuple[Record
         name,
         pictures.at(folder / image["file_name"]),
         regions=tuple(
-            region(one, of(names, "category", one["category_id"])) for one in annotations if not one.get("iscrowd")
+            region(one, records.of(names, "category", one["category_id"]))
+            for one in annotations
+            if not one.get("iscrowd")
         ),
         void=coco_masks.union(crowds) if crowds else None,
     )
@@ -69,7 +70,7 @@ def region(annotation: Record, label: str) -> Region:
 
 def categories(document: Record) -> dict[Any, str]:
     """The name of each category by its id."""
-    return {key: one["name"] for key, one in by(document["categories"], "id").items() if "name" in one}
+    return {key: one["name"] for key, one in records.by(document["categories"], "id").items() if "name" in one}
 
 
 def image_id(record: tuple[Record, list[Record]]) -> Any:
@@ -77,52 +78,16 @@ def image_id(record: tuple[Record, list[Record]]) -> Any:
     return record[0]["id"]
 
 
-def by(records: Sequence[Any], key: str) -> dict[Any, Record]:
-    """The records that have this field, by its value."""
-    return {one[key]: one for one in records if _has(one, key)}
-
-
-def of(found: Mapping[Any, Found], what: str, key: Any) -> Found:
-    """What lies under a key. Raises InputError, which says what is missing."""
-    if key not in found:
-        raise InputError(f"the annotations hold no {what} {key}")
-    return found[key]
-
-
-def grouped(annotations: Sequence[Any], key: str) -> tuple[dict[Any, list[Record]], list[InputError]]:
-    """Annotations by one of their fields, in their order; an error for each that lacks it."""
-    groups: dict[Any, list[Record]] = {}
-    for one in annotations:
-        if _has(one, key):
-            groups.setdefault(one[key], []).append(one)
-    return groups, [
-        InputError(f"annotation {index} has no {key}") for index, one in enumerate(annotations) if not _has(one, key)
-    ]
-
-
-def _has(record: Any, key: str) -> bool:
-    return isinstance(record, Mapping) and isinstance(record.get(key), int | str)
-
-
-def document_of(data: str, path: Path, *lists: str) -> dict[str, Any]:
-    """A JSON document that holds these lists. Raises InputError."""
-    document = files.json_of(path, dict)
-    absent = [name for name in lists if not isinstance(document.get(name), list)]
-    if absent:
-        raise InputError(f"{data}: {path} holds no list {absent[0]!r}")
-    return document
-
-
 def _document(root: Path, kind: str, split: str) -> tuple[dict[str, Any], Path]:
     path, folder = root / "annotations" / f"{kind}_{split}.json", root / split
     files.present(f"coco-{kind}", path, folder)
     lists = ("images", "annotations", *(["categories"] if kind == "instances" else []))
-    return document_of(f"coco-{kind}", path, *lists), folder
+    return records.document(f"coco-{kind}", path, *lists), folder
 
 
 def pictured(document: Record) -> list[Any]:
     """(picture, its annotations) for each picture that has any; errors for annotations that no picture has."""
-    groups, strays = grouped(document["annotations"], "image_id")
-    images = by(document["images"], "id")
+    groups, strays = records.grouped(document["annotations"], "image_id")
+    images = records.by(document["images"], "id")
     alone = [InputError(f"the annotations hold no picture {key}") for key in groups if key not in images]
     return [*((image, groups[key]) for key, image in images.items() if key in groups), *alone, *strays]

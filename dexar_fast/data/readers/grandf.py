@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import coco_masks, files, pictures
+from dexar_fast.data import coco_masks, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Outline, Phrase, Region
 from dexar_fast.data.readers import coco
@@ -44,8 +44,8 @@ def read(root: Path, split: str = "val", part: str = "human") -> DataSet:
     path, folder = annotations / "train" / _TRAIN[part][0], root / _TRAIN[part][1]
     files.present("grandf", path, folder)
     if part == "flickr":
-        records = coco.pictured(coco.document_of("grandf", path, "images", "annotations"))
-        return DataSet("grandf", records, partial(_of_flickr, folder), coco.image_id)
+        captioned = coco.pictured(records.document("grandf", path, "images", "annotations"))
+        return DataSet("grandf", captioned, partial(_of_flickr, folder), coco.image_id)
     make = _of_refcocog if part == "refcocog" else _of_groundings
     return DataSet("grandf", files.json_of(path, list), partial(make, folder), _file_stem)
 
@@ -83,8 +83,8 @@ def _judged(root: Path, annotations: Path, split: str) -> DataSet:
     said, marked = (annotations / f"{split}_gcg_coco_{kind}_gt.json" for kind in ("caption", "mask"))
     folder = root / "GranDf" / "GranDf_HA_images" / "val_test"
     files.present("grandf", said, marked, folder)
-    captions = coco.document_of("grandf", said, "annotations")["annotations"]
-    masks, strays = coco.grouped(coco.document_of("grandf", marked, "annotations")["annotations"], "image_id")
+    captions = records.document("grandf", said, "annotations")["annotations"]
+    masks, strays = records.grouped(records.document("grandf", marked, "annotations")["annotations"], "image_id")
     return DataSet("grandf", [*captions, *strays], partial(_of_judged, folder, masks), _image_id)
 
 
@@ -93,7 +93,7 @@ def _image_id(record: Record) -> Any:
 
 
 def _of_judged(folder: Path, masks: dict[Any, list[Record]], name: str, record: Record) -> Item:
-    labels, marked = record["labels"], coco.of(masks, "mask of picture", record["image_id"])
+    labels, marked = record["labels"], records.of(masks, "mask of picture", record["image_id"])
     if len(labels) != len(marked):
         raise InputError(f"grandf: picture {name} has {len(labels)} labels and {len(marked)} masks")
     outlines = [[coco_masks.outline(one["segmentation"])] for one in marked]

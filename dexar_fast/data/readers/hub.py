@@ -38,23 +38,23 @@ def read(
 
 
 def _opened(module: ModuleType, root: Any, split: str, config: str | None) -> Any:
-    if not isinstance(root, str | Path):
-        found = root
-    else:
-        try:
-            stored = (Path(root) / "state.json").exists() or (Path(root) / "dataset_dict.json").exists()
-            found = module.load_from_disk(root) if stored else module.load_dataset(str(root), config, split=split)
-        except Exception as error:  # the library raises any kind of error
-            raise InputError(f"datasets: {root} cannot be opened: {reason(error)}") from error
+    found = _loaded(module, root, split, config) if isinstance(root, str | Path) else root
     if isinstance(found, dict):
-        found = found.get(split) or _no_split(found, split)
+        if split not in found:
+            raise InputError(f"datasets: split must be one of {', '.join(found)}, not {split!r}")
+        found = found[split]
     if not isinstance(found, module.Dataset):
         raise InputError(f"datasets: a {type(found).__name__} has no rows by index: pass a Dataset (no streaming)")
     return found
 
 
-def _no_split(found: Mapping[str, Any], split: str) -> Any:
-    raise InputError(f"datasets: split must be one of {', '.join(found)}, not {split!r}")
+def _loaded(module: ModuleType, root: str | Path, split: str, config: str | None) -> Any:
+    try:
+        if any((Path(root) / name).exists() for name in ("state.json", "dataset_dict.json")):  # of save_to_disk
+            return module.load_from_disk(root)
+        return module.load_dataset(str(root), config, split=split)
+    except Exception as error:  # the library raises any kind of error
+        raise InputError(f"datasets: {root} cannot be opened: {reason(error)}") from error
 
 
 def _undecoded(module: ModuleType, table: Any) -> Any:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dexar_fast.data import files, pictures
+from dexar_fast.data import files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Box, Item, Region
 from dexar_fast.data.libraries import library
-from dexar_fast.data.readers import coco
 from dexar_fast.errors import InputError, reason
 
 Names = dict[str, tuple[str, ...]]  # what a class (synset) is called, the usual name first
@@ -81,8 +80,8 @@ def _devkit(root: Path, pictured: Path) -> DataSet:
     data = root / "ILSVRC2012_devkit_t12" / "data"
     truth, meta = data / "ILSVRC2012_validation_ground_truth.txt", data / "meta.mat"
     files.present("imagenet", truth, meta)
-    records = list(enumerate(files.lines(truth), start=1))
-    return DataSet("imagenet", records, partial(_of_devkit, pictured, _meta(meta)), _number)
+    numbered = list(enumerate(files.lines(truth), start=1))
+    return DataSet("imagenet", numbered, partial(_of_devkit, pictured, _meta(meta)), _number)
 
 
 def _number(record: tuple[int, str]) -> str:
@@ -90,7 +89,7 @@ def _number(record: tuple[int, str]) -> str:
 
 
 def _of_devkit(pictured: Path, names: dict[int, tuple[str, ...]], name: str, record: tuple[int, str]) -> Item:
-    return Item(name, pictures.at(pictured / f"{name}{SUFFIX}"), references=coco.of(names, "class", int(record[1])))
+    return Item(name, pictures.at(pictured / f"{name}{SUFFIX}"), references=records.of(names, "class", int(record[1])))
 
 
 def _meta(path: Path) -> dict[int, tuple[str, ...]]:

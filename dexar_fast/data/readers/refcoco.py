@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dexar_fast.data import files, pictures
+from dexar_fast.data import files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Phrase, Region
 from dexar_fast.data.readers import coco
@@ -45,27 +45,27 @@ def _read(name: str, root: Path, by: str, split: str) -> DataSet:
     refs, marked = root / name / f"refs({by}).p", root / name / "instances.json"
     files.present(name, refs, marked)
     folder = files.first(name, (root / "images" / "mscoco" / "images" / "train2014", root / "train2014"))
-    document = coco.document_of(name, marked, "images", "annotations", "categories")
-    records = _expressions(name, _unpickled(refs), split)
-    return DataSet(name, records, partial(_item, folder, _Marked(document)), _expression_id)
+    document = records.document(name, marked, "images", "annotations", "categories")
+    expressions = _expressions(name, _unpickled(refs), split)
+    return DataSet(name, expressions, partial(_item, folder, _Marked(document)), _expression_id)
 
 
 class _Marked:
     """What instances.json says, by id."""
 
     def __init__(self, document: Record):
-        self.images, self.annotations = (coco.by(document[name], "id") for name in ("images", "annotations"))
+        self.images, self.annotations = (records.by(document[name], "id") for name in ("images", "annotations"))
         self.categories = coco.categories(document)
 
     def region(self, ref: Record) -> Region:
-        annotation = coco.of(self.annotations, "annotation", ref["ann_id"])
-        return coco.region(annotation, coco.of(self.categories, "category", ref["category_id"]))
+        annotation = records.of(self.annotations, "annotation", ref["ann_id"])
+        return coco.region(annotation, records.of(self.categories, "category", ref["category_id"]))
 
 
 def _item(folder: Path, marked: _Marked, name: str, record: tuple[Record, Record]) -> Item:
     ref, sentence = record
     said = sentence["sent"]
-    image = coco.of(marked.images, "picture", ref["image_id"])
+    image = records.of(marked.images, "picture", ref["image_id"])
     return Item(
         name,
         pictures.at(folder / image["file_name"]),

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import files, pictures
+from dexar_fast.data import files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item
-from dexar_fast.data.readers import coco
 
 
 def read(root: Path, split: str = "val2014") -> DataSet:
@@ -26,9 +25,11 @@ def read(root: Path, split: str = "val2014") -> DataSet:
     asked = root / f"v2_OpenEndedQuestions_mscoco_{split}_questions.json"
     answered = root / f"v2_mscoco_{split}_annotations.json"
     files.present("vqav2", asked, answered, root / split)
-    questions = coco.document_of("vqav2", asked, "questions")["questions"]
-    annotations = coco.document_of("vqav2", answered, "annotations")["annotations"]
-    return DataSet("vqav2", questions, partial(_item, root / split, coco.by(annotations, "question_id")), _question_id)
+    questions = records.document("vqav2", asked, "questions")["questions"]
+    annotations = records.document("vqav2", answered, "annotations")["annotations"]
+    return DataSet(
+        "vqav2", questions, partial(_item, root / split, records.by(annotations, "question_id")), _question_id
+    )
 
 
 def _question_id(record: Mapping[str, Any]) -> Any:
@@ -36,7 +37,7 @@ def _question_id(record: Mapping[str, Any]) -> Any:
 
 
 def _item(folder: Path, answers: dict[Any, Mapping[str, Any]], name: str, record: Mapping[str, Any]) -> Item:
-    annotation = coco.of(answers, "answer to question", record["question_id"])
+    annotation = records.of(answers, "answer to question", record["question_id"])
     said = [annotation["multiple_choice_answer"], *(one["answer"] for one in annotation["answers"])]
     path = pictures.at(folder / f"COCO_{folder.name}_{record['image_id']:012d}.jpg")
     return Item(name, path, record["question"], references=tuple(dict.fromkeys(said)))

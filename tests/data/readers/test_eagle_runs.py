@@ -1,4 +1,4 @@
-"""A stored answer of an EAGLE list is explained from its ids, as the model's own answer is: nothing is generated again."""
+"""A stored answer of an EAGLE list is explained from its ids: nothing is generated again."""
 
 import torch
 from paths import ROOT

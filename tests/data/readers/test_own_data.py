@@ -172,6 +172,7 @@ def test_a_table_of_the_datasets_library(hub, tmp_path):
     datasets.DatasetDict({"val": hub}).save_to_disk(tmp_path / "split")
     for root, split in ((hub, "test"), (str(tmp_path / "one"), "test"), (tmp_path / "split", "val")):
         items = whole_but(read("datasets", root, columns=COLUMNS, split=split), {"#1": "not an image"})
+        assert read("datasets", root, columns={**COLUMNS, "id": "query"}, split=split).ids == ["a?", "b?", "c?"]
         assert items["#2"].question == "c?" and items["#2"].image.size == (5, 4)
 
 
