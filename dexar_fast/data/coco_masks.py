@@ -26,7 +26,9 @@ def outline(segmentation: Any) -> Outline:
 
 
 def union(outlines: Sequence[Outline]) -> Outline:
-    """The outline of all of them together."""
+    """The outline of all of them together. Raises InputError if there is none."""
+    if not outlines:
+        raise InputError("an object has no segmentation")
     return outlines[0] if len(outlines) == 1 else partial(_any, tuple(outlines))
 
 

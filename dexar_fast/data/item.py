@@ -71,6 +71,14 @@ class Item:
     void: Outline | None = None
     error: InputError | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InputError for what is no text where a text is due: annotations may hold anything."""
+        given = [("question", self.question), ("answer", self.answer)]
+        texts = [(what, text) for what, text in given if text is not None]
+        for what, text in [*texts, *(("a reference", one) for one in self.references)]:
+            if not isinstance(text, str):
+                raise InputError(f"item {self.id!r}: {what} is a {type(text).__name__} where a text is due")
+
     @property
     def image(self) -> Path | Image.Image:
         """What `Explainer.explain` takes: the path of a file as it is, or the picture. Raises `error`, ImageError."""

@@ -49,13 +49,13 @@ def item(columns: Mapping[str, str], base: Path, name: str, row: Mapping[str, An
         ImageError: no such picture.
     """
     found = {ours: row[theirs] for ours, theirs in columns.items() if row.get(theirs) is not None}
-    answer, regions = _text(found, "answer"), _regions(found, base)
+    answer, regions = found.get("answer"), _regions(found, base)
     return Item(
         name,
         _picture(row[columns["image"]], base),
-        _text(found, "question"),
+        found.get("question"),
         answer,
-        references=tuple(map(str, found.get("references", ()))),
+        references=tuple(found.get("references", ())),
         answer_ids=tuple(map(int, found.get("answer_ids", ()))),
         regions=regions,
         phrases=tuple(_phrase(one, answer or "", len(regions)) for one in found.get("phrases", ())),
@@ -77,13 +77,6 @@ def id_at(record: tuple[int, Any]) -> Any:
     if record[1] is None:
         raise LookupError("no id")
     return record[1]
-
-
-def _text(found: Mapping[str, Any], column: str) -> str | None:
-    value = found.get(column)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"{column} is a {type(value).__name__} where a text is due")
-    return value
 
 
 def _picture(value: Any, base: Path) -> pictures.Picture:

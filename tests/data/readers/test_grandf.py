@@ -27,18 +27,21 @@ def train(root, file, content):
 
 
 def test_human_captions(tmp_path):
-    picture(tmp_path / "GranDf" / "GranDf_HA_images" / "train" / "one.jpg")
+    for name in ("one", "runs", "span", "bare"):
+        picture(tmp_path / "GranDf" / "GranDf_HA_images" / "train" / f"{name}.jpg")
     broken_runs = grounded("runs.jpg")
     broken_runs["groundings"]["cat"]["rle_masks"] = [{"size": [HEIGHT, WIDTH], "counts": "1"}]
-    picture(tmp_path / "GranDf" / "GranDf_HA_images" / "train" / "runs.jpg")
-    picture(tmp_path / "GranDf" / "GranDf_HA_images" / "train" / "span.jpg")
-    content = [grounded(), grounded("gone.jpg"), broken_runs, grounded("span.jpg", cat=(9, 99)), {"caption": "?"}]
+    bare = grounded("bare.jpg")
+    bare["groundings"]["cat"]["rle_masks"] = []
+    spoilt = [broken_runs, grounded("span.jpg", cat=(9, 99)), bare]
+    content = [grounded(), grounded("gone.jpg"), *spoilt, {"caption": "?"}]
     train(tmp_path, "GranDf_HA_GCG_train.json", content)
     broken = {
         "gone": r"gone\.jpg is missing",
         "runs": "region 'cat' cannot be drawn: its runs do not add up",
         "span": "phrase 'cat' lies outside of its caption",
-        "#4": "item '#4' lacks 'groundings'",
+        "bare": "an object has no segmentation",
+        "#5": "item '#5' lacks 'groundings'",
     }
     item = whole_but(read("grandf", tmp_path, split="train"), broken)["one"]
     assert item.answer == "A cat on a mat." and item.phrases == (Phrase(2, 5, (0,)), Phrase(11, 14, (1,)))

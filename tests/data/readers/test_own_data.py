@@ -85,6 +85,8 @@ def test_columns_of_other_names_and_rows_without_ids(tmp_path):
         ({"image": 3}, "image is a int where a path"),
         ({"image": "https://example.org/a.png"}, "is on the web: download it"),
         ({"image": "one.png", "question": 4}, "question is a int where a text is due"),
+        ({"image": "one.png", "answer": ["cat"]}, "answer is a list where a text is due"),
+        ({"image": "one.png", "references": ["cat", 4]}, "a reference is a int where a text is due"),
         ({"image": "one.png", "answer_ids": ["x"]}, "is broken: invalid literal"),
         ({"image": "one.png", "boxes": [[0, 0, 2]]}, "is broken"),
         ({"image": "one.png", "boxes": [[2, 0, 2, 4]]}, r"\[2, 0, 2, 4\] is no box"),
