@@ -24,56 +24,68 @@ from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
-from dexar_fast.model.prefill import Pending, Prefill, by_itself
+from dexar_fast.model.prefill import Pending, Prefill, by_itself, run
 
 
 def explain(
-    model: Any, prompt: Prefill, plan: Plan, first: int, ids: Tensor, chunk: int, take: Callable[[Any], Any]
+    model: Any, prompt: Prefill, plan: Plan, ids: Tensor, done: int, chunk: int, take: Callable[[Any], Any]
 ) -> int:
-    """Explains C tokens of the answer in chunks of at most `chunk`; `take` gets what `plan.sums` makes of each.
+    """Explains an answer in chunks of at most `chunk` tokens; `take` gets what `plan.sums` makes of each.
 
     Args:
-        first: the position of the query that predicts the first of them.
-        ids: [1 + C] the token at `first`, then those to explain.
+        ids: [1 + T] the prompt's last token, then those of the answer.
+        done: how many of these are explained already.
     Returns:
         The size of chunk that fitted.
     Raises:
         OutOfMemoryError: not even one token at a time fits.
     """
-    if prompt.pending is not None:
+    if prompt.pending is not None and prompt.cache is not None:
         whole = _at_once(model, prompt, plan, prompt.pending, ids[1:])
         if whole is not None:
             take(whole)
             return chunk
         with fitting("running the prompt"):
             prompt = by_itself(model, prompt)
-    renewed = -1  # the position at which the lens was last traced anew
-    while len(ids) > 1:
+    renewed = -1  # how many were done when the lens was last traced anew
+    while done < len(ids) - 1:
         try:
             with Pass(model, prompt, plan).hooked() as running:
-                while len(ids) > 1:
-                    if plan.ends_with_image is not None and first == plan.prompt - 1:
-                        sums = running.prompt(plan.ends_with_image, ids[1:2])
-                    else:
-                        sums, chunk = halving(partial(running.chunk, first, ids), chunk, len(ids) - 1)
+                while done < len(ids) - 1:
+                    sums, chunk = _next(running, prompt, plan, ids, done, chunk)
                     take(sums)
-                    done = len(sums.token_maps)
-                    first, ids = first + done, ids[done:]
+                    done += len(sums.token_maps)
         except Outdated:
-            if first == renewed:
+            if done == renewed:
                 raise
-            renewed = first
-            _look_again(model, prompt, first, ids[1:2])
+            renewed = done
+            _look_again(model, prompt, plan, ids, done)
     return chunk
 
 
+def _next(running: Pass, prompt: Prefill, plan: Plan, ids: Tensor, done: int, chunk: int) -> tuple[Any, int]:
+    """The sums of the next chunk, and the size that fitted."""
+    left = len(ids) - 1 - done
+    if prompt.cache is None:
+        return halving(partial(running.with_all_before, ids[1:], done), chunk, left)
+    if plan.ends_with_image and done == 0:
+        return running.prompt(plan.inputs, ids[1:2]), chunk
+    return halving(partial(running.chunk, plan.prompt - 1 + done, ids[done:]), chunk, left)
+
+
 @torch.no_grad()
-def _look_again(model: Any, prompt: Prefill, position: int, token: Tensor) -> None:
-    """Traces the lens anew, in a forward of one token [1]. Raises ModelError as a first prompt does."""
-    truncate(prompt.cache, position)
-    tracing = DecoderTracer(model, 1, prompt.seen.passed_on)
-    with tracing.watching():
-        model(input_ids=token[None], use_cache=True, **to_forward(model, prompt.cache), **last_logits(model))
+def _look_again(model: Any, prompt: Prefill, plan: Plan, ids: Tensor, done: int) -> None:
+    """Traces the lens anew, in a forward of one token if the cache allows. Raises ModelError as a first prompt does."""
+    if prompt.cache is None:
+        tracing = DecoderTracer(model, plan.prompt, plan.inputs)
+        with tracing.watching():
+            run(model, None, plan.inputs, True)
+    else:
+        truncate(prompt.cache, plan.prompt - 1 + done)
+        tracing = DecoderTracer(model, 1, prompt.seen.passed_on)
+        with tracing.watching():
+            token = ids[None, done + 1 : done + 2]
+            model(input_ids=token, use_cache=True, **to_forward(model, prompt.cache), **last_logits(model))
     assert tracing.decoder is not None  # or the forward raised
     prompt.decoder.renew(tracing.decoder)
 

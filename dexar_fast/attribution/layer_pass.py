@@ -17,11 +17,12 @@ from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.operands import Keys, placed, run_of
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, watcher
+from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, reads_on, watcher
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.lens import Outdated
 from dexar_fast.model.logits import last_logits
+from dexar_fast.model.modules import offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage
 
@@ -42,8 +43,13 @@ class Plan:
     sums: Callable[[], Sums]  # makes what takes the layers of one chunk
     backend: str  # of the tails' element-wise steps
     double_final_norm: bool  # the authors' code norms the last layer's output twice
-    ends_with_image: Mapping[str, Any] | None  # the prompt's inputs if its last token is an image's
+    inputs: Mapping[str, Any]  # the prompt's
     tails: Tails | None = None  # found before a prompt that runs with its answer
+
+    @property
+    def ends_with_image(self) -> bool:
+        """Whether the prompt's last token is an image's."""
+        return int(self.visual[-1]) == self.prompt - 1
 
 
 class Pass(Watcher):
@@ -59,6 +65,7 @@ class Pass(Watcher):
         self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
+        self._whole = prompt.cache is None
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
@@ -111,6 +118,14 @@ class Pass(Watcher):
         whole = with_answer(inputs, targets[:-1])
         return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole, True), known)
 
+    def with_all_before(self, answer: Tensor, done: int, size: int) -> Any:
+        """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
+        answer = answer[: done + size]
+        whole = with_answer(self._plan.inputs, answer[:-1])
+        forward = partial(run, self.model, left=whole, with_logits=True)
+        with offsets_kept(self.model):
+            return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
+
     @torch.no_grad()
     def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Any:
         """The sums of the targets [C]; known: the prompt tokens in the cache if the rest runs along, else None."""
@@ -148,16 +163,21 @@ class Pass(Watcher):
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Counts positions on from that of the last prompt token, as generate() does."""
-        if watcher.get() is not self or self._runs_prompt:
+        if watcher.get() is not self or (self._runs_prompt and not self._whole):
             return None
-        last = self._prompt.seen.last_positions[module]
-        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - self._plan.prompt)
+        last, prompt = self._prompt.seen.last_positions[module], self._plan.prompt
+        if self._whole:
+            own = kwargs["position_ids"]
+            steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
+            answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
+            return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}
+        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - prompt)
         return args, kwargs | {"position_ids": last + steps}
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""
         row = self._prompt.seen.last_rows.get(id(module))
-        if row is None or mask is None or self._first >= self._plan.prompt:
+        if row is None or mask is None or self._whole or self._first >= self._plan.prompt:
             return mask
         if id(mask) not in self._known_masks:
             patched = mask.clone()
@@ -184,13 +204,24 @@ class Pass(Watcher):
         known, keys = (id(mask), value.device), value.shape[2]
         if known not in self._known_keys:
             with stage("masks"):
-                if self._prompt.pending is not None and not is_causal(module, mask, keys):
-                    self._prompt.decoder.causal = False
-                    raise Outdated("tokens of the prompt read those behind them")
+                self._check_order(module, mask, keys)
                 seen = attendable(mask, len(self._targets), keys, value.device)
                 visual, text = self._positions(value.device)
                 self._known_keys[known] = mask, Keys(visual, text[: self._text.searchsorted(keys)], seen)
         return self._known_keys[known][1]
+
+    def _check_order(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
+        """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
+        if self._whole:
+            prompt = self._plan.prompt
+            if not is_causal(module, mask, keys) and reads_on(mask, prompt, keys):
+                raise ModelError(
+                    f"{type(module).__name__} lets tokens of the prompt read the answer, which has to run in one "
+                    "forward with it: not supported"
+                )
+        elif self._prompt.pending is not None and not is_causal(module, mask, keys):
+            self._prompt.decoder.causal = False
+            raise Outdated("tokens of the prompt read those behind them")
 
     def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
         """Positions of the visual keys and of the whole sequence's text keys, sent to each device once."""

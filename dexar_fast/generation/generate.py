@@ -11,7 +11,7 @@ from torch import Tensor
 from dexar_fast.errors import InputError
 from dexar_fast.generation.arguments import beams, check_arguments, end_ids, new_tokens, over, without_end
 from dexar_fast.generation.faults import sampled
-from dexar_fast.model.cache import to_generate
+from dexar_fast.model.cache import length_of, to_generate
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.prefill import Prefill, Prefix, prefill, prefill_of, watcher_of
 from dexar_fast.stages import stage
@@ -43,13 +43,13 @@ def generate(
     """
     check_arguments(model, inputs, generate_kwargs)
     cache, left = prefix.begin(inputs)
-    known = cache.get_seq_length()
-    if known > 0:
+    if length_of(cache) > 0:
         cache.batch_repeat_interleave(beams(model, generate_kwargs))
     watching = watcher_of(model, inputs, cache, decoder)
     length = inputs["input_ids"].shape[1]
     limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
-    arguments = left | dict(generate_kwargs) | over(model, generate_kwargs, limit) | to_generate(cache)
+    arguments = left | dict(generate_kwargs) | over(model, generate_kwargs, limit)
+    arguments |= {} if cache is None else to_generate(cache)
     ends = end_ids(model, generate_kwargs)
     if follow is not None:
         own = generate_kwargs.get("streamer")
@@ -60,6 +60,8 @@ def generate(
     if len(answer) == 0:
         raise EmptyAnswer("the model's answer is empty: it ended at once. Ask another question or give response=")
     prompt = prefill_of(cache, watching, decoder)
+    if cache is None:
+        return answer, prompt
     if cache.get_seq_length() < length:  # generate() kept its keys elsewhere
         cache.reset()
         return answer, prefill(model, inputs, prompt.decoder, prefix)

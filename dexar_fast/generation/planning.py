@@ -32,7 +32,7 @@ def plan_of(setup: Setup, request: Request, placed: Layout, length: int, tails: 
         sums=partial(_sums, setup, len(visual), _score(setup, placed)),
         backend=setup.backend,
         double_final_norm=chosen.mode == "official",
-        ends_with_image=request.inputs if int(visual[-1]) == prompt - 1 else None,
+        inputs=request.inputs,
         tails=tails,
     )
 

@@ -34,6 +34,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
+from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.locks import is_borrowed_here
 from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
@@ -220,7 +221,8 @@ class Runner:
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self._setup.backend)
-            if len(targets) <= self._chunk and self._tails.trusts_all():
+            alone = not goes_back(self._model.config)  # it will run with each chunk in any case
+            if alone or (len(targets) <= self._chunk and self._tails.trusts_all()):
                 return postponed(self._model, given, decoder, prefix)
         return prefill(self._model, given, decoder, prefix)
 
@@ -240,7 +242,7 @@ class Runner:
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def _prefix(self, loan: Loan) -> Prefix:
-        if self._pool is None:
+        if self._pool is None or not goes_back(self._model.config):
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 

@@ -12,7 +12,7 @@ from dexar_fast.attribution import engine
 from dexar_fast.attribution.layer_pass import Plan
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.generation.result_builder import ResultBuilder
-from dexar_fast.kvcache.rewind import RewoundCache
+from dexar_fast.kvcache.rewind import rewound
 from dexar_fast.model.prefill import Prefill
 from dexar_fast.results.assembly import Chunk
 
@@ -28,16 +28,15 @@ class AnswerExplainer:
     record: ResultBuilder
 
     def explain(self, prompt: Prefill, ids: list[int]) -> list[Chunk]:
-        """Explains ids[1:] of ids [1 + C]; ids[0] is the token before them."""
+        """Explains those of ids [1 + T], the prompt's last token and the answer's, that are not explained yet."""
         chunks: list[Chunk] = []
-        first = self.plan.prompt - 1 + len(self.record)
         tensor = torch.tensor(ids, device=self.device)
 
         def take(sums: Attribution) -> None:
-            begin = 1 + sum(len(chunk.ids) for chunk in chunks)
+            begin = 1 + len(self.record)
             chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
 
-        self.chunk = engine.explain(self.model, prompt, self.plan, first, tensor, self.chunk, take)
+        self.chunk = engine.explain(self.model, prompt, self.plan, tensor, len(self.record), self.chunk, take)
         return chunks
 
 
@@ -72,26 +71,26 @@ class ChunkScheduler:
         self._ids.append(token)
         self._prompt = prompt
         self._check()
-        left = self._left()
-        if len(left) <= self._size or not self._holds(prompt, len(self._ids) - 2):
+        if self._left() < self._size or not self._holds(prompt, len(self._ids) - 2):
             return
-        with RewoundCache(prompt.cache) as cache:
-            chunks = self._started(prompt).explain(replace(prompt, cache=cache), left)
+        with rewound(prompt.cache) as cache:
+            chunks = self._started(prompt).explain(replace(prompt, cache=cache), self._ids)
         self._hand(chunks)
 
     def finish(self, answer: list[int], prompt: Prefill) -> None:
         """Explains what is left of the answer when generate() is done with the cache."""
         self._ids[1:] = answer
         explainer = self._started(prompt)
-        while len(left := self._left()) > 1:
+        while self._left():
             self._check()
-            self._hand(explainer.explain(prompt, left[: max(self._size, explainer.chunk) + 1]))
+            end = len(self._ids) - self._left() + max(self._size, explainer.chunk)
+            self._hand(explainer.explain(prompt, self._ids[:end]))
 
     def interrupted(self) -> None:
         """Explains what was written when generate() was stopped, and hands it to nobody."""
         prompt, left = self._prompt, self._left()
-        if prompt is not None and len(left) > 1 and self._holds(prompt, len(self._ids) - len(left) - 1):
-            self._started(prompt).explain(prompt, left)
+        if prompt is not None and left and self._holds(prompt, len(self._ids) - left - 2):
+            self._started(prompt).explain(prompt, self._ids)
 
     @property
     def record(self) -> ResultBuilder:
@@ -99,13 +98,14 @@ class ChunkScheduler:
         assert self._explainer is not None
         return self._explainer.record
 
-    def _left(self) -> list[int]:
-        """The last token that is explained (at first the prompt's last), and those behind it."""
-        return self._ids[0 if self._explainer is None else len(self._explainer.record) :]
+    def _left(self) -> int:
+        """How many tokens of the answer are not explained."""
+        return len(self._ids) - 1 - (0 if self._explainer is None else len(self._explainer.record))
 
     def _holds(self, prompt: Prefill, tokens: int) -> bool:
         """Whether the cache has the prompt and so many tokens of the answer: generate() may keep its keys elsewhere."""
-        return prompt.cache.get_seq_length() >= self._started(prompt).plan.prompt + tokens
+        started = self._started(prompt)
+        return prompt.cache is None or prompt.cache.get_seq_length() >= started.plan.prompt + tokens
 
     def _started(self, prompt: Prefill) -> AnswerExplainer:
         self._explainer = self._explainer or self._start(prompt)

@@ -6,6 +6,7 @@ that run again overwrite their slots, which are written back from a copy of thes
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +45,11 @@ class RewoundCache(Cache):
         """Writes back what `update` has overwritten."""
         for layer in self.layers:
             layer.put_back()  # type: ignore[union-attr]
+
+
+def rewound(cache: Any) -> AbstractContextManager[Any]:
+    """A cache that generate() goes on with, to be rewound inside the block; without one, nothing is."""
+    return nullcontext() if cache is None else RewoundCache(cache)
 
 
 class RewoundLayer(CountingLayer):

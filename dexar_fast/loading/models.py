@@ -16,7 +16,6 @@ from dexar_fast.loading import adapters
 from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
 from dexar_fast.loading.names import EMBEDDED
-from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.signatures import parameters
 from dexar_fast.vision.geometry import visual_token_ids
 
@@ -152,10 +151,7 @@ def _placed(model: Any, device: Any) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights.
-
-    Decoders that keep more than keys and values in their cache are refused, too.
-    """
+    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights."""
     if not _is_transformers_model(model):
         raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
     if _encodes(model):
@@ -164,7 +160,6 @@ def check_model(model: Any) -> None:
         raise ModelError(f"{type(model).__name__} {_without_head(model)}")
     _check_steps(model)
     visual_token_ids(model.config)
-    whole_cache(model.config)  # or it raises
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")

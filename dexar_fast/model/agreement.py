@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Kind
-from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.cache import goes_back, to_forward, whole_cache
 from dexar_fast.model.lending.session import Loan
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting
@@ -71,7 +71,7 @@ def compare(model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | 
     with fitting("running the prompt under the model's own attention"):
         ours = _under_ours(model, inputs) if logits is None else logits
         with loan.own_attention():
-            own = _last_logits(model, inputs)
+            own = _last_logits(model, inputs, use_cache=True)
     difference = relative_difference(ours, own)
     if difference > bound(loan.attention, model.dtype):
         raise ModelError(
@@ -82,11 +82,13 @@ def compare(model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | 
 
 
 def _under_ours(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    return _last_logits(model, inputs, **to_forward(model, whole_cache(model.config)))
+    if not goes_back(model.config):
+        return _last_logits(model, inputs, use_cache=False)
+    return _last_logits(model, inputs, use_cache=True, **to_forward(model, whole_cache(model.config)))
 
 
 def _last_logits(model: Any, inputs: Mapping[str, Any], **cache: Any) -> Tensor:
-    return model(**inputs, **cache, use_cache=True, **last_logits(model)).logits[0, -1]
+    return model(**inputs, **cache, **last_logits(model)).logits[0, -1]
 
 
 def relative_difference(ours: Tensor, own: Tensor) -> float:

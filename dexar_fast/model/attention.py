@@ -208,6 +208,11 @@ def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
     return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
 
 
+def reads_on(mask: Tensor | None, prompt: int, keys: int) -> bool:
+    """Whether a token of the prompt reads one behind the prompt, by a mask [1, 1, S, S] of the whole sequence."""
+    return mask is None or bool(attendable(mask, keys, keys, mask.device)[:prompt, prompt:].any())
+
+
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """SDPA's mask; the watched pass needs it spelt out where SDPA would leave a causal one implicit."""
     watching = watcher.get()

@@ -58,6 +58,20 @@ def whole_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def goes_back(config: Any) -> bool:
+    """Whether a decoder's cache can be cut back to an earlier token: whether it keeps keys and values alone."""
+    try:
+        whole_cache(config)
+    except ModelError:
+        return False
+    return True
+
+
+def length_of(cache: Any) -> int:
+    """How many tokens a cache holds; 0 without one."""
+    return 0 if cache is None else cache.get_seq_length()
+
+
 def truncate(cache: Any, length: int) -> None:
     """Drops every key from position `length` on. Raises ModelError as `check_rolls_back` does."""
     if hasattr(cache, "truncate"):

@@ -1,8 +1,13 @@
-"""All modules of a model, walked in a fraction of the time that torch's own modules() takes."""
+"""The modules of a model, walked in a fraction of the time that torch's own modules() takes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
+
+OFFSETS = "rope_deltas"  # where M-RoPE models keep the offset of the last prompt's positions between calls
 
 
 def below(module: nn.Module) -> list[nn.Module]:
@@ -14,3 +19,14 @@ def below(module: nn.Module) -> list[nn.Module]:
                 known.add(child)
                 found.append(child)
     return found
+
+
+@contextmanager
+def offsets_kept(model: nn.Module) -> Iterator[None]:
+    """Puts back what a forward inside the block makes of the offsets that generate() goes on with."""
+    held = [(vars(module), vars(module)[OFFSETS]) for module in below(model) if OFFSETS in vars(module)]
+    try:
+        yield
+    finally:
+        for attributes, offset in held:
+            attributes[OFFSETS] = offset

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.cache import to_forward, to_generate, truncate, whole_cache
+from dexar_fast.model.cache import goes_back, length_of, to_forward, to_generate, truncate, whole_cache
 from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
+KNOWN = {"input_ids", "attention_mask", TYPES}  # how an answer continues them
 PLAIN = ("cache_implementation", "prefill_chunk_size")  # settings of generate() that change no answer
 
 
@@ -26,7 +27,7 @@ class Prefill:
     If something is pending, the rest of it is still to run, together with its answer.
     """
 
-    cache: Any
+    cache: Any  # None where the model cannot go back in its own: each chunk of the answer runs with all before it
     decoder: Decoder
     seen: PromptWatcher
     pending: Pending | None = None
@@ -48,8 +49,8 @@ class Prefix:
         self._config = config
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The cache, and the inputs to pass beside it. Raises ModelError as `whole_cache` does."""
-        return whole_cache(self._config), dict(inputs)
+        """The cache, None where the model cannot go back in its own, and the inputs to pass beside it."""
+        return (whole_cache(self._config) if goes_back(self._config) else None), dict(inputs)
 
     def ran(self, cache: Any) -> None:
         """Called when the prompt has run into the cache."""
@@ -78,8 +79,10 @@ def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | N
 
 def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
     """One forward over the part of a prompt that the cache does not hold."""
-    if cache.get_seq_length() == 0:
-        logits = last_logits(model) if with_logits else without_logits(model)
+    logits = last_logits(model) if with_logits else without_logits(model)
+    if cache is None:
+        model(**left, use_cache=False, **logits)
+    elif cache.get_seq_length() == 0:
         model(**left, **to_forward(model, cache), use_cache=True, **logits)
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt
         model.generate(**left, **one_forward(model), **to_generate(cache))
@@ -96,7 +99,7 @@ def one_forward(model: Any) -> dict[str, Any]:
 def postponed(model: Any, inputs: Mapping[str, Any], decoder: Decoder, prefix: Prefix) -> Prefill:
     """A prompt that will run, as far as the cache does not hold it, in one forward with its answer."""
     cache, left = prefix.begin(inputs)
-    pending = Pending(left, cache.get_seq_length(), prefix)
+    pending = Pending(left, length_of(cache), prefix)
     return Prefill(cache, decoder, watcher_of(model, left, cache, decoder), pending)
 
 
@@ -109,7 +112,13 @@ def by_itself(model: Any, prompt: Prefill) -> Prefill:
 
 
 def with_answer(inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
-    """The inputs of one forward over a prompt and some ids [C] of its answer."""
+    """The inputs of one forward over a prompt and some ids [C] of its answer.
+
+    Raises ModelError for inputs with an entry for each token of which it is not known how they go on.
+    """
+    unknown = _of_tokens(inputs) - KNOWN
+    if unknown and len(ids):
+        raise ModelError(f"the inputs hold {' and '.join(sorted(unknown))}: it is not known how an answer continues it")
     added = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], TYPES: torch.zeros_like(ids)[None]}
     return {
         name: torch.cat([value, added[name].to(value)], 1) if name in added else value for name, value in inputs.items()
@@ -122,14 +131,18 @@ def takes_answer(inputs: Mapping[str, Any], decoder: Decoder, visual: Tensor) ->
     No token may read a later one, `with_answer` must know every input with an entry for each token, and an image may
     not come last: M-RoPE gives it several axes, from which generate() counts on one by one, a forward from the largest.
     """
+    return _of_tokens(inputs) <= KNOWN and decoder.causal and int(visual[-1]) < inputs["input_ids"].shape[1] - 1
+
+
+def _of_tokens(inputs: Mapping[str, Any]) -> set[str]:
+    """The names of the inputs that have an entry for each token of the prompt."""
     shape = inputs["input_ids"].shape
     single = {name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape[:2] == shape}
-    known = single <= {"input_ids", "attention_mask", TYPES} and "position_ids" not in inputs
-    return known and decoder.causal and int(visual[-1]) < shape[1] - 1
+    return single | ({"position_ids"} & inputs.keys())
 
 
 def watcher_of(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
-    length = inputs["input_ids"].shape[1] - cache.get_seq_length()
+    length = inputs["input_ids"].shape[1] - length_of(cache)
     return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
 
 

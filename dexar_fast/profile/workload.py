@@ -15,7 +15,7 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
-from dexar_fast.model.cache import to_generate, whole_cache
+from dexar_fast.model.cache import goes_back, to_generate, whole_cache
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.shapes import build
 from dexar_fast.prompt import prompting
@@ -113,7 +113,8 @@ def _of_shape(
 
 
 def _generated(model: Any, inputs: Mapping[str, Any], length: dict[str, Any]) -> Tensor:
-    return model.generate(**inputs, **to_generate(whole_cache(model.config)), **length)
+    cache = to_generate(whole_cache(model.config)) if goes_back(model.config) else {}
+    return model.generate(**inputs, **cache, **length)
 
 
 def _picture(side: int) -> Image.Image:

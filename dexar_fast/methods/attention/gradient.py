@@ -98,7 +98,7 @@ def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
         sums=lambda: _LayersOfChunk(asked.visual),
         backend=asked.backend,
         double_final_norm=False,
-        ends_with_image=inputs if int(asked.visual[-1]) == prompt - 1 else None,
+        inputs=inputs,
         tails=tails,
     )
     chunk = asked.chunk_size or default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
@@ -108,7 +108,7 @@ def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
         prefilled = begin(asked.model, inputs, asked.decoder, Prefix(asked.model.config))
         chunks: list[VisualMaps] = []
         known = torch.cat([ids[0, -1:], asked.targets.to(ids)])
-        engine.explain(asked.model, prefilled, plan, prompt - 1, known, chunk, chunks.append)
+        engine.explain(asked.model, prefilled, plan, known, 0, chunk, chunks.append)
     return torch.cat([each.token_maps for each in chunks])
 
 

@@ -11,7 +11,7 @@ import torch
 from dexar_fast.model import attention
 from dexar_fast.model.lending.locks import check_process, model_lock
 from dexar_fast.model.lending.plain_tensors import plain_tensors
-from dexar_fast.model.modules import below
+from dexar_fast.model.modules import OFFSETS, below
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation"
@@ -121,8 +121,7 @@ def _put(attributes: list[Attribute]) -> None:
 def _ours(model: Any) -> list[Attribute]:
     """The attributes that differ while the model is on loan, and their values then."""
     modules: list[Any] = below(model)
-    # M-RoPE models keep the offset of the last prompt's positions between calls.
-    positioned = [module for module in modules if "rope_deltas" in vars(module)]
+    positioned = [module for module in modules if OFFSETS in vars(module)]
     compiled = [module for module in modules if module._compiled_call_impl is not None]  # by module.compile()
     wrappers = [module for module in modules if "_orig_mod" in module._modules]  # by torch.compile(module)
     configs = {id(c): c for module in modules if (c := vars(module).get("config")) is not None}.values()
@@ -142,7 +141,7 @@ def _ours(model: Any) -> list[Attribute]:
             if hasattr(forward := vars(module).get("forward"), UNDER_AUTOCAST)
         ),
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
-        *((module, "rope_deltas", None) for module in positioned),
+        *((module, OFFSETS, None) for module in positioned),
         *plain_tensors(modules),
         (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.NAME),
     ]
