@@ -1,4 +1,4 @@
-"""Tiny random models of the types that read their image beyond the prompt's ids: inner models, cross-attention, encoders.
+"""Tiny random models of types that read their image beyond the prompt's ids: by cross-attention, an encoder, a mask.
 
 Each with the inputs of one prompt, how an answer is appended to them, and which keys of a call come from the image.
 """
