@@ -92,13 +92,13 @@ def embedded(regions: int = REGIONS) -> Iterator[Masked]:
 
 
 @contextmanager
-def random(regions: int = REGIONS) -> Iterator[Masked]:
+def random(regions: int = REGIONS, seed: int = 0) -> Iterator[Masked]:
     """A given answer of 16 tokens about a picture of noise."""
     built = build("llava-512", vocabulary=VOCABULARY)
     size = built.inputs_for()["pixel_values"].shape[-1]
     crop = {"height": size, "width": size}
     processor = SimpleNamespace(image_processor=CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size=crop))
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
     inputs = dict(built.inputs_for()) | dict(processor.image_processor([image], return_tensors="pt"))
     answer = torch.randint(FIRST_TARGET, LAST_TARGET, (16,), generator=torch.Generator().manual_seed(1))
     asked = request.given(inputs, [image], answer)

@@ -94,13 +94,24 @@ def doctor(
             help="Print one JSON document: versions, machine and operations, lists of {name, value, note}.",
         ),
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Also say what would be explained of this model: its name on the Hub, or its folder."),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     debug: Debug = False,
 ) -> None:
-    """Says what is installed, what the machine offers, and which backend each operation takes and why."""
+    """Says what is installed, what the machine offers, which backend each operation takes, and what a model allows."""
     with errors_in_one_line(debug):
-        from dexar_fast.cli.doctor import diagnose, document, render
+        from dexar_fast.cli.doctor import diagnose
+        from dexar_fast.cli.findings import document, render
 
         diagnosis = diagnose()
+        if model is not None:
+            from dexar_fast.cli.examined import examine
+
+            diagnosis["model"] = examine(model, device, dtype)
         print(document(diagnosis)) if json else render(diagnosis, Console())
 
 

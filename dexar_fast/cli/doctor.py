@@ -1,39 +1,25 @@
 """What is installed here, what the machine offers, and which backend each operation would take."""
 
-import json
 import os
 import platform
 import shlex
 import subprocess
 import sysconfig
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dexar_fast import __version__
 from dexar_fast.backends import cpp, cpu, plan
+from dexar_fast.cli.findings import Finding
 from dexar_fast.errors import BackendError, reason
 from dexar_fast.loading import libraries
 
 _TORCHVISION_USERS = "the processors of Qwen-VL, LLaVA-OneVision, InternVL and SmolVLM need it; LLaVA's does not"
 _COMPILER_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at, what was found, and what follows from it where something does."""
-
-    name: str
-    value: str
-    note: str = ""
 
 
 def diagnose() -> dict[str, list[Finding]]:
@@ -60,22 +46,6 @@ def _seen(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
         return look()
     except Exception as error:
         return [Finding(name, "none", reason(error))]
-
-
-def document(diagnosis: dict[str, list[Finding]]) -> str:
-    """The groups as one JSON object: lists of {`name`, `value`, `note`}, texts all; a note may be empty."""
-    return json.dumps({title: list(map(asdict, findings)) for title, findings in diagnosis.items()})
-
-
-def render(diagnosis: dict[str, list[Finding]], console: Console) -> None:
-    """Prints one table for each group of findings."""
-    for title, findings in diagnosis.items():
-        table = Table(title=title, title_justify="left", show_header=False, box=box.SIMPLE, pad_edge=False)
-        for style in ("bold", "", "dim"):
-            table.add_column(style=style, overflow="fold")
-        for finding in findings:
-            table.add_row(Text(finding.name), Text(finding.value), Text(finding.note))
-        console.print(table)
 
 
 def _package(name: str) -> Finding:

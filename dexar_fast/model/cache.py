@@ -51,9 +51,8 @@ def whole_cache(config: Any) -> DynamicCache:
     others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
     if others:
         raise ModelError(
-            f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache: dexar_fast "
-            "explains decoders that keep keys and values alone, of every token, and no recurrent, convolutional or "
-            "indexed layers"
+            f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache, which "
+            "cannot be cut back to an earlier token, as one of keys and values alone can"
         )
     return cache
 

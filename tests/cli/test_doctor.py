@@ -13,7 +13,7 @@ from rich.console import Console
 import dexar_fast
 from dexar_fast.backends import cpp, cpu, plan
 from dexar_fast.cli import doctor
-from dexar_fast.cli.doctor import Finding
+from dexar_fast.cli.findings import Finding, render
 from dexar_fast.errors import BackendError
 
 
@@ -148,7 +148,7 @@ def test_render_prints_every_finding_as_it_is() -> None:
         "machine": [Finding("GPU", "none", "no CUDA")],
     }
     console = Console(width=200, file=StringIO())
-    doctor.render(diagnosis, console)
+    render(diagnosis, console)
     printed = console.file.getvalue()
     for text in ("versions", "torch", "2.13", "[bold]", "machine", "GPU", "none", "no CUDA"):
         assert text in printed
