@@ -113,6 +113,23 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
     return torch.zeros_like(leaf)
 
 
+def reach_others(outputs: Tensor, leaf: Tensor) -> bool:
+    """Whether the last of outputs [C], one for each query, depends on the leaf [1, C, H, D] of an earlier query, too."""
+    if not leads_back(outputs, leaf):
+        return False
+    (last,) = torch.autograd.grad(outputs[-1], leaf, retain_graph=True)
+    return bool((last[:, :-1] != 0).any())
+
+
+def own_gradients(outputs: Tensor, leaf: Tensor) -> Tensor:
+    """d outputs[c] / d leaf[:, c] of each query c by itself, [1, C, H, D]; the joint one would add those of others."""
+    rows = [
+        torch.autograd.grad(output, leaf, retain_graph=True)[0][:, query]
+        for query, output in enumerate(outputs.unbind())
+    ]
+    return torch.stack(rows, 1)
+
+
 def is_altered(module: nn.Module) -> bool:
     """Whether the user's code may replace what a module, or one inside it, computes."""
     modules = below(module)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient
+from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.operands import Keys, placed, run_of
@@ -69,7 +69,7 @@ class Pass(Watcher):
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
-        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer
+        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._leaf: Tensor  # [1, C, H, D] the layer's attention output
         self._call: Call
@@ -122,7 +122,7 @@ class Pass(Watcher):
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
         answer = answer[: done + size]
         whole = with_answer(self._plan.inputs, answer[:-1])
-        forward = partial(run, self.model, left=whole, with_logits=True)
+        forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
         with offsets_kept(self.model):
             return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
 
@@ -145,7 +145,8 @@ class Pass(Watcher):
 
     def _check(self) -> None:
         """Raises Outdated if the model does not compute what was found about it."""
-        lens, hidden = self._prompt.decoder.lens, self._hidden[:, -len(self._targets) :]
+        lens = self._prompt.decoder.lens
+        hidden = lens.last(self._hidden, len(self._targets))
         normed = lens.norm(hidden)
         self._tails.settle(hidden, normed)
         try:
@@ -167,7 +168,9 @@ class Pass(Watcher):
             return None
         last, prompt = self._prompt.seen.last_positions[module], self._plan.prompt
         if self._whole:
-            own = kwargs["position_ids"]
+            own = kwargs.get("position_ids")
+            if own is None:  # the layers' owner counts them itself, one by one
+                return None
             steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
             answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
             return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}
@@ -256,17 +259,41 @@ class Pass(Watcher):
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
         u = self._recorded_vjp(index, hidden, norm_twice)
+        if hidden.ndim > 3:  # no tail is known for streams
+            return u
         return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
 
     def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
         """The same by autograd, through the graph that the layer recorded."""
         decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
         go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(hidden[:, -len(self._targets) :])
+        normed = lens.norm(lens.last(hidden, len(self._targets)))
         if norm_twice:
+            _check_norms_twice(decoder.layers[index], hidden, normed)
             normed = lens.norm(normed)
         logits = lens.logits(normed, self._targets)
         check_gradient(lens.head, (normed,), {}, logits)
-        u = gradient(logits, self._leaf, decoder.layers[index])
+        if self._mixes(index, logits):
+            u = own_gradients(logits, self._leaf)
+        else:
+            u = gradient(logits, self._leaf, decoder.layers[index])
         torch.set_grad_enabled(False)
         return u
+
+    def _mixes(self, index: int, logits: Tensor) -> bool:
+        """Whether queries reach each other behind a layer's attention, as through a convolution; found on first use."""
+        decoder, queries = self._prompt.decoder, len(logits)
+        if not self._tails.knows(index) and queries > decoder.apart.get(index, 1) and index not in decoder.mixing:
+            decoder.apart[index] = queries
+            if reach_others(logits, self._leaf):
+                decoder.mixing.add(index)
+        return index in decoder.mixing
+
+
+def _check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
+    """Raises ModelError where the final norm cannot read what it gave."""
+    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
+        raise ModelError(
+            f"{type(layer).__name__} hands on several streams, which the model puts together once, before its final "
+            "norm: mode='official', which norms twice, is not defined there"
+        )

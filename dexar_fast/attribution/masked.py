@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.cache import of_whole_forward, to_forward, whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import chosen_logits, last_logits
 from dexar_fast.model.memory import default_batch, halving
@@ -114,7 +114,8 @@ class MaskedForwards:
         """[B, n, V] in one forward of prompt and answer."""
         rows = self._prompt - 1 + self._positions.to(self._ids.device)
         arguments, kept = chosen_logits(self._model, rows, batch["input_ids"].shape[1])
-        return self._model(**batch, **arguments, use_cache=False).logits[:, kept]
+        cache = of_whole_forward(self._model, self._prompt)
+        return self._model(**batch, **arguments, **cache).logits[:, kept]
 
     def _logits_behind(self, batch: dict[str, Any], count: int) -> Tensor:
         """The same in a forward of the prompt, and one of the answer over its cache."""

@@ -90,6 +90,10 @@ class Tails:
             if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
                 self._parts[index] = parts
 
+    def knows(self, index: int) -> bool:
+        """Whether the layer looks like a known block, of which each position stands for itself."""
+        return index in self._parts
+
     def trusts(self, index: int) -> bool:
         """Whether the layer needs no autograd."""
         return index in self._parts and self._known(index) is not None

@@ -14,19 +14,26 @@ from torch import Tensor
 from transformers import Cache
 
 from dexar_fast.kvcache.cache_layer import CountingLayer
-from dexar_fast.model.cache import check_rolls_back
+from dexar_fast.model.cache import check_rolls_back, is_empty
 
 
 class RewoundCache(Cache):
     """Another cache as it was at an earlier length; the tokens behind that must run again, and no others.
 
-    Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D]: DynamicCache, PoolCache.
+    Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D], or keep nothing: DynamicCache, PoolCache.
     `truncate` and the end of a `with` block put back what was overwritten.
     """
 
     def __init__(self, cache: Any) -> None:
         check_rolls_back(cache)
-        super().__init__(layers=[RewoundLayer(layer) for layer in cache.layers])
+        self._rewound: list[RewoundLayer] = []
+        super().__init__(layers=[self._of(layer) for layer in cache.layers])
+
+    def _of(self, layer: Any) -> Any:
+        if is_empty(layer):
+            return layer
+        self._rewound.append(RewoundLayer(layer))
+        return self._rewound[-1]
 
     def __enter__(self) -> RewoundCache:
         return self
@@ -37,14 +44,14 @@ class RewoundCache(Cache):
     def truncate(self, length: int) -> None:
         """Makes this the cache as it was at `length` tokens."""
         self.put_back()
-        for layer in self.layers:
-            layer.length = length  # type: ignore[union-attr]
+        for layer in self._rewound:
+            layer.length = length
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Writes back what `update` has overwritten."""
-        for layer in self.layers:
-            layer.put_back()  # type: ignore[union-attr]
+        for layer in self._rewound:
+            layer.put_back()
 
 
 def rewound(cache: Any) -> AbstractContextManager[Any]:

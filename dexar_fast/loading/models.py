@@ -16,6 +16,7 @@ from dexar_fast.loading import adapters
 from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
 from dexar_fast.loading.names import EMBEDDED
+from dexar_fast.model.head import head_of, writer_in
 from dexar_fast.model.signatures import parameters
 from dexar_fast.vision.geometry import visual_token_ids
 
@@ -156,7 +157,7 @@ def check_model(model: Any) -> None:
         raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
     if _encodes(model):
         raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
-    if model.get_output_embeddings() is None or not hasattr(model, "generate"):
+    if head_of(model) is None or not hasattr(model, "generate"):
         raise ModelError(f"{type(model).__name__} {_without_head(model)}")
     _check_steps(model)
     visual_token_ids(model.config)
@@ -173,7 +174,7 @@ def _check_steps(model: Any) -> None:
     if needed:
         raise ModelError(
             f"{name} needs {' and '.join(needed)} in every call of its forward, and an answer's tokens come alone: "
-            f"{_writer(model) or 'something else'} writes its text; not supported"
+            f"{writer_in(model) or 'something else'} writes its text; not supported"
         )
     if not isinstance(model, GenerationMixin):
         raise ModelError(
@@ -191,7 +192,7 @@ def _encodes(model: Any) -> bool:
 def _without_head(model: Any) -> str:
     if getattr(model, "base_model", None) is model and not hasattr(model, "generate"):
         return "has no output head: load the ...ForConditionalGeneration class"
-    writer = _writer(model)
+    writer = writer_in(model)
     if writer is None:
         return "shows no output head of its own: it writes no text (a policy, say); not supported"
     return f"shows no output head of its own: {writer} writes its text; not supported"
@@ -202,14 +203,6 @@ def _needed_at_each_step(model: Any) -> list[str]:
     _, *known = parameters(type(model).forward).values()
     named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
     return [each.name for each in named if each.default is Parameter.empty and each.name != "input_ids"]
-
-
-def _writer(model: Any) -> str | None:
-    """The model inside it that writes text by itself."""
-    for name, module in model.named_modules():
-        if module is not model and hasattr(module, "generate") and module.get_output_embeddings() is not None:
-            return f"the {type(module).__name__} inside it ({name})"
-    return None
 
 
 def _is_transformers_model(model: Any) -> bool:

@@ -12,7 +12,8 @@ from dexar_fast.errors import ModelError, reason
 from dexar_fast.model.signatures import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
-EMPTY = "DummyLayer"  # the cache layer of a decoder layer that keeps nothing, or reads the keys of another
+EMPTY = "DummyLayer"
+PROMPT_LENGTH = "set_prefill_length"  # of cache layers that must know it
 
 
 def to_forward(module: Any, cache: Any) -> dict[str, Any]:
@@ -48,13 +49,18 @@ def whole_cache(config: Any) -> DynamicCache:
             f"{reason(error)}"
         ) from error
     cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
-    others = {type(layer).__name__ for layer in cache.layers} - {DynamicLayer.__name__, EMPTY}
+    others = {type(layer).__name__ for layer in cache.layers if not is_empty(layer)} - {DynamicLayer.__name__}
     if others:
         raise ModelError(
             f"the decoder of {type(config).__name__} keeps a {' and a '.join(sorted(others))} in its cache, which "
             "cannot be cut back to an earlier token, as one of keys and values alone can"
         )
     return cache
+
+
+def is_empty(layer: Any) -> bool:
+    """Whether a cache layer keeps nothing, as that of a decoder layer without attention, or with another's keys."""
+    return type(layer).__name__ == EMPTY
 
 
 def goes_back(config: Any) -> bool:
@@ -64,6 +70,18 @@ def goes_back(config: Any) -> bool:
     except ModelError:
         return False
     return True
+
+
+def of_whole_forward(model: Any, prompt: int) -> dict[str, Any]:
+    """How a forward over a prompt of P tokens and its answer is told of a cache: only where the cache makes the mask.
+
+    A reference window, say, keeps the whole prompt in sight, and of the answer the last tokens (Unlimited-OCR).
+    """
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    references = [layer for layer in cache.layers if hasattr(layer, PROMPT_LENGTH)]
+    for layer in references:
+        getattr(layer, PROMPT_LENGTH)(prompt)
+    return {"use_cache": True, **to_forward(model, cache)} if references else {"use_cache": False}
 
 
 def length_of(cache: Any) -> int:

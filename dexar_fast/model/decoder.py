@@ -18,6 +18,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
 from dexar_fast.model.cache import cache_in
+from dexar_fast.model.head import head_of
 from dexar_fast.model.lens import LensTracer, LogitLens
 
 
@@ -32,9 +33,12 @@ class Decoder:
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+    mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
+    apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
+        found.lens.axis = self.lens.axis  # of a single token every axis may be that of positions
         self.lens, self.last, self.places = found.lens, found.last, found.places
         self.trusted_tails.clear()
 
@@ -93,7 +97,7 @@ class DecoderTracer(PromptWatcher):
     def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
         super().__init__(model, length, inputs)
         self.decoder: Decoder | None = None
-        self._lens = LensTracer(model.get_output_embeddings())  # type: ignore[operator]
+        self._lens = LensTracer(head_of(model))
         self._recording = ExitStack()  # holds the lens while it records
         self._attended: list[nn.Module] = []
         self._causal = True
@@ -162,22 +166,12 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        self._check_one_stream(output.logits)
-        lens = self._lens.finish(output.logits)
+        lens = self._lens.finish(output.logits, self._length)
         layers = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
         self.logits = output.logits[0, -1]
         self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
-
-    def _check_one_stream(self, logits: Tensor) -> None:
-        """Raises ModelError unless the last layer gives one row for each token, [1, P, d]."""
-        hidden = self._lens.hidden
-        if hidden is not None and (hidden.ndim != 3 or hidden.shape[0] != logits.shape[0]):
-            raise ModelError(
-                f"{type(self._last).__name__} gives hidden states {list(hidden.shape)}, several for each token: "
-                "dexar_fast explains decoder layers that give one, [1, P, d]"
-            )
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -197,7 +191,7 @@ def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -
 
 
 def hidden_states(output: Any) -> Any:
-    """The hidden states [1, C, d] that a decoder layer returns: alone, or first in a tuple in older families."""
+    """The hidden states, of [1, C, d] or several streams, that a decoder layer returns: alone, or first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 

@@ -1,13 +1,15 @@
 """The logit lens: what the model does between its last decoder layer and its logits, for one row of the head.
 
 It is traced from a forward of the model itself, never read off the config (METHOD.md section 2), as a short program
-of module calls and tensor functions that reads x [1, C, d] and ends in logits.
+of module calls and tensor functions that reads x and ends in logits. x is what the decoder's layers hand on: [1, C, d],
+or several streams of that, stacked along any axis (AltUp, hyper-connections).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +56,7 @@ class LogitLens:
     logit_slot: int  # what the head writes
     output_slot: int
     rows: int  # how many ids have a logit
+    axis: int = 1  # of x: the one of positions
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -61,8 +64,12 @@ class LogitLens:
         called = [step.function for step in (*self.before, *self.after)]
         return [self.head, *(function for function in called if isinstance(function, nn.Module))]
 
+    def last(self, hidden: Tensor, count: int) -> Tensor:
+        """x at its last `count` positions."""
+        return hidden.narrow(self.axis, hidden.shape[self.axis] - count, count)
+
     def norm(self, hidden: Tensor) -> Tensor:
-        """x [1, C, d] to the head's input [1, C, d]: the final norm."""
+        """x to the head's input [1, C, d]: the final norm, and what puts streams together."""
         return self._run(self.before, {0: hidden}, hidden.device)[self.input_slot]
 
     def logits(self, normed: Tensor, targets: Tensor) -> Tensor:
@@ -71,7 +78,7 @@ class LogitLens:
         return self._run(self.after, {self.logit_slot: row}, normed.device)[self.output_slot].flatten()
 
     def __call__(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """o(x_c)[v_c]: hidden [1, C, d] and targets [C] to [C]."""
+        """o(x_c)[v_c]: x at C positions and targets [C] to [C]."""
         return self.logits(self.norm(hidden), targets)
 
     def table(self, normed: Tensor, ids: Tensor) -> Tensor:
@@ -178,6 +185,25 @@ def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.
     return function(*tree_map(sent, args), **tree_map(sent, kwargs)).to(device)
 
 
+def _axis_of_positions(lens: LogitLens, hidden: Tensor, length: int, logits: Tensor) -> int:
+    """Which axis of x has an entry for each of `length` tokens; of several, the one that gives the model's logits.
+
+    Raises ModelError if none has.
+    """
+    axes = [axis for axis, size in enumerate(hidden.shape[:-1]) if size == length]
+    axes.sort(key=lambda axis: axis != 1)
+    for axis in axes[:-1]:
+        with suppress(RuntimeError, ModelError):
+            lens.axis = axis
+            lens.check(lens.norm(lens.last(hidden, 1)), logits)
+            return axis
+    if not axes:
+        raise ModelError(
+            f"the decoder's layers give hidden states {list(hidden.shape)}, none for each of {length} tokens"
+        )
+    return axes[-1]
+
+
 class LensTracer(TorchFunctionMode):
     """Records what happens to the output of the last decoder layer until it becomes logits.
 
@@ -209,7 +235,8 @@ class LensTracer(TorchFunctionMode):
     def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self.done or self._paused or not isinstance(output, Tensor) or not self._reads_tracked((args, kwargs)):
             return
-        if function is Tensor.__getitem__:  # a choice of positions: the lens treats each position alike
+        if function is Tensor.__getitem__ and args[0].ndim <= 3:
+            # a choice of positions, not of a stream: the lens treats each position alike
             self._alias(args[0], output)
             return
         args, kwargs = tree_map(self._slot, args), tree_map(self._slot, kwargs)
@@ -220,8 +247,12 @@ class LensTracer(TorchFunctionMode):
         self.record(func, args, kwargs or {}, output)
         return output
 
-    def finish(self, logits: Tensor) -> LogitLens:
-        """The program that ends in `logits`; raises ModelError where it cannot be followed."""
+    def finish(self, logits: Tensor, length: int) -> LogitLens:
+        """The program that ends in `logits`, of a forward of `length` tokens.
+
+        Raises:
+            ModelError: it cannot be followed, or does not give those logits.
+        """
         self.done = True
         head = next((i for i, step in enumerate(self._steps) if step.function is self.head), None)
         if head is None or id(logits) not in self._slots:
@@ -229,8 +260,16 @@ class LensTracer(TorchFunctionMode):
                 "the way from the last decoder layer to the logits could not be traced: the model needs an output "
                 "head that get_output_embeddings() returns and that its forward applies to the last hidden state"
             )
+        assert self.hidden is not None
+        lens = self._cut(head, logits)
+        lens.axis = _axis_of_positions(lens, self.hidden, length, logits)
+        lens.check(lens.norm(lens.last(self.hidden, 1)), logits)
+        return lens
+
+    def _cut(self, head: int, logits: Tensor) -> LogitLens:
+        """The steps before the head and those behind it."""
         step = self._steps[head]
-        lens = LogitLens(
+        return LogitLens(
             before=self._steps[:head],
             head=step.function,  # type: ignore[arg-type]
             after=self._steps[head + 1 :],
@@ -239,9 +278,6 @@ class LensTracer(TorchFunctionMode):
             output_slot=self._slots[id(logits)].index,
             rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
         )
-        assert self.hidden is not None
-        lens.check(lens.norm(self.hidden), logits)
-        return lens
 
     def _track(self, tensor: Tensor) -> Slot:
         self._tensors.append(tensor)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.cache import goes_back, length_of, to_forward, to_generate, truncate, whole_cache
+from dexar_fast.model.cache import (
+    goes_back,
+    length_of,
+    of_whole_forward,
+    to_forward,
+    to_generate,
+    truncate,
+    whole_cache,
+)
 from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.stages import stage
@@ -77,11 +85,15 @@ def _alone(model: Any, cache: Any, left: Mapping[str, Any], decoder: Decoder | N
     return prefill_of(cache, watching, decoder)
 
 
-def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False) -> None:
-    """One forward over the part of a prompt that the cache does not hold."""
+def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = False, prompt: int | None = None) -> None:
+    """One forward over the part of a prompt that the cache does not hold; without one, over its answer, too.
+
+    Args:
+        prompt: how many of those tokens are the prompt's; None is all of them.
+    """
     logits = last_logits(model) if with_logits else without_logits(model)
     if cache is None:
-        model(**left, use_cache=False, **logits)
+        model(**left, **of_whole_forward(model, prompt or left["input_ids"].shape[1]), **logits)
     elif cache.get_seq_length() == 0:
         model(**left, **to_forward(model, cache), use_cache=True, **logits)
     else:  # generate() knows which of the inputs and positions go with the rest of a prompt

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dexar_fast.model.attention import watcher
-from dexar_fast.model.cache import to_forward, whole_cache
+from dexar_fast.model.cache import of_whole_forward, to_forward, whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher, hidden_states
 from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.model.prefill import takes_answer, with_answer
@@ -44,7 +44,7 @@ def head_inputs(
         logits = teacher_force(model, inputs, ids, decoder, visual, watching)
     finally:
         hook.remove()
-    normed = decoder.lens.norm(torch.cat(found, dim=1))
+    normed = decoder.lens.norm(torch.cat(found, dim=decoder.lens.axis))
     decoder.lens.check(normed.detach(), logits.detach())
     return normed
 
@@ -63,10 +63,12 @@ def teacher_force(
     over the prompt's keys. Autograd records both, unless it is off. Arguments and errors as `head_inputs`.
     """
     ids = ids.to(inputs["input_ids"].device)
-    watching = watching or PromptWatcher(model, inputs["input_ids"].shape[1], inputs)
+    prompt = inputs["input_ids"].shape[1]
+    watching = watching or PromptWatcher(model, prompt, inputs)
     with watching.watching():
         if takes_answer(inputs, decoder, visual) or len(ids) == 0:
-            return model(**with_answer(inputs, ids), use_cache=False, **last_logits(model)).logits[:, -1:]
+            passed = of_whole_forward(model, prompt) | last_logits(model)
+            return model(**with_answer(inputs, ids), **passed).logits[:, -1:]
         cache = whole_cache(model.config)
         model(**inputs, **to_forward(model, cache), use_cache=True, **without_logits(model))
         with counting_on(watching.last_positions):

@@ -91,8 +91,9 @@ def _small(default: PreTrainedConfig, sizes: dict[str, Any], changes: dict[str, 
 
 def model_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
-    if model._can_set_experts_implementation():
-        model.set_experts_implementation("eager")  # the grouped matrix product behind the default has no float64
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and part._can_set_experts_implementation():
+            part.set_experts_implementation("eager")  # the grouped matrix product behind the default has no float64
     draw = zoo.Draw(0)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
