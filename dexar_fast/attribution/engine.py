@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Pass, Plan
+from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.lens import Outdated

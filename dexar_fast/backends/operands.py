@@ -48,6 +48,13 @@ class Keys:
     visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
     text: Tensor  # [M] positions
     attendable: Tensor  # [C, S] bool
+    numbers: Tensor | None = None  # [S] what each key is called in the result; None: by its position
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there are visual keys among them."""
+        run = self.visual
+        return (run.stop - run.start if isinstance(run, slice) else len(run)) > 0
 
     @classmethod
     def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:

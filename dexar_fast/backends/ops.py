@@ -79,7 +79,7 @@ def head_score(
         backend: as `plan` takes it.
     """
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
-    if scoring.backend != "torch":
+    if scoring.backend != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
 

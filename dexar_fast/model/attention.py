@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -27,6 +28,14 @@ POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # the
 APPLIED = frozenset({"position_bias"})  # SDPA adds it to its scores
 Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
 SOFTCAP_BLOCK = 128  # query rows at a time: the scores of a soft-capped layer never take a full [S, S]
+
+
+class Side(Enum):
+    """Whose keys a call reads."""
+
+    OWN = "the sequence's"
+    BESIDE = "another sequence's: an encoder's states, or the image's"
+    BOTH = "the sequence's, then the other's, in one softmax"
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,15 @@ def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.devic
     if len(seen) > 1 and not bool((seen == seen[:1]).all()):
         raise ModelError("the heads of a layer attend to different keys (sparse attention): it is not supported")
     return seen[0]
+
+
+def readable(call: Call, queries: int) -> Tensor:
+    """[Q, S] bool: which keys the last `queries` of a call may read; without a mask those of SDPA's own rule."""
+    keys, device = call.value.shape[2], call.value.device
+    if call.mask is not None:
+        return attendable(call.mask, queries, keys, device)
+    whole = torch.ones(call.query.shape[2], keys, dtype=torch.bool, device=device)
+    return (whole.tril() if call.causal and len(whole) > 1 else whole)[-queries:]
 
 
 def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:

@@ -16,15 +16,18 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
+from dexar_fast.model.attention import Call, Side, Watcher, check_keys, is_causal, watcher
 from dexar_fast.model.cache import cache_in
-from dexar_fast.model.head import head_of
+from dexar_fast.model.kinds import head_of
 from dexar_fast.model.lens import LensTracer, LogitLens
 
 
 @dataclass(eq=False)
 class Decoder:
-    """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
+    """Its calls of attention, in order: the layer that holds each, the module that attends; the logit lens behind them.
+
+    A layer with cross-attention, too, is there twice.
+    """
 
     layers: list[nn.Module]
     attentions: list[nn.Module]
@@ -35,6 +38,8 @@ class Decoder:
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
     mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
     apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
+    sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's
+    by_hand: list[nn.Module] = field(default_factory=list)  # those that write their attention out
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
@@ -109,18 +114,22 @@ class DecoderTracer(PromptWatcher):
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         if self.decoder is None and module not in self._attended:
-            self._keys = self._keys or call.value.shape[2]
-            check_keys(module, call.value, self._keys)
+            self._met_call(module, call)
             self._attended.append(module)
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
-            self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
+
+    def _met_call(self, module: nn.Module, call: Call) -> None:
+        """Called at the first call of each module that attends."""
+        self._keys = self._keys or call.value.shape[2]
+        check_keys(module, call.value, self._keys)
+        self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        layers = _list_members(self.model)
+        layers, head = list_members(self.model), [each for each in [self._lens.head] if each is not None]
         with super().watching(), self._recording, ExitStack() as stack:  # Ctrl-C skips `_finish`
-            for module in (*layers, *_outermost(self.model, layers)):
+            for module in (*layers, *head, *_outermost(self.model, [*layers, *head])):
                 enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
                 stack.callback(module.register_forward_hook(self._leave).remove)
@@ -166,12 +175,15 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        lens = self._lens.finish(output.logits, self._length)
+        self.logits = output.logits[0, -1]
+        self.decoder = self._found(model, output.logits)
+
+    def _found(self, model: nn.Module, logits: Tensor) -> Decoder:
+        lens = self._lens.finish(logits, self._length)
         layers = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
-        self.logits = output.logits[0, -1]
-        self.decoder = Decoder(layers, self._attended, lens, self._causal, self._last, places)
+        return Decoder(layers, self._attended, lens, self._causal, self._last, places)
 
 
 def _at(model: nn.Module, name: str) -> Any:
@@ -203,7 +215,7 @@ def _list_holders(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if any(map(_is_list, m.children()))]
 
 
-def _list_members(model: nn.Module) -> list[nn.Module]:
+def list_members(model: nn.Module) -> list[nn.Module]:
     return [member for module in model.modules() if _is_list(module) for member in module.children()]
 
 
