@@ -204,6 +204,11 @@ def _axis_of_positions(lens: LogitLens, hidden: Tensor, length: int, logits: Ten
     return axes[-1]
 
 
+def _keeps_shape(function: Callable[..., Any], args: tuple[Any, ...], output: Tensor) -> bool:
+    """Whether it is a view in the shape that a tensor has: it names the number of positions (GPT-2)."""
+    return function in (Tensor.view, Tensor.reshape) and output.shape == args[0].shape
+
+
 class LensTracer(TorchFunctionMode):
     """Records what happens to the output of the last decoder layer until it becomes logits.
 
@@ -235,7 +240,7 @@ class LensTracer(TorchFunctionMode):
     def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self.done or self._paused or not isinstance(output, Tensor) or not self._reads_tracked((args, kwargs)):
             return
-        if function is Tensor.__getitem__ and args[0].ndim <= 3:
+        if (function is Tensor.__getitem__ and args[0].ndim <= 3) or _keeps_shape(function, args, output):
             # a choice of positions, not of a stream: the lens treats each position alike
             self._alias(args[0], output)
             return

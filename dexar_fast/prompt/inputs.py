@@ -92,14 +92,18 @@ def vocabulary(model: Any) -> int | None:
 
     For a table in an unknown wrapper: the rows of all tables in it. Only the wrapper knows which of them count.
     """
-    table = model.get_input_embeddings()
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:  # transformers does not find it
+        return None
     while not isinstance(getattr(table, "num_embeddings", None), int):
         inner = [getattr(table, name, None) for name in ("base_layer", "original_module")]  # PEFT's wrappers
         table = next((module for module in inner if isinstance(module, nn.Module)), None)
         if table is None:
             held = [module for module in model.get_input_embeddings().modules() if isinstance(module, nn.Embedding)]
             return sum(module.num_embeddings for module in held) or None
-    return table.num_embeddings
+    inside = [module for module in table.modules() if isinstance(module, nn.Embedding) and module is not table]
+    return table.num_embeddings + sum(module.num_embeddings for module in inside)  # IDEFICS adds some to it
 
 
 def check_length(model: Any, prompt: int, new: int) -> None:

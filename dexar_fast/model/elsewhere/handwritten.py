@@ -51,9 +51,9 @@ class Followed(TorchFunctionMode):
     def leave(self, module: nn.Module, _args: Any, _output: Any) -> None:
         if watcher.get() is None:
             return
-        self._probabilities = []
         self._running.pop()
         if not self._running:
+            self._probabilities = []
             self.__exit__(None, None, None)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
