@@ -85,7 +85,7 @@ def generate_begun(
     generate_kwargs: Mapping[str, Any],
     follow: Follow | None = None,
 ) -> tuple[Tensor, Prefill]:
-    """The same for a model that reads its image elsewhere: its generate() keeps its cache, and may begin as it likes."""
+    """The same for a model that reads its image elsewhere: its generate() begins as it likes, in a cache of its own."""
     writer, first = writer_of(model), First()
     check_arguments(writer, inputs, generate_kwargs)
     decoder = decoder or begun.find(model, inputs)

@@ -14,10 +14,37 @@ from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops
 from dexar_fast.backends.operands import LayerScores
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.generation.setup import Setup
+from dexar_fast.model.elsewhere.image_keys import NO_IDS
 from dexar_fast.model.prefill import Begun
 from dexar_fast.prompt.request import Request
-from dexar_fast.vision.geometry import Layout
+from dexar_fast.settings import Settings
+from dexar_fast.vision.geometry import Layout, nowhere
+
+ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
+
+
+def check_knobs(knobs: Settings) -> None:
+    """Raises InputError for knobs that have no meaning where an image's keys are not among the prompt's tokens."""
+    if knobs.mode == "official":
+        raise InputError("mode='official' is the authors' code, which has no images beside the prompt: leave it out")
+    if knobs.text_relevance:
+        raise InputError("text_relevance is found where image and text stand in one sequence: leave it out")
+
+
+def check_method(setup: Setup) -> None:
+    """Raises ModelError where the other methods are not defined."""
+    if setup.elsewhere:
+        raise ModelError(
+            f"{type(setup.model).__name__} reads its image elsewhere than among the prompt's tokens: the method 'dex-ar' "
+            "alone explains it"
+        )
+
+
+def layout_elsewhere(begun: Begun | None) -> Layout:
+    """The image's keys of a prompt that has run; none before."""
+    return nowhere(NO_IDS if begun is None else begun.visual, ELSEWHERE)
 
 
 def plan_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.errors import InputError, ModelError, NumericalError
+from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
 from dexar_fast.generation.arguments import (
@@ -27,8 +27,8 @@ from dexar_fast.generation.arguments import (
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import generate, generate_begun
 from dexar_fast.generation.header import doubts, header
-from dexar_fast.generation.planning import plan_of
-from dexar_fast.generation.result_builder import NONE, ResultBuilder
+from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, plan_of
+from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
@@ -48,15 +48,12 @@ from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed
 from dexar_fast.results.assembly import Chunk, ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
-from dexar_fast.settings import Settings
 from dexar_fast.stages import Laps, stage
-from dexar_fast.vision.geometry import nowhere
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
 PIECE = 64  # tokens
-ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
 
 
 class Runner:
@@ -89,7 +86,7 @@ class Runner:
             new = generate_kwargs.get("max_new_tokens")
             inputs.check_inputs(self._model, self._request.inputs, request.targets, new, setup.elsewhere)
             if setup.elsewhere:
-                self._placed = nowhere(NONE, ELSEWHERE)  # until the prompt has run
+                self._placed = layout_elsewhere(None)  # until the prompt has run
             else:
                 images, self._placed = placed(self._model.config, setup.processor, self._request)
                 self._request = replace(self._request, images=images)
@@ -98,7 +95,7 @@ class Runner:
         if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
         if setup.elsewhere:
-            _check_knobs(setup.settings)
+            check_knobs(setup.settings)
 
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
@@ -108,7 +105,7 @@ class Runner:
         if self.out is not None:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._last, PIECE)
+            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.last, PIECE)
             answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
@@ -116,19 +113,10 @@ class Runner:
             laps.lap("explain")
         return scheduler.record.explanation()
 
-    @property
-    def _last(self) -> int:
-        """The id of the prompt's last token; without ids any."""
-        return self._request.ids[-1] if self._request.ids else 0
-
     @contextmanager
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
-        if self._setup.elsewhere:
-            raise ModelError(
-                f"{type(self._model).__name__} reads its image elsewhere than among the prompt's tokens: of the methods "
-                "'dex-ar' alone explains it"
-            )
+        check_method(self._setup)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
@@ -204,7 +192,7 @@ class Runner:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            scheduler = ChunkScheduler(begin, self._last, size, hand, channel.check)
+            scheduler = ChunkScheduler(begin, self._request.last, size, hand, channel.check)
             answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
@@ -287,8 +275,9 @@ class Runner:
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
         begun, ids = prompt.begun, request.ids
+        device = request.inputs["input_ids"].device if begun is None else begun.device
         if begun is not None:
-            self._placed, ids = nowhere(begun.visual, ELSEWHERE), begun.labels.tolist()
+            self._placed, ids = layout_elsewhere(begun), begun.labels.tolist()
         plan = plan_of(setup, request, self._placed, self._longest(), self._tails, begun)
         chunk = self._chunk
         backend = setup.backends()["head_score"]
@@ -296,7 +285,7 @@ class Runner:
         header = self.header(settings, laps, chunk_size=chunk, backend=backend)
         tokenizer = getattr(setup.processor, "tokenizer", None)
         record = stack.enter_context(ResultBuilder(header, tokenizer, ids, self.out))
-        return AnswerExplainer(self._model, plan, chunk, _device(plan.inputs), record)
+        return AnswerExplainer(self._model, plan, chunk, device, record)
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
@@ -306,17 +295,3 @@ class Runner:
             length = length_of(self._model, self._request.inputs)
             return new_tokens(writer_of(self._model), length, self._generate_kwargs)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
-
-
-def _device(given: Mapping[str, Any]) -> torch.device:
-    """That of the ids."""
-    ids: Tensor = next(given[name] for name in ("decoder_input_ids", "input_ids") if name in given)
-    return ids.device
-
-
-def _check_knobs(knobs: Settings) -> None:
-    """Raises InputError for knobs that have no meaning where an image's keys are not among the prompt's tokens."""
-    if knobs.mode == "official":
-        raise InputError("mode='official' is the authors' code, which has no images beside the prompt: leave it out")
-    if knobs.text_relevance:
-        raise InputError("text_relevance is found where image and text stand in one sequence: leave it out")

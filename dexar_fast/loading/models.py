@@ -152,22 +152,23 @@ def _placed(model: Any, device: Any) -> Any:
 
 def check_model(model: Any) -> None:
     """Raises ModelError for what is no transformers model that writes text about images, or has no weights."""
+    name = type(model).__name__
     if not _is_transformers_model(model):
-        raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
+        raise ModelError(f"{name} is no transformers model: pass one for images and text")
     if not {"image", "video"} & set(_reads(model)):
         raise ModelError(
-            f"{type(model).__name__} takes no images (but {' and '.join(_reads(model))}): pass a model for images and text"
+            f"{name} takes no images, only {' and '.join(_reads(model))}: pass a model for images and text"
         )
     if head_of(model) is None or not hasattr(model, "generate"):
-        raise ModelError(f"{type(model).__name__} {_without_head(model)}")
-    if not isinstance(model, GenerationMixin):
+        raise ModelError(f"{name} {_without_head(model)}")
+    if not issubclass(type(model), GenerationMixin):
         raise ModelError(
-            f"{type(model).__name__} writes by a generate() of its own, not one token after another by that of "
-            "transformers (it may be a diffusion model): not supported"
+            f"{name} writes by a generate() of its own, not one token after another by that of transformers (it may "
+            "be a diffusion model): not supported"
         )
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
-        raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")
+        raise ModelError(f"{name} is on the meta device, without weights: load it by from_pretrained()")
 
 
 def _reads(model: Any) -> list[str]:

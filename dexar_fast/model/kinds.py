@@ -11,7 +11,7 @@ from transformers import GenerationMixin
 from dexar_fast.model.signatures import parameters
 from dexar_fast.vision.geometry import names_image_token
 
-DECODER_IDS = "decoder_input_ids"
+IDS, DECODER_IDS = "input_ids", "decoder_input_ids"
 # What layers with cross-attention call the states that they read beside those of their own sequence
 OTHERS = {"encoder_hidden_states", "key_value_states", "cross_attention_states", "image_hidden_states"}
 
@@ -63,7 +63,7 @@ def _needs_more_than_ids(model: Any) -> bool:
     """Whether its forward requires anything beside the ids, as that of an outer model requires the image."""
     _, *known = parameters(type(model).forward).values()
     named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
-    return any(each.default is Parameter.empty and each.name != "input_ids" for each in named)
+    return any(each.default is Parameter.empty and each.name != IDS for each in named)
 
 
 def _reads_others(model: Any) -> bool:

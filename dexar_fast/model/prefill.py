@@ -60,6 +60,12 @@ class Begun:
         """How many positions of the decoder stand before the answer."""
         return len(self.labels) - self.beside
 
+    @property
+    def device(self) -> torch.device:
+        """That of the decoder's ids."""
+        ids: Tensor = self.inputs.get("decoder_input_ids", self.inputs.get("input_ids"))
+        return ids.device
+
     def numbered(self, content: Tensor | None) -> Tensor | None:
         """The numbers of the keys at some positions of the prompt's ids; an encoder's come first."""
         first = 0 if "decoder_input_ids" in self.inputs else len(self.labels) - len(self.ids)

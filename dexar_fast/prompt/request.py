@@ -38,6 +38,11 @@ class Request:
         ids = self.inputs.get("input_ids")
         return [] if ids is None else ids[0].tolist()
 
+    @property
+    def last(self) -> int:
+        """The id of the prompt's last token; 0 where it has none."""
+        return self.ids[-1] if self.ids else 0
+
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:
     """A request from inputs that a processor made elsewhere."""

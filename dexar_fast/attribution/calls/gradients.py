@@ -1,4 +1,4 @@
-"""u of a call's queries: by the formula of the layer's tail, or by autograd through the graph that the layer recorded."""
+"""u of a call's queries: by the formula of the layer's tail, or by autograd through the graph that it recorded."""
 
 from __future__ import annotations
 
