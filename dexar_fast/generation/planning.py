@@ -37,8 +37,8 @@ def check_method(setup: Setup) -> None:
     """Raises ModelError where the other methods are not defined."""
     if setup.elsewhere:
         raise ModelError(
-            f"{type(setup.model).__name__} reads its image elsewhere than among the prompt's tokens: the method 'dex-ar' "
-            "alone explains it"
+            f"{type(setup.model).__name__} reads its image elsewhere than among the prompt's tokens: it is explained by "
+            "the method 'dex-ar' alone"
         )
 
 

@@ -17,7 +17,7 @@ from dexar_fast.model.elsewhere.image_keys import begun_of
 from dexar_fast.model.elsewhere.tracer import CallsTracer, CallsWatcher, sides
 from dexar_fast.model.kinds import DECODER_IDS, IDS, encodes, writer_of
 from dexar_fast.model.logits import last_logits
-from dexar_fast.model.prefill import Prefill
+from dexar_fast.model.prefill import Begun, Prefill
 from dexar_fast.stages import stage
 
 MASK = "attention_mask"
@@ -76,6 +76,13 @@ def find(model: Any, inputs: Mapping[str, Any]) -> Decoder:
     assert short.decoder is not None and long.decoder is not None  # or the forward raised
     long.decoder.sides = sides(long.decoder, short, long)
     return long.decoder
+
+
+def traced(model: Any, begun: Begun) -> Decoder:
+    """The decoder's modules and lens, by one more forward of a prompt. Raises ModelError."""
+    found = _traced(model, begun.inputs).decoder
+    assert found is not None  # or the forward raised
+    return found
 
 
 def _traced(model: Any, inputs: Mapping[str, Any]) -> CallsTracer:
