@@ -161,11 +161,8 @@ def _misses_an_input(error: Exception) -> bool:
 @torch.no_grad()
 def _by_itself(model: Any, run: Any, inputs: Mapping[str, Any]) -> Exception | None:
     """What the model's forward, or its generate(), raises under its own attention and cache; None if it runs."""
-    config = model.config.get_text_config(decoder=True)
-    own = config._attn_implementation
     try:
-        with borrowed(model):
-            config._attn_implementation = own
+        with borrowed(model) as loan, loan.own_attention():
             run(**inputs) if run is model else run(**inputs, max_new_tokens=1, do_sample=False)
     except Exception as error:
         return error

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.attribution.text_keys import text_mask
@@ -15,25 +15,32 @@ from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops
 from dexar_fast.backends.operands import LayerScores
 from dexar_fast.generation.setup import Setup
+from dexar_fast.model.prefill import Begun
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout
 
 
-def plan_of(setup: Setup, request: Request, placed: Layout, length: int, tails: Tails | None) -> Plan:
-    """What to compute over a sequence of `length` = P + T tokens; the prompt has run, so the decoder is known."""
+def plan_of(
+    setup: Setup, request: Request, placed: Layout, answer: int, tails: Tails | None, begun: Begun | None
+) -> Plan:
+    """What to compute for an answer of so many tokens at most; the prompt has run, so the decoder is known."""
     chosen, decoder = setup.settings, setup.decoder
     assert decoder is not None
-    prompt, visual = len(request.ids), placed.positions
+    prompt, beside, visual = len(request.ids), 0, placed.positions
+    inputs, content = request.inputs, request.content
+    if begun is not None:
+        prompt, beside, inputs, content = begun.prompt, begun.beside, begun.inputs, begun.numbered(content)
     return Plan(
         prompt=prompt,
         layers=chosen.layers_of(len(decoder.layers)),
         visual=visual,
-        text=text_mask(chosen, prompt, length, visual, request.content),
+        text=text_mask(chosen, beside + prompt, beside + prompt + answer, visual, content),
         sums=partial(_sums, setup, len(visual), _score(setup, placed)),
         backend=setup.backend,
         double_final_norm=chosen.mode == "official",
-        inputs=request.inputs,
+        inputs=inputs,
         tails=tails,
+        beside=beside,
     )
 
 

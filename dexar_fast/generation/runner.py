@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.errors import InputError, NumericalError
+from dexar_fast.errors import InputError, ModelError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults
 from dexar_fast.generation.arguments import (
@@ -25,10 +25,10 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.asked import Asked
-from dexar_fast.generation.generate import generate
+from dexar_fast.generation.generate import generate, generate_begun
 from dexar_fast.generation.header import doubts, header
 from dexar_fast.generation.planning import plan_of
-from dexar_fast.generation.result_builder import ResultBuilder
+from dexar_fast.generation.result_builder import NONE, ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
@@ -36,6 +36,9 @@ from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.elsewhere.begun import begin, length_of
+from dexar_fast.model.elsewhere.written import compare_written
+from dexar_fast.model.kinds import writer_of
 from dexar_fast.model.lending.locks import is_borrowed_here
 from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
@@ -45,12 +48,15 @@ from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.seen import placed
 from dexar_fast.results.assembly import Chunk, ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
+from dexar_fast.settings import Settings
 from dexar_fast.stages import Laps, stage
+from dexar_fast.vision.geometry import nowhere
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
 PIECE = 64  # tokens
+ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
 
 
 class Runner:
@@ -80,15 +86,19 @@ class Runner:
         with stage("transfer"):
             self._request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
         with stage("layout"):
-            inputs.check_inputs(
-                self._model, self._request.inputs, request.targets, generate_kwargs.get("max_new_tokens")
-            )
-            images, self._placed = placed(self._model.config, setup.processor, self._request)
-            self._request = replace(self._request, images=images)
+            new = generate_kwargs.get("max_new_tokens")
+            inputs.check_inputs(self._model, self._request.inputs, request.targets, new, setup.elsewhere)
+            if setup.elsewhere:
+                self._placed = nowhere(NONE, ELSEWHERE)  # until the prompt has run
+            else:
+                images, self._placed = placed(self._model.config, setup.processor, self._request)
+                self._request = replace(self._request, images=images)
         for doubt in doubts(self._model, self._request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
         if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
+        if setup.elsewhere:
+            _check_knobs(setup.settings)
 
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
@@ -98,7 +108,7 @@ class Runner:
         if self.out is not None:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
+            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._last, PIECE)
             answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
@@ -106,9 +116,19 @@ class Runner:
             laps.lap("explain")
         return scheduler.record.explanation()
 
+    @property
+    def _last(self) -> int:
+        """The id of the prompt's last token; without ids any."""
+        return self._request.ids[-1] if self._request.ids else 0
+
     @contextmanager
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
+        if self._setup.elsewhere:
+            raise ModelError(
+                f"{type(self._model).__name__} reads its image elsewhere than among the prompt's tokens: of the methods "
+                "'dex-ar' alone explains it"
+            )
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
@@ -185,14 +205,18 @@ class Runner:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            scheduler = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
+            scheduler = ChunkScheduler(begin, self._last, size, hand, channel.check)
             answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
             self._check_agreement(prompt, loan)
 
     def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
         """Raises ModelError if the model computes something else under our attention than under its own."""
-        agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
+        agreement, given, begun = agreement_of(self._model), self._request.inputs, prompt.begun
+        if begun is None:
+            agreement.check(self._model, given, loan, prompt.seen.logits)
+        else:
+            agreement.once(len(begun.labels), loan, partial(compare_written, self._model, given, loan, begun))
 
     def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
@@ -200,11 +224,14 @@ class Runner:
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
         prefix = stack.enter_context(self._prefix(loan))
-        stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
+        if "input_ids" in given:
+            stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
+                if setup.elsewhere:
+                    return generate_begun(model, given, setup.decoder, self._arguments(), scheduler)
                 return generate(model, given, setup.decoder, prefix, self._arguments(), scheduler)
             except NumericalError:
                 with suppress(InputError):
@@ -219,6 +246,8 @@ class Runner:
     def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
         """The prefill of a given answer: postponed if the decoder is known, no layer needs a graph, and all fits."""
         decoder, given = self._setup.decoder, self._request.inputs
+        if self._setup.elsewhere:
+            return begin(self._model, given, decoder)
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self._setup.backend)
@@ -243,7 +272,7 @@ class Runner:
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def _prefix(self, loan: Loan) -> Prefix:
-        if self._pool is None or not goes_back(self._model.config):
+        if self._pool is None or self._setup.elsewhere or not goes_back(self._model.config):
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 
@@ -258,17 +287,37 @@ class Runner:
         setup.decoder = prompt.decoder
         inputs.check_scored(request.targets, prompt.decoder.lens.rows)
         self._check_agreement(prompt, loan)
-        plan = plan_of(setup, request, self._placed, len(request.ids) + self._longest(), self._tails)
+        begun, ids = prompt.begun, request.ids
+        if begun is not None:
+            self._placed, ids = nowhere(begun.visual, ELSEWHERE), begun.labels.tolist()
+        plan = plan_of(setup, request, self._placed, self._longest(), self._tails, begun)
         chunk = self._chunk
         backend = setup.backends()["head_score"]
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         header = self.header(settings, laps, chunk_size=chunk, backend=backend)
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(ResultBuilder(header, tokenizer, request.ids, self.out))
-        return AnswerExplainer(self._model, plan, chunk, request.inputs["input_ids"].device, record)
+        record = stack.enter_context(ResultBuilder(header, tokenizer, ids, self.out))
+        return AnswerExplainer(self._model, plan, chunk, _device(plan.inputs), record)
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
         if self._request.targets is not None:
             return len(self._request.targets)
+        if self._setup.elsewhere:
+            length = length_of(self._model, self._request.inputs)
+            return new_tokens(writer_of(self._model), length, self._generate_kwargs)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
+
+
+def _device(given: Mapping[str, Any]) -> torch.device:
+    """That of the ids."""
+    ids: Tensor = next(given[name] for name in ("decoder_input_ids", "input_ids") if name in given)
+    return ids.device
+
+
+def _check_knobs(knobs: Settings) -> None:
+    """Raises InputError for knobs that have no meaning where an image's keys are not among the prompt's tokens."""
+    if knobs.mode == "official":
+        raise InputError("mode='official' is the authors' code, which has no images beside the prompt: leave it out")
+    if knobs.text_relevance:
+        raise InputError("text_relevance is found where image and text stand in one sequence: leave it out")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.generation.result_builder import ResultBuilder
 from dexar_fast.kvcache.rewind import rewound

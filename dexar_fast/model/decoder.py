@@ -16,16 +16,20 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
-from dexar_fast.model.beside import Visit
+from dexar_fast.model.attention import Call, Side, Watcher, check_keys, is_causal, watcher
 from dexar_fast.model.cache import cache_in
-from dexar_fast.model.head import head_of
-from dexar_fast.model.lens import LensTracer, LogitLens
+from dexar_fast.model.kinds import head_of
+from dexar_fast.model.lens.beside import Visit
+from dexar_fast.model.lens.program import LogitLens
+from dexar_fast.model.lens.tracing import LensTracer
 
 
 @dataclass(eq=False)
 class Decoder:
-    """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
+    """Its calls of attention, in order: the layer that holds each, the module that attends; the logit lens behind them.
+
+    A layer with cross-attention, too, is there twice.
+    """
 
     layers: list[nn.Module]
     attentions: list[nn.Module]
@@ -33,12 +37,14 @@ class Decoder:
     causal: bool  # no token of the traced prompt could read a later one
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
-    heads: list[int]  # of each layer
-    indices: list[int]  # of each among all layers of the decoder
-    total: int  # layers of the decoder, those without attention, too
+    heads: list[int] = field(default_factory=list)  # of each layer, where they were counted
+    indices: list[int] = field(default_factory=list)  # of each among all layers of the decoder
+    total: int = 0  # layers of the decoder, those without attention, too
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
     mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
     apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
+    sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's
+    by_hand: list[nn.Module] = field(default_factory=list)  # those that write their attention out
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
@@ -115,23 +121,27 @@ class DecoderTracer(PromptWatcher):
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         if self.decoder is None and module not in self._attended and not self._is_over_depth(call):
-            self._keys = self._keys or call.value.shape[2]
-            check_keys(module, call.value, self._keys)
+            self._met_call(module, call)
             self._attended.append(module)
             self._heads.append(call.query.shape[1])
             self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
-            self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
         return output
 
     def _is_over_depth(self, call: Call) -> bool:
         """Whether each token attends by itself, to states of its own: then tokens stand where heads do."""
-        return call.query.shape[1] == self._length != call.query.shape[2]
+        return call.query.ndim == 4 and call.query.shape[1] == self._length != call.query.shape[2]
+
+    def _met_call(self, module: nn.Module, call: Call) -> None:
+        """Called at the first call of each module that attends."""
+        self._keys = self._keys or call.value.shape[2]
+        check_keys(module, call.value, self._keys)
+        self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        layers = _list_members(self.model)
+        layers, head = list_members(self.model), [each for each in [self._lens.head] if each is not None]
         with super().watching(), self._recording, ExitStack() as stack:  # Ctrl-C skips `_finish`
-            for module in (*layers, *_outermost(self.model, layers)):
+            for module in (*layers, *head, *_outermost(self.model, [*layers, *head])):
                 enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
                 stack.callback(module.register_forward_hook(self._leave).remove)
@@ -179,12 +189,15 @@ class DecoderTracer(PromptWatcher):
                 "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
             )
         _check_all_attend(model, self._attended, cache_in(output))
-        lens = self._traced(output.logits)
+        self.logits = output.logits[0, -1]
+        self.decoder = self._found(model, output.logits)
+
+    def _found(self, model: nn.Module, logits: Tensor) -> Decoder:
+        lens = self._traced(logits)
         layers, members = _layers_of(model, self._attended)
         held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
         places = {name: module for name, module in model.named_modules() if id(module) in held}
-        self.logits = output.logits[0, -1]
-        self.decoder = Decoder(
+        return Decoder(
             layers,
             self._attended,
             lens,
@@ -235,7 +248,7 @@ def _list_holders(model: nn.Module) -> list[nn.Module]:
     return [m for m in model.modules() if any(map(_is_list, m.children()))]
 
 
-def _list_members(model: nn.Module) -> list[nn.Module]:
+def list_members(model: nn.Module) -> list[nn.Module]:
     return [member for module in model.modules() if _is_list(module) for member in module.children()]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
 from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last

@@ -28,9 +28,9 @@ class Visit:
     def of(cls, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Visit | None:
         """None for a layer that gets no states of each of `length` tokens."""
         hidden = _hidden(args, kwargs)
-        states = {place: x for place, x in [*enumerate(args), *kwargs.items()] if is_of_tokens(x, length)}
-        found = {place: x for place, x in states.items() if x is not hidden}
-        return cls(layer, hidden, found) if found and isinstance(hidden, Tensor) else None
+        given: list[tuple[Place, Any]] = [*enumerate(args), *kwargs.items()]
+        states = {place: x for place, x in given if is_of_tokens(x, length) and x is not hidden}
+        return cls(layer, hidden, states) if states and isinstance(hidden, Tensor) else None
 
 
 @dataclass(frozen=True)
