@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.attribution.calls.keys import KeysOfCalls
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.turns import Turns
 from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
@@ -53,7 +54,7 @@ class Pass(Watcher):
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
-        self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
+        self._turns = Turns(prompt.decoder)
         self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
         self._keys = KeysOfCalls(plan)
@@ -79,7 +80,7 @@ class Pass(Watcher):
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 stack.enter_context(by_hand(decoder.by_hand))
                 for layer, calls in self._calls_of_layers().items():
-                    stack.callback(layer.register_forward_hook(self._hook(calls), with_kwargs=True).remove)
+                    stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
                     for module in () if all(map(self._tails.trusts, calls)) else layer.modules():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
@@ -131,6 +132,7 @@ class Pass(Watcher):
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
         self._sums = self._plan.sums()
+        self._turns.begin()
         self._known_masks.clear()
         self._keys.forget()
         with stage("chunk forward"):
@@ -194,8 +196,8 @@ class Pass(Watcher):
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Makes the attention output of the C queries a leaf and lets autograd record the rest of the layer."""
-        index = self._wanted.get(id(module))
-        if index is None:
+        index = self._turns.of_attention(module)
+        if index not in self._plan.layers:
             return output
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
         follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
@@ -230,17 +232,17 @@ class Pass(Watcher):
             self._prompt.decoder.causal = False
             raise Outdated("tokens of the prompt read those behind them")
 
-    def _hook(self, calls: list[int]) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            if watcher.get() is not self:
-                return output
-            hidden = hidden_states(output)
-            self._keep_states(module, args, kwargs)
-            for index in calls:
-                self._take(index, module, hidden, keep=index != calls[-1])
-            return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
-
-        return hook
+    def _hook(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if watcher.get() is not self:
+            return output
+        calls = [index for index in self._turns.of_layer(module) if index in self._plan.layers]
+        if not calls:
+            return output
+        hidden = hidden_states(output)
+        self._keep_states(module, args, kwargs)
+        for index in calls:
+            self._take(index, module, hidden, keep=index != calls[-1])
+        return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
     def _take(self, index: int, layer: nn.Module, hidden: Tensor, keep: bool) -> None:
         """Scores a call of a layer that has run; keep: whether another of its calls is still to come."""

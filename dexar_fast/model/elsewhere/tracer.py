@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call, Side, readable
-from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher, list_members
+from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.elsewhere.handwritten import by_hand
+from dexar_fast.model.tracer import DecoderTracer, list_members
 
 
 @dataclass(frozen=True)
