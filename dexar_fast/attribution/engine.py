@@ -21,12 +21,12 @@ from torch import Tensor
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.model.cache import to_forward, truncate
-from dexar_fast.model.decoder import DecoderTracer
 from dexar_fast.model.elsewhere.begun import traced
-from dexar_fast.model.lens import Outdated
+from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model.prefill import Pending, Prefill, by_itself, run
+from dexar_fast.model.tracer import DecoderTracer
 
 
 def explain(

@@ -116,7 +116,7 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module, keep: bool = False)
 
 
 def reach_others(outputs: Tensor, leaf: Tensor) -> bool:
-    """Whether the last of outputs [C], one for each query, depends on the leaf [1, C, H, D] of an earlier query, too."""
+    """Whether the last of outputs [C], one a query, depends on the leaf [1, C, H, D] at an earlier query, too."""
     if not leads_back(outputs, leaf):
         return False
     (last,) = torch.autograd.grad(outputs[-1], leaf, retain_graph=True)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.attribution.calls.keys import KeysOfCalls
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.turns import Turns
 from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys
+from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Side, Watcher, is_causal, reads_on, watcher
@@ -25,7 +26,7 @@ from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.elsewhere import begun
 from dexar_fast.model.elsewhere.handwritten import by_hand
-from dexar_fast.model.lens import Outdated
+from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.modules import offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
@@ -43,7 +44,7 @@ class Attended:
 
     leaf: Tensor  # [1, C, H, D]
     call: Call
-    keys: Keys
+    keys: Keys | HeadGroups
 
 
 class Pass(Watcher):
@@ -53,7 +54,7 @@ class Pass(Watcher):
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
-        self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
+        self._turns = Turns(prompt.decoder)
         self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
         self._keys = KeysOfCalls(plan)
@@ -63,6 +64,7 @@ class Pass(Watcher):
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
+        self._states: Tensor | None = None  # [1, C, n, d] of earlier layers, where the lens of a layer reads such
         self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._attended: dict[int, Attended] = {}  # by call, until its layer has run
@@ -78,11 +80,11 @@ class Pass(Watcher):
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
                 stack.enter_context(by_hand(decoder.by_hand))
                 for layer, calls in self._calls_of_layers().items():
-                    stack.callback(layer.register_forward_hook(self._hook(calls)).remove)
+                    stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
                     for module in () if all(map(self._tails.trusts, calls)) else layer.modules():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
-                stack.callback(decoder.last.register_forward_hook(self._keep_hidden).remove)
+                stack.callback(decoder.last.register_forward_hook(self._keep_hidden, with_kwargs=True).remove)
                 stack.callback(self.model.register_forward_hook(self._keep_logits).remove)
                 for module in self._prompt.seen.last_positions:
                     stack.callback(module.register_forward_pre_hook(self._count_on, with_kwargs=True).remove)
@@ -130,6 +132,7 @@ class Pass(Watcher):
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
         self._sums = self._plan.sums()
+        self._turns.begin()
         self._known_masks.clear()
         self._keys.forget()
         with stage("chunk forward"):
@@ -144,16 +147,22 @@ class Pass(Watcher):
         """Raises Outdated if the model does not compute what was found about it."""
         lens = self._prompt.decoder.lens
         hidden = lens.last(self._hidden, len(self._targets))
-        normed = lens.norm(hidden)
+        normed = lens.norm(hidden, self._states)
         self._tails.settle(hidden, normed)
         try:
             lens.check(normed, self._logits, self._targets)
         except ModelError as error:
             raise Outdated(str(error)) from error
 
-    def _keep_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _keep_hidden(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if watcher.get() is self:
+            self._keep_states(module, args, kwargs)
             self._hidden = hidden_states(output).detach()
+
+    def _keep_states(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        beside = self._prompt.decoder.lens.beside
+        if beside is not None:
+            self._states = beside.after(layer, args, kwargs).detach()[:, -len(self._targets) :]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if watcher.get() is self:
@@ -187,8 +196,8 @@ class Pass(Watcher):
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Makes the attention output of the C queries a leaf and lets autograd record the rest of the layer."""
-        index = self._wanted.get(id(module))
-        if index is None:
+        index = self._turns.of_attention(module)
+        if index not in self._plan.layers:
             return output
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
         follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
@@ -201,7 +210,7 @@ class Pass(Watcher):
         torch.set_grad_enabled(True)
         return torch.cat([before, leaf], dim=1) if before.shape[1] else leaf
 
-    def _keys_of(self, index: int, module: nn.Module, call: Call) -> Keys:
+    def _keys_of(self, index: int, module: nn.Module, call: Call) -> Keys | HeadGroups:
         sides, queries = self._prompt.decoder.sides, len(self._targets)
         side = Side.OWN if sides is None else sides[index]
         if side is Side.OWN:
@@ -223,16 +232,17 @@ class Pass(Watcher):
             self._prompt.decoder.causal = False
             raise Outdated("tokens of the prompt read those behind them")
 
-    def _hook(self, calls: list[int]) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            if watcher.get() is not self:
-                return output
-            hidden = hidden_states(output)
-            for index in calls:
-                self._take(index, module, hidden, keep=index != calls[-1])
-            return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
-
-        return hook
+    def _hook(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if watcher.get() is not self:
+            return output
+        calls = [index for index in self._turns.of_layer(module) if index in self._plan.layers]
+        if not calls:
+            return output
+        hidden = hidden_states(output)
+        self._keep_states(module, args, kwargs)
+        for index in calls:
+            self._take(index, module, hidden, keep=index != calls[-1])
+        return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
     def _take(self, index: int, layer: nn.Module, hidden: Tensor, keep: bool) -> None:
         """Scores a call of a layer that has run; keep: whether another of its calls is still to come."""
@@ -240,7 +250,7 @@ class Pass(Watcher):
         if attended is None:
             raise ModelError(f"decoder layer {index} ({type(layer).__name__}) {ELSEWHERE}")
         with stage("VJP"):
-            u = self._gradients.u(index, hidden, attended.leaf, self._targets, keep)
+            u = self._gradients.u(index, hidden, attended.leaf, self._targets, self._states, keep)
         with stage("scoring"):
             self._sums.layer(u[0], attended.call, attended.keys)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dexar_fast.attribution import text_maps
 from dexar_fast.attribution.text_maps import TextMaps, TextSums
-from dexar_fast.backends.operands import Keys, LayerScores, MapSums, total_range
+from dexar_fast.backends.operands import HeadGroups, Keys, LayerScores, MapSums, total_range
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call
 
@@ -21,7 +22,7 @@ from dexar_fast.model.attention import Call
 class Attribution:
     """The raw sums over all layers for T tokens, on the CPU, float32 or better."""
 
-    visual_scores: Tensor  # [T, L, H]
+    visual_scores: Tensor  # [T, L, H] of the layers that attend; 0 for heads that only other layers have
     text_scores: Tensor  # [T, L, H]
     text_winners: Tensor  # [S] in how many heads, over all tokens and layers, each key so far won S_txt
     token_maps: Tensor  # [T, N]
@@ -33,7 +34,7 @@ class Attribution:
 class Sums(Protocol):
     """What takes the layers of one chunk of C tokens as they come."""
 
-    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+    def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
         """Takes one layer: u [C, H, D], its attention, whose last C queries are explained, and the keys they score."""
         ...
 
@@ -58,9 +59,9 @@ class LayerSums:
         self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._ranges: list[Tensor] = []
 
-    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+    def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
         maps = self.maps(u) if keys.has_image else MapSums.zeros(u, 0)
-        self.add(numbered(self._score(u, call.value[0], keys, maps), keys))
+        self.add(numbered(self._score(u, call.value[0], keys, maps), keys.numbers))
         if self._text is not None:
             self._text.layer(u, call.value[0], keys)
 
@@ -78,7 +79,11 @@ class LayerSums:
 
     def attribution(self, length: int) -> Attribution:
         """All layers together, for queries that could read `length` keys."""
-        visual, text, winner = (_stacked(list(layers)) for layers in zip(*self._scores, strict=True))
+        visual, text, winner = map(_stacked, zip(*self._scores, strict=True), (0, 0, -1))
+        if self._ranges and len({scores.shape[1] for scores, _, _ in self._scores}) > 1:
+            raise ModelError(
+                "the decoder's layers differ in their number of heads: mode='official' is not defined there"
+            )
         maps = self._maps.values()
         return Attribution(
             visual_scores=visual,
@@ -91,12 +96,12 @@ class LayerSums:
         )
 
 
-def numbered(scores: LayerScores, keys: Keys) -> LayerScores:
-    """The scores with their winners called by what the keys are called in the result."""
-    if keys.numbers is None:
+def numbered(scores: LayerScores, numbers: Tensor | None) -> LayerScores:
+    """The scores with their winners called by the numbers [S] of the keys in the result."""
+    if numbers is None:
         return scores
     winner = scores.text_winner
-    return replace(scores, text_winner=torch.where(winner >= 0, keys.numbers[winner.clamp(min=0)], -1))
+    return replace(scores, text_winner=torch.where(winner >= 0, numbers[winner.clamp(min=0)], -1))
 
 
 def joined(chunks: list[Attribution]) -> Attribution:
@@ -126,8 +131,8 @@ def counted(winners: list[Tensor]) -> Tensor:
     return total
 
 
-def _stacked(layers: list[Tensor]) -> Tensor:
-    """[C, H] of each layer, on any devices, to [C, L, H] on the CPU."""
-    if len({layer.shape for layer in layers}) > 1:
-        raise ModelError("the decoder's layers differ in their number of heads: not supported")
-    return torch.stack([layer.to(layers[0].device) for layer in layers], dim=1).cpu()
+def _stacked(layers: Sequence[Tensor], missing: float) -> Tensor:
+    """[C, H'] of each layer, on any devices, to [C, L, H] on the CPU; heads that a layer lacks are `missing`."""
+    heads = max(layer.shape[1] for layer in layers)
+    rows = [pad(layer.to(layers[0].device), (0, heads - layer.shape[1]), value=missing) for layer in layers]
+    return torch.stack(rows, dim=1).cpu()

@@ -23,7 +23,7 @@ from dexar_fast.attribution.tail_block import Block, Head
 from dexar_fast.attribution.tail_modules import block_of, head_of
 from dexar_fast.attribution.tail_values import Relation, hold, norm_relation, relations
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.lens import LogitLens, Outdated
+from dexar_fast.model.lens.program import LogitLens, Outdated
 from dexar_fast.model.modules import below
 
 # Relative to the largest gradient. Over all families of tests/support/zoo.py, in both modes and from four seeds, tail

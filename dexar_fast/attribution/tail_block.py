@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, layer_norm, nn, rms_norm
 
 from dexar_fast.attribution.vjp import gated_vjp, norm_vjp
+from dexar_fast.errors import ModelError
 
 Seen = Mapping[str, Tensor]  # of one forward, for the C queries: "input", and by the names of Block.inputs and .outputs
 QUICK = 1.702  # quick_gelu(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702
@@ -156,3 +157,12 @@ class Head:
         if norm_twice:
             grad = self.norm.vjp(once, grad, backend=backend)
         return self.norm.vjp(x, grad, backend=backend)
+
+
+def check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
+    """Raises ModelError where the final norm cannot read what it gave: it puts several streams together."""
+    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
+        raise ModelError(
+            f"{type(layer).__name__} hands on several streams, which the model puts together before its final norm: "
+            "mode='official', which norms twice, is not defined there"
+        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dexar_fast.backends.operands import Keys, LayerScores, MapSums
+from dexar_fast.backends.operands import HeadGroups, Keys, LayerScores, MapSums
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class TextSums:
         self._sums: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._positions: Tensor
 
-    def layer(self, u: Tensor, value: Tensor, keys: Keys) -> None:
+    def layer(self, u: Tensor, value: Tensor, keys: Keys | HeadGroups) -> None:
         """Takes one layer: u [C, H, D], value [H_kv, S, D]."""
         self._positions = keys.text
         kind = u.device, u.dtype
         if kind not in self._sums:
             self._sums[kind] = MapSums.zeros(u, len(keys.text))
-        self._score(u, value, self._swap(keys), self._sums[kind])
+        swapped = self._swap(keys) if isinstance(keys, Keys) else keys.map(self._swap)
+        self._score(u, value, swapped, self._sums[kind])
 
     def maps(self) -> TextMaps:
         """All layers together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,6 +82,54 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class HeadGroups:
+    """The keys of a layer whose heads read different ones (block-sparse attention): groups of heads that read alike."""
+
+    groups: tuple[tuple[Tensor, Keys], ...]  # heads [h], and what they score
+
+    @property
+    def text(self) -> Tensor:
+        """[M] positions of the text keys, the same in each group."""
+        return self.groups[0][1].text
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there are visual keys among them."""
+        return self.groups[0][1].has_image
+
+    @property
+    def numbers(self) -> Tensor | None:
+        """[S] what each key is called in the result; None: by its position."""
+        return self.groups[0][1].numbers
+
+    @property
+    def order(self) -> Tensor:
+        """[H] where each head stands when the groups stand one behind the other."""
+        return torch.cat([heads for heads, _ in self.groups]).argsort()
+
+    def map(self, change: Callable[[Keys], Keys]) -> HeadGroups:
+        """The same heads with other keys."""
+        return HeadGroups(tuple((heads, change(keys)) for heads, keys in self.groups))
+
+
+def keys_of_heads(
+    visual: Tensor | slice, text: Tensor, attendable: Tensor, numbers: Tensor | None = None
+) -> Keys | HeadGroups:
+    """From positions [N], [M], and what each query of each head may read, or of all heads, [H or 1, C, S] bool.
+
+    Args:
+        numbers: [S] what each key is called in the result; None: by its position.
+    """
+    if len(attendable) == 1:
+        return Keys(visual, text, attendable[0], numbers)
+    kinds, group = attendable.unique(dim=0, return_inverse=True)
+    if len(kinds) == 1:
+        return Keys(visual, text, kinds[0], numbers)
+    heads = [(group == index).nonzero()[:, 0] for index in range(len(kinds))]
+    return HeadGroups(tuple((some, Keys(visual, text, kind, numbers)) for some, kind in zip(heads, kinds, strict=True)))
+
+
+@dataclass(frozen=True)
 class Attention:
     """What is needed to recompute one layer's attention probabilities A = exp(scale <q, k> - L) for C queries."""
 
@@ -88,6 +137,11 @@ class Attention:
     key: Tensor  # [H_kv, S, D]
     log_sum_exp: Tensor  # [C, H] L
     scale: float
+
+    def of_heads(self, heads: Tensor) -> Attention:
+        """The same for some of the heads [h]."""
+        share = self.query.shape[1] // len(self.key)
+        return Attention(self.query[:, heads], self.key[heads // share], self.log_sum_exp[:, heads], self.scale)
 
     def of_queries(self, rows: slice) -> Attention:
         """The same for some of the queries."""

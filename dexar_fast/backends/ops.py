@@ -8,14 +8,16 @@ Nothing here knows about transformers, nothing above it about backends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dexar_fast.backends import cuda, eager, operators
-from dexar_fast.backends.operands import Attention, KeyLists, Keys, LayerScores, MapSums
+from dexar_fast.backends.operands import Attention, HeadGroups, KeyLists, Keys, LayerScores, MapSums, total_range
 from dexar_fast.backends.plan import moving, plan
 from dexar_fast.backends.slots import Copies
+from dexar_fast.errors import ModelError
 from dexar_fast.settings import HeadScore, MapFilter
 
 
@@ -53,7 +55,7 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend:
 def head_score(
     u: Tensor,
     value: Tensor,
-    keys: Keys,
+    keys: Keys | HeadGroups,
     sums: MapSums,
     *,
     head_score: HeadScore = "max",
@@ -77,11 +79,41 @@ def head_score(
         with_range: whether to find the smallest and largest G over the visual keys.
         attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
         backend: as `plan` takes it.
+    Raises:
+        ModelError: a map filter for heads that read different keys: its gain is a median over all heads of a layer.
     """
+    if isinstance(keys, HeadGroups):
+        if map_filter is not None:
+            raise ModelError("map_filter is not defined where the heads of a layer read different keys")
+        return _by_group(u, value, keys, sums, attention, head_score=head_score, with_range=with_range, backend=backend)
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
+
+
+def _by_group(
+    u: Tensor, value: Tensor, keys: HeadGroups, sums: MapSums, attention: Attention | None, **knobs: Any
+) -> LayerScores:
+    """The same for one group of heads after another, each with values of its own."""
+    share = u.shape[1] // len(value)  # query heads to a head of values
+    parts = [
+        head_score(
+            u[:, heads],
+            value[heads // share],
+            of_group,
+            sums,
+            attention=None if attention is None else attention.of_heads(heads),
+            **knobs,
+        )
+        for heads, of_group in keys.groups
+    ]
+    ranges = [part.range for part in parts if part.range is not None]
+    names = ("visual_score", "text_score", "text_winner")
+    return LayerScores(
+        **{name: torch.cat([getattr(part, name) for part in parts], 1)[:, keys.order] for name in names},
+        range=total_range(ranges) if ranges else None,
+    )
 
 
 def _fused(

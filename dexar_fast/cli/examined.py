@@ -13,7 +13,7 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.lens import LogitLens
+from dexar_fast.model.lens.program import LogitLens
 
 TOKENS = 3  # of the short answer
 

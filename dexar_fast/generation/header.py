@@ -10,6 +10,8 @@ import transformers
 from dexar_fast import __version__
 from dexar_fast.generation.setup import Setup
 from dexar_fast.loading.names import shown
+from dexar_fast.model.cache import goes_back
+from dexar_fast.model.decoder import Decoder
 from dexar_fast.prompt import positions
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.assembly import ResultHeader
@@ -17,21 +19,53 @@ from dexar_fast.vision.geometry import Layout
 
 
 def header(
-    setup: Setup, request: Request, placed: Layout, settings: dict[str, Any], more: dict[str, Any]
+    setup: Setup, request: Request, placed: Layout, settings: dict[str, Any], more: dict[str, Any], pooled: bool
 ) -> ResultHeader:
     """What a result holds that does not grow with the answer; `settings` and `more` go into its metadata."""
     return ResultHeader(
         visual=placed.positions,
         grids=placed.grids,
         images=tuple(request.images),
-        warnings=[*setup.warnings, *doubts(setup.model, request), *filter(None, [placed.warning])],
-        metadata=_metadata(setup.model, request, settings) | more | {"complete": False} | _prompt(request),
+        warnings=[
+            *setup.warnings,
+            *doubts(setup.model, request, pooled),
+            *filter(None, [placed.warning, _ragged(setup.decoder)]),
+        ],
+        metadata=_metadata(setup.model, request, settings)
+        | _layers(setup.decoder)
+        | more
+        | {"complete": False}
+        | _prompt(request),
     )
 
 
-def doubts(model: Any, request: Request) -> list[str]:
-    """Warnings that the model may not read what the user means."""
-    return [*request.warnings, *filter(None, [positions.warning(model, request.inputs)])]
+def doubts(model: Any, request: Request, pooled: bool) -> list[str]:
+    """Warnings that something may not be as the user means it; pooled: whether a pool was given."""
+    found = [positions.warning(model, request.inputs), _without_pool(model) if pooled else None]
+    return [*request.warnings, *filter(None, found)]
+
+
+def _without_pool(model: Any) -> str | None:
+    if goes_back(model.config):
+        return None
+    return (
+        f"{type(model).__name__} keeps more than keys and values of its tokens, which a pool does not: it is not used"
+    )
+
+
+def _ragged(decoder: Decoder | None) -> str | None:
+    """The warning that arrays of heads hold some that a layer has not."""
+    if decoder is None or len(set(decoder.heads)) <= 1:
+        return None
+    least, most = min(decoder.heads), max(decoder.heads)
+    return f"the decoder's layers have {least} to {most} heads: what is given by head is 0 for those that a layer lacks"
+
+
+def _layers(decoder: Decoder | None) -> dict[str, Any]:
+    """Which of the decoder's layers attend, where some do not: those alone have maps."""
+    if decoder is None or len(decoder.indices) == decoder.total:
+        return {}
+    return {"decoder_layers": decoder.total, "attending_layers": decoder.indices}
 
 
 def _metadata(model: Any, request: Request, settings: dict[str, Any]) -> dict[str, Any]:

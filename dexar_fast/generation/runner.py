@@ -90,7 +90,7 @@ class Runner:
             else:
                 images, self._placed = placed(self._model.config, setup.processor, self._request)
                 self._request = replace(self._request, images=images)
-        for doubt in doubts(self._model, self._request):
+        for doubt in doubts(self._model, self._request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
         if setup.settings.map_filter is not None and not self._placed.grids:
             raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
@@ -159,7 +159,8 @@ class Runner:
 
     def header(self, settings: dict[str, Any], laps: Laps, **more: Any) -> ResultHeader:
         """What a result of this request holds that does not grow with the answer."""
-        return header(self._setup, self._request, self._placed, settings, {**more, "seconds": laps.seconds})
+        found = {**more, "seconds": laps.seconds}
+        return header(self._setup, self._request, self._placed, settings, found, self._pool is not None)
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)

@@ -20,7 +20,8 @@ from dexar_fast.model.cache import check_rolls_back, is_empty
 class RewoundCache(Cache):
     """Another cache as it was at an earlier length; the tokens behind that must run again, and no others.
 
-    Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D], or keep nothing: DynamicCache, PoolCache.
+    Works for caches whose layers hold every key, as `keys` and `values` [1, H_kv, S, D], or nothing: DynamicCache,
+    PoolCache.
     `truncate` and the end of a `with` block put back what was overwritten.
     """
 

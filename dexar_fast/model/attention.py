@@ -23,11 +23,28 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model.signatures import parameters
 
 NAME = "dexar_fast"
+
+
+class _Eager(str):
+    """A name of its own, found in the registries, that also equals "eager".
+
+    Some families build the mask of their sparse attention under the names "eager" and "sdpa" alone; under any other
+    they attend to everything, without a word.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return other == "eager" or str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+AS_EAGER = _Eager(NAME)
 # Tensors that attention may get beside those that the model's own forward takes and passes on:
 POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # the mask shows packed sequences, too
-APPLIED = frozenset({"position_bias"})  # SDPA adds it to its scores
+SINKS = ("s_aux", "sinks")  # one more score, of a head or of each query, that takes its part of the probability
+APPLIED = frozenset({"position_bias", *SINKS})  # SDPA adds the bias to its scores; sinks: `in_blocks`
 Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
-SOFTCAP_BLOCK = 128  # query rows at a time: the scores of a soft-capped layer never take a full [S, S]
+BLOCK = 128  # query rows at a time, where SDPA does not serve: scores never take a full [S, S]
 
 
 class Side(Enum):
@@ -50,6 +67,7 @@ class Call:
     scaling: float
     softcap: float | None
     bias: Tensor | None  # [1, H, Q, S] of positions, added to the scores
+    sinks: Tensor | None = None  # [1, H, Q or 1, 1]
 
 
 class Watcher:
@@ -67,14 +85,17 @@ class Watcher:
         self.passed_on = POSITIONS.union(parameters(model.forward), inputs)
         self._met = met
 
-    def called(self, module: nn.Module, tensors: frozenset[str], mask: Any) -> None:
-        """Called before every attention with the names of its tensor keywords. Raises ModelError for unknown ones."""
+    def called(self, module: nn.Module, tensors: frozenset[str], known: frozenset[str], mask: Any) -> None:
+        """Called before every attention with the names of its tensor keywords, and those of them that are known.
+
+        Raises ModelError for others.
+        """
         own = tensors - self.passed_on
-        unknown = own - APPLIED
+        unknown = own - known
         if unknown:
             raise ModelError(
                 f"{type(module).__name__} gives its attention {' and '.join(sorted(unknown))} beside queries, keys and "
-                "values (sinks, sparse indices or the like), which dexar_fast does not apply: it is not supported"
+                "values, which dexar_fast does not apply: it is not supported"
             )
         self._met.add((type(module), own, mask_kind(mask)))
 
@@ -90,6 +111,16 @@ class Watcher:
 def tensors_in(keywords: Mapping[str, Any]) -> frozenset[str]:
     """The names of the keywords that are a tensor, or hold one."""
     return frozenset(name for name, value in keywords.items() if _holds_tensor(value))
+
+
+def known_in(keywords: Mapping[str, Any], mask: Any) -> frozenset[str]:
+    """The names of the tensor keywords that are applied, or that choose keys which the mask holds, too (indices).
+
+    Under our name a model makes the mask that it makes under "eager"; `Agreement` compares what comes of it.
+    """
+    tensors = {name: value for name, value in keywords.items() if isinstance(value, Tensor)}
+    indices = {name for name, value in tensors.items() if mask is not None and not value.is_floating_point()}
+    return frozenset(indices | (APPLIED & tensors.keys()))
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -115,18 +146,21 @@ def attention(
     """The AttentionInterface function: [B, H, Q, D] queries to an output [B, Q, H, D]."""
     watching = watcher.get()
     if watching is not None:
-        watching.called(module, tensors_in(kwargs), attention_mask)
+        watching.called(module, tensors_in(kwargs), known_in(kwargs, attention_mask), attention_mask)
         attention_mask = watching.mask(module, attention_mask)
-    softcap = kwargs.pop("softcap", None)
-    if softcap is None:
+    softcap, sinks = kwargs.pop("softcap", None), _sinks(kwargs)
+    call = _call(module, query, key, value, attention_mask, softcap, sinks, kwargs)
+    if softcap is None and sinks is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    elif kwargs.get("position_bias") is not None:
-        raise ModelError(f"{type(module).__name__} adds a bias of positions to capped scores: it is not supported")
     else:
-        output = softcapped_attention(query, key, value, attention_mask, kwargs.get("scaling"), softcap)
-    if watching is not None:
-        output = watching.attention(module, output, _call(module, query, key, value, attention_mask, softcap, kwargs))
-    return output, None
+        output = in_blocks(call)
+    return (output if watching is None else watching.attention(module, output, call)), None
+
+
+def _sinks(keywords: dict[str, Any]) -> Tensor | None:
+    """The sinks among the keywords, as [1, H, Q or 1, 1]."""
+    found = next((value for name in SINKS if (value := keywords.pop(name, None)) is not None), None)
+    return found.view(1, -1, 1, 1) if found is not None and found.ndim == 1 else found
 
 
 def _call(
@@ -136,6 +170,7 @@ def _call(
     value: Tensor,
     mask: Tensor | None,
     softcap: float | None,
+    sinks: Tensor | None,
     kwargs: Mapping[str, Any],
 ) -> Call:
     scaling, causal = kwargs.get("scaling"), kwargs.get("is_causal")
@@ -148,30 +183,49 @@ def _call(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
         bias=kwargs.get("position_bias"),
+        sinks=sinks,
     )
 
 
-def softcapped_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
-) -> Tensor:
-    """softmax(cap tanh(q k / cap)) v in blocks of query rows (Gemma 2); SDPA has no cap. Returns [B, Q, H, D]."""
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    queries = query.shape[2]
+def in_blocks(call: Call) -> Tensor:
+    """softmax(cap tanh(q k / cap) + bias, sink) v in blocks of query rows: SDPA has neither. Returns [B, Q, H, D_v]."""
+    query, groups = call.query, call.query.shape[1] // call.key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (call.key, call.value))
     output = torch.empty_like(query[..., :1].expand(*query.shape[:-1], value.shape[-1]))
-    for start in range(0, queries, SOFTCAP_BLOCK):
-        rows = slice(start, min(start + SOFTCAP_BLOCK, queries))
-        scores = (query[:, :, rows] * scaling) @ key.transpose(-1, -2)
-        scores = softcap * torch.tanh(scores / softcap)
-        output[:, :, rows] = _softmax(scores, _rows(mask, rows, queries, scores)) @ value
+    for start in range(0, query.shape[2], BLOCK):
+        rows = slice(start, min(start + BLOCK, query.shape[2]))
+        scores = (query[:, :, rows] * call.scaling) @ key.transpose(-1, -2)
+        output[:, :, rows] = _probabilities(call, rows, scores) @ value
     return output.transpose(1, 2).contiguous()
 
 
-def _rows(mask: Tensor | None, rows: slice, queries: int, scores: Tensor) -> Tensor:
+def _probabilities(call: Call, rows: slice, scores: Tensor) -> Tensor:
+    """Of the scores [B, H, rows, S] of some queries."""
+    if call.softcap is not None:
+        scores = call.softcap * torch.tanh(scores / call.softcap)
+    if call.bias is not None:
+        scores = scores + call.bias[:, :, rows]
+    mask = _rows(call, rows)
     if mask is not None:
-        return mask[:, :, rows, : scores.shape[-1]]
-    return causal(queries, scores.shape[-1], scores.device, rows)
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    found = with_sinks(scores, call.sinks, rows).softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return found[..., : scores.shape[-1]].to(scores.dtype)
+
+
+def with_sinks(scores: Tensor, sinks: Tensor | None, rows: slice) -> Tensor:
+    """Scores [B, H, rows, S] with a last column of sinks [1, H, Q or 1, 1], if there are any."""
+    if sinks is None:
+        return scores
+    of_rows = sinks if sinks.shape[2] == 1 else sinks[:, :, rows]
+    return torch.cat([scores, of_rows.to(scores).expand(*scores.shape[:-1], 1)], -1)
+
+
+def _rows(call: Call, rows: slice) -> Tensor | None:
+    """The mask of some queries, [.., rows, S]; None hides nothing."""
+    queries, keys = call.query.shape[2], call.key.shape[2]
+    if call.mask is not None:
+        return call.mask[:, :, rows, :keys]
+    return causal(queries, keys, call.query.device, rows) if call.causal else None
 
 
 def causal(queries: int, keys: int, device: torch.device, rows: slice = slice(None)) -> Tensor:
@@ -180,33 +234,24 @@ def causal(queries: int, keys: int, device: torch.device, rows: slice = slice(No
     return torch.arange(keys, device=device) <= position[:, None]
 
 
-def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    masked = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return masked.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
-
-
 def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The last `queries` rows of one sequence's mask as [Q, S] bool; no mask means causal.
+    """The last `queries` rows of one sequence's mask as [1, Q, S] bool, [H, Q, S] if it has one for each head.
 
-    Raises:
-        ModelError: heads that attend to different keys.
+    No mask means causal.
     """
     if mask is None:
-        return causal(queries, keys, device)
+        return causal(queries, keys, device)[None]
     mask = mask[0, :, -queries:, :keys]
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    if len(seen) > 1 and not bool((seen == seen[:1]).all()):
-        raise ModelError("the heads of a layer attend to different keys (sparse attention): it is not supported")
-    return seen[0]
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def readable(call: Call, queries: int) -> Tensor:
-    """[Q, S] bool: which keys the last `queries` of a call may read; without a mask those of SDPA's own rule."""
+    """[1 or H, Q, S] bool: which keys the last `queries` of a call may read; without a mask by SDPA's own rule."""
     keys, device = call.value.shape[2], call.value.device
     if call.mask is not None:
         return attendable(call.mask, queries, keys, device)
     whole = torch.ones(call.query.shape[2], keys, dtype=torch.bool, device=device)
-    return (whole.tril() if call.causal and len(whole) > 1 else whole)[-queries:]
+    return (whole.tril() if call.causal and len(whole) > 1 else whole)[None, -queries:]
 
 
 def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
@@ -219,7 +264,7 @@ def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
 
 
 def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
-    """Whether no query of a mask [1, 1, Q, S] reads a key behind it; the last query stands at the last key."""
+    """Whether no query of a mask [1, 1 or H, Q, S] reads a key behind it; the last query stands at the last key."""
     if mask is None:
         return bool(getattr(module, "is_causal", True))  # SDPA's own rule: no mask and False: all keys
     queries = mask.shape[-2]
@@ -227,8 +272,8 @@ def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
 
 
 def reads_on(mask: Tensor | None, prompt: int, keys: int) -> bool:
-    """Whether a token of the prompt reads one behind the prompt, by a mask [1, 1, S, S] of the whole sequence."""
-    return mask is None or bool(attendable(mask, keys, keys, mask.device)[:prompt, prompt:].any())
+    """Whether a token of the prompt reads one behind the prompt, by a mask [1, 1 or H, S, S] of it all."""
+    return mask is None or bool(attendable(mask, keys, keys, mask.device)[:, :prompt, prompt:].any())
 
 
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | None:

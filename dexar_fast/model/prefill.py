@@ -19,8 +19,9 @@ from dexar_fast.model.cache import (
     truncate,
     whole_cache,
 )
-from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher
+from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
+from dexar_fast.model.tracer import DecoderTracer
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text

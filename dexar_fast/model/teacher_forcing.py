@@ -34,17 +34,21 @@ def head_inputs(
         ModelError: the lens, or the model's attention, is not what it was found to be.
     """
     found: list[Tensor] = []
+    states: list[Tensor] = []
 
-    def keep(module: nn.Module, args: Any, output: Any) -> None:
+    def keep(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if watcher.get() is not None:  # not another thread's forward
             found.append(hidden_states(output))
+            beside = decoder.lens.beside
+            states.extend([] if beside is None else [beside.after(module, args, kwargs)])
 
-    hook = decoder.last.register_forward_hook(keep)
+    hook = decoder.last.register_forward_hook(keep, with_kwargs=True)
     try:
         logits = teacher_force(model, inputs, ids, decoder, visual, watching)
     finally:
         hook.remove()
-    normed = decoder.lens.norm(torch.cat(found, dim=decoder.lens.axis))
+    beside = torch.cat(states, dim=1) if states else None
+    normed = decoder.lens.norm(torch.cat(found, dim=decoder.lens.axis), beside)
     decoder.lens.check(normed.detach(), logits.detach())
     return normed
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from dexar_fast import Explainer
+from dexar_fast.attribution.rows.probabilities import probabilities
 from dexar_fast.errors import ModelError
 from dexar_fast.model import attention
 from dexar_fast.model.agreement import relative_difference
-from dexar_fast.model.cache import to_forward, to_generate, whole_cache
+from dexar_fast.model.cache import goes_back, to_forward, to_generate, whole_cache
 
 TARGETS = torch.tensor([20, 31, 44])
 
@@ -124,25 +126,74 @@ def test_a_layer_that_attends_by_itself_is_not_left_out(layer: int, options: dic
         warm.explain_inputs(inputs, **options)
 
 
-@pytest.mark.parametrize("name", ["sinks", "indices", "block_indices", "s_aux"])
-@pytest.mark.parametrize("nested", [False, True])
-def test_tensors_that_our_attention_does_not_know_are_refused_by_name(name: str, nested: bool) -> None:
-    model, inputs = zoo.build("llava")
-    value: Any = torch.zeros(4)
+def giving(model: Any, **more: Any) -> Any:
+    """The model, whose layers give their attention something more."""
     for layer in text_layers(model):
-        layer.self_attn.register_forward_pre_hook(
-            lambda _, args, kwargs: (args, kwargs | {name: (value,) if nested else value}), with_kwargs=True
-        )
-    with pytest.raises(ModelError, match=f"LlamaAttention gives its attention {name}"):
-        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+        layer.self_attn.register_forward_pre_hook(lambda _, args, own: (args, own | more), with_kwargs=True)
+    return model
 
 
-def test_masks_that_differ_between_heads_are_refused() -> None:
-    mask = torch.ones(1, 2, 3, 5, dtype=torch.bool)
-    assert attention.attendable(mask, 3, 5, mask.device).all()
-    mask[0, 1, 2, 0] = False
-    with pytest.raises(ModelError, match="different keys"):
-        attention.attendable(mask, 3, 5, mask.device)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scales": torch.zeros(4)},
+        {"sinks": (torch.zeros(4),)},
+        {"s_aux": [torch.zeros(4)]},
+        {"indices": torch.zeros(4, dtype=torch.int32)},  # no mask holds them
+        {"block_indices": torch.zeros(1, 4, 3, 2)},
+    ],
+    ids=str,
+)
+def test_tensors_that_our_attention_does_not_know_are_refused_by_name(more: dict[str, Any]) -> None:
+    model, inputs = zoo.build("llava")
+    with pytest.raises(ModelError, match=f"LlamaAttention gives its attention {next(iter(more))}"):
+        Explainer(giving(model, **more)).explain_inputs(inputs, target_ids=TARGETS)
+
+
+@pytest.mark.parametrize("name", attention.SINKS)
+def test_sinks_that_the_models_own_attention_does_not_apply_are_noticed(name: str) -> None:
+    model, inputs = zoo.build("llava")
+    with pytest.raises(ModelError, match="computes something else"):
+        Explainer(giving(model, **{name: torch.ones(4)})).explain_inputs(inputs, target_ids=TARGETS)
+
+
+def test_our_name_is_found_and_equals_eager() -> None:
+    config = zoo.build("llava")[0].config.get_text_config()
+    config._attn_implementation = attention.AS_EAGER
+    assert config._attn_implementation in ("eager", "sdpa")
+    assert config._attn_implementation == attention.NAME
+    assert ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, None) is attention.attention
+    assert attention.AS_EAGER not in ("sdpa", "flash_attention_2")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("of_rows", [False, True])
+@pytest.mark.parametrize("kind", ["none", "all", "allowed", "added"])
+def test_attention_with_sinks_is_a_softmax_with_one_more_column(
+    kind: str, of_rows: bool, cap: float | None, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    queries, keys = attention.BLOCK + 3, attention.BLOCK + 9  # more than one block
+    query, key, value = (torch.randn(1, h, n, d).double() for h, n, d in ((4, queries, 8), (2, keys, 8), (2, keys, 5)))
+    sinks = torch.randn(1, 4, queries if of_rows else 1, 1).double()
+    added = torch.randn(1, 4, queries, keys).double() if bias else None
+    seen = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    if kind in ("allowed", "added"):
+        seen &= torch.rand(queries, keys) < 0.7
+    mask = {"allowed": seen[None, None], "added": torch.zeros(1, 1, queries, keys).double().masked_fill(~seen, -1e300)}
+    call = attention.Call(
+        query, key, value, mask.get(kind), causal=kind != "all", scaling=0.3, softcap=cap, bias=added, sinks=sinks
+    )
+    scores = torch.einsum("bhqd,bhkd->bhqk", query, key.repeat_interleave(2, 1)) * 0.3
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    scores = scores if added is None else scores + added
+    weights = scores.exp() if kind == "all" else scores.exp() * seen
+    weights = weights / (weights.sum(-1, keepdim=True) + sinks.exp())
+    expected = (weights @ value.repeat_interleave(2, 1)).transpose(1, 2)
+    torch.testing.assert_close(attention.in_blocks(call), expected, rtol=0, atol=1e-12)
+    rows = slice(attention.BLOCK - 1, queries)
+    torch.testing.assert_close(probabilities(call, rows), weights[0, :, rows], rtol=0, atol=1e-12)
 
 
 def test_ids_that_the_model_rules_out_are_no_difference() -> None:
@@ -154,13 +205,14 @@ def test_ids_that_the_model_rules_out_are_no_difference() -> None:
 
 
 @pytest.mark.parametrize("layer_type", ["linear_attention", "conv", "hybrid"])
-def test_a_cache_that_keeps_more_than_keys_is_refused_by_name(layer_type: str) -> None:
-    model, inputs = zoo.build("llava")
+def test_a_cache_that_keeps_more_than_keys_is_named(layer_type: str) -> None:
+    model, _ = zoo.build("llava")
     config = model.config.get_text_config()
-    whole_cache(model.config)
+    assert goes_back(model.config)
     config.layer_types = [layer_type, *["full_attention"] * (config.num_hidden_layers - 1)]
+    assert not goes_back(model.config)
     with pytest.raises(ModelError, match=r"LlavaConfig keeps a LinearAttention\w*Layer in its cache"):
-        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+        whole_cache(model.config)
 
 
 def test_layers_with_a_window_keep_every_key() -> None:

@@ -70,7 +70,7 @@ def _rows(logits: Tensor, call: Call, first: int, target_ids: Tensor) -> Tensor:
 
 
 def run(model: PreTrainedModel, full: Inputs, prompt: int, change: Callable[[Tensor], Tensor] = lambda x: x) -> Any:
-    """The logits [1, S, V] of one eager forward, and its calls; `change` takes each A and gives the one to go on with."""
+    """The logits [1, S, V] of one eager forward, and its calls; `change` takes each A and gives the one to use."""
     with eager(model, change) as calls, torch.enable_grad():
         return forward(model, full, prompt), list(calls)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.errors import ModelError
+from dexar_fast.attribution.tail_block import check_norms_twice
 from dexar_fast.model.decoder import Decoder
 
 
@@ -23,30 +23,46 @@ class CallGradients:
         self._tails = tails
         self._norm_twice = norm_twice
 
-    def u(self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, keep: bool = False) -> Tensor:
+    def u(
+        self,
+        index: int,
+        hidden: Tensor,
+        leaf: Tensor,
+        targets: Tensor,
+        states: Tensor | None = None,
+        keep: bool = False,
+    ) -> Tensor:
         """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D].
 
         Args:
             index: of the call. hidden: the layer's output. leaf: [1, C, H, D] the attention's. targets: [C].
+            states: [1, C, n, d] of earlier layers, where the lens reads such.
             keep: whether another call of the layer is still to be differentiated.
         """
         norm_twice = self._norm_twice and index == len(self._decoder.layers) - 1
         if self._tails.trusts(index):
             return self._tails.vjp(index, hidden, leaf, targets, norm_twice)
-        u = self._recorded(index, hidden, leaf, targets, norm_twice, keep)
+        u = self._recorded(index, hidden, leaf, targets, norm_twice, states, keep)
         if hidden.ndim > 3:  # no tail is known for streams
             return u
         return self._tails.judged(index, hidden, leaf, targets, norm_twice, u)
 
     def _recorded(
-        self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool, keep: bool
+        self,
+        index: int,
+        hidden: Tensor,
+        leaf: Tensor,
+        targets: Tensor,
+        norm_twice: bool,
+        states: Tensor | None,
+        keep: bool,
     ) -> Tensor:
         """The same by autograd, through the graph that the layer recorded."""
         layer, lens = self._decoder.layers[index], self._decoder.lens
         go_on_recording(hidden, layer)
-        normed = lens.norm(lens.last(hidden, len(targets)))
+        normed = lens.norm(lens.last(hidden, len(targets)), states)
         if norm_twice:
-            _check_norms_twice(layer, hidden, normed)
+            check_norms_twice(layer, hidden, normed)
             normed = lens.norm(normed)
         logits = lens.logits(normed, targets)
         check_gradient(lens.head, (normed,), {}, logits)
@@ -62,12 +78,3 @@ class CallGradients:
             if reach_others(logits, leaf):
                 decoder.mixing.add(index)
         return index in decoder.mixing
-
-
-def _check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
-    """Raises ModelError where the final norm cannot read what it gave."""
-    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
-        raise ModelError(
-            f"{type(layer).__name__} hands on several streams, which the model puts together once, before its final "
-            "norm: mode='official', which norms twice, is not defined there"
-        )

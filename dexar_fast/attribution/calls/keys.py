@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from dexar_fast.attribution.calls.plan import Plan
-from dexar_fast.backends.operands import Keys, placed, run_of
+from dexar_fast.backends.operands import HeadGroups, Keys, keys_of_heads, placed, run_of
 from dexar_fast.model.attention import Call, Side, attendable, check_keys, readable
 from dexar_fast.stages import stage
 
@@ -18,8 +21,8 @@ class KeysOfCalls:
         self._plan = plan
         self._visual = run_of(plan.visual)
         self._text = plan.text.numpy().nonzero()[0]
-        # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
-        self._known: dict[tuple[int, torch.device, int, Side], tuple[Tensor | None, Keys]] = {}
+        # by the id of a mask, which layers share, with a reference to it: another may get its id once it is gone
+        self._known: dict[tuple[int, torch.device, int, Side], tuple[Any, Keys | HeadGroups]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     def forget(self) -> None:
@@ -28,9 +31,13 @@ class KeysOfCalls:
 
     def knows(self, call: Call) -> bool:
         """Whether another call of the chunk had the same mask."""
-        return (*_mask_of(call), Side.OWN) in self._known
+        return self._found(call, Side.OWN) is not None
 
-    def of(self, module: nn.Module, call: Call, side: Side, queries: int, length: int) -> Keys:
+    def _found(self, call: Call, side: Side) -> Keys | HeadGroups | None:
+        mask, keys = self._known.get((*_mask_of(call), side), (None, None))
+        return keys if mask is None or mask() is call.mask else None
+
+    def of(self, module: nn.Module, call: Call, side: Side, queries: int, length: int) -> Keys | HeadGroups:
         """The keys of a call's last `queries`, in a sequence that is `length` long so far.
 
         Raises:
@@ -38,22 +45,24 @@ class KeysOfCalls:
         """
         beside = self._plan.beside
         check_keys(module, call.value, {Side.OWN: length, Side.BESIDE: beside, Side.BOTH: length + beside}[side])
-        known = (*_mask_of(call), side)
-        if known not in self._known:
+        found = self._found(call, side)
+        if found is None:
             with stage("masks"):
-                self._known[known] = call.mask, self._made(call, side, queries, length)
-        return self._known[known][1]
+                found = self._made(call, side, queries, length)
+            mask = None if call.mask is None else weakref.ref(call.mask)
+            self._known[(*_mask_of(call), side)] = mask, found
+        return found
 
-    def _made(self, call: Call, side: Side, queries: int, length: int) -> Keys:
+    def _made(self, call: Call, side: Side, queries: int, length: int) -> Keys | HeadGroups:
         keys, device = call.value.shape[2], call.value.device
         if self._plan.beside == 0:
             visual, text = self._positions(device)
             seen = attendable(call.mask, queries, keys, device)
-            return Keys(visual, text[: self._text.searchsorted(keys)], seen)
+            return keys_of_heads(visual, text[: self._text.searchsorted(keys)], seen)
         numbers = _numbers(side, self._plan.beside, length)
         visual = run_of(torch.isin(numbers, self._plan.visual).nonzero()[:, 0])
         text = self._plan.text[numbers].nonzero()[:, 0]
-        return Keys(placed(visual, device), text.to(device), readable(call, queries), numbers.to(device))
+        return keys_of_heads(placed(visual, device), text.to(device), readable(call, queries), numbers.to(device))
 
     def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
         """Positions of the visual keys and of the whole sequence's text keys, sent to each device once."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.backends.eager import products
-from dexar_fast.model.attention import Call, causal
+from dexar_fast.model.attention import Call, causal, with_sinks
 
 BLOCK_BYTES = 16 * 2**20  # of one set of probabilities [H, rows, S]
 
@@ -16,7 +16,8 @@ BLOCK_BYTES = 16 * 2**20  # of one set of probabilities [H, rows, S]
 def probabilities(call: Call, rows: slice) -> Tensor:
     """A = softmax(cap(scale <q, k>) + bias, over the keys that the mask allows): [H, R, S], float32 or better.
 
-    As SDPA and transformers' eager attention define it; the cap is softcap tanh(x / softcap) where the layer has one.
+    As SDPA and transformers' eager attention define it; the cap is softcap tanh(x / softcap) where the layer has one,
+    and a sink takes its part of the sum and has no column.
     A query that may read no key has zeros.
 
     Args:
@@ -40,10 +41,15 @@ def softmaxed(call: Call, rows: slice, logits: Tensor) -> Tensor:
         logits = logits + call.bias[0, :, rows]
     mask = _mask(call, rows)
     if mask is None:
-        return logits.softmax(-1)
+        return _softmax(call, rows, logits)
     if mask.dtype != torch.bool:
-        return (logits + mask).softmax(-1)
-    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1).masked_fill(~mask, 0)
+        return _softmax(call, rows, logits + mask)
+    lowest = torch.finfo(logits.dtype).min
+    return _softmax(call, rows, logits.masked_fill(~mask, lowest)).masked_fill(~mask, 0)
+
+
+def _softmax(call: Call, rows: slice, logits: Tensor) -> Tensor:
+    return with_sinks(logits[None], call.sinks, rows).softmax(-1)[0, ..., : logits.shape[-1]]
 
 
 def _mask(call: Call, rows: slice) -> Tensor | None:

@@ -15,7 +15,7 @@ from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import Keys
+from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.errors import InputError
 from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
 from dexar_fast.methods.base import Asked, Maps
@@ -75,7 +75,7 @@ class _LayersOfChunk:
         self._visual = visual
         self._maps: VisualMaps | None = None
 
-    def layer(self, u: Tensor, call: Call, keys: Keys) -> None:
+    def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
         if self._maps is None:
             self._maps = VisualMaps(len(u), self._visual, u.device, u.dtype)
         for tokens, rows in last(call, slice(0, len(u))):

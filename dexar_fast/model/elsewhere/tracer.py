@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call, Side, readable
-from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher, list_members
+from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.elsewhere.handwritten import by_hand
+from dexar_fast.model.tracer import DecoderTracer, list_members
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Read:
 
     @classmethod
     def of(cls, call: Call) -> Read:
-        return cls(call.value.shape[2], readable(call, _queries(call)).any(0).cpu())
+        return cls(call.value.shape[2], readable(call, _queries(call)).any((0, 1)).cpu())
 
 
 def _queries(call: Call) -> int:
@@ -58,9 +59,9 @@ class CallsTracer(DecoderTracer):
         self.length = 0  # of the decoder's own sequence
         self._interface: set[nn.Module] = set()  # what attends through transformers' interface
 
-    def called(self, module: nn.Module, tensors: frozenset[str], mask: Tensor | None) -> None:
+    def called(self, module: nn.Module, tensors: frozenset[str], known: frozenset[str], mask: Tensor | None) -> None:
         self._interface.add(module)
-        super().called(module, tensors, mask)
+        super().called(module, tensors, known, mask)
 
     def _met_call(self, module: nn.Module, call: Call) -> None:
         self.reads[module] = Read.of(call)

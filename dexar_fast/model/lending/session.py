@@ -147,7 +147,7 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
         *((module, OFFSETS, None) for module in positioned),
         *plain_tensors(modules),
-        *((config, IMPLEMENTATION, attention.NAME) for config in _of_text(model, modules)),
+        *((config, IMPLEMENTATION, attention.AS_EAGER) for config in _of_text(model, modules)),
     ]
 
 

@@ -171,7 +171,7 @@ def failing(x: Tensor) -> Tensor:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.50 GiB. GPU 0 has ...")
 
 
-@pytest.mark.parametrize("method", ALL, ids=str)
+@pytest.mark.parametrize("method", [each for each in ALL if each != AttentionGradient()], ids=str)
 def test_layers_that_keep_no_keys_are_named(method: Method) -> None:
     with asked_of("llava", 3) as request:
         request.model.config.text_config.layer_types = ["linear_attention", "full_attention", "full_attention"]

@@ -1,4 +1,7 @@
-"""Decoder-only types that are explained once the engine follows recurrent, indexed and ragged decoders."""
+"""The types whose decoders mix kinds of layers, choose their keys, or hand on several streams; see cut_oracle.py.
+
+Budgets and windows are small, so that a prompt of 20 tokens is long enough for them to drop keys.
+"""
 
 from __future__ import annotations
 
@@ -67,14 +70,19 @@ def blocks(**more: object) -> Kind:
     return Kind(6, image, {**RELATIVE, **sizes, **more})
 
 
-WANTED: dict[str, Kind] = {
+MIXED: dict[str, Kind] = {
     "deepseek_vl_hybrid": Kind(
         576,
         lambda draw: {
             "pixel_values": draw.normal(1, 3, 48, 48),
             "high_res_pixel_values": draw.normal(1, 3, 64, 64),
         },
-        {"vision_config__image_size": 48, "vision_config__patch_size": 2, "high_res_vision_config": SAM},
+        {
+            "text_config__max_position_embeddings": 1024,
+            "vision_config__image_size": 48,
+            "vision_config__patch_size": 2,
+            "high_res_vision_config": SAM,
+        },
     ),
     "dots3_note": patches(
         1,

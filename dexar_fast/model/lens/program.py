@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_any, tree_map
+from torch.utils._pytree import tree_map
 
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.model.lens.beside import Beside
 
 CHECKED_TOKENS = 16
 BLOCK = 64  # rows of a head's whole output at once
+BESIDE = -1  # the slot of states of earlier layers
 
 
 class Outdated(ModelError):
@@ -57,6 +57,7 @@ class LogitLens:
     output_slot: int
     rows: int  # how many ids have a logit
     axis: int = 1  # of x: the one of positions
+    beside: Beside | None = None  # what it reads of earlier layers
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -68,9 +69,14 @@ class LogitLens:
         """x at its last `count` positions."""
         return hidden.narrow(self.axis, hidden.shape[self.axis] - count, count)
 
-    def norm(self, hidden: Tensor) -> Tensor:
-        """x to the head's input [1, C, d]: the final norm, and what puts streams together."""
-        return self._run(self.before, {0: hidden}, hidden.device)[self.input_slot]
+    def norm(self, hidden: Tensor, states: Tensor | None = None) -> Tensor:
+        """x to the head's input [1, C, d]: the final norm, and what puts streams together.
+
+        Args:
+            states: [1, C, n, d] of earlier layers, where the lens reads them.
+        """
+        read = {0: hidden} if states is None else {0: hidden, BESIDE: states}
+        return self._run(self.before, read, hidden.device)[self.input_slot]
 
     def logits(self, normed: Tensor, targets: Tensor) -> Tensor:
         """The logit of token targets[c] [C] at position c of the head's input [1, C, d], as [C]."""
@@ -182,120 +188,7 @@ def _called(function: Callable[..., Any], args: Any, kwargs: Any, device: torch.
     def sent(value: Any) -> Any:
         return value.to(weight.device) if isinstance(value, Tensor) else value
 
-    return function(*tree_map(sent, args), **tree_map(sent, kwargs)).to(device)
+    def back(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
 
-
-def _axis_of_positions(lens: LogitLens, hidden: Tensor, length: int, logits: Tensor) -> int:
-    """Which axis of x has an entry for each of `length` tokens; of several, the one that gives the model's logits.
-
-    Raises ModelError if none has.
-    """
-    axes = [axis for axis, size in enumerate(hidden.shape[:-1]) if size == length]
-    axes.sort(key=lambda axis: axis != 1)
-    for axis in axes[:-1]:
-        with suppress(RuntimeError, ModelError):
-            lens.axis = axis
-            lens.check(lens.norm(lens.last(hidden, 1)), logits)
-            return axis
-    if not axes:
-        raise ModelError(
-            f"the decoder's layers give hidden states {list(hidden.shape)}, none for each of {length} tokens"
-        )
-    return axes[-1]
-
-
-def _keeps_shape(function: Callable[..., Any], args: tuple[Any, ...], output: Tensor) -> bool:
-    """Whether it is a view in the shape that a tensor has: it names the number of positions (GPT-2)."""
-    return function in (Tensor.view, Tensor.reshape) and output.shape == args[0].shape
-
-
-class LensTracer(TorchFunctionMode):
-    """Records what happens to the output of the last decoder layer until it becomes logits.
-
-    `restart` is called with every decoder layer's output, so that only what follows the last one remains. Each call of
-    a whole module is one step; between these, each tensor function is.
-    """
-
-    def __init__(self, head: nn.Module | None) -> None:
-        super().__init__()
-        self.head = head
-        self.hidden: Tensor | None = None
-        self._steps: list[Step] = []
-        self._tensors: list[Tensor] = []  # keeps every tracked tensor alive, so that an id names one tensor only
-        self._slots: dict[int, Slot] = {}
-        self._paused = 0
-        self.done = False
-
-    def restart(self, hidden: Tensor) -> None:
-        self._steps, self._tensors, self._slots = [], [], {}
-        self.hidden = hidden
-        self._track(hidden)
-
-    def pause(self) -> None:
-        self._paused += 1
-
-    def resume(self) -> None:
-        self._paused -= 1
-
-    def record(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if self.done or self._paused or not isinstance(output, Tensor) or not self._reads_tracked((args, kwargs)):
-            return
-        if (function is Tensor.__getitem__ and args[0].ndim <= 3) or _keeps_shape(function, args, output):
-            # a choice of positions, not of a stream: the lens treats each position alike
-            self._alias(args[0], output)
-            return
-        args, kwargs = tree_map(self._slot, args), tree_map(self._slot, kwargs)
-        self._steps.append(Step(function, args, kwargs, self._track(output).index))
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        self.record(func, args, kwargs or {}, output)
-        return output
-
-    def finish(self, logits: Tensor, length: int) -> LogitLens:
-        """The program that ends in `logits`, of a forward of `length` tokens.
-
-        Raises:
-            ModelError: it cannot be followed, or does not give those logits.
-        """
-        self.done = True
-        head = next((i for i, step in enumerate(self._steps) if step.function is self.head), None)
-        if head is None or id(logits) not in self._slots:
-            raise ModelError(
-                "the way from the last decoder layer to the logits could not be traced: the model needs an output "
-                "head that get_output_embeddings() returns and that its forward applies to the last hidden state"
-            )
-        assert self.hidden is not None
-        lens = self._cut(head, logits)
-        lens.axis = _axis_of_positions(lens, self.hidden, length, logits)
-        lens.check(lens.norm(lens.last(self.hidden, 1)), logits)
-        return lens
-
-    def _cut(self, head: int, logits: Tensor) -> LogitLens:
-        """The steps before the head and those behind it."""
-        step = self._steps[head]
-        return LogitLens(
-            before=self._steps[:head],
-            head=step.function,  # type: ignore[arg-type]
-            after=self._steps[head + 1 :],
-            input_slot=step.args[0].index,
-            logit_slot=step.result,
-            output_slot=self._slots[id(logits)].index,
-            rows=min(self._tensors[step.result].shape[-1], logits.shape[-1]),
-        )
-
-    def _track(self, tensor: Tensor) -> Slot:
-        self._tensors.append(tensor)
-        self._slots[id(tensor)] = Slot(len(self._tensors) - 1)
-        return self._slots[id(tensor)]
-
-    def _alias(self, source: Tensor, view: Tensor) -> None:
-        slot = self._slots[id(source)]
-        self._tensors.append(view)
-        self._slots[id(view)] = slot
-
-    def _reads_tracked(self, arguments: Any) -> bool:
-        return bool(tree_any(lambda x: isinstance(x, Tensor) and id(x) in self._slots, arguments))
-
-    def _slot(self, value: Any) -> Any:
-        return self._slots.get(id(value), value) if isinstance(value, Tensor) else value
+    return tree_map(back, function(*tree_map(sent, args), **tree_map(sent, kwargs)))
