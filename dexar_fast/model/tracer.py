@@ -1,4 +1,4 @@
-"""Watches the first forward of a model and finds its decoder: its layers, what attends in them, the lens behind them."""
+"""Watches the first forward of a model, and finds its decoder: layers, what attends in them, the lens behind them."""
 
 from __future__ import annotations
 

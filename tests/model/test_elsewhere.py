@@ -136,7 +136,7 @@ def test_knobs_without_a_meaning_are_refused(knobs: dict[str, Any], words: str) 
 
 
 def test_other_methods_are_refused() -> None:
-    with pytest.raises(ModelError, match="by the method 'dex-ar' alone"):
+    with pytest.raises(ModelError, match="the only method for it is 'dex-ar'"):
         explained("mllama", method="attention")
 
 
