@@ -13,6 +13,7 @@ from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.methods import registry
 from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.model.lending.locks import check_process
 from dexar_fast.prompt.inputs import largest
 from dexar_fast.settings import Settings, positive, settings
@@ -66,6 +67,7 @@ class Prepared(Setup):
         self._check_layers()
         self.backends()
         self.decoder = None
+        self.elsewhere = reads_elsewhere(self.model)
         self.warnings = []
 
     @classmethod

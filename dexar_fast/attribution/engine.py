@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Pass, Plan
+from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.model.cache import to_forward, truncate
-from dexar_fast.model.decoder import DecoderTracer
-from dexar_fast.model.lens import Outdated
+from dexar_fast.model.elsewhere.begun import traced
+from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import fitting, halving, is_out_of_memory
 from dexar_fast.model.prefill import Pending, Prefill, by_itself, run
+from dexar_fast.model.tracer import DecoderTracer
 
 
 def explain(
@@ -76,6 +78,9 @@ def _next(running: Pass, prompt: Prefill, plan: Plan, ids: Tensor, done: int, ch
 @torch.no_grad()
 def _look_again(model: Any, prompt: Prefill, plan: Plan, ids: Tensor, done: int) -> None:
     """Traces the lens anew, in a forward of one token if the cache allows. Raises ModelError as a first prompt does."""
+    if prompt.begun is not None:
+        prompt.decoder.renew(traced(model, prompt.begun))
+        return
     if prompt.cache is None:
         tracing = DecoderTracer(model, plan.prompt, plan.inputs)
         with tracing.watching():

@@ -98,14 +98,16 @@ def go_on_recording(hidden: Tensor, layer: nn.Module) -> None:
     torch.set_grad_enabled(True)
 
 
-def gradient(output: Tensor, leaf: Tensor, layer: nn.Module) -> Tensor:
+def gradient(output: Tensor, leaf: Tensor, layer: nn.Module, keep: bool = False) -> Tensor:
     """d sum(output) / d leaf, for an output behind a layer; 0 if a hook has replaced what the layer computes.
 
+    Args:
+        keep: whether the layer's graph is needed again.
     Raises:
         ModelError: the graph is cut, and no code of the user's is in the layer.
     """
     if leads_back(output, leaf):
-        return torch.autograd.grad(output, leaf, torch.ones_like(output))[0]
+        return torch.autograd.grad(output, leaf, torch.ones_like(output), retain_graph=keep)[0]
     if not is_altered(layer):
         raise ModelError(
             f"no gradient leads from the output of {type(layer).__name__} back to its attention: it cannot be explained"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,17 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
+from dexar_fast.attribution.calls.gradients import CallGradients
+from dexar_fast.attribution.calls.keys import KeysOfCalls
+from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.turns import Turns
+from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.attribution.tail_block import check_norms_twice
-from dexar_fast.backends.operands import HeadGroups, Keys, keys_of_heads, placed, run_of
+from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Watcher, attendable, check_keys, is_causal, reads_on, watcher
+from dexar_fast.model.attention import Call, Side, Watcher, is_causal, reads_on, watcher
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
-from dexar_fast.model.lens import Outdated
+from dexar_fast.model.elsewhere import begun
+from dexar_fast.model.elsewhere.handwritten import by_hand
+from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.modules import offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
@@ -35,24 +39,12 @@ ELSEWHERE = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to compute over one sequence of P prompt and T target tokens."""
+class Attended:
+    """A call of the layer that runs: its output at the explained queries, and the keys that these score."""
 
-    prompt: int  # P
-    layers: list[int]  # indices among the layers that hold attention
-    visual: Tensor  # [N] positions, on the CPU
-    text: Tensor  # [P + T or more] bool, on the CPU: True where a position counts as text
-    sums: Callable[[], Sums]  # makes what takes the layers of one chunk
-    backend: str  # of the tails' element-wise steps
-    double_final_norm: bool  # the authors' code norms the last layer's output twice
-    inputs: Mapping[str, Any]  # the prompt's
-    tails: Tails | None = None  # found before a prompt that runs with its answer
-    differentiates: bool = True  # False: the sums need no u, and get the attention's output in its place
-
-    @property
-    def ends_with_image(self) -> bool:
-        """Whether the prompt's last token is an image's."""
-        return int(self.visual[-1]) == self.prompt - 1
+    leaf: Tensor  # [1, C, H, D]
+    call: Call
+    keys: Keys | HeadGroups
 
 
 class Pass(Watcher):
@@ -62,29 +54,22 @@ class Pass(Watcher):
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
         self._plan = plan
-        self._visual = run_of(plan.visual)
-        self._text = plan.text.numpy().nonzero()[0]
-        self._wanted = {id(prompt.decoder.attentions[i]): i for i in plan.layers}
+        self._turns = Turns(prompt.decoder)
         self._tails = tails or Tails.of(prompt.decoder, plan.layers if plan.differentiates else [], plan.backend)
+        self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
+        self._keys = KeysOfCalls(plan)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [C]
         self._whole = prompt.cache is None
         self._runs_prompt = False
         self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
-        self._states: Tensor | None = (
-            None  # [1, C, n, d] of earlier layers, as the lens of the running layer reads them
-        )
+        self._states: Tensor | None = None  # [1, C, n, d] of earlier layers, where the lens of a layer reads such
         self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
-        self._leaf: Tensor  # [1, C, H, D] the layer's attention output
-        self._call: Call
-        self._attended = -1  # the layer that leaf and call belong to
-        self._keys: Keys | HeadGroups
-        # by the id of a mask, which layers share; with the mask, or a reference to it, for another may get its id
+        self._attended: dict[int, Attended] = {}  # by call, until its layer has run
+        # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
         self._known_masks: dict[int, tuple[Tensor, Tensor]] = {}
-        self._known_keys: dict[tuple[int, torch.device], tuple[Any, Keys | HeadGroups]] = {}
-        self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
     @contextmanager
     def hooked(self) -> Iterator[Pass]:
@@ -93,10 +78,10 @@ class Pass(Watcher):
         token = watcher.set(self)
         try:
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
-                for index in self._plan.layers:
-                    hook = decoder.layers[index].register_forward_hook(self._hook(index), with_kwargs=True)
-                    stack.callback(hook.remove)
-                    for module in decoder.layers[index].modules() if self._records(index) else ():
+                stack.enter_context(by_hand(decoder.by_hand))
+                for layer, calls in self._calls_of_layers().items():
+                    stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
+                    for module in layer.modules() if any(map(self._records, calls)) else ():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
                 stack.callback(decoder.last.register_forward_hook(self._keep_hidden, with_kwargs=True).remove)
@@ -106,6 +91,13 @@ class Pass(Watcher):
                 yield self
         finally:
             watcher.reset(token)
+
+    def _calls_of_layers(self) -> dict[nn.Module, list[int]]:
+        """The calls to be explained, by the layer that holds them."""
+        found: dict[nn.Module, list[int]] = {}
+        for index in self._plan.layers:
+            found.setdefault(self._prompt.decoder.layers[index], []).append(index)
+        return found
 
     def chunk(self, first: int, ids: Tensor, size: int) -> Any:
         """One forward of ids[:size], at positions from `first` on; each predicts the next id."""
@@ -128,7 +120,7 @@ class Pass(Watcher):
     def with_all_before(self, answer: Tensor, done: int, size: int) -> Any:
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
         answer = answer[: done + size]
-        whole = with_answer(self._plan.inputs, answer[:-1])
+        whole = (with_answer if self._prompt.begun is None else begun.with_answer)(self._plan.inputs, answer[:-1])
         forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
         with offsets_kept(self.model):
             return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
@@ -140,8 +132,9 @@ class Pass(Watcher):
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
         self._sums = self._plan.sums()
+        self._turns.begin()
         self._known_masks.clear()
-        self._known_keys.clear()
+        self._keys.forget()
         with stage("chunk forward"):
             forward(self._prompt.cache)
         self._checks.close()
@@ -203,108 +196,71 @@ class Pass(Watcher):
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Makes the attention output of the C queries a leaf and lets autograd record the rest of the layer."""
-        if id(module) not in self._wanted:
+        index = self._turns.of_attention(module)
+        if index not in self._plan.layers:
             return output
-        keys = self._first + len(self._targets)
-        check_keys(module, call.value, keys)
         before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
-        self._leaf, self._call, self._attended = queries.detach(), call, self._wanted[id(module)]
-        self._keys = self._keys_under(module, call.mask, call.value)
-        if not self._records(self._attended):
+        follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
+        leaf = queries if follows else queries.detach()
+        self._attended[index] = Attended(leaf, call, self._keys_of(index, module, call))
+        if not self._records(index):
             return output
-        self._leaf.requires_grad_()
+        if not follows:
+            leaf.requires_grad_()
         torch.set_grad_enabled(True)
-        return torch.cat([before, self._leaf], dim=1) if before.shape[1] else self._leaf
+        return torch.cat([before, leaf], dim=1) if before.shape[1] else leaf
 
     def _records(self, index: int) -> bool:
-        """Whether autograd records the layer's tail."""
+        """Whether autograd records the layer's tail behind a call."""
         return self._plan.differentiates and not self._tails.trusts(index)
 
-    def _keys_under(self, module: nn.Module, mask: Tensor | None, value: Tensor) -> Keys | HeadGroups:
-        known, keys = (id(mask), value.device), value.shape[2]
-        of, found = self._known_keys.get(known, (None, None))
-        if found is None or (of is not None and of() is not mask):  # sparse layers have a mask each: none is kept
-            with stage("masks"):
-                self._check_order(module, mask, keys)
-                seen = attendable(mask, len(self._targets), keys, value.device)
-                visual, text = self._positions(value.device)
-                found = keys_of_heads(visual, text[: self._text.searchsorted(keys)], seen)
-            self._known_keys[known] = None if mask is None else weakref.ref(mask), found
-        return found
+    def _keys_of(self, index: int, module: nn.Module, call: Call) -> Keys | HeadGroups:
+        sides, queries = self._prompt.decoder.sides, len(self._targets)
+        side = Side.OWN if sides is None else sides[index]
+        if side is Side.OWN:
+            self._check_order(module, call)
+        return self._keys.of(module, call, side, queries, self._first + queries)
 
-    def _check_order(self, module: nn.Module, mask: Tensor | None, keys: int) -> None:
+    def _check_order(self, module: nn.Module, call: Call) -> None:
         """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
+        keys = call.value.shape[2]
+        if self._keys.knows(call):
+            return
         if self._whole:
-            prompt = self._plan.prompt
-            if not is_causal(module, mask, keys) and reads_on(mask, prompt, keys):
+            if not is_causal(module, call.mask, keys) and reads_on(call.mask, self._plan.prompt, keys):
                 raise ModelError(
                     f"{type(module).__name__} lets tokens of the prompt read the answer, which has to run in one "
                     "forward with it: not supported"
                 )
-        elif self._prompt.pending is not None and not is_causal(module, mask, keys):
+        elif self._prompt.pending is not None and not is_causal(module, call.mask, keys):
             self._prompt.decoder.causal = False
             raise Outdated("tokens of the prompt read those behind them")
 
-    def _positions(self, device: torch.device) -> tuple[Tensor | slice, Tensor]:
-        """Positions of the visual keys and of the whole sequence's text keys, sent to each device once."""
-        if device not in self._placed:
-            self._placed[device] = placed(self._visual, device), torch.from_numpy(self._text).to(device)
-        return self._placed[device]
+    def _hook(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if watcher.get() is not self:
+            return output
+        calls = [index for index in self._turns.of_layer(module) if index in self._plan.layers]
+        if not calls:
+            return output
+        hidden = hidden_states(output)
+        self._keep_states(module, args, kwargs)
+        for index in calls:
+            self._take(index, module, hidden, keep=index != calls[-1])
+        return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
-    def _hook(self, index: int) -> Callable[..., Any]:
-        norm_twice = self._plan.double_final_norm and index == len(self._prompt.decoder.layers) - 1
-
-        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            if watcher.get() is not self:
-                return output
-            if self._attended != index:
-                raise ModelError(f"decoder layer {index} ({type(module).__name__}) {ELSEWHERE}")
-            hidden = hidden_states(output)
-            self._keep_states(module, args, kwargs)
+    def _take(self, index: int, layer: nn.Module, hidden: Tensor, keep: bool) -> None:
+        """Scores a call of a layer that has run; keep: whether another of its calls is still to come."""
+        attended = self._attended.pop(index, None)
+        if attended is None:
+            raise ModelError(f"decoder layer {index} ({type(layer).__name__}) {ELSEWHERE}")
+        u = attended.leaf
+        if self._plan.differentiates:
             with stage("VJP"):
-                u = self._vjp(index, hidden, norm_twice) if self._plan.differentiates else self._leaf
-            with stage("scoring"):
-                self._sums.layer(u[0], self._call, self._keys)
-            return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
-
-        return hook
+                u = self._gradients.u(index, hidden, u, self._targets, self._states, keep)
+        with stage("scoring"):
+            self._sums.layer(u[0], attended.call, attended.keys)
 
     def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Kernels for quantised weights may have no backward: the gradient through them would silently be missing."""
         if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
             check_gradient(module, args, kwargs, output)
-
-    def _vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
-        """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D]."""
-        if self._tails.trusts(index):
-            return self._tails.vjp(index, hidden, self._leaf, self._targets, norm_twice)
-        u = self._recorded_vjp(index, hidden, norm_twice)
-        if hidden.ndim > 3:  # no tail is known for streams
-            return u
-        return self._tails.judged(index, hidden, self._leaf, self._targets, norm_twice, u)
-
-    def _recorded_vjp(self, index: int, hidden: Tensor, norm_twice: bool) -> Tensor:
-        """The same by autograd, through the graph that the layer recorded."""
-        decoder, lens = self._prompt.decoder, self._prompt.decoder.lens
-        go_on_recording(hidden, decoder.layers[index])
-        normed = lens.norm(lens.last(hidden, len(self._targets)), self._states)
-        if norm_twice:
-            check_norms_twice(decoder.layers[index], hidden, normed)
-            normed = lens.norm(normed)
-        logits = lens.logits(normed, self._targets)
-        check_gradient(lens.head, (normed,), {}, logits)
-        if self._mixes(index, logits):
-            u = own_gradients(logits, self._leaf)
-        else:
-            u = gradient(logits, self._leaf, decoder.layers[index])
-        torch.set_grad_enabled(False)
-        return u
-
-    def _mixes(self, index: int, logits: Tensor) -> bool:
-        """Whether queries reach each other behind a layer's attention, as through a convolution; found on first use."""
-        decoder, queries = self._prompt.decoder, len(logits)
-        if not self._tails.knows(index) and queries > decoder.apart.get(index, 1) and index not in decoder.mixing:
-            decoder.apart[index] = queries
-            if reach_others(logits, self._leaf):
-                decoder.mixing.add(index)
-        return index in decoder.mixing

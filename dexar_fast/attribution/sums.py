@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
 
@@ -60,7 +60,8 @@ class LayerSums:
         self._ranges: list[Tensor] = []
 
     def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
-        self.add(self._score(u, call.value[0], keys, self.maps(u)))
+        maps = self.maps(u) if keys.has_image else MapSums.zeros(u, 0)
+        self.add(numbered(self._score(u, call.value[0], keys, maps), keys.numbers))
         if self._text is not None:
             self._text.layer(u, call.value[0], keys)
 
@@ -93,6 +94,14 @@ class LayerSums:
             range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
             text=None if self._text is None else self._text.maps(),
         )
+
+
+def numbered(scores: LayerScores, numbers: Tensor | None) -> LayerScores:
+    """The scores with their winners called by the numbers [S] of the keys in the result."""
+    if numbers is None:
+        return scores
+    winner = scores.text_winner
+    return replace(scores, text_winner=torch.where(winner >= 0, numbers[winner.clamp(min=0)], -1))
 
 
 def joined(chunks: list[Attribution]) -> Attribution:

@@ -9,6 +9,7 @@ gradient and change no number. One case goes unnoticed: code of a class that doe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -22,7 +23,7 @@ from dexar_fast.attribution.tail_block import Block, Head
 from dexar_fast.attribution.tail_modules import block_of, head_of
 from dexar_fast.attribution.tail_values import Relation, hold, norm_relation, relations
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.lens import LogitLens, Outdated
+from dexar_fast.model.lens.program import LogitLens, Outdated
 from dexar_fast.model.modules import below
 
 # Relative to the largest gradient. Over all families of tests/support/zoo.py, in both modes and from four seeds, tail
@@ -71,12 +72,13 @@ class Tails:
         everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
         of_lens = behaviour(lens.modules)
         head = cache(lambda: head_of(lens))
+        calls = Counter(id(layer) for _, layer, _ in layers)
         for index, layer, attention in layers:
             modules = below(layer)
             self._found[index] = behaviour(modules) + of_lens
             hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
             altered = any(map(has_own_forward, modules + lens.modules))
-            if not altered and not may_change(everywhere + hooks):
+            if calls[id(layer)] == 1 and not altered and not may_change(everywhere + hooks):
                 self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
     def _known(self, index: int) -> TailModules | None:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from dexar_fast.attribution import vjp
 from dexar_fast.attribution.tail_block import PLAIN_VJPS, Block, Head, Mlp, Norm
-from dexar_fast.model.lens import LogitLens
+from dexar_fast.model.lens.program import LogitLens
 
 Layout = tuple[str | None, str | None, str | None]
 

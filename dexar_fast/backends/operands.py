@@ -49,6 +49,13 @@ class Keys:
     visual: Tensor | slice  # [N] positions; a slice where they are consecutive, so that V is read in place
     text: Tensor  # [M] positions
     attendable: Tensor  # [C, S] bool
+    numbers: Tensor | None = None  # [S] what each key is called in the result; None: by its position
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there are visual keys among them."""
+        run = self.visual
+        return (run.stop - run.start if isinstance(run, slice) else len(run)) > 0
 
     @classmethod
     def of(cls, visual: Tensor, text: Tensor, attendable: Tensor) -> Keys:
@@ -86,6 +93,16 @@ class HeadGroups:
         return self.groups[0][1].text
 
     @property
+    def has_image(self) -> bool:
+        """Whether there are visual keys among them."""
+        return self.groups[0][1].has_image
+
+    @property
+    def numbers(self) -> Tensor | None:
+        """[S] what each key is called in the result; None: by its position."""
+        return self.groups[0][1].numbers
+
+    @property
     def order(self) -> Tensor:
         """[H] where each head stands when the groups stand one behind the other."""
         return torch.cat([heads for heads, _ in self.groups]).argsort()
@@ -95,15 +112,21 @@ class HeadGroups:
         return HeadGroups(tuple((heads, change(keys)) for heads, keys in self.groups))
 
 
-def keys_of_heads(visual: Tensor | slice, text: Tensor, attendable: Tensor) -> Keys | HeadGroups:
-    """From positions [N], [M], and what each query of each head may read, or of all heads, [H or 1, C, S] bool."""
+def keys_of_heads(
+    visual: Tensor | slice, text: Tensor, attendable: Tensor, numbers: Tensor | None = None
+) -> Keys | HeadGroups:
+    """From positions [N], [M], and what each query of each head may read, or of all heads, [H or 1, C, S] bool.
+
+    Args:
+        numbers: [S] what each key is called in the result; None: by its position.
+    """
     if len(attendable) == 1:
-        return Keys(visual, text, attendable[0])
+        return Keys(visual, text, attendable[0], numbers)
     kinds, group = attendable.unique(dim=0, return_inverse=True)
     if len(kinds) == 1:
-        return Keys(visual, text, kinds[0])
+        return Keys(visual, text, kinds[0], numbers)
     heads = [(group == index).nonzero()[:, 0] for index in range(len(kinds))]
-    return HeadGroups(tuple((some, Keys(visual, text, kind)) for some, kind in zip(heads, kinds, strict=True)))
+    return HeadGroups(tuple((some, Keys(visual, text, kind, numbers)) for some, kind in zip(heads, kinds, strict=True)))
 
 
 @dataclass(frozen=True)

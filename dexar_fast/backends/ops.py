@@ -87,7 +87,7 @@ def head_score(
             raise ModelError("map_filter is not defined where the heads of a layer read different keys")
         return _by_group(u, value, keys, sums, attention, head_score=head_score, with_range=with_range, backend=backend)
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
-    if scoring.backend != "torch":
+    if scoring.backend != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
 

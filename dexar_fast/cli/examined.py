@@ -13,7 +13,7 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.lens import LogitLens
+from dexar_fast.model.lens.program import LogitLens
 
 TOKENS = 3  # of the short answer
 
@@ -45,7 +45,7 @@ def examine(name: str | None, device: str | None = None, dtype: str | None = Non
             _layers(explainer.model, decoder),
         ),
         Finding("visual tokens", str(len(explained.visual_positions)), _places(given)),
-        Finding("runs", *_way(explainer.model)),
+        Finding("runs", *_way(explainer)),
         Finding("gradients", *_gradients(decoder)),
         Finding("logit lens", type(decoder.lens.head).__name__, _steps(decoder.lens)),
         *(Finding("warning", "", each) for each in explained.diagnostics["warnings"]),
@@ -71,9 +71,11 @@ def _places(explained: Explanation) -> str:
     return ", ".join(f"{grid.cells.shape[0]} x {grid.cells.shape[1]}" for grid in explained.grids)
 
 
-def _way(model: Any) -> tuple[str, str]:
+def _way(explainer: Explainer) -> tuple[str, str]:
+    if explainer.elsewhere:
+        return "each chunk with all before it", "its image is not among the prompt's tokens; a KV pool is not used"
     try:
-        whole_cache(model.config)
+        whole_cache(explainer.model.config)
     except ModelError as error:
         return "each chunk with all before it", f"{reason(error)}; a KV pool is not used"
     return "over its own KV cache", "an answer in one pass over its rows; a KV pool may hold the prompt"

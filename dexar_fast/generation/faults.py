@@ -26,6 +26,8 @@ from dexar_fast.errors import (
     OutOfMemoryError,
     reason,
 )
+from dexar_fast.model.elsewhere.begun import copied
+from dexar_fast.model.kinds import encodes
 from dexar_fast.model.lending.locks import check_process
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.model.memory import is_out_of_memory
@@ -105,7 +107,7 @@ def _judged(
     generating = any(_is_generate(frame) for frame, _ in places[max(ours, 0) :])
     asked = ", ".join(given for given in arguments if given != "max_new_tokens")
     if inputs is not None and (entered >= 0 or generating):  # generate() may read the images before any forward
-        for run in (model, model.generate) if generating else (model,):
+        for run in _runs(model, generating):
             own = _by_itself(model, run, inputs)
             if own is not None:
                 return _of_dtype(own, model, run, inputs) or _of_run(own, model, run is model)
@@ -116,6 +118,12 @@ def _judged(
             return InputError(f"generate() refuses its arguments ({asked}) or fails with them: {said}")
         return ModelError(f"generate() of {name} fails: {said}")
     return InternalError(f"dexar_fast failed, by a fault of its own; please report this with its traceback: {said}")
+
+
+def _runs(model: Any, generating: bool) -> list[Any]:
+    """What of a model runs on a prompt alone: an encoder-decoder's forward needs the answer's first id."""
+    forward = [] if encodes(model) else [model]
+    return [*forward, model.generate] if generating or not forward else forward
 
 
 def _of_dtype(error: Exception, model: Any, run: Any, inputs: Mapping[str, Any]) -> DexarError | None:
@@ -161,12 +169,9 @@ def _misses_an_input(error: Exception) -> bool:
 @torch.no_grad()
 def _by_itself(model: Any, run: Any, inputs: Mapping[str, Any]) -> Exception | None:
     """What the model's forward, or its generate(), raises under its own attention and cache; None if it runs."""
-    config = model.config.get_text_config(decoder=True)
-    own = config._attn_implementation
     try:
-        with borrowed(model):
-            config._attn_implementation = own
-            run(**inputs) if run is model else run(**inputs, max_new_tokens=1, do_sample=False)
+        with borrowed(model) as loan, loan.own_attention():
+            run(**inputs) if run is model else run(**copied(inputs), max_new_tokens=1, do_sample=False)
     except Exception as error:
         return error
     return None

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from dexar_fast.errors import InputError
 from dexar_fast.generation.arguments import beams, check_arguments, end_ids, new_tokens, over, without_end
 from dexar_fast.generation.faults import sampled
 from dexar_fast.model.cache import length_of, to_generate
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.elsewhere import begun
+from dexar_fast.model.elsewhere.tracer import CallsWatcher
+from dexar_fast.model.kinds import writer_of
 from dexar_fast.model.prefill import Prefill, Prefix, prefill, prefill_of, watcher_of
 from dexar_fast.stages import stage
 
 Follow = Callable[[int, Prefill], None]
+EMPTY = "the model's answer is empty: it ended at once. Ask another question or give response="
 
 
 class EmptyAnswer(InputError):
@@ -58,7 +64,7 @@ def generate(
         output = model.generate(**arguments)
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
-        raise EmptyAnswer("the model's answer is empty: it ended at once. Ask another question or give response=")
+        raise EmptyAnswer(EMPTY)
     prompt = prefill_of(cache, watching, decoder)
     if cache is None:
         return answer, prompt
@@ -69,6 +75,51 @@ def generate(
         cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=model.device))
     prefix.ran(cache)
     return answer, prompt
+
+
+@torch.no_grad()
+def generate_begun(
+    model: Any,
+    inputs: Mapping[str, Any],
+    decoder: Decoder | None,
+    generate_kwargs: Mapping[str, Any],
+    follow: Follow | None = None,
+) -> tuple[Tensor, Prefill]:
+    """The same for a model that reads its image elsewhere: its generate() begins as it likes, in a cache of its own."""
+    writer, first = writer_of(model), First()
+    check_arguments(writer, inputs, generate_kwargs)
+    decoder = decoder or begun.find(model, inputs)
+    watching = CallsWatcher(model, inputs, decoder)
+    limit = {"max_new_tokens": begun_tokens(model, inputs, generate_kwargs), "max_length": None}
+    arguments = begun.copied(inputs) | dict(generate_kwargs) | over(writer, generate_kwargs, limit)
+    arguments["logits_processor"] = LogitsProcessorList([first, *(generate_kwargs.get("logits_processor") or [])])
+    ends = end_ids(writer, generate_kwargs) | begun.separators(model)
+    prompt = cache(lambda: begun.begun_prefill(model, inputs, first.ids, decoder, watching))
+    if follow is not None:
+        own = generate_kwargs.get("streamer")
+        arguments["streamer"] = Tap(own, ends, lambda token: follow(token, prompt()))
+    with watching.watching(), sampled(), stage("generation"):
+        output = model.generate(**arguments)
+    answer = without_end(output.sequences[0, len(first.ids) :], ends)
+    if len(answer) == 0:
+        raise EmptyAnswer(EMPTY)
+    return answer, prompt()
+
+
+def begun_tokens(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> int:
+    """The most tokens that it writes. Raises InputError as `new_tokens` does."""
+    return new_tokens(writer_of(model), begun.length_of(model, inputs), generate_kwargs)
+
+
+class First(LogitsProcessor):
+    """Keeps the ids that stand before an answer, as generate() has them."""
+
+    ids: Tensor  # [D]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not hasattr(self, "ids"):
+            self.ids = input_ids[0].clone()
+        return scores
 
 
 class Tap:

@@ -55,7 +55,7 @@ def _without_pool(model: Any) -> str | None:
 
 def _ragged(decoder: Decoder | None) -> str | None:
     """The warning that arrays of heads hold some that a layer has not."""
-    if decoder is None or len(set(decoder.heads)) == 1:
+    if decoder is None or len(set(decoder.heads)) <= 1:
         return None
     least, most = min(decoder.heads), max(decoder.heads)
     return f"the decoder's layers have {least} to {most} heads: what is given by head is 0 for those that a layer lacks"
@@ -63,7 +63,7 @@ def _ragged(decoder: Decoder | None) -> str | None:
 
 def _layers(decoder: Decoder | None) -> dict[str, Any]:
     """Which of the decoder's layers attend, where some do not: those alone have maps."""
-    if decoder is None or len(decoder.layers) == decoder.total:
+    if decoder is None or len(decoder.indices) == decoder.total:
         return {}
     return {"decoder_layers": decoder.total, "attending_layers": decoder.indices}
 

@@ -25,9 +25,9 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.asked import Asked
-from dexar_fast.generation.generate import generate
+from dexar_fast.generation.generate import begun_tokens, generate, generate_begun
 from dexar_fast.generation.header import doubts, header
-from dexar_fast.generation.planning import plan_of
+from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, pictured, plan_of
 from dexar_fast.generation.result_builder import NONE, ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, Begun, ChunkScheduler
 from dexar_fast.generation.setup import Setup
@@ -36,13 +36,13 @@ from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.elsewhere import begun, written
 from dexar_fast.model.lending.locks import is_borrowed_here
 from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
-from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
+from dexar_fast.model.prefill import BegunPrompt, Prefill, Prefix, postponed, prefill, takes_answer
 from dexar_fast.prompt import inputs
 from dexar_fast.prompt.request import Request
-from dexar_fast.prompt.seen import placed
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
@@ -82,15 +82,13 @@ class Runner:
         with stage("transfer"):
             self._request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
         with stage("layout"):
-            inputs.check_inputs(
-                self._model, self._request.inputs, request.targets, generate_kwargs.get("max_new_tokens")
-            )
-            images, self._placed = placed(self._model.config, setup.processor, self._request)
+            new = generate_kwargs.get("max_new_tokens")
+            inputs.check_inputs(self._model, self._request.inputs, request.targets, new, setup.elsewhere)
+            images, self._placed = pictured(setup, self._request)
             self._request = replace(self._request, images=images)
         for doubt in doubts(self._model, self._request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
-        if setup.settings.map_filter is not None and not self._placed.grids:
-            raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
+        check_knobs(setup, self._placed)
 
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
@@ -100,17 +98,18 @@ class Runner:
         if self.out is not None:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.ids[-1], PIECE)
+            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.last, PIECE)
             answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
-            self._check_agreement(prompt, loan)
+            written.check(self._model, self._request.inputs, loan, prompt)
             laps.lap("explain")
         return scheduler.record.explanation()
 
     @contextmanager
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
+        check_method(self._setup)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
@@ -199,14 +198,10 @@ class Runner:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            scheduler = ChunkScheduler(begin, self._request.ids[-1], size, hand, channel.check)
+            scheduler = ChunkScheduler(begin, self._request.last, size, hand, channel.check)
             answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
-            self._check_agreement(prompt, loan)
-
-    def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
-        """Raises ModelError if the model computes something else under our attention than under its own."""
-        agreement_of(self._model).check(self._model, self._request.inputs, loan, prompt.seen.logits)
+            written.check(self._model, self._request.inputs, loan, prompt)
 
     def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
@@ -214,12 +209,14 @@ class Runner:
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
         prefix = stack.enter_context(self._prefix(loan))
-        stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
+        if "input_ids" in given:
+            stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
-                return generate(model, given, setup.decoder, prefix, self._arguments(), scheduler)
+                write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
+                return write(model, given, setup.decoder, generate_kwargs=self._arguments(), follow=scheduler)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
@@ -233,6 +230,8 @@ class Runner:
     def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
         """The prefill of a given answer: postponed if the decoder is known, no layer needs a graph, and all fits."""
         decoder, given = self._setup.decoder, self._request.inputs
+        if self._setup.elsewhere:
+            return begun.begin(self._model, given, decoder)
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self._setup.backend)
@@ -257,7 +256,7 @@ class Runner:
         return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def _prefix(self, loan: Loan) -> Prefix:
-        if self._pool is None or not goes_back(self._model.config):
+        if self._pool is None or self._setup.elsewhere or not goes_back(self._model.config):
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 
@@ -272,23 +271,29 @@ class Runner:
         """The explainer of the answer behind this prompt; the stack closes its record."""
         self._setup.decoder = prompt.decoder
         inputs.check_scored(self._request.targets, prompt.decoder.lens.rows)
-        self._check_agreement(prompt, loan)
-        begun = self._begun(laps) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
-        stack.enter_context(begun.record)
-        device = self._request.inputs["input_ids"].device
-        return AnswerExplainer(self._model, begun.plan, self._chunk, device, begun.record)
+        written.check(self._model, self._request.inputs, loan, prompt)
+        elsewhere = prompt.begun
+        if elsewhere is not None:
+            self._placed = layout_elsewhere(elsewhere)
+        work = self._begun(laps, elsewhere) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
+        stack.enter_context(work.record)
+        device = self._request.inputs["input_ids"].device if elsewhere is None else elsewhere.device
+        return AnswerExplainer(self._model, work.plan, self._chunk, device, work.record)
 
-    def _begun(self, laps: Laps) -> Begun:
+    def _begun(self, laps: Laps, elsewhere: BegunPrompt | None) -> Begun:
         """What DEX-AR's pass computes, and what keeps it."""
         setup, request = self._setup, self._request
-        plan = plan_of(setup, request, self._placed, len(request.ids) + self._longest(), self._tails)
+        plan = plan_of(setup, request, self._placed, self._longest(), self._tails, elsewhere)
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         header = self.header(settings, laps, chunk_size=self._chunk, backend=setup.backends()["head_score"])
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        return Begun(plan, ResultBuilder(header, tokenizer, request.ids, self.out))
+        ids = request.ids if elsewhere is None else elsewhere.labels.tolist()
+        return Begun(plan, ResultBuilder(header, tokenizer, ids, self.out))
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
         if self._request.targets is not None:
             return len(self._request.targets)
+        if self._setup.elsewhere:
+            return begun_tokens(self._model, self._request.inputs, self._generate_kwargs)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)

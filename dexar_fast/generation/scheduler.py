@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache.rewind import rewound
 from dexar_fast.model.prefill import Prefill

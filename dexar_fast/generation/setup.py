@@ -21,6 +21,7 @@ class Setup:
     chunk_size: int | None  # tokens to explain at once; None: as many as fit
     backend: str
     decoder: Decoder | None  # of the model, once a prompt has run
+    elsewhere: bool  # whether the model may read its image elsewhere than among the prompt's tokens
     warnings: list[str]  # about the model's weights, for every explanation
 
     def __getstate__(self) -> dict[str, Any]:

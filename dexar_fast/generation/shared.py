@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def pool_for(setup: Setup, questions: Sequence[Request], generate_kwargs: Mapping[str, Any]) -> KVPool | None:
     """A pool that holds what the questions share, and the longest of them twice, since it may have to move.
 
-    None where the extension was not built or does not load: then the questions run one by one.
+    None where the model takes none, or the extension was not built or does not load: the questions run one by one.
     """
+    if setup.elsewhere:
+        return None
     try:
         from dexar_fast.kvcache.pool import KVPool
     except ImportError:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib.resources import as_file
-from inspect import Parameter
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from transformers import GenerationMixin
 
 from dexar_fast.errors import DexarError, InputError, ModelError, reason
 from dexar_fast.loading import adapters
 from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
 from dexar_fast.loading.names import EMBEDDED
-from dexar_fast.model.head import head_of, writer_in
-from dexar_fast.model.signatures import parameters
-from dexar_fast.vision.geometry import visual_token_ids
+from dexar_fast.model.kinds import head_of, writer_in
+from dexar_fast.vision.geometry import names_image_token
 
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 OF_ITS_REPOSITORY = ("revision", "subfolder")  # an adapter's say nothing about the model under it
@@ -152,41 +151,32 @@ def _placed(model: Any, device: Any) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """Raises ModelError for what is no decoder-only transformers model with image tokens, or has no weights."""
+    """Raises ModelError for what is no transformers model that writes text about images, or has no weights."""
+    name = type(model).__name__
     if not _is_transformers_model(model):
-        raise ModelError(f"{type(model).__name__} is no transformers model: pass one for images and text")
-    if _encodes(model):
-        raise ModelError(f"{type(model).__name__} is an encoder-decoder: dexar_fast explains decoder-only models")
-    if head_of(model) is None or not hasattr(model, "generate"):
-        raise ModelError(f"{type(model).__name__} {_without_head(model)}")
-    _check_steps(model)
-    visual_token_ids(model.config)
-    offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
-    if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
-        raise ModelError(f"{type(model).__name__} is on the meta device, without weights: load it by from_pretrained()")
-
-
-def _check_steps(model: Any) -> None:
-    """Raises ModelError for a model whose own forward does not write an answer token by token."""
-    from transformers import GenerationMixin
-
-    name, needed = type(model).__name__, _needed_at_each_step(model)
-    if needed:
+        raise ModelError(f"{name} is no transformers model: pass one for images and text")
+    if not {"image", "video"} & set(_reads(model)):
         raise ModelError(
-            f"{name} needs {' and '.join(needed)} in every call of its forward, and an answer's tokens come alone: "
-            f"{writer_in(model) or 'something else'} writes its text; not supported"
+            f"{name} takes no images, only {' and '.join(_reads(model))}: pass a model for images and text"
         )
-    if not isinstance(model, GenerationMixin):
+    if head_of(model) is None or not hasattr(model, "generate"):
+        raise ModelError(f"{name} {_without_head(model)}")
+    if not issubclass(type(model), GenerationMixin):
         raise ModelError(
             f"{name} writes by a generate() of its own, not one token after another by that of transformers (it may "
             "be a diffusion model): not supported"
         )
+    offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
+    if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(f"{name} is on the meta device, without weights: load it by from_pretrained()")
 
 
-def _encodes(model: Any) -> bool:
-    """Whether it is an encoder-decoder: of several parts, perhaps only the config of the text part says so."""
-    configs = (model.config, getattr(model.config, "text_config", None))
-    return any(getattr(config, "is_encoder_decoder", False) for config in configs)
+def _reads(model: Any) -> list[str]:
+    """What a model takes, as transformers says; one that names an image token takes images, whatever it says."""
+    if names_image_token(model.config):
+        return ["image"]
+    said = getattr(model, "input_modalities", "text")
+    return [said] if isinstance(said, str) else list(said)
 
 
 def _without_head(model: Any) -> str:
@@ -196,13 +186,6 @@ def _without_head(model: Any) -> str:
     if writer is None:
         return "shows no output head of its own: it writes no text (a policy, say); not supported"
     return f"shows no output head of its own: {writer} writes its text; not supported"
-
-
-def _needed_at_each_step(model: Any) -> list[str]:
-    """What its forward requires beside the ids: an answer's tokens come with the ids alone."""
-    _, *known = parameters(type(model).forward).values()
-    named = [each for each in known if each.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
-    return [each.name for each in named if each.default is Parameter.empty and each.name != "input_ids"]
 
 
 def _is_transformers_model(model: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.generation.asked import Asked
 from dexar_fast.vision.regions import Cells
 

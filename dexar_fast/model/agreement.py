@@ -7,7 +7,8 @@ compared: of the first prompt, and of each that runs in a new way or is much lon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ SAME = "sdpa"  # the implementation that ours calls: over the families of tests/
 # half precision, and by 4e-7 in float64, where its softmax is in float32.
 ROUNDINGS, ROUNDINGS_OF_OTHERS = 4, 16
 FLOOR, FLOOR_OF_OTHERS = 1e-5, 1e-4
+WRONG = "Its maps would be wrong: it is not supported"
 
 
 _known: WeakKeyDictionary[nn.Module, Agreement] = WeakKeyDictionary()
@@ -56,11 +58,14 @@ class Agreement:
         Raises:
             ModelError: they differ by more than rounding.
         """
-        length = inputs["input_ids"].shape[1]
+        self.once(inputs["input_ids"].shape[1], loan, partial(compare, model, inputs, loan, logits))
+
+    def once(self, length: int, loan: Loan, comparison: Callable[[], None]) -> None:
+        """Calls the comparison for a prompt that is much longer than those before, or ran in a new way."""
         met = {(loan.attention, kind) for kind in self.met}
         if length <= LONGER * self._longest and met <= self._compared:
             return
-        compare(model, inputs, loan, logits)
+        comparison()
         self._compared |= met
         self._longest = max(self._longest, length)
 
@@ -76,8 +81,7 @@ def compare(model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | 
     if difference > bound(loan.attention, model.dtype):
         raise ModelError(
             f"{type(model).__name__} computes something else under dexar_fast's attention than under its own "
-            f"({loan.attention!r}): the last logits of the prompt differ by {difference:.2g} of the largest. Its maps "
-            "would be wrong: it is not supported"
+            f"({loan.attention!r}): the last logits of the prompt differ by {difference:.2g} of the largest. {WRONG}"
         )
 
 

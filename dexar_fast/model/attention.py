@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -44,6 +45,14 @@ SINKS = ("s_aux", "sinks")  # one more score, of a head or of each query, that t
 APPLIED = frozenset({"position_bias", *SINKS})  # SDPA adds the bias to its scores; sinks: `in_blocks`
 Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
 BLOCK = 128  # query rows at a time, where SDPA does not serve: scores never take a full [S, S]
+
+
+class Side(Enum):
+    """Whose keys a call reads."""
+
+    OWN = "the sequence's"
+    BESIDE = "another sequence's: an encoder's states, or the image's"
+    BOTH = "the sequence's, then the other's, in one softmax"
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,15 @@ def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.devic
         return causal(queries, keys, device)[None]
     mask = mask[0, :, -queries:, :keys]
     return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+def readable(call: Call, queries: int) -> Tensor:
+    """[1 or H, Q, S] bool: which keys the last `queries` of a call may read; without a mask by SDPA's own rule."""
+    keys, device = call.value.shape[2], call.value.device
+    if call.mask is not None:
+        return attendable(call.mask, queries, keys, device)
+    whole = torch.ones(call.query.shape[2], keys, dtype=torch.bool, device=device)
+    return (whole.tril() if call.causal and len(whole) > 1 else whole)[None, -queries:]
 
 
 def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:

@@ -1,4 +1,4 @@
-"""Which modules of a model are its text decoder: found by watching one forward, not by family.
+"""The text decoder of a model, as `tracer` finds it in one forward, not by family, and what a prompt shows of it.
 
 A decoder layer is the member of a ModuleList that holds a module which attends through the AttentionInterface.
 """
@@ -14,18 +14,17 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Watcher, check_keys, is_causal, watcher
-from dexar_fast.model.beside import Visit
-from dexar_fast.model.cache import cache_in
-from dexar_fast.model.head import head_of
-from dexar_fast.model.lens import LensTracer, LogitLens
+from dexar_fast.model.attention import Side, Watcher, watcher
+from dexar_fast.model.lens.program import LogitLens
 
 
 @dataclass(eq=False)
 class Decoder:
-    """The layers that hold attention, in order, the module that attends in each, and the logit lens behind them."""
+    """Its calls of attention, in order: the layer that holds each, the module that attends; the logit lens behind them.
+
+    A layer with cross-attention, too, is there twice, and a layer that runs several times so often.
+    """
 
     layers: list[nn.Module]
     attentions: list[nn.Module]
@@ -33,12 +32,14 @@ class Decoder:
     causal: bool  # no token of the traced prompt could read a later one
     last: nn.Module  # its output is the lens's input
     places: dict[str, nn.Module]  # each of these modules by its name in the model
-    heads: list[int]  # of each layer
-    indices: list[int]  # of each among all layers of the decoder
-    total: int  # layers of the decoder, those without attention, too
+    heads: list[int] = field(default_factory=list)  # of each layer, where they were counted
+    indices: list[int] = field(default_factory=list)  # of each among all layers of the decoder
+    total: int = 0  # layers of the decoder, those without attention, too
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
     mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
     apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
+    sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's
+    by_hand: list[nn.Module] = field(default_factory=list)  # those that write their attention out
 
     def renew(self, found: Decoder) -> None:
         """Takes the lens of a later forward of the model, and forgets the tails that agreed with the old one."""
@@ -95,131 +96,9 @@ class PromptWatcher(Watcher):
             self.last_positions[module] = positions[..., :1, -1:].clone()
 
 
-class DecoderTracer(PromptWatcher):
-    """Watches the first forward of a model, and finds its decoder."""
-
-    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
-        super().__init__(model, length, inputs)
-        self.decoder: Decoder | None = None
-        self._lens = LensTracer(head_of(model))
-        self._recording = ExitStack()  # holds the lens while it records
-        self._attended: list[nn.Module] = []
-        self._heads: list[int] = []
-        self._causal = True
-        self._keys = 0  # how many the first of them read
-        self._given: dict[nn.Module, tuple[Any, Any]] = {}  # the arguments of modules that are running
-        self._lists = [module for module in model.modules() if _is_list(module)]
-        self._of_layers: set[nn.Module] = set()  # the members of those lists that hold attention
-        self._last: nn.Module  # the one of these that ran last
-        self._visits: list[Visit] = []  # of those that got states of earlier ones
-
-    def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
-        if self.decoder is None and module not in self._attended and not self._is_over_depth(call):
-            self._keys = self._keys or call.value.shape[2]
-            check_keys(module, call.value, self._keys)
-            self._attended.append(module)
-            self._heads.append(call.query.shape[1])
-            self._of_layers.update(*(each.children() for each in self._lists if _holds(each, module)))
-            self._causal = self._causal and is_causal(module, call.mask, call.value.shape[2])
-        return output
-
-    def _is_over_depth(self, call: Call) -> bool:
-        """Whether each token attends by itself, to states of its own: then tokens stand where heads do."""
-        return call.query.shape[1] == self._length != call.query.shape[2]
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        layers = _list_members(self.model)
-        with super().watching(), self._recording, ExitStack() as stack:  # Ctrl-C skips `_finish`
-            for module in (*layers, *_outermost(self.model, layers)):
-                enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
-                stack.callback(enter.remove)
-                stack.callback(module.register_forward_hook(self._leave).remove)
-            stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
-            stack.callback(self.model.register_forward_hook(self._finish, always_call=True).remove)
-            yield
-
-    def _mine(self) -> bool:
-        return watcher.get() is self and self.decoder is None
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Runs before the user's hooks: a later call of the module runs them, too."""
-        if self._mine():
-            self._given[module] = args, kwargs
-            self._lens.pause()
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._mine():
-            return
-        self._lens.resume()
-        given = self._given.pop(module)
-        if module not in self._of_layers:
-            self._lens.record(module, *given, output)
-        elif isinstance(hidden_states(output), Tensor):
-            self._lens.restart(hidden_states(output))
-            self._last = module
-            visit = Visit.of(module, *given, self._length)
-            self._visits += [] if visit is None else [visit]
-
-    def _begin(self, model: nn.Module, args: Any) -> None:
-        """The lens sees every tensor function from here to `_finish`, and no others: generate() calls thousands."""
-        if self._mine():
-            self._recording.enter_context(self._lens)
-
-    def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
-        if not self._mine():
-            return
-        self._recording.close()
-        if output is None:  # the forward raised
-            return
-        if not self._attended:
-            raise ModelError(
-                f"{type(model).__name__} has no text decoder that attends through transformers' AttentionInterface: "
-                "dexar_fast needs a causal language model whose attention modules call "
-                "ALL_ATTENTION_FUNCTIONS[config._attn_implementation]"
-            )
-        _check_all_attend(model, self._attended, cache_in(output))
-        lens = self._traced(output.logits)
-        layers, members = _layers_of(model, self._attended)
-        held = {id(module) for module in [*layers, *self._attended, *lens.modules, self._last]}
-        places = {name: module for name, module in model.named_modules() if id(module) in held}
-        self.logits = output.logits[0, -1]
-        self.decoder = Decoder(
-            layers,
-            self._attended,
-            lens,
-            self._causal,
-            self._last,
-            places,
-            heads=self._heads,
-            indices=[next(i for i, member in enumerate(members) if member is layer) for layer in layers],
-            total=len(members),
-        )
-
-    def _traced(self, logits: Tensor) -> LogitLens:
-        """The lens of the forward that gave these logits, tried without us looking on."""
-        token = watcher.set(None)
-        try:
-            return self._lens.finish(logits, self._length, self._visits)
-        finally:
-            watcher.reset(token)
-            self._visits.clear()
-
-
 def _at(model: nn.Module, name: str) -> Any:
     """The module of a name; get_submodule() takes several times as long. Raises KeyError, AttributeError."""
     return reduce(lambda module, part: module._modules[part], name.split("."), model)  # type: ignore[arg-type,return-value]
-
-
-def _check_all_attend(model: nn.Module, attended: list[nn.Module], cache: Any) -> None:
-    """Raises ModelError if more layers made keys than were seen attending."""
-    layers = [layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "get_seq_length")]
-    made = sum(layer.get_seq_length() > 0 for layer in layers)
-    if made > len(attended):
-        raise ModelError(
-            f"{made - len(attended)} of the {made} layers with keys of {type(model).__name__} attend by themselves, "
-            "not through transformers' AttentionInterface (a forward in their place?), and would be left out"
-        )
 
 
 def hidden_states(output: Any) -> Any:
@@ -227,59 +106,10 @@ def hidden_states(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _holds(outer: nn.Module, inner: nn.Module) -> bool:
-    return any(module is inner for module in outer.modules())
-
-
 def _list_holders(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if any(map(_is_list, m.children()))]
+    return [m for m in model.modules() if any(map(is_list, m.children()))]
 
 
-def _list_members(model: nn.Module) -> list[nn.Module]:
-    return [member for module in model.modules() if _is_list(module) for member in module.children()]
-
-
-def _is_list(module: nn.Module) -> bool:
+def is_list(module: nn.Module) -> bool:
     """Whether it is a list of layers: torch also keeps what parametrizes a weight in a ModuleList."""
     return isinstance(module, nn.ModuleList) and not isinstance(module, ParametrizationList)
-
-
-def _outermost(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """The largest modules that hold no layer and lie in none: embeddings, norms, the head."""
-    inside = {id(module) for layer in layers for module in layer.modules()}
-    found: list[nn.Module] = []
-
-    def visit(module: nn.Module) -> None:
-        for child in module.children():
-            if id(child) in inside:
-                continue
-            if any(id(descendant) in inside for descendant in child.modules()):
-                visit(child)
-            else:
-                found.append(child)
-
-    visit(model)
-    return found
-
-
-def _layers_of(model: nn.Module, attentions: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers that hold these, and all members of the lists that hold those."""
-    names = {id(module): name for name, module in model.named_modules()}
-    modules = dict(model.named_modules())
-    layers = [_layer_of(names[id(attention)], modules) for attention in attentions]
-    if len({id(layer) for layer in layers}) < len(layers):
-        raise ModelError(
-            f"{type(model).__name__} has decoder layers that attend more than once (cross-attention): not supported"
-        )
-    wanted = set(layers)
-    return layers, [
-        m for each in model.modules() if _is_list(each) and wanted & {*each.children()} for m in each.children()
-    ]
-
-
-def _layer_of(name: str, modules: dict[str, nn.Module]) -> nn.Module:
-    path = name.split(".")
-    for end in range(len(path), 0, -1):
-        if _is_list(modules[".".join(path[: end - 1])]):
-            return modules[".".join(path[:end])]
-    raise ModelError(f"{name} attends outside a ModuleList of decoder layers: dexar_fast cannot tell its layer")

@@ -19,8 +19,9 @@ from dexar_fast.model.cache import (
     truncate,
     whole_cache,
 )
-from dexar_fast.model.decoder import Decoder, DecoderTracer, PromptWatcher
+from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
+from dexar_fast.model.tracer import DecoderTracer
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
@@ -39,6 +40,37 @@ class Prefill:
     decoder: Decoder
     seen: PromptWatcher
     pending: Pending | None = None
+    begun: BegunPrompt | None = None
+
+
+@dataclass(frozen=True)
+class BegunPrompt:
+    """A prompt as the generate() of a model that reads its image elsewhere has begun it.
+
+    Its keys are numbered: first those that stand beside the decoder's own sequence, then this, image positions first.
+    """
+
+    inputs: Mapping[str, Any]  # of a forward of the prompt
+    ids: Tensor  # [D] that stand before the answer, on the CPU
+    labels: Tensor  # [K] the id of each key; -1 where it has none
+    beside: int  # how many of the keys are no positions of the decoder
+    visual: Tensor  # [N] numbers of the image's keys
+
+    @property
+    def prompt(self) -> int:
+        """How many positions of the decoder stand before the answer."""
+        return len(self.labels) - self.beside
+
+    @property
+    def device(self) -> torch.device:
+        """That of the decoder's ids."""
+        ids: Tensor = self.inputs.get("decoder_input_ids", self.inputs.get("input_ids"))
+        return ids.device
+
+    def numbered(self, content: Tensor | None) -> Tensor | None:
+        """The numbers of the keys at some positions of the prompt's ids; an encoder's come first."""
+        first = 0 if "decoder_input_ids" in self.inputs else len(self.labels) - len(self.ids)
+        return None if content is None else content + first
 
 
 @dataclass(frozen=True)

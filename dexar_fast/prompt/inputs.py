@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, reason
 from dexar_fast.model.cache import NAMES as CACHE_NAMES
-from dexar_fast.vision.geometry import visual_positions, visual_token_ids
+from dexar_fast.vision.geometry import names_image_token, visual_positions, visual_token_ids
 
 UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
 OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "return_dict")
-IMAGE_INPUTS = ("pixel", "image", "video")  # how the names of image inputs begin, in every family
+# How the names of image inputs begin, in every family (Pix2Struct: flattened_patches)
+IMAGE_INPUTS = ("pixel", "image", "video", "flattened")
 SEQUENCES = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # [1, P]; lists of them may be [P]
 
 
@@ -91,14 +92,18 @@ def vocabulary(model: Any) -> int | None:
 
     For a table in an unknown wrapper: the rows of all tables in it. Only the wrapper knows which of them count.
     """
-    table = model.get_input_embeddings()
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:  # transformers does not find it
+        return None
     while not isinstance(getattr(table, "num_embeddings", None), int):
         inner = [getattr(table, name, None) for name in ("base_layer", "original_module")]  # PEFT's wrappers
         table = next((module for module in inner if isinstance(module, nn.Module)), None)
         if table is None:
             held = [module for module in model.get_input_embeddings().modules() if isinstance(module, nn.Embedding)]
             return sum(module.num_embeddings for module in held) or None
-    return table.num_embeddings
+    inside = [module for module in table.modules() if isinstance(module, nn.Embedding) and module is not table]
+    return table.num_embeddings + sum(module.num_embeddings for module in inside)  # IDEFICS adds some to it
 
 
 def check_length(model: Any, prompt: int, new: int) -> None:
@@ -111,8 +116,26 @@ def check_length(model: Any, prompt: int, new: int) -> None:
         )
 
 
-def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, new_tokens: int | None) -> None:
-    """Raises InputError for batches, padding, missing images, impossible ids, and answers beyond the context."""
+def check_inputs(
+    model: Any, inputs: Mapping[str, Any], targets: Tensor | None, new_tokens: int | None, elsewhere: bool
+) -> None:
+    """Raises InputError for batches, padding, missing images, impossible ids, and answers beyond the context.
+
+    Args:
+        elsewhere: whether the model may read its image elsewhere than among the ids, and do without these.
+    """
+    ids = inputs.get("input_ids")
+    if ids is not None or not elsewhere:
+        _check_prompt(model, inputs, elsewhere)
+    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
+        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+    if targets is not None:
+        _check_targets(model, targets)
+    length = 0 if ids is None or elsewhere else ids.shape[1]
+    check_length(model, length, len(targets) if targets is not None else (new_tokens or 1))
+
+
+def _check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[0] != 1:
         raise InputError("inputs must hold input_ids [1, P]: explain one prompt at a time, as the processor returns it")
@@ -124,12 +147,8 @@ def check_inputs(model: Any, inputs: Mapping[str, Any], targets: Tensor | None, 
             raise InputError(f"inputs hold no tensor as {name}: call the processor with return_tensors='pt'")
     _check_mask(inputs.get("attention_mask"), ids)
     _check_ids(model, ids)
-    visual_positions(model.config, ids)
-    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
-        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
-    if targets is not None:
-        _check_targets(model, targets)
-    check_length(model, ids.shape[1], len(targets) if targets is not None else (new_tokens or 1))
+    if not elsewhere:
+        visual_positions(model.config, ids)
 
 
 def _check_mask(mask: Any, ids: Tensor) -> None:
@@ -195,6 +214,8 @@ def embedding_checked(model: Any, ids: Tensor) -> Iterator[None]:
 
 
 def _is_visual(model: Any, ids: Tensor) -> Tensor:
+    if not names_image_token(model.config):
+        return torch.zeros_like(ids, dtype=torch.bool)
     return torch.isin(ids, torch.tensor(visual_token_ids(model.config), device=ids.device))
 
 

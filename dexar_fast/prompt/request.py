@@ -34,8 +34,14 @@ class Request:
 
     @cached_property
     def ids(self) -> list[int]:
-        """Token ids of the prompt, P of them."""
-        return self.inputs["input_ids"][0].tolist()
+        """Token ids of the prompt, P of them; none where the model is only shown an image."""
+        ids = self.inputs.get("input_ids")
+        return [] if ids is None else ids[0].tolist()
+
+    @property
+    def last(self) -> int:
+        """The id of the prompt's last token; 0 where it has none."""
+        return self.ids[-1] if self.ids else 0
 
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:

@@ -28,6 +28,11 @@ class Layout:
     warning: str | None = None  # why there are no grids, or what they assume
 
 
+def names_image_token(config: Any) -> bool:
+    """Whether a model's config names a placeholder id for images or video frames."""
+    return bool(_ids(config, IMAGE_TOKENS + VIDEO_TOKENS))
+
+
 def visual_token_ids(config: Any) -> list[int]:
     """The placeholder ids a model's config names for images and video frames."""
     found = sorted({*_ids(config, IMAGE_TOKENS), *_ids(config, VIDEO_TOKENS)})

@@ -19,7 +19,7 @@ from transformers.models.opt.modeling_opt import OPTDecoderLayer
 from dexar_fast.attribution.tail import TOLERANCE, Tails
 from dexar_fast.attribution.tail_modules import block_of, head_of
 from dexar_fast.backends import reference
-from dexar_fast.model.lens import LogitLens, Outdated, Slot, Step
+from dexar_fast.model.lens.program import LogitLens, Outdated, Slot, Step
 
 HEADS_DIM, INTERMEDIATE, VOCABULARY, EARLIER = 44, 81, 11, 2
 EPS = 1e-3

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.layer_pass import Plan
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.tail import Tails

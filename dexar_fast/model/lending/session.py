@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from dexar_fast.model import attention
+from dexar_fast.model.kinds import attends_by_hand
 from dexar_fast.model.lending.locks import check_process, model_lock
 from dexar_fast.model.lending.plain_tensors import plain_tensors
 from dexar_fast.model.modules import OFFSETS, below
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
-IMPLEMENTATION = "_attn_implementation"
+IMPLEMENTATION = "_attn_implementation_internal"  # setting it without the suffix takes configs inside it along
 UNDER_AUTOCAST = "__script_unsupported"  # the attribute that torch.autocast sets on a function that it decorates
 BEFORE_PREPARE = "_original_forward"  # where accelerate, and so Trainer, keeps the forward of a model that it prepared
 POLL = 0.05  # seconds between checks whether a waiting borrower still wants the model
@@ -50,21 +52,23 @@ class Loan:
     @property
     def attention(self) -> str:
         """The name of the attention implementation that the text decoder had when the model was taken."""
-        return self._own()[2]
+        own = self._own()
+        config = self._model.config.get_text_config(decoder=True)
+        return own[0][2] if own else config._attn_implementation  # of one that attends by hand nothing is taken
 
     @contextmanager
     def own_attention(self) -> Iterator[None]:
         """Inside the block the text decoder attends as it did when the model was taken."""
         own = self._own()
-        ours = _values([own])
-        _put([own])
+        ours = _values(own)
+        _put(own)
         try:
             yield
         finally:
             _put(ours)
 
-    def _own(self) -> Attribute:
-        return next(found for found in self._found if found[1] == IMPLEMENTATION)
+    def _own(self) -> list[Attribute]:
+        return [found for found in self._found if found[1] == IMPLEMENTATION]
 
     def take(self) -> None:
         check_process(self._model)
@@ -143,5 +147,14 @@ def _ours(model: Any) -> list[Attribute]:
         *((module, "forward", vars(module)[BEFORE_PREPARE]) for module in modules if BEFORE_PREPARE in vars(module)),
         *((module, OFFSETS, None) for module in positioned),
         *plain_tensors(modules),
-        (model.config.get_text_config(decoder=True), IMPLEMENTATION, attention.AS_EAGER),
+        *((config, IMPLEMENTATION, attention.AS_EAGER) for config in _of_text(model, modules)),
     ]
+
+
+def _of_text(model: Any, modules: list[Any]) -> list[Any]:
+    """The configs by which the text decoder chooses its attention: its own, and copies that its parts hold (T5)."""
+    config = model.config.get_text_config(decoder=True)
+    owners = [module for module in modules if type(vars(module).get("config")) is type(config)]
+    if any(isinstance(owner, PreTrainedModel) and attends_by_hand(model, owner) for owner in owners):
+        return []
+    return list({id(each): each for each in (config, *(vars(owner)["config"] for owner in owners))}.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,9 +29,9 @@ class Visit:
     def of(cls, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int) -> Visit | None:
         """None for a layer that gets no states of each of `length` tokens."""
         hidden = _hidden(args, kwargs)
-        states = {place: x for place, x in [*enumerate(args), *kwargs.items()] if is_of_tokens(x, length)}
-        found = {place: x for place, x in states.items() if x is not hidden}
-        return cls(layer, hidden, found) if found and isinstance(hidden, Tensor) else None
+        given: list[tuple[Place, Any]] = [*enumerate(args), *kwargs.items()]
+        states = {place: x for place, x in given if is_of_tokens(x, length) and x is not hidden}
+        return cls(layer, hidden, states) if states and isinstance(hidden, Tensor) else None
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,19 @@ class Beside:
 
 def found(visits: Sequence[Visit], last: Tensor) -> Beside | None:
     """How states came to be those that the lens of the last layer read; None if it cannot be told."""
-    for place in visits[-1].states if visits else ():
-        chain = [visit.states[place] for visit in visits if place in visit.states] + [last]
-        steps = [_grows(*step) for step in zip(visits, chain[:-1], chain[1:], strict=False)]
-        if len(chain) > len(visits) and None not in steps:
-            return Beside(place, {visit.layer: bool(grows) for visit, grows in zip(visits, steps, strict=True)})
-    return None
+    return next(filter(None, (_at(place, visits, last) for place in (visits[-1].states if visits else ()))), None)
+
+
+def _at(place: Place, visits: Sequence[Visit], last: Tensor) -> Beside | None:
+    """Layers that run several times may begin anew, from states of before: another visit tells what they do."""
+    if not all(place in visit.states for visit in visits):
+        return None
+    chain = [visit.states[place] for visit in visits] + [last]
+    steps = [(visit.layer, _grows(visit, *pair)) for visit, pair in zip(visits, pairwise(chain), strict=True)]
+    seen = {(layer, grows) for layer, grows in steps if grows is not None}
+    grows = dict(seen)
+    told = len(grows) == len(seen) and grows.keys() == {visit.layer for visit in visits} and steps[-1][1] is not None
+    return Beside(place, grows) if told else None
 
 
 def is_of_tokens(value: Any, length: int) -> bool:

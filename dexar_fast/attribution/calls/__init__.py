@@ -1,0 +1,1 @@
+"""What one pass computes, and which keys the queries of each call of attention score."""

@@ -1,0 +1,163 @@
+"""Types that read their image elsewhere than among the prompt's ids are explained as autograd has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import calls_oracle
+import pytest
+import torch
+from torch import nn
+from types_agree import agrees
+from types_beyond import BEYOND, Beyond
+
+from dexar_fast import Explainer, Explanation
+from dexar_fast.errors import InputError, ModelError
+from dexar_fast.model.elsewhere import written
+
+TARGETS = torch.tensor([20, 31, 44])
+BOUND = 1e-11  # of the largest of each array; float64
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads: Callable[[int], None]) -> None:
+    threads(1)
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_it_is_explained_as_autograd_has_it(name: str) -> None:
+    beyond = BEYOND[name]()
+    explainer, given = Explainer(beyond.model), {key: each.clone() for key, each in beyond.inputs.items()}
+    expected = calls_oracle.expected(beyond, TARGETS)
+    for _ in range(2):  # the second time the decoder is known
+        agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), expected, BOUND)
+    answer = explainer.explain_inputs(beyond.inputs, max_new_tokens=2, min_new_tokens=2)
+    expected = calls_oracle.expected(beyond, answer.token_ids)
+    agrees(answer, expected, BOUND)
+    with explainer.stream_inputs(beyond.inputs, chunk_size=1, max_new_tokens=2, min_new_tokens=2) as pieces:
+        assert [int(piece.token_ids[0]) for piece in pieces] == answer.token_ids.tolist()
+        agrees(pieces.explanation(), expected, BOUND)
+    assert all(torch.equal(each, beyond.inputs[key]) for key, each in given.items())  # BLIP writes into its own
+
+
+def explained(name: str, **knobs: Any) -> tuple[Explanation, dict[str, torch.Tensor]]:
+    beyond = BEYOND[name]()
+    found = Explainer(beyond.model, **knobs).explain_inputs(beyond.inputs, target_ids=TARGETS)
+    return found, calls_oracle.expected(beyond, TARGETS)
+
+
+@pytest.mark.parametrize("name", ["blip", "mllama", "florence2", "t5gemma2"])
+def test_chunks_of_one_token_and_some_of_the_calls(name: str) -> None:
+    found, expected = explained(name, chunk_size=1, layers=[-1, 0])
+    for array in ("visual_scores", "text_scores"):
+        torch.testing.assert_close(getattr(found, array).double(), expected[array][:, [0, -1]], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["blip", "idefics", "pix2struct"])
+def test_a_call_reads_the_image_or_the_text(name: str) -> None:
+    """So every head that reads the image keeps its whole weight (definition A)."""
+    found, _ = explained(name)
+    of_image = found.visual_scores.amax((0, 2)) > 0
+    assert of_image.any() and not of_image.all()
+    assert not found.text_scores[:, of_image].any() and not found.visual_scores[:, ~of_image].any()
+    assert torch.equal(found.head_weights, found.visual_scores)
+
+
+@pytest.mark.parametrize("name", ["florence2", "t5gemma2", "git", "mllama", "udop"])
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_it_runs_in_float32_on_each_backend(name: str, backend: str) -> None:
+    beyond = BEYOND[name]()
+    expected = calls_oracle.expected(beyond, TARGETS)
+    narrow = {key: each.float() if each.is_floating_point() else each for key, each in beyond.inputs.items()}
+    agrees(Explainer(beyond.model.float(), backend=backend).explain_inputs(narrow, target_ids=TARGETS), expected, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["florence2", "blip-2", "mllama"])
+def test_the_text_can_be_the_prompt_or_the_answer_alone(name: str) -> None:
+    """Every score of all text is the larger of both."""
+    scores = [explained(name, text_set=some)[0].text_scores for some in ("all", "prompt", "generated")]
+    torch.testing.assert_close(scores[0], torch.maximum(scores[1], scores[2]), rtol=1e-12, atol=0)
+    assert scores[2].any() and not scores[2][0].any()  # before the first token nothing is written
+
+
+@pytest.mark.parametrize("name", ["mllama", "blip-2/t5", "blip", "vision-encoder-decoder/bert"])
+def test_the_best_of_several_beams_is_explained(name: str) -> None:
+    beyond = BEYOND[name]()
+    found = Explainer(beyond.model).explain_inputs(beyond.inputs, max_new_tokens=3, min_new_tokens=3, num_beams=2)
+    agrees(found, calls_oracle.expected(beyond, found.token_ids), BOUND)
+
+
+def test_a_result_is_written_and_read(tmp_path: Path) -> None:
+    beyond = BEYOND["florence2"]()
+    found = Explainer(beyond.model).explain_inputs(beyond.inputs, target_ids=TARGETS, out=tmp_path / "result")
+    agrees(Explanation.load(tmp_path / "result"), calls_oracle.expected(beyond, TARGETS), BOUND)
+    assert found.visual_positions.tolist() == list(range(17)) and not found.grids
+    assert "elsewhere" in found.diagnostics["warnings"][-1]
+
+
+def test_winners_among_the_text_are_numbered_behind_the_keys_beside_the_decoder() -> None:
+    """And told by the tokens that they are: Mllama's 68 image keys come first."""
+    winner = explained("mllama")[0].diagnostics["text_winners"][0]
+    ids = BEYOND["mllama"]().inputs["input_ids"][0].tolist() + TARGETS.tolist()
+    assert winner["token"] == str(ids[winner["position"] - 68])
+
+
+def test_a_head_that_is_replaced_between_two_calls_is_found() -> None:
+    beyond = BEYOND["blip-2/t5"]()
+    explainer = Explainer(beyond.model)
+    explainer.explain_inputs(beyond.inputs, target_ids=TARGETS)
+    torch.manual_seed(0)
+    beyond.model.language_model.lm_head = nn.Linear(64, 200, bias=False, dtype=torch.float64)
+    agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), calls_oracle.expected(beyond, TARGETS), BOUND)
+
+
+@pytest.mark.parametrize("name", ["git", "blip"])
+def test_an_image_alone_is_described(name: str) -> None:
+    beyond = BEYOND[name]()
+    alone = {"pixel_values": beyond.inputs["pixel_values"]}
+    found = Explainer(beyond.model).explain_inputs(alone, max_new_tokens=2, min_new_tokens=2)
+    assert len(found.token_ids) == 2 and found.token_maps.any()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"mode": "official"}, "authors' code"),
+        ({"text_relevance": True}, "one sequence"),
+        ({"map_filter": ("rank", 5)}, "2-D maps"),
+    ],
+)
+def test_knobs_without_a_meaning_are_refused(knobs: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        explained("blip", **knobs)
+
+
+def test_other_methods_are_refused() -> None:
+    with pytest.raises(ModelError, match="the only method for it is 'dex-ar'"):
+        explained("mllama", method="attention")
+
+
+def test_an_answer_that_goes_on_otherwise_than_in_generate_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond = BEYOND["kosmos-2.5"]()
+
+    def as_image(begun: Any, answer: torch.Tensor) -> Any:
+        full = beyond.answered(answer)
+        return full | {"attention_mask": full["attention_mask"].index_fill(1, torch.tensor([4]), 0)}
+
+    monkeypatch.setattr(written, "with_answer", as_image)
+    with pytest.raises(ModelError, match="is not what its generate\\(\\) computes"):
+        Explainer(beyond.model).explain_inputs(beyond.inputs, target_ids=TARGETS)
+
+
+def test_missing_images_and_foreign_ids_are_told() -> None:
+    beyond: Beyond = BEYOND["blip-2"]()
+    explainer = Explainer(beyond.model)
+    with pytest.raises(InputError, match="no image"):
+        explainer.explain_inputs({"input_ids": beyond.inputs["input_ids"]}, target_ids=TARGETS)
+    text = {**beyond.inputs, "input_ids": torch.full_like(beyond.inputs["input_ids"], 7)}
+    with pytest.raises((InputError, ModelError)):
+        explainer.explain_inputs(text, target_ids=TARGETS)
+    with pytest.raises(InputError, match="vocabulary"):
+        explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([200]))
