@@ -42,7 +42,7 @@ def known() -> set[str]:
     """The types that a case is made for, or that a test refuses."""
     made = {
         *FAMILIES,
-        *types_explained.EXPLAINED,
+        *PLAIN,
         *types_mixed.MIXED,
         *(name.split("/")[0] for name in types_beyond.BEYOND),
     }
