@@ -34,7 +34,7 @@ class Eagle:
             (by scikit-image).
         labels: int [height, width], a region number for each pixel, or a list of such maps, one for each picture; it
             takes the place of `regions` and `segmentation`.
-        fill: what a hidden region shows: "black", "mean" (colour of the picture) or "blur".
+        fill: what a hidden region shows: "black", "mean" (colour of the picture), "blur" or "noise".
         variant, lambda1, lambda2, scope, pending, refresh, budget: of `dexar_fast.methods.eagle.search`.
         tokens: which tokens of the answer to search for, each once (negative from the end); None is all of them.
         ids: other ids in the place of these tokens: which regions speak for a word that the model did not write.
