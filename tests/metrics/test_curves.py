@@ -1,6 +1,7 @@
 """Schedules, normalised perplexity, insertion and deletion: by hand, by slow loops, at chance."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,20 @@ def test_the_record_as_eagles_script_reads_it():
         expected = [sum((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in range(6)) for y in (ins, out)]
         assert revealing.recorded(shown, hidden, shares, chosen) == pytest.approx([*expected, max(ins)])
     assert revealing.recorded(shown, hidden, shares, np.zeros(4, bool)) is None
+
+
+@pytest.mark.parametrize("case", ["sentence_exact", "sentence_eff_6_4_15", "word1_exact"])
+def test_a_record_of_eagles_own_code(case):
+    """The means of its words' curves over the areas of its regions, summed strip by strip."""
+    with np.load(Path(__file__).parents[1] / "methods" / "eagle" / "reference" / "qwen.npz") as file:
+        shown, hidden, order = (
+            file[f"{case}/{name}"] for name in ("insertion_word_score", "deletion_word_score", "order")
+        )
+        x = [0.0, *np.cumsum([(file["labels"] == region).mean() for region in order])]
+    curves = [*hidden[-1:], *shown], [*shown[-1:], *hidden]
+    expected = [sum((x[k + 1] - x[k]) * (y[k].mean() + y[k + 1].mean()) / 2 for k in range(len(order))) for y in curves]
+    highest = max(each.mean() for each in curves[0])
+    assert revealing.recorded(shown, hidden, x[1:]) == pytest.approx([*expected, highest], rel=1e-5)
 
 
 @pytest.mark.parametrize(
