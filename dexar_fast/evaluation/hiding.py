@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.attribution.masked import MaskedForwards
+from dexar_fast.errors import NumericalError
 from dexar_fast.evaluation.visual_tokens import HIDDEN, hidden_tokens, hiding
 from dexar_fast.generation.asked import Asked
 from dexar_fast.methods import knobs
@@ -37,7 +38,7 @@ def probabilities(
         batch: pictures in one forward; None takes as many as fit.
     Raises:
         InputError: an unknown fill; no image processor; pictures of which it makes other pixels than the inputs hold;
-            visual tokens to hide whose places are not known.
+            visual tokens to hide whose places are not known. NumericalError: the model overflows.
     """
     knobs.one_of("fill", fill, ALL_FILLS)
     masked, make = (_by_tokens if fill == TOKENS else partial(_by_pixels, fill=fill))(asked, masks)
@@ -45,6 +46,8 @@ def probabilities(
     run = MaskedForwards(asked.model, inputs, asked.targets, asked.decoder, asked.visual, batch=batch)
     with _hooked(asked, fill):
         found = run(len(masks), make)
+    if not found.isfinite().all():
+        raise NumericalError("NaN where parts of the pictures are hidden: load the model in float32 or bfloat16")
     return found.double().numpy().clip(LEAST, 1)
 
 

@@ -71,11 +71,14 @@ class Evidence:
         """The verdict in plain words."""
         if self.blank:
             return "Blank: the map of the answer is the same everywhere, so hiding its top says nothing."
+        costs = [
+            _nats(each) for each in (self.falls[DRAWN_AT], self.centre[DRAWN_AT], min(self.random), max(self.random))
+        ]
         return (
-            f"{self.verdict.capitalize()}: hiding the {self.shares[DRAWN_AT]:.0%} that the map ranks highest (by "
-            f"{self.fill}) makes the answer {_nats(self.falls[DRAWN_AT])}; hiding as much at the centre makes it "
-            f"{_nats(self.centre[DRAWN_AT])}, at random places {_nats(min(self.random))} to {_nats(max(self.random))} "
-            f"({len(self.random)} draws; a blind map does as well as this one about {self.by_luck:.0%} of the time)."
+            f"{self.verdict.capitalize()}: hiding the {_percent(self.shares[DRAWN_AT])} that the map ranks highest (fill: "
+            f"{self.fill}) costs the answer {costs[0]} nats of log-probability; as much at the centre {costs[1]}, at random "
+            f"places {costs[2]} to {costs[3]} ({len(self.random)} draws). A blind map does as well by luck about "
+            f"{_percent(self.by_luck)} of the time."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,4 +87,8 @@ class Evidence:
 
 
 def _nats(fall: float) -> str:
-    return f"{abs(fall):.2f} nats {'less' if fall >= 0 else 'more'} likely"
+    return f"{round(fall, 2) + 0.0:.2f}"  # never -0.00
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")

@@ -10,7 +10,8 @@ import zoo
 from asked import asked, greedy
 from PIL import Image, ImageFilter
 
-from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast import Explainer, Explanation, InputError, NumericalError
+from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.data.shapes import draw_scene
 from dexar_fast.evaluation.asking import answered
 from dexar_fast.evaluation.hiding import probabilities
@@ -142,3 +143,11 @@ def test_what_is_refused(embedded: Explainer, answer: Explanation) -> None:
         probabilities(request, masks, "white")
     with pytest.raises(InputError, match="not known"):
         hidden_tokens([], [(8, 8)], masks[0], 3)
+
+
+def test_a_model_that_overflows_is_named(
+    embedded: Explainer, answer: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MaskedForwards, "__call__", lambda self, count, make: torch.full((count, 5), torch.nan))
+    with answered(embedded, answer) as request, pytest.raises(NumericalError, match="bfloat16"):
+        probabilities(request, some_masks(8, 8), "black")

@@ -26,7 +26,8 @@ def test_the_docstrings_numbers():
     found = evidence()
     assert found.verdict == "above chance"
     assert found.by_luck == pytest.approx(1 / 5)
-    assert "0.90 nats less likely" in found.sentence and "20% of the time" in found.sentence
+    assert "10 % that the map ranks highest (fill: blur) costs the answer 0.90 nats" in found.sentence
+    assert "centre 0.30, at random places 0.00 to 0.40 (4 draws)" in found.sentence and "20 % of the" in found.sentence
 
 
 def test_no_better_than_one_blind_map_is_chance():
@@ -40,7 +41,8 @@ def test_what_makes_the_answer_likelier_or_hardly_less_likely_is_chance():
     assert evidence(falls=[0.0, -0.5, 0.0], **nothing).verdict == "at chance"
     assert evidence(falls=[0.0, 0.009, 0.0], **nothing).verdict == "at chance"
     assert evidence(falls=[0.0, 0.011, 0.0], **nothing).verdict == "above chance"
-    assert "0.50 nats more likely" in evidence(falls=[0.0, -0.5, 0.0], **nothing).sentence
+    assert "costs the answer -0.50 nats" in evidence(falls=[0.0, -0.5, 0.0], **nothing).sentence
+    assert "costs the answer 0.00 nats" in evidence(falls=[0.0, -0.001, 0.0], **nothing).sentence
 
 
 def test_a_blank_map_has_no_top():
