@@ -71,14 +71,12 @@ class Evidence:
         """The verdict in plain words."""
         if self.blank:
             return "Blank: the map of the answer is the same everywhere, so hiding its top says nothing."
-        costs = [
-            _nats(each) for each in (self.falls[DRAWN_AT], self.centre[DRAWN_AT], min(self.random), max(self.random))
-        ]
+        own, centre, random = self.falls[DRAWN_AT], self.centre[DRAWN_AT], self.random
         return (
-            f"{self.verdict.capitalize()}: hiding the {_percent(self.shares[DRAWN_AT])} that the map ranks highest (fill: "
-            f"{self.fill}) costs the answer {costs[0]} nats of log-probability; as much at the centre {costs[1]}, at random "
-            f"places {costs[2]} to {costs[3]} ({len(self.random)} draws). A blind map does as well by luck about "
-            f"{_percent(self.by_luck)} of the time."
+            f"{self.verdict.capitalize()}: hiding the {_percent(self.shares[DRAWN_AT])} that the map ranks highest "
+            f"(fill: {self.fill}) costs the answer {_nats(own)} nats of log-probability; as much at the centre "
+            f"{_nats(centre)}, at random places {_nats(min(random))} to {_nats(max(random))} ({len(random)} draws). "
+            f"A blind map does as well by luck about {_percent(self.by_luck)} of the time."
         )
 
     def to_dict(self) -> dict[str, Any]:
