@@ -21,7 +21,8 @@ from torch import nn
 from torch.nn.modules import module as every
 
 from dexar_fast import Explainer
-from dexar_fast.attribution import engine, tail, tail_modules
+from dexar_fast.attribution import tail, tail_modules
+from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.backends import plan
 
 LEFT = {"qwen3_vl_moe": [0, 2]}  # layers of experts; all others of every family are taken
@@ -49,13 +50,13 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A number for every layer that autograd differentiates."""
     layers: list[int] = []
-    original = engine.Pass._recorded_vjp
+    original = CallGradients._recorded
 
-    def counted(self: engine.Pass, *args: Any) -> torch.Tensor:
+    def counted(self: CallGradients, *args: Any) -> torch.Tensor:
         layers.append(len(layers))
         return original(self, *args)
 
-    monkeypatch.setattr(engine.Pass, "_recorded_vjp", counted)
+    monkeypatch.setattr(CallGradients, "_recorded", counted)
     return layers
 
 

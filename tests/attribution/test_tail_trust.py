@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexar_fast import DexarError, Explainer
-from dexar_fast.attribution import engine, tail
+from dexar_fast.attribution import tail
+from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.explanation import Explanation
 
 Change = Callable[[Any, ExitStack], Any]  # of a model; the stack undoes what is not of the model alone
@@ -324,8 +325,8 @@ def test_what_is_put_back_is_trusted_again(recorded_layers: list[int]) -> None:
 @pytest.fixture
 def recorded_layers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     layers: list[int] = []
-    original = engine.Pass._recorded_vjp
-    monkeypatch.setattr(engine.Pass, "_recorded_vjp", lambda self, *args: (layers.append(1), original(self, *args))[1])
+    original = CallGradients._recorded
+    monkeypatch.setattr(CallGradients, "_recorded", lambda self, *args: (layers.append(1), original(self, *args))[1])
     return layers
 
 

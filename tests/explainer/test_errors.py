@@ -330,7 +330,6 @@ def test_a_model_without_a_head() -> None:
     [
         ("blip", "BlipForConditionalGeneration"),
         ("pi0", "PI0ForConditionalGeneration"),
-        ("nemotron_h_omni", "NemotronH_Omni_Reasoning_V3"),
     ],
 )
 def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class(model_type: str, name: str) -> None:
