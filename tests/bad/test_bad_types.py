@@ -12,6 +12,7 @@ import bad_input
 import pytest
 import small_llava
 import torch
+import types_mixed
 import types_refused
 import types_zoo
 from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
@@ -44,6 +45,18 @@ def when_it_runs(model_type: str) -> Callable[[Path], list[Case]]:
         model, inputs = types_zoo.build(model_type, types_refused.WHEN_IT_RUNS[model_type][0])
         ways: list[dict[str, Any]] = [{"target_ids": [20, 31]}, {"max_new_tokens": 2}]
         return [Case(partial(Explainer(model).explain_inputs, inputs, **way)) for way in ways]
+
+    return cases
+
+
+def with_knobs(model_type: str, **knobs: Any) -> Callable[[Path], list[Case]]:
+    """Of a type that is explained without them."""
+
+    def cases(_: Path) -> list[Case]:
+        if model_type not in CONFIG_MAPPING:
+            pytest.skip(f"this transformers has no {model_type}")
+        model, inputs = types_zoo.build(model_type, types_mixed.MIXED[model_type])
+        return [Case(partial(Explainer(model, **knobs).explain_inputs, inputs, target_ids=[20, 31]))]
 
     return cases
 
@@ -89,20 +102,23 @@ ROWS = {
     "model that writes no text (pi0)": Row(
         "ModelError", ("PI0ForConditionalGeneration shows no output head", "it writes no text"), of_type("pi0")
     ),
-    "recurrent or convolutional layers (Qwen3.5, LFM2-VL, ...)": Row(
-        "ModelError",
-        ("keeps a LinearAttentionLayer in its cache", "no recurrent, convolutional or indexed layers"),
-        of_type("lfm2_vl", text_config__layer_types=["conv", "full_attention", "conv"]),
-    ),
     "cross-attention (Llama 3.2 Vision)": Row(
         "ModelError",
         ("MllamaTextCrossAttention reads 68 keys where the sequence has 16", "cross-attention"),
         when_it_runs("mllama"),
     ),
-    "several hidden states for each token (Gemma 3n)": Row(
+    "mode='official', of a model of several residual streams (Gemma 3n, ...)": Row(
         "ModelError",
-        ("Gemma3nTextDecoderLayer gives hidden states [4, 1, ", "several for each token"),
-        when_it_runs("gemma3n"),
+        ("hands on several streams", "mode='official', which norms twice, is not defined there"),
+        with_knobs("gemma3n", mode="official"),
+    ),
+    "mode='official', of layers that differ in their number of heads (Step 3.7)": Row(
+        "ModelError", ("differ in their number of heads", "not defined"), with_knobs("step3p7", mode="official")
+    ),
+    "map_filter, of a model whose heads read different keys (MiniMax-M3)": Row(
+        "ModelError",
+        ("where the heads of a layer read different keys",),
+        with_knobs("minimax_m3_vl", map_filter=("rank", 5)),
     ),
     "processor of a library that is not installed": Row(
         "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision
