@@ -74,7 +74,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _searched(subject: str, explainer: Explainer | None, picture: int) -> dict[str, Any]:
     """Insertion, deletion and forwards of each search."""
     with _scene(explainer, picture) if explainer else masked.random(36, picture) as asked:
-        scorer, regions = asked.scorer(), asked.cut.starts[-1]
+        scorer, regions = asked.scorer(), asked.cut.count
         found = {name: search(scorer, regions, **knobs) for name, knobs in SEARCHES[subject].items()}
     return {
         name: [float(each.insertion.double().mean()), float(each.deletion.double().mean()), each.forwards]

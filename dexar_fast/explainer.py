@@ -97,8 +97,11 @@ class Explainer(Prepared):
     ) -> Stream:
         """Generates an answer and explains it meanwhile: `for piece in ex.stream(image, prompt): ...`.
 
+        By "dex-ar", "attention", or "attention-gradient" of the layers' lenses; the other methods raise InputError.
+
         Args:
-            image, prompt, out, max_new_tokens, generate_kwargs: as in `explain`; one answer, so no beams.
+            image, prompt, max_new_tokens, generate_kwargs: as in `explain`; one answer, so no beams.
+            out: as in `explain`; of "dex-ar" alone.
             chunk_size: how many tokens a piece holds; the last holds the rest. 1 gives each token's map with the token,
                 and costs most: every piece runs its tokens once more.
         Returns:

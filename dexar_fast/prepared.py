@@ -11,10 +11,11 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.methods import registry
-from dexar_fast.methods.base import Method
+from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.model.lending.locks import check_process
+from dexar_fast.prompt.inputs import largest
 from dexar_fast.settings import Settings, positive, settings
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Prepared(Setup):
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = backend
         self.pool = pool
+        self._check_layers()
         self.backends()
         self.decoder = None
         self.elsewhere = reads_elsewhere(self.model)
@@ -113,4 +115,11 @@ class Prepared(Setup):
         vars(other).update(vars(self))  # not as a copy is pickled: of the model there is only one
         other.method = self.method if method == self.method.name else registry.of(method)
         other.settings = other.method if isinstance(other.method, Settings) else Settings()
+        other._check_layers()
         return other
+
+    def _check_layers(self) -> None:
+        """Raises InputError for layers that the decoder lacks, as far as its config says how many it has."""
+        count = largest(self.model.config.get_text_config(decoder=True), "num_hidden_layers")
+        if isinstance(count, int) and isinstance(self.method, Layered):
+            self.method.layers_of(count)

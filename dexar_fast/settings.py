@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, ClassVar, Literal
@@ -54,12 +53,14 @@ class Settings:
     text_relevance: bool = False
 
     def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _whole_numbers("layers", self.layers))
         _one_of("mode", self.mode, ("paper", "official"))
         _one_of("text_set", self.text_set, ("all", "content", "prompt", "generated"))
         _one_of("sequence_norm", self.sequence_norm, ("none", "token"))
         if self.layers is not None and self.layer_index is not None:
             raise InputError("give layers or layer_index, not both")
-        if self.layers is not None and not self.layers:
+        if self.layers == ():
             raise InputError("layers is empty: name at least one layer, or leave it out for all")
         if self.head_score not in ("max", "mean") and not _is_pair(self.head_score, "topk"):
             raise InputError(f"head_score {self.head_score!r} is none of 'max', 'mean', ('topk', k) with k >= 1")
@@ -74,12 +75,14 @@ class Settings:
         if first is None:
             first = OFFICIAL_LAYER_INDEX if self.mode == "official" else 0
         if first >= count:
-            raise InputError(f"layer_index {first} is out of range: the model has {count} layers that hold attention")
+            raise InputError(
+                f"layer_index {first} is out of range: the model has at most {count} layers that hold attention"
+            )
         return list(range(max(0, first if first >= 0 else count + first), count))
 
 
 def settings(
-    layers: Sequence[int] | None = None,
+    layers: Any = None,
     head_score: Any = "max",
     map_filter: Any = None,
     *,
@@ -88,7 +91,7 @@ def settings(
 ) -> Settings:
     """Settings from what users pass: lists where tuples are meant, and numpy's integers, are fine."""
     return Settings(
-        layers=None if layers is None else _whole_numbers("layers", layers),
+        layers=layers,
         layer_index=None if layer_index is None else _whole_numbers("layer_index", [layer_index])[0],
         head_score=_tuple(head_score),
         map_filter=_tuple(map_filter),
@@ -108,10 +111,14 @@ def positive(name: str, value: Any) -> int:
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    """Layers by number, numpy's numbers included, bools not. Raises InputError."""
     try:
-        return tuple(index(value) for value in values)
+        given = [*values]
+        if not any(isinstance(value, bool) for value in given):
+            return tuple(index(value) for value in given)
     except TypeError:
-        raise InputError(f"{name} {values!r}: number the layers 0, 1, ... (or -1, -2, ... from the end)") from None
+        pass
+    raise InputError(f"{name} {values!r}: number the layers 0, 1, ... (or -1, -2, ... from the end)")
 
 
 def _tuple(value: Any) -> Any:
@@ -136,5 +143,5 @@ def _is_pair(value: Any, name: str) -> bool:
 def layer_of(layer: int, count: int) -> int:
     """A layer counted from the first, of `count` that hold attention. Raises InputError."""
     if not -count <= layer < count:
-        raise InputError(f"layer {layer} is out of range: the model has {count} layers that hold attention")
+        raise InputError(f"layer {layer} is out of range: the model has at most {count} layers that hold attention")
     return layer % count

@@ -55,7 +55,7 @@ class Pass(Watcher):
         self._prompt = prompt
         self._plan = plan
         self._turns = Turns(prompt.decoder)
-        self._tails = tails or Tails.of(prompt.decoder, plan.layers, plan.backend)
+        self._tails = tails or Tails.of(prompt.decoder, plan.layers if plan.differentiates else [], plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
         self._keys = KeysOfCalls(plan)
         self._first = 0  # position of the first of the C explained queries
@@ -81,7 +81,7 @@ class Pass(Watcher):
                 stack.enter_context(by_hand(decoder.by_hand))
                 for layer, calls in self._calls_of_layers().items():
                     stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
-                    for module in () if all(map(self._tails.trusts, calls)) else layer.modules():
+                    for module in layer.modules() if any(map(self._records, calls)) else ():
                         hook = module.register_forward_hook(self._check_gradient, with_kwargs=True)
                         self._checks.callback(hook.remove)
                 stack.callback(decoder.last.register_forward_hook(self._keep_hidden, with_kwargs=True).remove)
@@ -203,12 +203,16 @@ class Pass(Watcher):
         follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
         leaf = queries if follows else queries.detach()
         self._attended[index] = Attended(leaf, call, self._keys_of(index, module, call))
-        if self._tails.trusts(index):
+        if not self._records(index):
             return output
         if not follows:
             leaf.requires_grad_()
         torch.set_grad_enabled(True)
         return torch.cat([before, leaf], dim=1) if before.shape[1] else leaf
+
+    def _records(self, index: int) -> bool:
+        """Whether autograd records the layer's tail behind a call."""
+        return self._plan.differentiates and not self._tails.trusts(index)
 
     def _keys_of(self, index: int, module: nn.Module, call: Call) -> Keys | HeadGroups:
         sides, queries = self._prompt.decoder.sides, len(self._targets)
@@ -249,8 +253,10 @@ class Pass(Watcher):
         attended = self._attended.pop(index, None)
         if attended is None:
             raise ModelError(f"decoder layer {index} ({type(layer).__name__}) {ELSEWHERE}")
-        with stage("VJP"):
-            u = self._gradients.u(index, hidden, attended.leaf, self._targets, self._states, keep)
+        u = attended.leaf
+        if self._plan.differentiates:
+            with stage("VJP"):
+                u = self._gradients.u(index, hidden, u, self._targets, self._states, keep)
         with stage("scoring"):
             self._sums.layer(u[0], attended.call, attended.keys)
 

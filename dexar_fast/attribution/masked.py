@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dexar_fast.attribution.forwards.last_rows import narrowing, wanting
+from dexar_fast.attribution.forwards.workers import shares, workers
 from dexar_fast.errors import InputError
 from dexar_fast.model.cache import of_whole_forward, to_forward, whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher
@@ -18,6 +21,9 @@ from dexar_fast.model.memory import default_batch, halving
 from dexar_fast.model.prefill import takes_answer, with_answer
 from dexar_fast.model.teacher_forcing import counting_on
 
+AT_A_TIME = 8  # pictures in a forward of one worker: their activations stay in its cache
+FEWEST = 4  # with fewer, starting threads takes longer than it saves
+WORKERS = 8  # at most: Python's part of their forwards runs in turn
 AGREE = 1e-3  # by how much a probability may differ between a batch and a picture alone
 
 Pixels = Mapping[str, Tensor]
@@ -32,7 +38,7 @@ class MaskedForwards:
         answer: [T] ids, on the CPU.
         decoder: the model's. visual: [N] positions of the prompt's image, on the CPU.
         positions: [n] which tokens of the answer count. ids: [n] whose probabilities; None takes those of the answer.
-        batch: pictures in one forward; None takes as many as fit in 256 MiB.
+        batch: pictures in one forward; None takes as many as fit in 256 MiB, on the CPU in several threads.
     Raises:
         InputError: positions or ids that the answer or the vocabulary does not have.
     """
@@ -49,6 +55,7 @@ class MaskedForwards:
         batch: int | None = None,
     ) -> None:
         self._model = model
+        self._decoder = decoder
         self._at_once = takes_answer(inputs, decoder, visual)
         self._positions = torch.arange(len(answer)) if positions is None else positions
         _check(self._positions, len(answer))
@@ -59,39 +66,63 @@ class MaskedForwards:
         self._prompt = inputs["input_ids"].shape[1]
         length = self._prompt + len(self._said)
         self._batch = batch or default_batch(model, length, len(self._positions), decoder.lens.rows)
+        self._spreads = batch is None and self._at_once and device.type == "cpu"
         self._checked = False
 
     def __call__(self, count: int, make: Make) -> Tensor:
         """[count, n] float32 on the CPU: the probabilities for each picture; softmax in float32 or better.
 
         Args:
-            make: the pictures of some numbers, 0 to count - 1. Another thread makes a batch while one runs.
+            make: the pictures of some numbers, 0 to count - 1. Other threads call it, perhaps several at once.
         Raises:
             OutOfMemoryError: not even one picture fits.
         """
+        with narrowing(self._decoder):
+            tried = range(min(2, count) if self._spreads and not self._checked else 0)
+            rows = self._in_turn(tried, make) if tried else []
+            rows += self._spread(range(len(tried), count), make)
+        return torch.stack(rows) if rows else torch.empty(0, len(self._ids))
+
+    def _spread(self, chosen: range, make: Make) -> list[Tensor]:
+        """In several threads where that pays."""
+        threads = min(WORKERS, torch.get_num_threads()) if self._spreads else 1
+        largest = min(AT_A_TIME, self._batch // threads)
+        if threads == 1 or min(largest, len(chosen) // threads) < FEWEST:
+            return self._in_turn(chosen, make)
+        with workers(threads) as pool:
+            found = list(pool.map(lambda part: self._fitting(make(part)), shares(chosen, threads, largest)))
+        return [row for rows in found for row in rows]
+
+    def _fitting(self, pictures: Sequence[Pixels]) -> list[Tensor]:
+        """In smaller batches where memory runs out."""
+        rows, _ = halving(partial(self._some, pictures), len(pictures), len(pictures))
+        return rows + self._fitting(pictures[len(rows) :]) if len(rows) < len(pictures) else rows
+
+    def _in_turn(self, chosen: range, make: Make) -> list[Tensor]:
+        """Batch by batch; another thread makes one while one runs."""
         found: list[Tensor] = []
         with ThreadPoolExecutor(1, "dexar_fast.masked") as ahead:
-            coming = ahead.submit(make, self._next(0, count))
-            while len(found) < count:
+            coming = ahead.submit(make, self._next(chosen, 0))
+            while len(found) < len(chosen):
                 pictures = coming.result()
-                coming = ahead.submit(make, self._next(len(found) + len(pictures), count))
+                coming = ahead.submit(make, self._next(chosen, len(found) + len(pictures)))
                 rows, fitted = halving(partial(self._some, pictures), self._batch, len(pictures))
                 self._batch = min(self._batch, fitted)
                 found += rows
                 if len(rows) < len(pictures):  # memory ran out: those left are made again
-                    coming = ahead.submit(make, self._next(len(found), count))
-        return torch.stack(found) if found else torch.empty(0, len(self._ids))
+                    coming = ahead.submit(make, self._next(chosen, len(found)))
+        return found
 
-    def _next(self, first: int, count: int) -> range:
+    def _next(self, chosen: range, done: int) -> range:
         """The pictures of the next batch."""
-        return range(first, min(first + self._batch, count))
+        return chosen[done : done + self._batch]
 
     def _some(self, pictures: Sequence[Pixels], count: int) -> list[Tensor]:
         rows = self._run(pictures[:count])
         if count > 1 and not self._checked:
             self._checked = True
             alone = self._run(pictures[count - 1 : count])
-            if (rows[-1] - alone[0]).abs().max() > AGREE:  # the model mixes the pictures of a batch
+            if (rows[-1] - alone[0]).abs().max() > AGREE:  # the model mixes the pictures or the tokens of a batch
                 self._batch = 1
                 return [self._run([picture])[0] for picture in pictures[:count]]
         return list(rows)
@@ -113,9 +144,10 @@ class MaskedForwards:
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         """[B, n, V] in one forward of prompt and answer."""
         rows = self._prompt - 1 + self._positions.to(self._ids.device)
-        arguments, kept = chosen_logits(self._model, rows, batch["input_ids"].shape[1])
-        cache = of_whole_forward(self._model, self._prompt)
-        return self._model(**batch, **arguments, **cache).logits[:, kept]
+        pictures, length = batch["input_ids"].shape
+        arguments, kept = chosen_logits(self._model, rows, length)
+        with wanting(rows, length) if pictures > 1 else nullcontext():  # one alone is what a batch is checked by
+            return self._model(**batch, **arguments, **of_whole_forward(self._model, self._prompt)).logits[:, kept]
 
     def _logits_behind(self, batch: dict[str, Any], count: int) -> Tensor:
         """The same in a forward of the prompt, and one of the answer over its cache."""

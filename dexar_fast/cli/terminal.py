@@ -20,7 +20,7 @@ class Writing:
     """Shows pieces as they come, for the length of a `with` block.
 
     Lines that are full are printed for good; only the last one and the progress line are drawn again. Weights are
-    coloured relative to the greatest one so far, as in the report.
+    coloured relative to the greatest one so far, as in the report; a method without weights colours nothing.
     """
 
     def __init__(self, console: Console) -> None:
@@ -28,6 +28,7 @@ class Writing:
         self._live = Live(console=console, auto_refresh=False)
         self._line = Text()
         self._tokens = self._weighty = 0
+        self._weighted = True
         self._greatest = 0.0
         self._start = time.monotonic()
 
@@ -43,6 +44,7 @@ class Writing:
     def add(self, piece: Piece) -> None:
         weights = piece.token_weights.tolist()
         self._tokens += len(weights)
+        self._weighted = piece.weighted
         self._weighty += sum(weight > 0 for weight in weights)
         self._greatest = max(self._greatest, *weights)
         for token, weight in zip(piece.tokens, weights, strict=True):
@@ -53,14 +55,15 @@ class Writing:
         self._live.update(Group(self._line, self._progress()), refresh=True)
 
     def _style(self, weight: float) -> Style:
-        if weight == 0:
+        if weight == 0 or not self._weighted:
             return Style()
         colour = colours.of(weight / self._greatest)
         return Style(color={"#fff": "white", "#000": "black"}[colours.ink_on(colour)], bgcolor=colours.css(colour))
 
     def _progress(self) -> Text:
         rate = self._tokens / (time.monotonic() - self._start)
-        return Text(f"{self._tokens} tokens, {self._weighty} with weight, {rate:.1f} a second", "dim")
+        weighty = f"{self._weighty} with weight, " if self._weighted else ""
+        return Text(f"{self._tokens} tokens, {weighty}{rate:.1f} a second", "dim")
 
 
 def _visible(token: str) -> str:

@@ -90,7 +90,7 @@ def generate_begun(
     check_arguments(writer, inputs, generate_kwargs)
     decoder = decoder or begun.find(model, inputs)
     watching = CallsWatcher(model, inputs, decoder)
-    limit = {"max_new_tokens": new_tokens(writer, begun.length_of(model, inputs), generate_kwargs), "max_length": None}
+    limit = {"max_new_tokens": begun_tokens(model, inputs, generate_kwargs), "max_length": None}
     arguments = begun.copied(inputs) | dict(generate_kwargs) | over(writer, generate_kwargs, limit)
     arguments["logits_processor"] = LogitsProcessorList([first, *(generate_kwargs.get("logits_processor") or [])])
     ends = end_ids(writer, generate_kwargs) | begun.separators(model)
@@ -104,6 +104,11 @@ def generate_begun(
     if len(answer) == 0:
         raise EmptyAnswer(EMPTY)
     return answer, prompt()
+
+
+def begun_tokens(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> int:
+    """The most tokens that it writes. Raises InputError as `new_tokens` does."""
+    return new_tokens(writer_of(model), begun.length_of(model, inputs), generate_kwargs)
 
 
 class First(LogitsProcessor):

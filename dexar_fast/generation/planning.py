@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from PIL import Image
 
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.sums import LayerSums
@@ -17,19 +18,22 @@ from dexar_fast.backends.operands import LayerScores
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.elsewhere.image_keys import NO_IDS
-from dexar_fast.model.prefill import Begun
+from dexar_fast.model.prefill import BegunPrompt
 from dexar_fast.prompt.request import Request
-from dexar_fast.settings import Settings
+from dexar_fast.prompt.seen import placed
 from dexar_fast.vision.geometry import Layout, nowhere
 
 ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
 
 
-def check_knobs(knobs: Settings) -> None:
-    """Raises InputError for knobs that have no meaning where an image's keys are not among the prompt's tokens."""
-    if knobs.mode == "official":
+def check_knobs(setup: Setup, placed: Layout) -> None:
+    """Raises InputError for knobs that have no meaning for a request: where image and text are no one sequence, say."""
+    knobs = setup.settings
+    if knobs.map_filter is not None and not placed.grids:
+        raise InputError(f"map_filter works on 2-D maps, and {placed.warning}: leave it out")
+    if setup.elsewhere and knobs.mode == "official":
         raise InputError("mode='official' is the authors' code, which has no images beside the prompt: leave it out")
-    if knobs.text_relevance:
+    if setup.elsewhere and knobs.text_relevance:
         raise InputError("text_relevance is found where image and text stand in one sequence: leave it out")
 
 
@@ -37,18 +41,25 @@ def check_method(setup: Setup) -> None:
     """Raises ModelError where the other methods are not defined."""
     if setup.elsewhere:
         raise ModelError(
-            f"{type(setup.model).__name__} reads its image elsewhere than among the prompt's tokens: it is explained by "
-            "the method 'dex-ar' alone"
+            f"{type(setup.model).__name__} reads its image elsewhere than among the prompt's tokens: the only method "
+            "for it is 'dex-ar'"
         )
 
 
-def layout_elsewhere(begun: Begun | None) -> Layout:
+def pictured(setup: Setup, request: Request) -> tuple[list[Image.Image], Layout]:
+    """The pictures that the model saw, and where the visual tokens lie in them. Raises as `placed` does."""
+    if setup.elsewhere:
+        return request.images, layout_elsewhere(None)
+    return placed(setup.model.config, setup.processor, request)
+
+
+def layout_elsewhere(begun: BegunPrompt | None) -> Layout:
     """The image's keys of a prompt that has run; none before."""
     return nowhere(NO_IDS if begun is None else begun.visual, ELSEWHERE)
 
 
 def plan_of(
-    setup: Setup, request: Request, placed: Layout, answer: int, tails: Tails | None, begun: Begun | None
+    setup: Setup, request: Request, placed: Layout, answer: int, tails: Tails | None, begun: BegunPrompt | None
 ) -> Plan:
     """What to compute for an answer of so many tokens at most; the prompt has run, so the decoder is known."""
     chosen, decoder = setup.settings, setup.decoder

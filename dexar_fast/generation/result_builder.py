@@ -80,8 +80,9 @@ class ResultBuilder:
             with self._lock:
                 self._save(self._shards)
 
-    def fields(self, chunk: Chunk) -> dict[str, Any]:
-        """The fields of an Explanation of these tokens alone; `chunk` is what `add` returned."""
+    def fields(self, chunks: Sequence[Chunk]) -> dict[str, Any]:
+        """The fields of an Explanation of these tokens alone; `chunks` are what `add` returned."""
+        chunk = assembly.whole(chunks, "")
         with self._lock:
             return assembly.fields(
                 self._header, chunk, self._frequent(chunk.sums.text_winners), self._texts(chunk.sums)

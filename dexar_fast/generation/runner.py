@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -25,28 +25,25 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.asked import Asked
-from dexar_fast.generation.generate import generate, generate_begun
+from dexar_fast.generation.generate import begun_tokens, generate, generate_begun
 from dexar_fast.generation.header import doubts, header
-from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, plan_of
-from dexar_fast.generation.result_builder import ResultBuilder
-from dexar_fast.generation.scheduler import AnswerExplainer, ChunkScheduler
+from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, pictured, plan_of
+from dexar_fast.generation.result_builder import NONE, ResultBuilder
+from dexar_fast.generation.scheduler import AnswerExplainer, Begun, ChunkScheduler
 from dexar_fast.generation.setup import Setup
 from dexar_fast.generation.stream import Channel, Piece, Stream
 from dexar_fast.loading.adapters import check_adapters
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.elsewhere.begun import begin, length_of
-from dexar_fast.model.elsewhere.written import compare_written
-from dexar_fast.model.kinds import writer_of
+from dexar_fast.model.elsewhere import begun, written
 from dexar_fast.model.lending.locks import is_borrowed_here
 from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
-from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
+from dexar_fast.model.prefill import BegunPrompt, Prefill, Prefix, postponed, prefill, takes_answer
 from dexar_fast.prompt import inputs
 from dexar_fast.prompt.request import Request
-from dexar_fast.prompt.seen import placed
-from dexar_fast.results.assembly import Chunk, ResultHeader
+from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
 
@@ -54,6 +51,8 @@ if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
 PIECE = 64  # tokens
+
+Follow = Callable[[Asked, Laps], Begun]
 
 
 class Runner:
@@ -85,17 +84,11 @@ class Runner:
         with stage("layout"):
             new = generate_kwargs.get("max_new_tokens")
             inputs.check_inputs(self._model, self._request.inputs, request.targets, new, setup.elsewhere)
-            if setup.elsewhere:
-                self._placed = layout_elsewhere(None)  # until the prompt has run
-            else:
-                images, self._placed = placed(self._model.config, setup.processor, self._request)
-                self._request = replace(self._request, images=images)
+            images, self._placed = pictured(setup, self._request)
+            self._request = replace(self._request, images=images)
         for doubt in doubts(self._model, self._request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
-        if setup.settings.map_filter is not None and not self._placed.grids:
-            raise InputError(f"map_filter works on 2-D maps, and {self._placed.warning}: leave it out")
-        if setup.elsewhere:
-            check_knobs(setup.settings)
+        check_knobs(setup, self._placed)
 
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
@@ -109,7 +102,7 @@ class Runner:
             answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
-            self._check_agreement(prompt, loan)
+            written.check(self._model, self._request.inputs, loan, prompt)
             laps.lap("explain")
         return scheduler.record.explanation()
 
@@ -121,18 +114,21 @@ class Runner:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
             agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
-            yield Asked(
-                model=self._model,
-                processor=self._setup.processor,
-                decoder=decoder,
-                inputs=self._request.inputs,
-                targets=targets.cpu(),
-                images=tuple(self._request.images),
-                visual=self._placed.positions,
-                grids=self._placed.grids,
-                chunk_size=self._setup.chunk_size,
-                backend=self._setup.backend,
-            )
+            yield self._asked(targets.cpu(), decoder)
+
+    def _asked(self, targets: Tensor, decoder: Decoder) -> Asked:
+        return Asked(
+            model=self._model,
+            processor=self._setup.processor,
+            decoder=decoder,
+            inputs=self._request.inputs,
+            targets=targets,
+            images=tuple(self._request.images),
+            visual=self._placed.positions,
+            grids=self._placed.grids,
+            chunk_size=self._setup.chunk_size,
+            backend=self._setup.backend,
+        )
 
     @property
     def knows_decoder(self) -> bool:
@@ -157,35 +153,44 @@ class Runner:
         """A clock that knows how long the processor took."""
         return Laps(self._request.seconds)
 
-    def header(self, settings: dict[str, Any], laps: Laps, **more: Any) -> ResultHeader:
-        """What a result of this request holds that does not grow with the answer."""
+    def header(self, settings: dict[str, Any], laps: Laps, own_cells: bool = False, **more: Any) -> ResultHeader:
+        """What a result of this request holds that does not grow with the answer.
+
+        Args:
+            own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
+        """
+        placed = replace(self._placed, warning=None) if own_cells else self._placed
         found = {**more, "seconds": laps.seconds}
-        return header(self._setup, self._request, self._placed, settings, found, self._pool is not None)
+        return header(self._setup, self._request, placed, settings, found, self._pool is not None)
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self._request.inputs, self._generate_kwargs)
 
-    def stream(self, size: int) -> Stream:
-        """The answer in pieces of `size` tokens, as it is written."""
+    def stream(self, size: int, follow: Follow | None = None) -> Stream:
+        """The answer in pieces of `size` tokens, as it is written.
+
+        Args:
+            follow: from the request, still without answer, to what the pass computes and what keeps it; None: DEX-AR's.
+        """
         check_arguments(self._model, self._request.inputs, self._arguments())
         check_single(self._model, self._generate_kwargs)
         self._longest()
         if self.out is not None:
             free_folder(self.out)
-        return Stream(partial(self._write, size), lambda: is_borrowed_here(self._model))
+        return Stream(partial(self._write, size, follow), lambda: is_borrowed_here(self._model))
 
-    def _write(self, size: int, channel: Channel) -> None:
+    def _write(self, size: int, follow: Follow | None, channel: Channel) -> None:
         """The work of a stream's thread."""
         laps = self.laps()
         with self._named(), borrowed(self._model, lambda: channel.closed) as loan, ExitStack() as stack:
 
             def begin(prompt: Prefill) -> AnswerExplainer:
-                explainer = self._explainer(loan, stack, laps, prompt)
+                explainer = self._explainer(loan, stack, laps, prompt, follow)
                 explainer.chunk = min(explainer.chunk, size)
                 channel.record = explainer.record
                 return explainer
 
-            def hand(chunks: list[Chunk]) -> None:
+            def hand(chunks: list[Any]) -> None:
                 assert channel.record is not None
                 piece = Piece.of(channel.record, chunks)
                 laps.lap("stream")
@@ -196,15 +201,7 @@ class Runner:
             scheduler = ChunkScheduler(begin, self._request.last, size, hand, channel.check)
             answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
-            self._check_agreement(prompt, loan)
-
-    def _check_agreement(self, prompt: Prefill, loan: Loan) -> None:
-        """Raises ModelError if the model computes something else under our attention than under its own."""
-        agreement, given, begun = agreement_of(self._model), self._request.inputs, prompt.begun
-        if begun is None:
-            agreement.check(self._model, given, loan, prompt.seen.logits)
-        else:
-            agreement.once(len(begun.labels), loan, partial(compare_written, self._model, given, loan, begun))
+            written.check(self._model, self._request.inputs, loan, prompt)
 
     def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
@@ -218,9 +215,8 @@ class Runner:
             if self._request.targets is not None:
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
-                if setup.elsewhere:
-                    return generate_begun(model, given, setup.decoder, self._arguments(), scheduler)
-                return generate(model, given, setup.decoder, prefix, self._arguments(), scheduler)
+                write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
+                return write(model, given, setup.decoder, generate_kwargs=self._arguments(), follow=scheduler)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
@@ -235,7 +231,7 @@ class Runner:
         """The prefill of a given answer: postponed if the decoder is known, no layer needs a graph, and all fits."""
         decoder, given = self._setup.decoder, self._request.inputs
         if self._setup.elsewhere:
-            return begin(self._model, given, decoder)
+            return begun.begin(self._model, given, decoder)
         if decoder is not None and takes_answer(given, decoder, self._placed.positions):
             layers = self._setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self._setup.backend)
@@ -269,30 +265,35 @@ class Runner:
         arguments = forward_arguments(self._model, self._generate_kwargs)
         return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
 
-    def _explainer(self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill) -> AnswerExplainer:
-        """The explainer of the answer behind this prompt; the stack closes its result builder."""
+    def _explainer(
+        self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill, follow: Follow | None = None
+    ) -> AnswerExplainer:
+        """The explainer of the answer behind this prompt; the stack closes its record."""
+        self._setup.decoder = prompt.decoder
+        inputs.check_scored(self._request.targets, prompt.decoder.lens.rows)
+        written.check(self._model, self._request.inputs, loan, prompt)
+        elsewhere = prompt.begun
+        if elsewhere is not None:
+            self._placed = layout_elsewhere(elsewhere)
+        work = self._begun(laps, elsewhere) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
+        stack.enter_context(work.record)
+        device = self._request.inputs["input_ids"].device if elsewhere is None else elsewhere.device
+        return AnswerExplainer(self._model, work.plan, self._chunk, device, work.record)
+
+    def _begun(self, laps: Laps, elsewhere: BegunPrompt | None) -> Begun:
+        """What DEX-AR's pass computes, and what keeps it."""
         setup, request = self._setup, self._request
-        setup.decoder = prompt.decoder
-        inputs.check_scored(request.targets, prompt.decoder.lens.rows)
-        self._check_agreement(prompt, loan)
-        begun, ids = prompt.begun, request.ids
-        device = request.inputs["input_ids"].device if begun is None else begun.device
-        if begun is not None:
-            self._placed, ids = layout_elsewhere(begun), begun.labels.tolist()
-        plan = plan_of(setup, request, self._placed, self._longest(), self._tails, begun)
-        chunk = self._chunk
-        backend = setup.backends()["head_score"]
+        plan = plan_of(setup, request, self._placed, self._longest(), self._tails, elsewhere)
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
-        header = self.header(settings, laps, chunk_size=chunk, backend=backend)
+        header = self.header(settings, laps, chunk_size=self._chunk, backend=setup.backends()["head_score"])
         tokenizer = getattr(setup.processor, "tokenizer", None)
-        record = stack.enter_context(ResultBuilder(header, tokenizer, ids, self.out))
-        return AnswerExplainer(self._model, plan, chunk, device, record)
+        ids = request.ids if elsewhere is None else elsewhere.labels.tolist()
+        return Begun(plan, ResultBuilder(header, tokenizer, ids, self.out))
 
     def _longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
         if self._request.targets is not None:
             return len(self._request.targets)
         if self._setup.elsewhere:
-            length = length_of(self._model, self._request.inputs)
-            return new_tokens(writer_of(self._model), length, self._generate_kwargs)
+            return begun_tokens(self._model, self._request.inputs, self._generate_kwargs)
         return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)

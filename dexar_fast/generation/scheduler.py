@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.plan import Plan
-from dexar_fast.attribution.sums import Attribution
-from dexar_fast.generation.result_builder import ResultBuilder
+from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache.rewind import rewound
 from dexar_fast.model.prefill import Prefill
-from dexar_fast.results.assembly import Chunk
+
+
+class Record(Protocol):
+    """The tokens explained so far. As a context manager it notes at the end whether the answer is complete."""
+
+    def __len__(self) -> int: ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def add(self, ids: Tensor, sums: Any) -> Any:
+        """Takes the next tokens [C] and what the plan's sums made of them; returns a chunk, which has their `ids`."""
+        ...
+
+    def fields(self, chunks: Sequence[Any]) -> dict[str, Any]:
+        """The fields of an Explanation of the tokens of these chunks alone."""
+        ...
+
+    def explanation(self) -> Explanation:
+        """All that is explained so far. Raises InputError where nothing is."""
+        ...
+
+    def save(self) -> None:
+        """With a folder, writes everything to disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the pass computes of an answer, and what keeps it."""
+
+    plan: Plan
+    record: Record
 
 
 @dataclass
@@ -25,14 +61,14 @@ class AnswerExplainer:
     plan: Plan
     chunk: int  # tokens at once
     device: torch.device  # of the ids
-    record: ResultBuilder
+    record: Record
 
-    def explain(self, prompt: Prefill, ids: list[int]) -> list[Chunk]:
+    def explain(self, prompt: Prefill, ids: list[int]) -> list[Any]:
         """Explains those of ids [1 + T], the prompt's last token and the answer's, that are not explained yet."""
-        chunks: list[Chunk] = []
+        chunks: list[Any] = []
         tensor = torch.tensor(ids, device=self.device)
 
-        def take(sums: Attribution) -> None:
+        def take(sums: Any) -> None:
             begin = 1 + len(self.record)
             chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
 
@@ -55,7 +91,7 @@ class ChunkScheduler:
         start: Callable[[Prefill], AnswerExplainer],
         last: int,
         size: int,
-        hand: Callable[[list[Chunk]], None] = lambda chunks: None,
+        hand: Callable[[list[Any]], None] = lambda chunks: None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._start = start
@@ -93,7 +129,7 @@ class ChunkScheduler:
             self._started(prompt).explain(prompt, self._ids)
 
     @property
-    def record(self) -> ResultBuilder:
+    def record(self) -> Record:
         """What is explained, once `finish` was called."""
         assert self._explainer is not None
         return self._explainer.record

@@ -20,11 +20,9 @@ import torch
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation.result_builder import ResultBuilder
+from dexar_fast.generation.scheduler import Record
 from dexar_fast.kvcache.owners import read_by
 from dexar_fast.model.lending.session import Abandoned
-from dexar_fast.results import assembly
-from dexar_fast.results.assembly import Chunk
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,10 +38,10 @@ class Piece(Explanation):
     first: int = 0
 
     @classmethod
-    def of(cls, record: ResultBuilder, chunks: list[Chunk]) -> Self:
-        """The piece of the last chunks that a result builder took."""
-        chunk = assembly.whole(chunks, "")
-        return cls(**record.fields(chunk), first=len(record) - len(chunk.ids))
+    def of(cls, record: Record, chunks: list[Any]) -> Self:
+        """The piece of the last chunks that a record took."""
+        fields = record.fields(chunks)
+        return cls(**fields, first=len(record) - len(fields["token_ids"]))
 
 
 class Stream(Iterator[Piece], AsyncIterator[Piece]):
@@ -150,7 +148,7 @@ class Channel:
     """Between the thread that writes the answer and the one that reads it: a piece for each ticket."""
 
     def __init__(self) -> None:
-        self.record: ResultBuilder | None = None
+        self.record: Record | None = None
         self.closed = False
         # Unlike other queues, a finalizer may put to these, wherever it interrupts their other users.
         self._tickets: SimpleQueue[bool] = SimpleQueue()

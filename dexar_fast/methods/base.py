@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.generation.asked import Asked
 from dexar_fast.vision.regions import Cells
 
-__all__ = ["WHOLE_ANSWER", "Asked", "Maps", "Method"]
+__all__ = ["WHOLE_ANSWER", "Asked", "Following", "Layered", "Maps", "Method", "Streaming"]
 
 WHOLE_ANSWER = "Map of the whole answer: the sum of the tokens' maps."
 """The note of every method whose `sequence_map` is that."""
@@ -40,4 +41,35 @@ class Method(Protocol):
         Raises:
             InputError, ModelError: the method is not defined for this request, or for layers of this model.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Following:
+    """How a method goes along with an answer while it is written, C tokens at a time, over the cache of generate()."""
+
+    plan: Plan  # of the pass; what its sums give at the end holds token_maps [C, N]
+    maps: Callable[[Tensor], Maps]  # the result of the maps [T, N] of any of the tokens
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """What explains by chosen layers of the decoder."""
+
+    def layers_of(self, count: int) -> list[int]:
+        """The chosen ones of `count` that hold attention. Raises InputError for one beyond."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Method, Protocol):
+    """A method of which a token's map needs no later token, and no row of the prompt again."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether that holds with these knobs."""
+        ...
+
+    def follow(self, asked: Asked) -> Following:
+        """What to compute for a request, whose `targets` are empty: its answer is not written yet. Raises as `maps`."""
         ...

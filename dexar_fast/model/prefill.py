@@ -40,11 +40,11 @@ class Prefill:
     decoder: Decoder
     seen: PromptWatcher
     pending: Pending | None = None
-    begun: Begun | None = None
+    begun: BegunPrompt | None = None
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunPrompt:
     """A prompt as the generate() of a model that reads its image elsewhere has begun it.
 
     Its keys are numbered: first those that stand beside the decoder's own sequence, then this, image positions first.

@@ -1,4 +1,4 @@
-"""Watches the first forward of a model and finds its decoder: its layers, what attends in them, the lens behind them."""
+"""Watches the first forward of a model, and finds its decoder: layers, what attends in them, the lens behind them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class DecoderTracer(PromptWatcher):
 
     def _is_over_depth(self, call: Call) -> bool:
         """Whether each token attends by itself, to states of its own: then tokens stand where heads do."""
-        return call.query.ndim == 4 and call.query.shape[1] == self._length != call.query.shape[2]
+        return call.query.shape[1] == self._length != call.query.shape[2]
 
     def _met_call(self, module: nn.Module, call: Call) -> None:
         """Called at the first call of each module that attends."""

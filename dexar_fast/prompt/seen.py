@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.prompt.pixels import CLOSE, made, nested, same, usual_settings
+from dexar_fast.prompt.making import CLOSE, VIDEO, made, made_of_video, nested, same, split, usual_settings
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
@@ -27,7 +27,6 @@ SWITCHES = (
     "do_pan_and_scan",
     "do_image_splitting",
 )  # settings that move pixels, often given in the call
-FRAMES = {"do_sample_frames": False}  # the frames given are those that were sampled
 ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
 
 UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
@@ -88,7 +87,7 @@ def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Im
 
 def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
     """Whether there are processors to make the pixels again."""
-    names = ["image_processor"] + (["video_processor"] if "pixel_values_videos" in inputs else [])
+    names = ["image_processor"] + (["video_processor"] if VIDEO in inputs else [])
     return all(callable(getattr(processor, name, None)) for name in names)
 
 
@@ -96,8 +95,8 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
     """Each reading of the pictures that gives the inputs' pixels, and the settings with which it does."""
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
     for pictures in readings(request.given):
-        images, frames = _split(pictures, inputs)
-        if frames and not same(made(processor.video_processor, [frames], FRAMES), inputs, CLOSE):
+        images, frames = split(pictures, inputs)
+        if frames and not same(made_of_video(processor, frames, inputs), inputs, CLOSE):
             continue
         for changed in _settings(base, usual) if images else [usual]:
             if not images or same(made(base, nested(images, inputs), changed), inputs, CLOSE):
@@ -115,15 +114,6 @@ def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]
         value = usual.get(name, getattr(base, name, None))
         if value is not None:
             yield {**usual, name: not value}
-
-
-def _split(pictures: list[Image.Image], inputs: Mapping[str, Any]) -> tuple[list[Image.Image], list[Image.Image]]:
-    """The images, and the frames of videos behind them."""
-    if "pixel_values_videos" not in inputs:
-        return pictures, []
-    named = [inputs[name] for name in ("image_grid_thw", "image_sizes") if isinstance(inputs.get(name), Tensor)]
-    count = len(named[0]) if named else 0
-    return pictures[:count], pictures[count:]
 
 
 def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:

@@ -15,10 +15,11 @@ from dexar_fast.vision.regions import Cells, Regions
 
 def rows_of(cells: Sequence[Cells]) -> list[dict[str, Any]]:
     """A row for each; of regions it names the array of their labels, which `labels_of` gives."""
-    return [
-        asdict(each) if isinstance(each, Grid) else {"image": each.image, "start": each.start, "labels": _name(i)}
-        for i, each in enumerate(cells)
-    ]
+    return [asdict(each) if isinstance(each, Grid) else _row(each, i) for i, each in enumerate(cells)]
+
+
+def _row(regions: Regions, place: int) -> dict[str, Any]:
+    return {"image": regions.image, "start": regions.start, "labels": _name(place), "video": regions.video}
 
 
 def labels_of(cells: Sequence[Cells]) -> dict[str, Tensor]:
@@ -35,10 +36,12 @@ def names_in(rows: Sequence[dict[str, Any]]) -> set[str]:
 
 def cells_of(rows: Sequence[dict[str, Any]], array: Callable[[str], Tensor]) -> tuple[Cells, ...]:
     """The grids and regions of rows; `array` gives what they name."""
-    return tuple(
-        Regions(row["image"], row["start"], array(row["labels"]).int().numpy()) if "labels" in row else _grid(row)
-        for row in rows
-    )
+    return tuple(_regions(row, array) if "labels" in row else _grid(row) for row in rows)
+
+
+def _regions(row: dict[str, Any], array: Callable[[str], Tensor]) -> Regions:
+    """Files from before regions knew of videos say nothing of them."""
+    return Regions(row["image"], row["start"], array(row["labels"]).int().numpy(), row.get("video", False))
 
 
 def _small(labels: Tensor) -> Tensor:

@@ -175,6 +175,8 @@ def _check_regions(regions: Regions, values: int) -> None:
         raise InputError("regions must have labels [height, width] of int32: a numpy array")
     if type(regions.image) is not int or type(regions.start) is not int or not 0 <= regions.image < MOST_IMAGES:
         raise InputError("regions must hold ints: image, start from 0")
+    if type(regions.video) is not bool:
+        raise InputError("regions must say whether they are of a video's frame: True or False")
     if regions.start < 0 or int(labels.min()) < 0 or regions.start + int(labels.max()) >= values:
         raise InputError(f"the labels of regions name others than the {values} values of a map")
 

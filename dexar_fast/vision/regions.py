@@ -1,4 +1,4 @@
-"""Regions of an image, in the place of a grid's cells."""
+"""Regions of an image or a frame of a video, in the place of a grid's cells."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ MOST_ACROSS = 256  # cells that a map of regions is drawn with
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Regions that partition an image. Region r is value `start + r` of a map.
+    """Regions that partition an image. Region r is value `start + r` of a map; it may lie in other images, too.
 
     Attributes:
-        image: the image they partition.
+        image: the image they partition; the frames of a video count as images, behind all others.
         start: the value of region 0.
         labels: [height, width] int32 in pixels of the image, or coarser: the region of each, from 0.
+        video: whether the image is a frame of a video.
     """
 
     image: int
     start: int
     labels: NDArray[np.int32]
+    video: bool = False
 
     box: ClassVar[Box | None] = None  # the whole image
     frames: ClassVar[int] = 1
-    video: ClassVar[bool] = False
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:

@@ -460,7 +460,7 @@ def test_a_forward_that_scales_its_logits_unseen_is_refused(llava: Built) -> Non
 
 def test_a_text_model_is_refused() -> None:
     config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
-    with pytest.raises(ModelError, match="image token"):
+    with pytest.raises(ModelError, match="takes no images"):
         Explainer(LlamaForCausalLM(config))
 
 

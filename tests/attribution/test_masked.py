@@ -176,3 +176,82 @@ def test_a_prompt_that_ends_with_its_image(family: str) -> None:
         own = {name: value for name, value in inputs.items() if value.is_floating_point()}
         found = run(masked(asked, batch=2), [own] * 3)
         torch.testing.assert_close(found, expected.float().expand(3, -1), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("family, count", [("llava", 3), ("llava", 19), ("qwen3_vl", 10), ("gemma3", 10)])
+def test_several_threads_give_what_single_pictures_give(
+    family: str, count: int, threads: Callable[[int], None]
+) -> None:
+    with asked_of(family, tokens=3) as asked:
+        pixels = pictures(asked, count)
+        expected = one_by_one(asked, pixels, asked.targets)
+        threads(2)
+        forwards = masked(asked)
+        for _ in range(2):
+            torch.testing.assert_close(run(forwards, pixels), expected, rtol=2e-6, atol=1e-12)
+
+
+def test_several_threads_halve_what_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    with asked_of("llava", tokens=2) as asked:
+        pixels = pictures(asked, 19)
+        expected = one_by_one(asked, pixels, asked.targets)
+        threads(2)
+        failing_above(asked, 3, monkeypatch)
+        torch.testing.assert_close(run(masked(asked), pixels), expected, rtol=2e-6, atol=1e-12)
+
+
+def test_what_making_a_picture_raises_ends_the_work_of_all_threads(threads: Callable[[int], None]) -> None:
+    threads(2)
+    with asked_of("llava", tokens=2) as asked:
+        pixels = pictures(asked, 30)
+
+        def make(chosen: range) -> list[dict[str, Tensor]]:
+            if 20 in chosen:
+                raise InputError("no such picture")
+            return [pixels[i] for i in chosen]
+
+        with pytest.raises(InputError, match="no such picture"):
+            masked(asked)(30, make)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("count", [2, 21])
+def test_a_last_layer_that_mixes_tokens_behind_its_attention_runs_whole(
+    count: int, monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]
+) -> None:
+    with asked_of("llava", tokens=3) as asked:
+        mlp = asked.decoder.layers[-1].mlp
+        forward: Callable[[Tensor], Tensor] = mlp.forward
+        monkeypatch.setattr(mlp, "forward", lambda hidden: forward(hidden) + 5 * hidden.cumsum(1))
+        pixels = pictures(asked, count)
+        expected = at_once(asked, pixels)
+        threads(2)
+        torch.testing.assert_close(run(masked(asked), pixels), expected, rtol=2e-6, atol=1e-12)
+
+
+def at_once(asked: Asked, pixels: list[dict[str, Tensor]]) -> Tensor:
+    """[B, T] by one plain forward of prompt and answer for each picture."""
+    prompt = asked.inputs["input_ids"]
+    ids = torch.cat([prompt, asked.targets[None]], 1)
+    rows = []
+    for each in pixels:
+        with torch.no_grad():
+            logits = asked.model(input_ids=ids, attention_mask=torch.ones_like(ids), **each).logits
+        rows.append(logits[0, prompt.shape[1] - 1 : -1].softmax(-1).gather(-1, asked.targets[:, None])[:, 0])
+    return torch.stack(rows).float()
+
+
+def test_the_last_layers_matrices_run_only_for_the_rows_that_count() -> None:
+    with asked_of("llava", tokens=4) as asked:
+        seen: list[int] = []
+        hook = asked.decoder.layers[-1].mlp.gate_proj.register_forward_hook(
+            lambda module, args, output: seen.append(output.shape[1])
+        )
+        pixels = pictures(asked, 3)
+        found = run(masked(asked, torch.tensor([3, 1])), pixels)
+        hook.remove()
+        assert seen[0] == 2 and not asked.decoder.layers[-1].mlp._forward_hooks
+        expected = at_once(asked, pixels)[:, [3, 1]]
+        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-12)

@@ -13,7 +13,6 @@ import pytest
 import small_llava
 import torch
 import types_mixed
-import types_refused
 import types_zoo
 from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
 from transformers import CONFIG_MAPPING
@@ -34,17 +33,6 @@ def of_type(model_type: str, **changes: Any) -> Callable[[Path], list[Case]]:
         bad_input.save_model(folder / "model", model, PROCESSOR)
         program = [str(folder / "a.png"), PROMPT, "--response", ANSWER, "--model", str(folder / "model")]
         return [Case(partial(Explainer, model, PROCESSOR), program=program)]  # type: ignore[arg-type]
-
-    return cases
-
-
-def when_it_runs(model_type: str) -> Callable[[Path], list[Case]]:
-    """On inputs that its own forward takes."""
-
-    def cases(_: Path) -> list[Case]:
-        model, inputs = types_zoo.build(model_type, types_refused.WHEN_IT_RUNS[model_type][0])
-        ways: list[dict[str, Any]] = [{"target_ids": [20, 31]}, {"max_new_tokens": 2}]
-        return [Case(partial(Explainer(model).explain_inputs, inputs, **way)) for way in ways]
 
     return cases
 
@@ -85,27 +73,8 @@ def without_torchvision(folder: Path) -> list[Case]:
 
 
 ROWS = {
-    "encoder-decoder (Florence-2, T5Gemma 2, Pix2Struct, ...)": Row(
-        "ModelError",
-        ("T5Gemma2ForConditionalGeneration is an encoder-decoder: dexar_fast explains decoder-only models",),
-        of_type("t5gemma2"),
-    ),
-    "model whose text another model inside it writes (BLIP-2, InstructBLIP)": Row(
-        "ModelError",
-        (
-            "Blip2ForConditionalGeneration needs pixel_values in every call",
-            "the OPTForCausalLM inside it",
-            "writes its text",
-        ),
-        of_type("blip-2", num_query_tokens=4),
-    ),
     "model that writes no text (pi0)": Row(
         "ModelError", ("PI0ForConditionalGeneration shows no output head", "it writes no text"), of_type("pi0")
-    ),
-    "cross-attention (Llama 3.2 Vision)": Row(
-        "ModelError",
-        ("MllamaTextCrossAttention reads 68 keys where the sequence has 16", "cross-attention"),
-        when_it_runs("mllama"),
     ),
     "mode='official', of a model of several residual streams (Gemma 3n, ...)": Row(
         "ModelError",
@@ -119,6 +88,9 @@ ROWS = {
         "ModelError",
         ("where the heads of a layer read different keys",),
         with_knobs("minimax_m3_vl", map_filter=("rank", 5)),
+    ),
+    "model that reads no images (Mistral 4)": Row(
+        "ModelError", ("Mistral4ForCausalLM takes no images", "pass one for images and text"), of_type("mistral4")
     ),
     "processor of a library that is not installed": Row(
         "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision

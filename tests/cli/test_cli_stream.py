@@ -54,6 +54,22 @@ def test_it_shows_the_answer_and_writes_what_explain_does(image: str, model_fold
     assert str(out / "report.html") in result.stdout.splitlines()
 
 
+def test_a_method_that_goes_along_is_shown_without_weights(image: str, model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(*asked(image, model_folder, out, "--max-new-tokens", "12", "--method", "attention:layers=[0]"))
+    assert result.exit_code == 0, result.output
+    found = Explanation.load(out / "explanation.safetensors")
+    assert len(found) == 12 and found.metadata["settings"] == {"method": "attention", "layers": [0]}
+    assert set(os.listdir(out)) == FILES and "with weight" not in result.stdout
+    assert "12 tokens" in result.stdout
+
+
+def test_a_method_that_takes_the_answer_as_a_whole_is_no_stream(image: str, model_folder: Path, tmp_path: Path) -> None:
+    result = run(*asked(image, model_folder, tmp_path / "out", "--method", "tam"))
+    assert result.exit_code == 2
+    assert "'tam' explains an answer as a whole" in " ".join(result.stderr.split())
+
+
 def test_a_given_answer_is_no_stream(image: str, model_folder: Path, tmp_path: Path) -> None:
     result = run(*asked(image, model_folder, tmp_path / "out", "--response", "a cat"))
     assert result.exit_code == 2
@@ -95,8 +111,9 @@ def test_ctrl_c_leaves_what_was_finished(image: str, model_folder: Path, tmp_pat
 class Tokens:
     """As much of a piece as the terminal shows."""
 
-    def __init__(self, *tokens: str, weights: list[float]) -> None:
+    def __init__(self, *tokens: str, weights: list[float], weighted: bool = True) -> None:
         self.tokens = list(tokens)
+        self.weighted = weighted
         self.token_weights = torch.tensor(weights)
 
 
@@ -115,6 +132,11 @@ def test_tokens_have_the_colour_of_their_weight() -> None:
     assert "48;2;252;255;164m most" in text  # the last colour of inferno, behind the token
     assert "48;2;188;55;84m half" in text.replace("37;", "")
     assert "no\x1b" in text
+
+
+def test_a_method_without_weights_colours_nothing() -> None:
+    text = shown(Tokens("no", " half", weights=[1.0, 1.0], weighted=False))
+    assert "48;2" not in text and "2 tokens, " in text and "with weight" not in text
 
 
 def test_the_whole_text_stays_in_lines_with_a_progress_line_under_it() -> None:

@@ -65,7 +65,7 @@ def test_which_layers_are_explained(knobs: dict[str, Any], count: int, layers: l
 
 @pytest.mark.parametrize("knobs", [{"layers": [0, 4]}, {"layers": [-5]}, {"layer_index": 4}])
 def test_a_layer_out_of_range_is_refused_with_their_number(knobs: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="out of range: the model has 4 layers"):
+    with pytest.raises(InputError, match="out of range: the model has at most 4 layers"):
         chosen(**knobs).layers_of(4)
 
 
@@ -82,6 +82,7 @@ def test_a_layer_out_of_range_is_refused_with_their_number(knobs: dict[str, Any]
         ({"layers": 3}, "layers 3: number the layers"),
         ({"layers": "all"}, "layers 'all': number the layers"),
         ({"layers": [1.5]}, "layers [1.5]: number the layers"),
+        ({"layers": [True]}, "layers [True]: number the layers"),
         ({"layer_index": "last"}, "number the layers"),
         ({"layer_index": 1.0}, "number the layers"),
         ({"head_score": "median"}, "head_score 'median' is none of 'max', 'mean', ('topk', k)"),

@@ -29,17 +29,16 @@ def one_thread(threads: Callable[[int], None]) -> None:
 @pytest.mark.parametrize("name", BEYOND)
 def test_it_is_explained_as_autograd_has_it(name: str) -> None:
     beyond = BEYOND[name]()
-    with calls_oracle.wide(beyond):
-        explainer, given = Explainer(beyond.model), {key: each.clone() for key, each in beyond.inputs.items()}
-        expected = calls_oracle.expected(beyond, TARGETS)
-        for _ in range(2):  # the second time the decoder is known
-            agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), expected, BOUND)
-        answer = explainer.explain_inputs(beyond.inputs, max_new_tokens=2, min_new_tokens=2)
-        expected = calls_oracle.expected(beyond, answer.token_ids)
-        agrees(answer, expected, BOUND)
-        with explainer.stream_inputs(beyond.inputs, chunk_size=1, max_new_tokens=2, min_new_tokens=2) as pieces:
-            assert [int(piece.token_ids[0]) for piece in pieces] == answer.token_ids.tolist()
-            agrees(pieces.explanation(), expected, BOUND)
+    explainer, given = Explainer(beyond.model), {key: each.clone() for key, each in beyond.inputs.items()}
+    expected = calls_oracle.expected(beyond, TARGETS)
+    for _ in range(2):  # the second time the decoder is known
+        agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), expected, BOUND)
+    answer = explainer.explain_inputs(beyond.inputs, max_new_tokens=2, min_new_tokens=2)
+    expected = calls_oracle.expected(beyond, answer.token_ids)
+    agrees(answer, expected, BOUND)
+    with explainer.stream_inputs(beyond.inputs, chunk_size=1, max_new_tokens=2, min_new_tokens=2) as pieces:
+        assert [int(piece.token_ids[0]) for piece in pieces] == answer.token_ids.tolist()
+        agrees(pieces.explanation(), expected, BOUND)
     assert all(torch.equal(each, beyond.inputs[key]) for key, each in given.items())  # BLIP writes into its own
 
 
@@ -136,7 +135,7 @@ def test_knobs_without_a_meaning_are_refused(knobs: dict[str, Any], words: str) 
 
 
 def test_other_methods_are_refused() -> None:
-    with pytest.raises(ModelError, match="by the method 'dex-ar' alone"):
+    with pytest.raises(ModelError, match="the only method for it is 'dex-ar'"):
         explained("mllama", method="attention")
 
 

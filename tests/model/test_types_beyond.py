@@ -21,7 +21,7 @@ def one_thread(threads: Callable[[int], None]) -> None:
 @pytest.mark.parametrize("name", BEYOND)
 def test_its_forward_is_the_models_own(name: str) -> None:
     beyond = BEYOND[name]()
-    with torch.no_grad(), calls_oracle.wide(beyond):
+    with torch.no_grad():
         own = calls_oracle.forward(beyond, TARGETS)
         calls, _, logits = calls_oracle.record(beyond, TARGETS)
     torch.testing.assert_close(logits, own, rtol=0, atol=1e-12 * float(own.abs().max()))
@@ -45,7 +45,7 @@ def test_one_forward_of_prompt_and_answer_is_what_generate_runs(name: str) -> No
     beyond = BEYOND[name]()
     asked = {name: each.clone() for name, each in beyond.inputs.items()}
     more = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
-    with torch.no_grad(), calls_oracle.wide(beyond):
+    with torch.no_grad():
         written = beyond.model.generate(**asked, **more, return_dict_in_generate=True, output_logits=True)
         ids = written.sequences[0, -3:]
         logits = calls_oracle.forward(beyond, ids)[0, beyond.first : beyond.first + 3]

@@ -28,6 +28,9 @@ from dexar_fast.results import storage
 from dexar_fast.results.schema import ARRAYS
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.maps import Canvas, min_max
+from dexar_fast.vision.regions import Regions
+
+REGIONS = np.arange(12, dtype=np.int32).reshape(3, 4)
 
 
 def with_map(values, grids, images=(), *, token_weight=1.0) -> Explanation:
@@ -141,6 +144,7 @@ def test_wrong_shape_is_named(name):
         ({"grids": (Grid(0, 0, 0, 4, None),)}, InputError, "must hold ints"),
         ({"grids": (Grid(0, 0, 3.0, 4, None),)}, InputError, "must hold ints"),
         ({"grids": (Grid(0, 0, 3, 4, video=1),)}, InputError, "video must be True or False"),
+        ({"grids": (Regions(0, 0, REGIONS, video=1),)}, InputError, "a video's frame: True or False"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, 0, 9)),)}, InputError, "left < right"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, float("inf"), 9)),)}, InputError, "finite"),
         ({"grids": (Grid(0, 0, 3, 4, (0, 0, 9)),)}, InputError, "finite numbers"),
@@ -651,6 +655,9 @@ def test_a_file_from_before_grids_knew_of_videos_loads(saved, tmp_path):
 
     rewrite(saved, tmp_path / "older", older)
     assert Explanation.load(tmp_path / "older").grids == make().grids
+    make(grids=(Regions(0, 0, REGIONS, video=True),)).save(tmp_path / "regions")
+    rewrite(tmp_path / "regions", tmp_path / "older", older)
+    assert [regions.video for regions in Explanation.load(tmp_path / "older").grids] == [False]
 
 
 def test_a_newer_file_is_refused(saved, tmp_path):

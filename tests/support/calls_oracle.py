@@ -8,7 +8,7 @@ its last one's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,7 +62,7 @@ def combined(visual_scores: Tensor, text_scores: Tensor, maps: list[Tensor | Non
 def gradients(beyond: Beyond, target_ids: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For each call G [T, H, K], and which keys p_t may see [T, K]."""
     rows = slice(beyond.first, beyond.first + len(target_ids))
-    with torch.enable_grad(), wide(beyond):
+    with torch.enable_grad():
         calls, outputs, _ = record(beyond, target_ids)
         found = []
         for call in calls:
@@ -90,21 +90,6 @@ def forward(beyond: Beyond, target_ids: Tensor) -> Tensor:
     full = {name: each.clone() for name, each in beyond.answered(target_ids).items()}
     logits: Tensor = beyond.model(**full, use_cache=False).logits
     return logits
-
-
-def wide(beyond: Beyond) -> Any:
-    """Kosmos-2 makes its mask in torch's default dtype, and finfo(float64).min is none of float32's numbers."""
-    return default_dtype(beyond.model.dtype) if beyond.model.config.model_type == "kosmos-2" else nullcontext()
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    own = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(own)
 
 
 @contextmanager
@@ -187,7 +172,7 @@ def last_layer(beyond: Beyond) -> nn.Module:
 
 def lens_logit(beyond: Beyond, target_ids: Tensor, t: int, call: Call, changed: Changed) -> float:
     """o_l[v_t] for the layer that holds the call, where `changed` may move the A that it reads: no gradient at all."""
-    with torch.no_grad(), wide(beyond), eager(beyond), recorded(beyond, changed), kept(beyond) as outputs:
+    with torch.no_grad(), eager(beyond), recorded(beyond, changed), kept(beyond) as outputs:
 
         def from_there(_module: nn.Module, _args: Any, output: Any) -> Any:
             hidden = outputs[call.layer]

@@ -387,8 +387,12 @@ def kosmos(
 
 
 def kosmos2() -> Beyond:
-    """It makes its mask in torch's default dtype: float64 must be that."""
-    return kosmos("kosmos-2", pixels, VISION, list(range(100, 100 + QUERIES)), 0)
+    """It makes its mask in torch's default dtype, and finfo(float64).min is none of float32's numbers."""
+    made = kosmos("kosmos-2", pixels, VISION, list(range(100, 100 + QUERIES)), 0)
+    makes_mask = made.model.text_model.model
+    makes_mask.register_forward_pre_hook(lambda *_: torch.set_default_dtype(F64))
+    makes_mask.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
+    return made
 
 
 def kosmos2_5() -> Beyond:

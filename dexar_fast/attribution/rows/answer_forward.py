@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from dexar_fast.attribution.layer_pass import ELSEWHERE
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call, check_keys, is_causal
-from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.prefill import takes_answer
@@ -36,8 +35,6 @@ class AnswerForward(PromptWatcher):
     Args:
         inputs: the prompt's, batch 1. targets: [T] ids of the answer. visual: [N] positions of the visual tokens.
         layers: the layers whose attention `take` gets.
-    Raises:
-        ModelError: layers that keep anything but keys and values (linear attention, say), named by their class.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class AnswerForward(PromptWatcher):
     ) -> None:
         self._prompt = inputs["input_ids"].shape[1]
         super().__init__(model, self._prompt, inputs)
-        whole_cache(model.config)
         self._request = inputs, targets, visual
         self._at_once = takes_answer(inputs, decoder, visual)
         self._decoder = decoder

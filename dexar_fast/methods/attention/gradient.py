@@ -9,21 +9,27 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
 from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.errors import InputError
-from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.attention.chunks import plan_of
+from dexar_fast.methods.attention.request import (
+    Layers,
+    OfLayers,
+    all_layers,
+    answer_forward,
+    in_memory,
+    maps_of,
+    no_maps,
+)
+from dexar_fast.methods.base import Asked, Following, Maps
 from dexar_fast.model.attention import Call
 from dexar_fast.model.memory import default_chunk
 from dexar_fast.model.prefill import Prefix, postponed, prefill, takes_answer
 from dexar_fast.prompt.inputs import largest
-from dexar_fast.settings import settings
 
 Of = Literal["lens", "final"]
 
@@ -41,7 +47,7 @@ _LIMIT = (
 
 
 @dataclass(frozen=True)
-class AttentionGradient:
+class AttentionGradient(OfLayers):
     """map[t, j] = sum_l relu(sum_h A_l[h, p_t, j] dA_l[h, p_t, j]), j visual. Our definition: no source has it.
 
     Attributes:
@@ -58,49 +64,35 @@ class AttentionGradient:
     layers: Layers = None
 
     def __post_init__(self) -> None:
-        settings(self.layers)
+        super().__post_init__()
         if self.of not in ("lens", "final"):
             raise InputError(f"of {self.of!r} is none of 'lens', 'final'")
 
     def maps(self, asked: Asked) -> Maps:
-        chosen = layers_of(asked, self.layers)
+        chosen = self.layers_of(len(asked.decoder.layers))
         found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
-        return maps_of(asked, found, chosen, [_VALUE.format(_LOGIT[self.of]), _LIMIT])
+        return maps_of(asked, found, chosen, self._notes)
 
+    @property
+    def streams(self) -> bool:
+        """Of the layers' own lenses; the model's logit takes a graph through all layers."""
+        return self.of == "lens"
 
-class _LayersOfChunk:
-    """Takes the layers of one chunk of the pass."""
+    def follow(self, asked: Asked) -> Following:
+        """See `dexar_fast.methods.base.Streaming`."""
+        chosen = self.layers_of(len(asked.decoder.layers))
+        return Following(plan_of(asked, chosen, net_gradient), lambda maps: maps_of(asked, maps, chosen, self._notes))
 
-    def __init__(self, visual: Tensor) -> None:
-        self._visual = visual
-        self._maps: VisualMaps | None = None
-
-    def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
-        if self._maps is None:
-            self._maps = VisualMaps(len(u), self._visual, u.device, u.dtype)
-        for tokens, rows in last(call, slice(0, len(u))):
-            self._maps.add(tokens, net_gradient(call, rows, u[tokens]))
-
-    def attribution(self, length: int) -> VisualMaps:
-        assert self._maps is not None  # a plan has layers
-        return self._maps
+    @property
+    def _notes(self) -> list[str]:
+        return [_VALUE.format(_LOGIT[self.of]), _LIMIT]
 
 
 def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     """The maps [T, N] of the layers' own logit-lens values."""
     inputs, ids = asked.inputs, asked.inputs["input_ids"]
     prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers, asked.backend)
-    plan = Plan(
-        prompt=prompt,
-        layers=layers,
-        visual=asked.visual,
-        text=torch.zeros(prompt + len(asked.targets), dtype=torch.bool, device="cpu"),
-        sums=lambda: _LayersOfChunk(asked.visual),
-        backend=asked.backend,
-        double_final_norm=False,
-        inputs=inputs,
-        tails=tails,
-    )
+    plan = plan_of(asked, layers, net_gradient, tails=tails)
     chunk = asked.chunk_size or default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
     at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
     begin = postponed if at_once else prefill
@@ -128,7 +120,7 @@ def _of_final(asked: Asked, layers: list[int]) -> Tensor:
         return torch.cat([output[:, : output.shape[1] - count].detach(), rows], dim=1)
 
     with in_memory(AttentionGradient.name), recording(asked.model, asked.decoder):
-        logits = answer_forward(asked, layers_of(asked, None), take).run()
+        logits = answer_forward(asked, all_layers(asked, f"{AttentionGradient.name}:of=final"), take).run()
         found_gradients = gradients(logits.sum(), recorder.records, asked.decoder)
     for record, gradient in zip(recorder.records, found_gradients, strict=True):
         if record.layer in layers:

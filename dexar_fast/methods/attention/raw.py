@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dexar_fast.attribution.rows.matrices import mean_attention
 from dexar_fast.attribution.rows.probabilities import last
-from dexar_fast.methods.attention.request import Layers, answer_forward, in_memory, layers_of, maps_of, no_maps
-from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.attention.chunks import plan_of
+from dexar_fast.methods.attention.request import Layers, OfLayers, answer_forward, in_memory, maps_of, no_maps
+from dexar_fast.methods.base import Asked, Following, Maps
 from dexar_fast.model.attention import Call
-from dexar_fast.settings import settings
 
 _NOTES = (
     "Map value of a patch: how much attention the position that predicts the token pays to it, the mean over heads and "
@@ -24,7 +24,7 @@ _NOTES = (
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(OfLayers):
     """map[t, j] = mean over layers and heads of A_l[h, p_t, j], j visual.
 
     One forward of prompt and answer. The values are probabilities: over all keys, not the visual alone, they sum to 1.
@@ -38,14 +38,12 @@ class Attention:
     """
 
     name: ClassVar[str] = "attention"
+    streams: ClassVar[bool] = True
     layers: Layers = (-1,)
-
-    def __post_init__(self) -> None:
-        settings(self.layers)
 
     @torch.no_grad()
     def maps(self, asked: Asked) -> Maps:
-        chosen, found = layers_of(asked, self.layers), no_maps(asked)
+        chosen, found = self.layers_of(len(asked.decoder.layers)), no_maps(asked)
 
         def take(layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:
             for some, rows in last(call, tokens):
@@ -55,3 +53,11 @@ class Attention:
         with in_memory(self.name):
             answer_forward(asked, chosen, take).run()
         return maps_of(asked, found.token_maps / len(chosen), chosen, _NOTES)
+
+    def follow(self, asked: Asked) -> Following:
+        """See `dexar_fast.methods.base.Streaming`."""
+        chosen = self.layers_of(len(asked.decoder.layers))
+        plan = plan_of(
+            asked, chosen, lambda call, rows, _: mean_attention(call, rows) / len(chosen), differentiates=False
+        )
+        return Following(plan, lambda maps: maps_of(asked, maps, chosen, _NOTES))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dexar_fast.attribution.rows.carried import Part, carried
 from dexar_fast.attribution.rows.matrices import positive_gradient
 from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
-from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, no_maps, unit_rows
+from dexar_fast.methods.attention.request import all_layers, answer_forward, in_memory, maps_of, no_maps, unit_rows
 from dexar_fast.methods.base import Asked, Maps
 
 _NOTES = (
@@ -39,7 +39,7 @@ class Relevancy:
     name: ClassVar[str] = "relevancy"
 
     def maps(self, asked: Asked) -> Maps:
-        layers, recorder, found = layers_of(asked, None), Recorder(), no_maps(asked)
+        layers, recorder, found = all_layers(asked, self.name), Recorder(), no_maps(asked)
         with in_memory(self.name), recording(asked.model, asked.decoder):
             logits = answer_forward(asked, layers, recorder.keep).run()
             for t, row in enumerate(unit_rows(asked)):

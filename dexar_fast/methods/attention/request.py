@@ -10,16 +10,38 @@ from torch import Tensor
 
 from dexar_fast.attribution.rows.answer_forward import AnswerForward, Take
 from dexar_fast.attribution.rows.matrices import VisualMaps
+from dexar_fast.errors import ModelError, reason
 from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
+from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.memory import fitting
 from dexar_fast.settings import settings
 
 Layers = tuple[int, ...] | None  # negative from the end; None is all that hold attention
 
 
-def layers_of(asked: Asked, layers: Layers) -> list[int]:
-    """The chosen layers, in ascending order. Raises InputError for one that the model lacks."""
-    return settings(layers).layers_of(len(asked.decoder.layers))
+class OfLayers:
+    """A method of chosen layers: a frozen dataclass with them in a field `layers`."""
+
+    layers: Layers
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", settings(self.layers).layers)  # as a tuple of ints
+
+    def layers_of(self, count: int) -> list[int]:
+        """The chosen ones of `count` that hold attention, in ascending order. Raises InputError for one beyond."""
+        return settings(self.layers).layers_of(count)
+
+
+def all_layers(asked: Asked, name: str) -> list[int]:
+    """Every layer, of a model whose layers all attend. Raises ModelError for others, with the name of the method."""
+    try:
+        whole_cache(asked.model.config)
+    except ModelError as error:
+        raise ModelError(
+            f"method {name!r} follows attention through all layers, and some hand on what they read in another way: "
+            f"{reason(error)}"
+        ) from error
+    return list(range(len(asked.decoder.layers)))
 
 
 def answer_forward(asked: Asked, layers: list[int], take: Take) -> AnswerForward:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dexar_fast.attribution.rows.carried import carried
 from dexar_fast.attribution.rows.matrices import mean_attention
-from dexar_fast.methods.attention.request import answer_forward, in_memory, layers_of, maps_of, unit_rows
+from dexar_fast.methods.attention.request import all_layers, answer_forward, in_memory, maps_of, unit_rows
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.attention import Call
 
@@ -35,7 +35,7 @@ class Rollout:
 
     @torch.no_grad()
     def maps(self, asked: Asked) -> Maps:
-        layers = layers_of(asked, None)
+        layers = all_layers(asked, self.name)
         calls: list[list[Call]] = [[] for _ in layers]
 
         def take(layer: int, call: Call, output: Tensor, tokens: slice) -> Tensor:

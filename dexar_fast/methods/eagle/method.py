@@ -29,11 +29,13 @@ class Eagle:
     """EAGLE (arXiv 2509.22496): a greedy search for the regions that suffice and that are indispensable.
 
     Attributes:
-        regions: about how many, of each picture.
+        regions: about how many, of each picture and of each frame of a video.
         segmentation: "grid" (blocks of visual tokens), "slico" (superpixels of the authors' code, by OpenCV) or "slic"
             (by scikit-image).
-        labels: int [height, width], a region number for each pixel, or a list of such maps, one for each picture; it
-            takes the place of `regions` and `segmentation`.
+        labels: int [height, width], a region number for each pixel; of a video [frames, height, width], where a number
+            names one region in all frames that it stands in; or a list of such maps, each with numbers of its own, in
+            the order of the pictures. It takes the place of `regions` and `segmentation`. `cut.labels.video_cells`
+            makes the 5 x 5 cells of each frame that the authors take.
         fill: what a hidden region shows: "black", "mean" (colour of the picture) or "blur".
         variant, lambda1, lambda2, scope, pending, refresh, budget: of `dexar_fast.methods.eagle.search`.
         tokens: which tokens of the answer to search for, each once (negative from the end); None is all of them.
@@ -98,12 +100,10 @@ class Eagle:
 
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""
-        if "pixel_values_videos" in asked.inputs:
-            raise InputError("EAGLE hides regions of images; the prompt holds a video")
-        cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill)
+        pixels = Pixels(asked.processor, asked.inputs, asked.images)
+        cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill, pixels.frames)
         chosen = self.chosen(len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
-        pixels = Pixels(asked.processor, asked.inputs, asked.images)
         probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
         return self.ranking(cut, seen_by(cut, asked.grids, pixels.of), chosen, probabilities)
 

@@ -48,7 +48,7 @@ class Ranked:
 
     def maps(self, tokens: int) -> Maps:
         """Of an answer of T tokens: [T, N]; zeros for tokens that were not chosen and regions that are not seen."""
-        regions = self.cut.starts[-1]
+        regions = self.cut.count
         sequence, maps, weights = torch.zeros(regions), torch.zeros(tokens, regions), torch.zeros(tokens)
         parts = modality(self.found, self.areas)
         sequence[self.seen] = region_saliency(self.found).float()

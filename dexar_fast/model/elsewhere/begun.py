@@ -17,7 +17,7 @@ from dexar_fast.model.elsewhere.image_keys import begun_of
 from dexar_fast.model.elsewhere.tracer import CallsTracer, CallsWatcher, sides
 from dexar_fast.model.kinds import DECODER_IDS, IDS, encodes, writer_of
 from dexar_fast.model.logits import last_logits
-from dexar_fast.model.prefill import Begun, Prefill
+from dexar_fast.model.prefill import BegunPrompt, Prefill
 from dexar_fast.stages import stage
 
 MASK = "attention_mask"
@@ -78,7 +78,7 @@ def find(model: Any, inputs: Mapping[str, Any]) -> Decoder:
     return long.decoder
 
 
-def traced(model: Any, begun: Begun) -> Decoder:
+def traced(model: Any, begun: BegunPrompt) -> Decoder:
     """The decoder's modules and lens, by one more forward of a prompt. Raises ModelError."""
     found = _traced(model, begun.inputs).decoder
     assert found is not None  # or the forward raised

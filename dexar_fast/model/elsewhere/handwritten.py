@@ -74,12 +74,12 @@ class Followed(TorchFunctionMode):
         watching = watcher.get()
         assert watching is not None
         seen = self._scores > torch.finfo(self._scores.dtype).min / 2
-        heads = [each.view(-1, *each.shape[-3:]) for each in (value, output, seen)]
-        given = watching.attention(self._running[-1], heads[1].transpose(1, 2), _call(heads[0], heads[2]))
+        values, products, seen = (each.view(-1, *each.shape[-3:]) for each in (value, output, seen))
+        given = watching.attention(self._running[-1], products.transpose(1, 2), _call(values, seen))
         return given.transpose(1, 2).view(output.shape)
 
 
 def _call(value: Tensor, seen: Tensor) -> Call:
-    """Which keys each query may read is in the scores; queries and keys are not looked for."""
-    unknown = value.new_empty(0)
-    return Call(unknown, unknown, value, seen, causal=False, scaling=1.0, softcap=None, bias=None)
+    """Which keys each query may read is in the scores; of queries and keys only the shapes are true."""
+    query, key = (value.new_empty(1).expand(*shape, 1) for shape in (seen.shape[:3], value.shape[:3]))
+    return Call(query, key, value, seen, causal=False, scaling=1.0, softcap=None, bias=None)

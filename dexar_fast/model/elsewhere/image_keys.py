@@ -17,14 +17,14 @@ from dexar_fast.model.attention import Side
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.elsewhere.tracer import Read
 from dexar_fast.model.kinds import DECODER_IDS, IDS
-from dexar_fast.model.prefill import Begun
+from dexar_fast.model.prefill import BegunPrompt
 from dexar_fast.vision.geometry import names_image_token, visual_token_ids
 
 NO_ID = -1
 NO_IDS = torch.zeros(0, dtype=torch.long, device="cpu")
 
 
-def begun_of(model: Any, inputs: Mapping[str, Any], decoder: Decoder, reads: Mapping[nn.Module, Read]) -> Begun:
+def begun_of(model: Any, inputs: Mapping[str, Any], decoder: Decoder, reads: Mapping[nn.Module, Read]) -> BegunPrompt:
     """A prompt that has run, by the inputs of a forward of it and by what each call read.
 
     Raises:
@@ -38,7 +38,7 @@ def begun_of(model: Any, inputs: Mapping[str, Any], decoder: Decoder, reads: Map
     visual = of_image.nonzero()[:, 0] if len(others) else _of_own(model, inputs, ids, ahead)
     if len(visual) == 0:
         raise InputError("the prompt holds no image token: pass an image, or put the model's image token in the prompt")
-    return Begun(inputs, ids, torch.cat([others, _without_id(ahead), ids]), len(others), visual)
+    return BegunPrompt(inputs, ids, torch.cat([others, _without_id(ahead), ids]), len(others), visual)
 
 
 def _by_side(model: Any, decoder: Decoder, reads: Mapping[nn.Module, Read]) -> dict[Side, Read]:

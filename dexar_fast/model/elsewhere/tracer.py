@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -78,15 +78,27 @@ class CallsTracer(DecoderTracer):
         holder = _list_of(names[self._last]).rpartition(".")[0]
         lists = {name for name in names.values() if name.rpartition(".")[0] == holder} - {""}
         modules = dict(model.named_modules())
-        mine = [each for each in self._attended if _list_of(names[each]) in lists]
+        calls = zip(self._attended, self._heads, strict=True)
+        mine, heads = zip(*[call for call in calls if _list_of(names[call[0]]) in lists], strict=True)
         layers = [modules[_layer_of(names[each])] for each in mine]
+        members = list(dict.fromkeys(layers))
         assert self._lens.hidden is not None  # the last layer has run
         self.length = self._lens.hidden.shape[1]
         lens = self._lens.finish(logits, self.length)
         held = {id(module) for module in [*layers, *mine, *lens.modules, self._last]}
         places = {name: module for name, module in modules.items() if id(module) in held}
-        found = Decoder(layers, mine, lens, False, self._last, places)
-        return replace(found, by_hand=[each for each in mine if each not in self._interface])
+        return Decoder(
+            layers,
+            list(mine),
+            lens,
+            False,
+            self._last,
+            places,
+            heads=list(heads),
+            indices=[members.index(layer) for layer in layers],
+            total=len(members),
+            by_hand=[each for each in mine if each not in self._interface],
+        )
 
 
 def sides(decoder: Decoder, short: CallsTracer, long: CallsTracer) -> list[Side]:

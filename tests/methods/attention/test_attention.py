@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -14,6 +15,7 @@ from attention_oracle import Brute
 from engine_cases import SquareTensors, long_prompt
 from torch import Tensor, nn
 
+from dexar_fast import Explainer
 from dexar_fast.attribution.rows import probabilities
 from dexar_fast.errors import InputError, ModelError, OutOfMemoryError
 from dexar_fast.methods.attention.gradient import AttentionGradient
@@ -21,6 +23,7 @@ from dexar_fast.methods.attention.raw import Attention
 from dexar_fast.methods.attention.relevancy import Relevancy
 from dexar_fast.methods.attention.rollout import Rollout
 from dexar_fast.methods.base import Method
+from dexar_fast.methods.dex_ar import DexAr
 
 # Windows, soft caps, grouped heads, M-RoPE, prompts that read ahead, experts
 FAMILIES = ["llava", "bakllava", "qwen2_5_vl", "qwen3_vl_moe", "internvl", "paligemma2", "gemma3", "aya_vision"]
@@ -171,7 +174,7 @@ def failing(x: Tensor) -> Tensor:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.50 GiB. GPU 0 has ...")
 
 
-@pytest.mark.parametrize("method", [each for each in ALL if each != AttentionGradient()], ids=str)
+@pytest.mark.parametrize("method", [Rollout(), Relevancy(), AttentionGradient(of="final")], ids=str)
 def test_layers_that_keep_no_keys_are_named(method: Method) -> None:
     with asked_of("llava", 3) as request:
         request.model.config.text_config.layer_types = ["linear_attention", "full_attention", "full_attention"]
@@ -227,6 +230,8 @@ def test_the_gradient_through_a_users_constant_is_zero() -> None:
     [
         (lambda: Attention(layers=()), "layers is empty"),
         (lambda: Attention(layers=("first",)), "number the layers"),  # type: ignore[arg-type]
+        (lambda: Attention(layers=(True,)), r"layers \(True,\): number the layers"),
+        (lambda: AttentionGradient(layers=0), "layers 0: number the layers"),  # type: ignore[arg-type]
         (lambda: AttentionGradient(layers=()), "layers is empty"),
         (lambda: AttentionGradient(of="output"), "'output' is none of 'lens', 'final'"),  # type: ignore[arg-type]
     ],
@@ -238,5 +243,36 @@ def test_unknown_knobs_are_refused(method: Callable[[], Method], message: str) -
 
 @pytest.mark.parametrize("method", [Attention(layers=(3,)), AttentionGradient(layers=(-4,))], ids=str)
 def test_layers_that_the_model_lacks_are_refused(method: Method) -> None:
-    with asked_of("llava", 3) as request, pytest.raises(InputError, match="the model has 3 layers"):
+    with asked_of("llava", 3) as request, pytest.raises(InputError, match="the model has at most 3 layers"):
         method.maps(request)
+
+
+@pytest.mark.parametrize("kind", [Attention, AttentionGradient, DexAr])
+def test_layers_are_kept_as_numbers_however_they_come(kind: Any) -> None:
+    """A generator can be read once, and arrays neither compared nor hashed."""
+    for given in ([0, -1], np.array([0, -1]), torch.tensor([0, -1]), iter((0, -1)), (np.int64(0), -1)):
+        method = kind(layers=given)
+        assert method.layers == (0, -1) and all(type(layer) is int for layer in method.layers)
+        assert method == kind(layers=(0, -1)) and hash(method) == hash(kind(layers=(0, -1)))
+
+
+BEYOND = [
+    *(f"{name}:layers=[{layer}]" for name in ("attention", "attention-gradient", "dex-ar") for layer in (3, -4)),
+    "dex-ar:layer_index=3",
+]
+
+
+@pytest.mark.parametrize("method", BEYOND)
+def test_layers_that_no_model_of_its_config_has_are_refused_before_it_is_asked(method: str) -> None:
+    model, _ = zoo.build("llava")
+    with pytest.raises(InputError, match="out of range: the model has at most 3 layers that hold attention"):
+        Explainer(model, method=method)
+    with pytest.raises(InputError, match="out of range: the model has at most 3 layers"):
+        Explainer(model).with_method(method)
+    assert Explainer(model, method=method.replace("3", "2").replace("-4", "-3")).method.name in method
+
+
+def test_a_config_that_counts_no_layers_refuses_none() -> None:
+    model, _ = zoo.build("llava")
+    del model.config.text_config.num_hidden_layers
+    assert Explainer(model, method="attention:layers=[7]").method.layers == (7,)

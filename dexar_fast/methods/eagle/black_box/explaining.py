@@ -11,7 +11,7 @@ from PIL import Image
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.methods import explaining
+from dexar_fast.methods import result
 from dexar_fast.methods.eagle.black_box.asking import Asking, BlackBox, name_of
 from dexar_fast.methods.eagle.cut.divided import divided
 from dexar_fast.methods.eagle.method import Eagle, given
@@ -57,7 +57,7 @@ def explain_black_box(
     ranked = _ranked(picture, method, len(tokens), Asking(probabilities, prompt, tokens, record, workers))
     laps.lap("explain")
     header = _header(picture, prompt, name_of(probabilities), method, laps)
-    return explaining.explanation(header, torch.full((len(tokens),), UNKNOWN), tokens, ranked.maps(len(tokens)))
+    return result.explanation(header, torch.full((len(tokens),), UNKNOWN), tokens, ranked.maps(len(tokens)))
 
 
 def _tokens(answer: Any) -> list[str]:
@@ -69,7 +69,7 @@ def _tokens(answer: Any) -> list[str]:
 
 def _ranked(picture: Image.Image, method: Eagle, tokens: int, asking: Asking) -> Ranked:
     cut = divided([picture], (), method.regions, method.segmentation, method.labels, method.fill)
-    seen, chosen = torch.arange(cut.starts[-1]), method.chosen(tokens)
+    seen, chosen = torch.arange(cut.count), method.chosen(tokens)
     return method.ranking(
         cut, seen, chosen, lambda revealed: asking([cut.shown(mask)[0] for mask in revealed])[:, chosen]
     )
@@ -83,7 +83,7 @@ def _header(picture: Image.Image, prompt: str, model: str, method: Eagle, laps: 
         warnings=[],
         metadata={
             "model": model,
-            "settings": explaining.settings(method),
+            "settings": result.settings(method),
             "versions": {"dexar_fast": __version__},
             "question": prompt,
             "seconds": laps.seconds,

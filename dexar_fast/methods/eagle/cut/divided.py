@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,55 +25,57 @@ SEGMENTATIONS = ("grid", "slico", "slic")
 
 @dataclass(frozen=True)
 class Divided:
-    """Pictures whose regions are counted through, N in all.
+    """Pictures cut into N regions together.
 
     Attributes:
         pictures: uint8 [height, width, 3] of each.
-        labels: int32 [height, width] of each: its own regions, from 0.
+        labels: int32 [height, width] of each: the region of each pixel, from 0 to N - 1. A region may lie in several.
         fill: what stands where a region is hidden.
+        frames: how many of the pictures, the last ones, are frames of a video.
     """
 
     pictures: list[Picture]
     labels: list[Labels]
     fill: str
+    frames: int = 0
 
     @cached_property
-    def starts(self) -> list[int]:
-        """The number of each picture's region 0; behind them N."""
-        return [0, *np.cumsum([int(labels.max()) + 1 for labels in self.labels]).tolist()]
+    def count(self) -> int:
+        """N."""
+        return 1 + max(int(labels.max()) for labels in self.labels)
 
     @cached_property
     def areas(self) -> Tensor:
         """[N] float64: the share of all pixels that each region covers; the pictures weigh alike."""
-        shares = [np.bincount(labels.ravel()) / labels.size / len(self.labels) for labels in self.labels]
-        return torch.from_numpy(np.concatenate(shares))
+        shares = [np.bincount(labels.ravel(), minlength=self.count) / labels.size for labels in self.labels]
+        return torch.from_numpy(np.mean(shares, axis=0))
 
     def shown(self, revealed: Tensor) -> list[Image.Image]:
         """The pictures where their regions are revealed, bool [N], and covered elsewhere."""
-        parts = np.split(revealed.numpy(), self.starts[1:-1])
         return [
-            Image.fromarray(hidden(picture, labels, part, covered))
-            for picture, labels, part, covered in zip(self.pictures, self.labels, parts, self._covers, strict=True)
+            Image.fromarray(hidden(picture, labels, revealed.numpy(), covered))
+            for picture, labels, covered in zip(self.pictures, self.labels, self._covers, strict=True)
         ]
 
     def revealing(self, seen: Tensor, revealed: Tensor) -> Tensor:
         """bool [B, N]: of the M seen regions those that are revealed, bool [B, M], and all that are not seen."""
-        whole = torch.ones(len(revealed), self.starts[-1], dtype=torch.bool)
+        whole = torch.ones(len(revealed), self.count, dtype=torch.bool)
         whole[:, seen] = revealed
         return whole
 
     def white(self, revealed: Tensor) -> list[Image.Image]:
         """The same of pictures that are white, and black where they are hidden: to see what the processor keeps."""
-        parts = np.split(revealed.numpy(), self.starts[1:-1])
-        return [
-            Image.fromarray(np.repeat(part[labels][..., None] * np.uint8(255), 3, axis=2))
-            for labels, part in zip(self.labels, parts, strict=True)
-        ]
+        grey = revealed.numpy() * np.uint8(255)
+        return [Image.fromarray(np.repeat(grey[labels][..., None], 3, axis=2)) for labels in self.labels]
 
     @property
     def cells(self) -> tuple[Cells, ...]:
         """Where the values of a map of N regions lie."""
-        return tuple(Regions(i, self.starts[i], labels) for i, labels in enumerate(self.labels))
+        first_frame, starts = len(self.labels) - self.frames, [int(labels.min()) for labels in self.labels]
+        return tuple(
+            Regions(i, start, labels - np.int32(start), i >= first_frame)
+            for i, (start, labels) in enumerate(zip(starts, self.labels, strict=True))
+        )
 
     @cached_property
     def _covers(self) -> list[Picture]:
@@ -81,30 +83,48 @@ class Divided:
 
 
 def divided(
-    images: Sequence[Image.Image], grids: Sequence[Cells], count: int, segmentation: str, labels: Any, fill: str
+    images: Sequence[Image.Image],
+    grids: Sequence[Cells],
+    count: int,
+    segmentation: str,
+    labels: Any,
+    fill: str,
+    frames: int = 0,
 ) -> Divided:
-    """Pictures cut into about `count` regions each, or as `labels` say, a map for each picture.
+    """Pictures cut into about `count` regions each, or as `labels` say.
 
     Raises:
         InputError: no regions, an unknown segmentation, or labels that do not fit the pictures.
         LibraryError: the library of the superpixels is missing.
     """
     pictures = [np.asarray(image) for image in images]
-    if labels is not None:
-        return Divided(pictures, _fitting(labels, pictures), fill)
+    cut = _cut(pictures, grids, count, segmentation) if labels is None else _fitting(labels, pictures)
+    return Divided(pictures, cut, fill, frames)
+
+
+def _cut(pictures: list[Picture], grids: Sequence[Cells], count: int, segmentation: str) -> list[Labels]:
     count = knobs.whole("regions", count, 1)
     knobs.one_of("segmentation", segmentation, SEGMENTATIONS)
     if segmentation == "grid":
-        cut = [_patches(picture, [g for g in grids if i in g.images], count) for i, picture in enumerate(pictures)]
-    else:
-        superpixels = slico if segmentation == "slico" else slic
-        cut = [superpixels(picture, count) for picture in pictures]
-    return Divided(pictures, cut, fill)
+        return _through(
+            _patches(picture, [g for g in grids if i in g.images], count) for i, picture in enumerate(pictures)
+        )
+    superpixels = slico if segmentation == "slico" else slic
+    return _through(superpixels(picture, count) for picture in pictures)
+
+
+def _through(cut: Iterable[Labels]) -> list[Labels]:
+    """Maps with regions of their own, each from 0, counted through."""
+    found, start = [], 0
+    for labels in cut:
+        found.append(labels + np.int32(start))
+        start += int(labels.max()) + 1
+    return found
 
 
 def label_maps(labels: Any) -> list[NDArray[np.integer[Any]]]:
     """A label map, or each of a list of them, as an array. Raises InputError as `relabelled`."""
-    many = isinstance(labels, Sequence) and _depth(labels) == 3
+    many = isinstance(labels, Sequence) and _depth(labels) > 2
     return [whole_numbers(each) for each in (labels if many else [labels])]
 
 
@@ -116,7 +136,9 @@ def _depth(labels: Any) -> int:
 
 
 def _fitting(labels: Any, pictures: list[Picture]) -> list[Labels]:
-    found = [relabelled(each) for each in label_maps(labels)]
+    """Maps [height, width] for a picture each, or [frames, height, width] for several that share their regions."""
+    maps = _through(relabelled(each) for each in label_maps(labels))
+    found = [one for each in maps for one in (each if each.ndim == 3 else [each])]
     sizes, wanted = [list(each.shape) for each in found], [list(picture.shape[:2]) for picture in pictures]
     if sizes != wanted:
         raise InputError(f"labels must be one map for each picture, {wanted}, not {sizes}")

@@ -51,7 +51,7 @@ def patches(height: int, width: int, rows: int, columns: int) -> Labels:
 
 
 def video_cells(frames: int, height: int, width: int, rows: int = 5, columns: int = 5) -> Labels:
-    """[frames, height, width]: the patches of each frame are regions of their own, frame by frame."""
+    """[frames, height, width]: the patches of each frame are regions of their own, as EAGLE's authors cut a video."""
     cells = patches(height, width, rows, columns)
     return np.arange(frames, dtype=np.int32)[:, None, None] * (rows * columns) + cells
 

@@ -1,4 +1,4 @@
-"""Which regions a model sees: a processor may crop parts of a picture away."""
+"""Which regions a model sees: a processor may crop parts of a picture away, or leave out frames of a video."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def seen_by(cut: Divided, grids: Sequence[Cells], process: Process) -> Tensor:
 
 def _under_grids(cut: Divided, grids: Sequence[Cells]) -> NDArray[np.bool_]:
     """[N], whether a grid's box holds the centre of a pixel of the region."""
-    seen = np.zeros(cut.starts[-1], bool)
-    for image, (start, labels) in enumerate(zip(cut.starts, cut.labels, strict=False)):
+    seen = np.zeros(cut.count, bool)
+    for image, labels in enumerate(cut.labels):
         height, width = labels.shape
         for grid in grids:
             if image in grid.images:
                 left, top, right, bottom = grid.box or (0, 0, width, height)
                 rows, columns = _inside(height, top, bottom), _inside(width, left, right)
-                seen[start + np.unique(labels[rows][:, columns])] = True
+                seen[np.unique(labels[rows][:, columns])] = True
     return seen
 
 
@@ -52,7 +52,6 @@ def _inside(pixels: int, low: float, high: float) -> NDArray[np.bool_]:
 
 def _changing(cut: Divided, process: Process) -> NDArray[np.bool_]:
     """[N], whether a black picture that is white in the region gives other pixels."""
-    regions = cut.starts[-1]
-    black = process(cut.white(torch.zeros(regions, dtype=torch.bool)))
-    alone = (process(cut.white(each)) for each in torch.eye(regions, dtype=torch.bool))
+    black = process(cut.white(torch.zeros(cut.count, dtype=torch.bool)))
+    alone = (process(cut.white(each)) for each in torch.eye(cut.count, dtype=torch.bool))
     return np.array([any(not torch.equal(each[name], black[name]) for name in black) for each in alone])

@@ -95,13 +95,13 @@ def _smallest_removal(
 
 
 def _divided(explanation: Explanation, fill: str) -> Divided:
-    labels = [cells.labels for cells in explanation.grids if isinstance(cells, Regions)]
+    labels = [cells.labels + np.int32(cells.start) for cells in explanation.grids if isinstance(cells, Regions)]
     return Divided([np.asarray(image) for image in explanation.images], labels, fill)
 
 
 def _first(explanation: Explanation, cut: Divided, count: int) -> Tensor:
     """bool [N]: the first `count` regions in order, and those that the model does not see."""
-    details, revealed = explanation.diagnostics["eagle"], torch.zeros(cut.starts[-1], dtype=torch.bool)
+    details, revealed = explanation.diagnostics["eagle"], torch.zeros(cut.count, dtype=torch.bool)
     revealed[details["order"][:count] + details["unseen_regions"]] = True
     return revealed
 

@@ -1,0 +1,1 @@
+"""What makes many forwards of one model fast."""

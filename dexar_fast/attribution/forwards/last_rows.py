@@ -1,0 +1,60 @@
+"""The last layer behind its attention, for the rows whose logits count: nothing reads the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+
+from dexar_fast.model.decoder import Decoder, hidden_states
+
+_wanted: ContextVar[tuple[Tensor, int] | None] = ContextVar("dexar_fast_last_rows", default=None)
+
+
+@contextmanager
+def narrowing(decoder: Decoder) -> Iterator[None]:
+    """Inside the block the last layer's matrices take the rows that a thread wants."""
+    with ExitStack() as stack:
+        for module in _behind_attention(decoder):
+            stack.callback(module.register_forward_pre_hook(_take).remove)
+            stack.callback(module.register_forward_hook(_put_back).remove)
+        yield
+
+
+@contextmanager
+def wanting(rows: Tensor, length: int) -> Iterator[None]:
+    """This thread's forwards over `length` positions need these rows [n] of the last layer; others hold no values."""
+    token = _wanted.set((rows, length))
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def _behind_attention(decoder: Decoder) -> list[nn.Module]:
+    """The parts of the last layer that hold matrices and no attention."""
+    attention = decoder.attentions[-1]
+    return [
+        part
+        for part in decoder.layers[-1].children()
+        if attention not in part.modules() and any(weight.ndim > 1 for weight in part.parameters())
+    ]
+
+
+def _take(module: nn.Module, args: Any) -> Any:
+    rows, length = _wanted.get() or (None, 0)
+    if rows is None or not args or args[0].shape[1:-1] != (length,):
+        return None
+    return args[0][:, rows], *args[1:]
+
+
+def _put_back(module: nn.Module, args: Any, output: Any) -> Any:
+    rows, length = _wanted.get() or (None, 0)
+    if rows is None or not args or args[0].shape[1:-1] != (len(rows),):
+        return None
+    found = hidden_states(output)
+    whole = found.new_zeros(len(found), length, found.shape[-1]).index_copy_(1, rows, found)
+    return (whole, *output[1:]) if isinstance(output, tuple) else whole

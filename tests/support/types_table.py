@@ -1,0 +1,138 @@
+"""Writes dexar_fast/TYPES.md, what comes of every image-text-to-text type of transformers: `make types`.
+
+Each is built small, explained in every way, and compared with an oracle that shares nothing with the engine.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+import types_cases
+from paths import ROOT
+from transformers import CONFIG_MAPPING
+from types_cases import TYPES, Case, case
+
+from dexar_fast import Explainer, Explanation, KVPool
+from dexar_fast.errors import DexarError, reason
+
+PAGE = ROOT / "dexar_fast" / "TYPES.md"
+TARGETS = torch.tensor([20, 31, 44])
+WAYS = ("given", "given again", "generated", "streamed", "pooled")
+EXPLAINED, REFUSED, UNTESTED = "explained", "refused", "untested"
+HEAD = """# Every image-text-to-text type of transformers
+
+Written by `make types` with transformers {version}. Each type is a small random model of the real class, in float64. It
+explains a given answer of {tokens} tokens, twice (at first the prompt may run by itself), one that it writes, and the same
+streamed, and over a KV pool. The figure is the largest difference of any array of the result from an oracle's, over the
+array's largest value. The oracle is autograd over one eager forward, and shares nothing with the engine. 1e-9 and less is
+rounding; about 1e-7 is that of models that compute a part in float32 whatever their dtype.
+
+{counts}
+
+| type | class | status | {ways} |
+|---|---|---|{rules}|
+"""
+
+
+class Row(NamedTuple):
+    model_type: str
+    model_class: str
+    status: str
+    errors: tuple[str, ...]  # by way; of a refused type, why
+
+
+def row(model_type: str) -> Row:
+    """What comes of a type."""
+    name = TYPES[model_type]
+    name = name[0] if isinstance(name, tuple) else name
+    if model_type not in CONFIG_MAPPING or model_type not in types_cases.known():
+        return refused(model_type, name)
+    made = case(model_type)
+    try:
+        return Row(model_type, type(made.model).__name__, EXPLAINED, tuple(f"{each:.0e}" for each in errors(made)))
+    except DexarError as error:
+        return Row(model_type, type(made.model).__name__, REFUSED, (reason(error),))
+
+
+def refused(model_type: str, name: str) -> Row:
+    """A type of which the default config is enough to say why not; untested where it would be explained."""
+    from types_refused import SAID
+
+    try:
+        with torch.device("meta"):
+            Explainer(getattr(transformers, name)(CONFIG_MAPPING[model_type](**SAID.get(model_type, {}))))
+    except DexarError as error:
+        if "meta device" not in str(error):
+            return Row(model_type, name, REFUSED, (reason(error),))
+    except Exception as error:  # a class that its own default config does not make
+        return Row(model_type, name, UNTESTED, (f"{type(error).__name__}: {reason(error)}",))
+    return Row(model_type, name, UNTESTED, ("",))
+
+
+def errors(made: Case) -> list[float]:
+    """How far each of WAYS is from the oracle."""
+    explainer = Explainer(made.model)
+    given = made.expected(TARGETS)
+    found = [types_cases.error(explainer.explain_inputs(made.inputs, target_ids=TARGETS), given) for _ in range(2)]
+    length = {"max_new_tokens": 4, "min_new_tokens": 4, **made.generate}
+    written = explainer.explain_inputs(made.inputs, **length)
+    expected = made.expected(written.token_ids)
+    found.append(types_cases.error(written, expected))
+    for way in (streamed, pooled):
+        again = way(made, length)
+        assert again.token_ids.tolist() == written.token_ids.tolist()
+        found.append(types_cases.error(again, expected))
+    return found
+
+
+def streamed(made: Case, length: dict[str, Any]) -> Explanation:
+    with Explainer(made.model).stream_inputs(made.inputs, chunk_size=1, **length) as pieces:
+        for _ in pieces:
+            pass
+        return pieces.explanation()
+
+
+def pooled(made: Case, length: dict[str, Any]) -> Explanation:
+    """The second time, when the prompt is in the pool if the model can use one."""
+    explainer = Explainer(made.model, pool=KVPool(512))
+    explainer.explain_inputs(made.inputs, **length)
+    return explainer.explain_inputs(made.inputs, **length)
+
+
+def page(rows: list[Row]) -> str:
+    counts = {status: sum(row.status == status for row in rows) for status in (EXPLAINED, REFUSED, UNTESTED)}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items())
+    head = HEAD.format(
+        version=transformers.__version__,
+        tokens=len(TARGETS),
+        counts=f"**{len(rows)} types: {said}.**",
+        ways=" | ".join(WAYS),
+        rules="|".join(["---"] * len(WAYS)),
+    )
+    return head + "".join(map(line, rows))
+
+
+def line(row: Row) -> str:
+    cells = row.errors if len(row.errors) == len(WAYS) else (row.errors[0].replace("|", "\\|"), *[""] * (len(WAYS) - 1))
+    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells])} |\n"
+
+
+def rows(chosen: Callable[[str], bool] = lambda name: True) -> list[Row]:
+    """One for each type of the transformers that is installed."""
+    return [row(name) for name in sorted(TYPES) if chosen(name)]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    wanted = sys.argv[1:]
+    found = rows(lambda name: not wanted or name in wanted)
+    if wanted:
+        print("".join(map(line, found)))
+    else:
+        PAGE.write_text(page(found), encoding="utf-8")
