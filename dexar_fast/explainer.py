@@ -35,8 +35,9 @@ class Explainer(Prepared):
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
 
     Args:
-        model: a transformers causal vision-language model whose text decoder attends through the AttentionInterface.
-            It stays as it was: weights, flags, hooks, attention implementation and training mode.
+        model: a transformers model that writes text about images: a decoder that reads them in its prompt, by
+            cross-attention, or in an encoder. It stays as it was: weights, flags, hooks, attention implementation and
+            training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm, text_relevance: knobs of the method
