@@ -18,6 +18,7 @@ from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.model.kinds import encodes
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
@@ -219,7 +220,15 @@ class Explainer(Prepared):
         return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
-        return request.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
+        return request.read(
+            self.processor,
+            images,
+            prompt,
+            response,
+            with_content=self.settings.text_set == "content",
+            elsewhere=self.elsewhere,
+            apart=encodes(self.model),
+        )
 
     def _explain(
         self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None

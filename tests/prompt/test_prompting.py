@@ -224,6 +224,12 @@ def test_a_tokenizer_that_ends_every_text_still_sees_the_answer_behind_the_promp
     assert answer_ids(processor, prompt, "cat").tolist() == [ending.convert_tokens_to_ids("cat")]
 
 
+def test_an_answer_that_a_decoder_reads_alone_takes_nothing_of_the_prompt(processor: Any) -> None:
+    prompt = render(processor, "Describe the image.", [PICTURE])
+    alone, behind = (answer_ids(processor, prompt, "the cat", apart).tolist() for apart in (True, False))
+    assert processor.tokenizer.decode(alone) == "the cat" and processor.tokenizer.decode(behind) == " the cat"
+
+
 def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
     explainer = Explainer(small_llava.model(processor.tokenizer), processor)
     for response in ("the cat 🙂 is", "a dog"):
