@@ -22,7 +22,11 @@ RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal 
 bad-input: $(VENV)/installed-test
 	PYTHONPATH=tests/bad $(BIN)/python tests/support/bad_input_table.py
 
-.PHONY: demo bad-input test test-slow test-newest test-oldest fuzz bench pins clean
+# The page of model types, from explaining each of them: some minutes.
+types: $(VENV)/installed-test
+	PYTHONPATH=tests/support $(BIN)/python tests/support/types_table.py
+
+.PHONY: demo bad-input types test test-slow test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.data.shapes import QUESTION_KINDS, Question, draw_scene, sample_questions
+from dexar_fast.metrics import chance, maps
 from dexar_fast.metrics import segmentation as metrics
 
 # Group name -> scene -> one row of scores per word.
@@ -50,7 +51,7 @@ def add_scene(table: Table, explainer: Explainer, seed: int) -> None:
             word = question.words[index]
             mask = scene.masks.any(axis=0) if word.index is None else scene.masks[word.index]
             weight = float(explanation.token_weights[token])
-            for source, a, blank in maps(explanation, token, mask, rng):
+            for source, a, blank in scored_maps(explanation, token, mask, rng):
                 row = [
                     metrics.energy_inside(a, mask),
                     metrics.points_at(a, mask),
@@ -71,9 +72,9 @@ def word_tokens(explanation: Explanation, question: Question) -> Iterator[tuple[
     yield from ((token, index) for index, (token, text) in enumerate(spoken) if text.isalpha())
 
 
-def maps(
+def scored_maps(
     explanation: Explanation, token: int, mask: NDArray[np.bool_], rng: np.random.Generator
-) -> Iterator[tuple[str, metrics.Map, bool]]:
+) -> Iterator[tuple[str, maps.Map, bool]]:
     """(name, map at the mask's size, blank) of the two maps of a token and of three that know nothing."""
     grid = explanation.grids[0]
     for name, every in (
@@ -81,17 +82,10 @@ def maps(
         ("unfiltered", explanation.unfiltered_token_maps),
     ):
         raw = every[token].numpy().reshape(grid.rows, grid.columns)
-        yield name, metrics.prepared(raw, *mask.shape), metrics.is_blank(raw)
-    yield "uniform", np.ones(mask.shape), False
-    yield "random smooth", metrics.upsampled(rng.random((4, 4)), *mask.shape), False
-    yield "centred", centred_gaussian(mask.shape[0]), False
-
-
-def centred_gaussian(size: int) -> metrics.Map:
-    """exp(-r^2 / (2 s^2)) around the image's centre, s a quarter of its side."""
-    offset = (np.arange(size) + 0.5) / size - 0.5
-    profile = np.exp(-(offset**2) / (2 * 0.25**2))
-    return np.outer(profile, profile)
+        yield name, maps.prepared(raw, *mask.shape), maps.is_blank(raw)
+    yield "uniform", chance.uniform(*mask.shape), False
+    yield "random smooth", chance.random_smooth(*mask.shape, rng), False
+    yield "centred", chance.centred(*mask.shape), False
 
 
 def intervals(scenes: dict[int, list[list[float]]]) -> list[str]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dexar_fast.comparison import Comparison
 from dexar_fast.errors import InputError
+from dexar_fast.evaluation import checking
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
@@ -18,6 +19,7 @@ from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.metrics.evidence import Evidence
 from dexar_fast.model.kinds import encodes
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
@@ -178,6 +180,38 @@ class Explainer(Prepared):
             found.append(each._explain(asked, arguments, self.pool))
             self.decoder, asked = each.decoder, replace(asked, targets=found[0].token_ids)
         return Comparison([each.method.name for each in explainers], found)
+
+    @faults.of_method
+    def check(
+        self,
+        explanation: Explanation,
+        *,
+        draws: int = 4,
+        fill: str = "blur",
+        seed: int = 0,
+        batch: int | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Evidence:
+        """Whether the map of an answer shows what the answer rests on; at most 7 + `draws` forwards.
+
+        The top 5, 10 and 20 % of the map are hidden, beside a centred map of the same areas and random ones at 10 %.
+        What is found stands in `explanation.diagnostics["evidence"]` too, and in its report.
+
+        Args:
+            explanation: of this model, by any method, with its picture.
+            draws: random maps. seed: of these.
+            fill: what stands where the picture is hidden: "blur", "black", "mean", "noise", or "tokens", which hides
+                visual tokens and not pixels.
+            batch: pictures in one forward; None takes as many as fit.
+            inputs: those of `explain_inputs`, if it made the explanation.
+        Returns:
+            By how much the log-probability of the answer and of its tokens falls, a verdict and its sentence.
+        Raises:
+            InputError: no picture or prompt was kept, a prompt that has become another, or an option that is none.
+        """
+        found = checking.check(self, explanation, draws=draws, fill=fill, seed=seed, batch=batch, inputs=inputs)
+        explanation.diagnostics["evidence"] = found.to_dict()
+        return found
 
     @faults.of_method
     def explain_inputs(

@@ -104,12 +104,12 @@ def doctor(
 ) -> None:
     """Says what is installed, what the machine offers, which backend each operation takes, and what a model allows."""
     with errors_in_one_line(debug):
-        from dexar_fast.cli.doctor import diagnose
-        from dexar_fast.cli.findings import document, render
+        from dexar_fast.cli.doctor.findings import document, render
+        from dexar_fast.cli.doctor.installed import diagnose
 
         diagnosis = diagnose()
         if model is not None:
-            from dexar_fast.cli.examined import examine
+            from dexar_fast.cli.doctor.examined import examine
 
             diagnosis["model"] = examine(model, device, dtype)
         print(document(diagnosis)) if json else render(diagnosis, Console())

@@ -39,6 +39,7 @@ from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import DexarError, InputError
 
 if TYPE_CHECKING:
+    from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
     from dexar_fast.generation.stream import Stream
 
@@ -76,6 +77,10 @@ def explain(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer while it is written, coloured by the tokens' weights.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Hide the top of the map, and say whether that costs more than at blind places."),
+    ] = False,
     allow_missing_weights: AllowMissingWeights = False,
     json: Annotated[
         bool,
@@ -100,7 +105,7 @@ def explain(
             raise InputError("--stream shows an answer for people to read: leave out --json")
         options |= asking.placement(model, revision, device, device_map, dtype)
         arguments = knobs.generate_settings(generate, max_new_tokens)
-        task = Task([image, *(more or [])], prompt, out, response, arguments, model, by, stream, json, force)
+        task = Task([image, *(more or [])], prompt, out, response, arguments, model, by, stream, check, json, force)
         _explain(task, options)
 
 
@@ -142,6 +147,7 @@ class Task:
     model: str | None = None
     by: Any = "token"
     stream: bool = False
+    check: bool = False
     json: bool = False
     force: bool = False
 
@@ -166,6 +172,8 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
     else:
         with waiting(f"{'' if task.response is not None else 'writing and '}explaining the answer"):
             explanation = explainer.explain(pictures, task.prompt, task.response, **task.arguments)
+    if task.check:
+        _check(explainer, explanation)
     warnings = asking.warnings_of([explanation], explainer.warnings)
     files = results.write(explanation, task.out, task.by)
     if task.json:
@@ -174,6 +182,15 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         _print(task, explanation, files, console)
     if interrupt is not None:
         raise interrupt
+
+
+def _check(explainer: Explainer, explanation: Explanation) -> None:
+    """What it finds stands in the report; an explanation that cannot be checked is written all the same."""
+    try:
+        with waiting("checking the map"):
+            explainer.check(explanation)
+    except InputError as error:
+        say("warning:", f"the map was not checked: {error}")
 
 
 def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from math import nan
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexar_fast.errors import InputError
+from dexar_fast.metrics.maps import finite
 
 NONE = 1.0  # the minimal region of an answer that no removal puts right
 
@@ -35,17 +37,20 @@ def minimal_region(right: Sequence[bool], areas: Sequence[float]) -> float:
 def amcr(regions: Sequence[float]) -> float:
     """Average minimal correction region: the mean of `minimal_region` over all samples, 1 for those never corrected.
 
-    [.05, .1, .4, 1] gives 1.55 / 4 = .3875. NaN without samples.
+    [.05, .1, .4, 1] gives 1.55 / 4 = .3875. NaN without samples. Chance: that of random orders of the same regions.
+
+    Raises:
+        InputError: a region that is no share of a picture.
     """
-    return float(np.mean(regions)) if len(regions) else nan
+    return float(np.mean(_shares(regions))) if len(regions) else nan
 
 
 def csr(regions: Sequence[float], within: float = 0.1) -> float:
     """Correction success rate: the share of all samples that a removal of at most `within` puts right.
 
-    [.05, .1, .4, 1] gives 2 / 4 = .5 within .1. NaN without samples.
+    [.05, .1, .4, 1] gives 2 / 4 = .5 within .1. NaN without samples. Chance and errors: as of `amcr`.
     """
-    return float(np.mean(np.asarray(regions) <= within)) if len(regions) else nan
+    return float(np.mean(_shares(regions) <= within)) if len(regions) else nan
 
 
 def csr_of_corrected(regions: Sequence[float], within: float = 0.1) -> float:
@@ -54,3 +59,10 @@ def csr_of_corrected(regions: Sequence[float], within: float = 0.1) -> float:
     [.05, .1, .4, 1] gives 2 / 3, since the last is left out. NaN if none is put right.
     """
     return csr([region for region in regions if region < NONE], within)
+
+
+def _shares(regions: Sequence[float]) -> NDArray[np.float64]:
+    found = finite("regions", regions, 1)
+    if found.min() < 0 or found.max() > 1 + 1e-6:
+        raise InputError(f"regions reach from {found.min():.3g} to {found.max():.3g}: shares of a picture are due")
+    return found

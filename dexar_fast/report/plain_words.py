@@ -46,14 +46,25 @@ class Sentence:
 
 
 def diagnose(explanation: Result) -> list[Sentence]:
-    """How many tokens and heads survive the filters, what keeps the others out, what to try; then the warnings."""
+    """How many tokens and heads survive the filters, what to try; what `check` found; then the warnings."""
+    return [*_left(explanation), *_evidence(explanation), *_warnings(explanation)]
+
+
+def _left(explanation: Result) -> list[Sentence]:
     if len(explanation) == 0:
-        return [Sentence("The answer holds no tokens."), *_warnings(explanation)]
+        return [Sentence("The answer holds no tokens.")]
     if not explanation.weighted:
-        return [Sentence(_UNWEIGHTED), *_warnings(explanation)]
+        return [Sentence(_UNWEIGHTED)]
     if explanation.head_weights[0].numel() == 0:
-        return _warnings(explanation)
-    return [*_tokens_left(explanation), *_heads_left(explanation), *_warnings(explanation)]
+        return []
+    return [*_tokens_left(explanation), *_heads_left(explanation)]
+
+
+def _evidence(explanation: Result) -> list[Sentence]:
+    """A file may hold anything in its diagnostics."""
+    found = explanation.diagnostics.get("evidence")
+    sentence = found.get("sentence") if isinstance(found, dict) else None
+    return [_verbatim(sentence)] if isinstance(sentence, str) else []
 
 
 def numbers(explanation: Result) -> list[str]:
@@ -187,7 +198,11 @@ def _remedy(explanation: Result, winner: dict[str, Any]) -> tuple[str, tuple[str
 def _warnings(explanation: Result) -> list[Sentence]:
     warnings = explanation.diagnostics.get("warnings")
     lines = warnings if isinstance(warnings, list) else []
-    return [Sentence(str(line).replace("{", "{{").replace("}", "}}")) for line in lines]
+    return [_verbatim(str(line)) for line in lines]
+
+
+def _verbatim(text: str) -> Sentence:
+    return Sentence(text.replace("{", "{{").replace("}", "}}"))
 
 
 def _name(winner: dict[str, Any]) -> str:

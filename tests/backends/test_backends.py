@@ -13,7 +13,7 @@ import zoo
 
 from dexar_fast import BackendError, Explainer, InputError
 from dexar_fast.backends import cpp, operands, ops, plan
-from dexar_fast.cli import doctor
+from dexar_fast.cli.doctor import installed as doctor
 
 OPERATIONS = ("head_score", "aggregate", "layer_tail_vjp", "kv_append", "kv_copy")
 SCORING = ("head_score", "aggregate")

@@ -28,7 +28,7 @@ from test_kernels import guarded  # noqa: F401  fixture
 import dexar_fast
 from dexar_fast import _C
 from dexar_fast.backends import cpp
-from dexar_fast.cli import doctor
+from dexar_fast.cli.doctor import installed as doctor
 
 BFLOAT16 = [case | {"dtype": torch.bfloat16} for case in CASES]
 SMALL = test_kernels.SMALL | {"dtype": torch.bfloat16}

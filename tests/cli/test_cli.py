@@ -209,3 +209,26 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_the_package_is_the_program_too() -> None:
     done = subprocess.run([sys.executable, "-m", "dexar_fast", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "Usage: dexar-fast" in done.stdout
+
+
+def test_check_says_what_it_found_in_the_summary_and_the_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("explain", str(explain.SAMPLE_IMAGE), "Describe the image.", "--check", "--json", "--out", str(out))
+    assert result.exit_code == 0
+    saved = Explanation.load(out / "explanation.safetensors").diagnostics["evidence"]
+    assert saved["sentence"] in json.loads(result.stdout)["summary"]
+    assert saved["sentence"].replace("'", "&#39;") in (out / "report.html").read_text()
+    assert len(saved["random"]) == 4 and saved["verdict"] in ("above chance", "at chance", "blank")
+
+
+def test_what_cannot_be_checked_is_written_all_the_same(
+    fake: type[FakeExplainer], image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(self: FakeExplainer, explanation: Explanation) -> None:
+        raise InputError("the geometry of this explanation is unknown")
+
+    fake.result = explanation()
+    monkeypatch.setattr(fake, "check", check, raising=False)
+    result = run("explain", image, "What?", "--check", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0 and "the map was not checked: the geometry" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES

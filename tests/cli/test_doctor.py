@@ -12,8 +12,8 @@ from rich.console import Console
 
 import dexar_fast
 from dexar_fast.backends import cpp, cpu, plan
-from dexar_fast.cli import doctor
-from dexar_fast.cli.findings import Finding, render
+from dexar_fast.cli.doctor import installed as doctor
+from dexar_fast.cli.doctor.findings import Finding, render
 from dexar_fast.errors import BackendError
 
 

@@ -6,7 +6,7 @@ import pytest
 from command_line import run
 
 from dexar_fast import Explainer
-from dexar_fast.cli.examined import examine
+from dexar_fast.cli.doctor.examined import examine
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.errors import InternalError, ModelError
 from dexar_fast.loading.names import EMBEDDED

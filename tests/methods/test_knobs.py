@@ -49,7 +49,7 @@ def test_a_knob_that_means_nothing_is_named(kind: Any, knob: str, value: Any) ->
         ("random:seed=x", "seed is a whole number of at least 0, not 'x'"),
         ("centre:width=0", "width 0 must be above 0"),
         ("eagle:regions=0", "regions is a whole number of at least 1, not 0"),
-        ("eagle:fill=white", "fill is one of 'black', 'mean', 'blur', not 'white'"),
+        ("eagle:fill=white", "fill is one of 'black', 'mean', 'blur', 'noise', not 'white'"),
         ("eagle:tokens=[2,2]", r"tokens \[2, 2\] name a token twice"),
         ("eagle:ids=[1,x]", "ids is a list of whole numbers, not '\\[1,x\\]'"),
         ("eagle:labels=[[0,1],[2]]", "labels are no map of whole numbers"),

@@ -55,6 +55,23 @@ def test_their_reading_is_never_below_that_over_all():
         assert correction.csr_of_corrected(regions) >= correction.csr(regions)
 
 
+def test_random_orders_are_the_chance_line():
+    """One region of 8 causes the error: it stands at any place alike, so that k = 1..8 last regions must go."""
+    rng = np.random.default_rng(2)
+    areas = [(k + 1) / 8 for k in range(8)]
+    places = rng.integers(8, size=4000)
+    regions = [correction.minimal_region([k < place for k in range(8)], areas) for place in places]
+    assert correction.amcr(regions) == pytest.approx(np.mean([1 - k / 8 for k in range(8)]), abs=0.02)
+    assert correction.csr(regions, 0.25) == pytest.approx(2 / 8, abs=0.02)
+
+
+@pytest.mark.parametrize("regions", [[0.1, math.nan], [-0.1], [1.5], [[0.1]]])
+def test_what_are_no_shares(regions):
+    for mean in (correction.amcr, correction.csr):
+        with pytest.raises(InputError):
+            mean(regions)
+
+
 @pytest.mark.parametrize("right, areas", [([], []), ([True], [0.5, 1.0])])
 def test_lists_that_do_not_fit(right, areas):
     with pytest.raises(InputError, match="one each is due"):

@@ -14,6 +14,7 @@ import types_beyond
 import types_explained
 import types_mixed
 import types_oracle
+import types_refused
 import types_zoo
 import zoo
 from torch import Tensor
@@ -23,6 +24,7 @@ from dexar_fast import Explanation
 
 ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
 FAMILIES = {"mistral3": "mistral3"} | {name: name for name in zoo.FAMILIES if name not in ("bakllava", "paligemma2")}
+PLAIN = types_explained.EXPLAINED | types_refused.BROKEN
 NO_IMAGE = {"suppress_tokens": [zoo.IMAGE, zoo.VIDEO]}
 
 
@@ -40,7 +42,7 @@ def known() -> set[str]:
     """The types that a case is made for, or that a test refuses."""
     made = {
         *FAMILIES,
-        *types_explained.EXPLAINED,
+        *PLAIN,
         *types_mixed.MIXED,
         *(name.split("/")[0] for name in types_beyond.BEYOND),
     }
@@ -52,8 +54,8 @@ def case(model_type: str) -> Case:
     if model_type in FAMILIES:
         model, inputs = zoo.build(FAMILIES[model_type])
         return Case(model, inputs, lambda ids: oracle.oracle(model, inputs, ids))
-    if model_type in types_explained.EXPLAINED:
-        model, inputs = types_zoo.build(model_type, types_explained.EXPLAINED[model_type])
+    if model_type in PLAIN:
+        model, inputs = types_zoo.build(model_type, PLAIN[model_type])
         return Case(model, inputs, lambda ids: types_oracle.expected(model, inputs, ids))
     if model_type in types_mixed.MIXED:
         model, inputs = types_zoo.build(model_type, types_mixed.MIXED[model_type])

@@ -6,9 +6,22 @@ from typing import Any
 
 import zoo
 from types_beyond import BEYOND
+from types_zoo import Kind, square
+
+# Of which transformers' own forward fails
+BROKEN: dict[str, Kind] = {
+    "llama4": square(
+        4,
+        vision_config__intermediate_size=128,
+        vision_config__vision_output_dim=32,
+        vision_config__projector_input_dim=32,
+        vision_config__projector_output_dim=32,
+        text_config__intermediate_size_mlp=80,
+    )
+}
 
 # Of zoo.py, of a test of its own, or of types_beyond.py
-ELSEWHERE = {*zoo.FAMILIES, "llama4", *(name.partition("/")[0] for name in BEYOND)}
+ELSEWHERE = {*zoo.FAMILIES, *BROKEN, *(name.partition("/")[0] for name in BEYOND)}
 
 # What must be said of a type that its default config leaves out
 SAID: dict[str, dict[str, Any]] = {

@@ -27,10 +27,10 @@ EXPLAINED, REFUSED, UNTESTED = "explained", "refused", "untested"
 HEAD = """# Every image-text-to-text type of transformers
 
 Written by `make types` with transformers {version}. Each type is a small random model of the real class, in float64. It
-explains a given answer of {tokens} tokens, twice (at first the prompt may run by itself), one that it writes, and the same
-streamed, and over a KV pool. The figure is the largest difference of any array of the result from an oracle's, over the
-array's largest value. The oracle is autograd over one eager forward, and shares nothing with the engine. 1e-9 and less is
-rounding; about 1e-7 is that of models that compute a part in float32 whatever their dtype.
+explains a given answer of {tokens} tokens, twice (at first the prompt may run by itself), one that it writes, and that
+one streamed, and over a KV pool. The figure is the largest difference of any array of the result from an oracle's, over
+the array's largest value. The oracle is autograd over one eager forward, and shares nothing with the engine. 1e-9 and
+less is rounding; about 1e-7 is that of models that compute a part in float32 whatever their dtype.
 
 {counts}
 

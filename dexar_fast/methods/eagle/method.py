@@ -36,7 +36,7 @@ class Eagle:
             names one region in all frames that it stands in; or a list of such maps, each with numbers of its own, in
             the order of the pictures. It takes the place of `regions` and `segmentation`. `cut.labels.video_cells`
             makes the 5 x 5 cells of each frame that the authors take.
-        fill: what a hidden region shows: "black", "mean" (colour of the picture) or "blur".
+        fill: what a hidden region shows: "black", "mean" (colour of the picture), "blur" or "noise".
         variant, lambda1, lambda2, scope, pending, refresh, budget: of `dexar_fast.methods.eagle.search`.
         tokens: which tokens of the answer to search for, each once (negative from the end); None is all of them.
         ids: other ids in the place of these tokens: which regions speak for a word that the model did not write.

@@ -29,11 +29,18 @@ def _blur(picture: Picture) -> Picture:
     return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
 
 
-FILLS: dict[str, Callable[[Picture], Picture]] = {"black": _black, "mean": _mean, "blur": _blur}
+def _noise(picture: Picture) -> Picture:
+    return np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
+
+
+FILLS: dict[str, Callable[[Picture], Picture]] = {"black": _black, "mean": _mean, "blur": _blur, "noise": _noise}
 
 
 def cover(picture: Picture, fill: str) -> Picture:
-    """What a picture shows where it is hidden: black, its mean colour, or itself under a Gaussian blur."""
+    """What a picture shows where it is hidden: black, its mean colour, itself under a Gaussian blur, or noise.
+
+    The noise is uniform over all colours, and the same for every picture of one size.
+    """
     knobs.one_of("fill", fill, FILLS)
     return FILLS[fill](picture)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from dexar_fast.cli.doctor.findings import Finding
 from dexar_fast.cli.explain import SAMPLE_IMAGE, SAMPLE_PROMPT
-from dexar_fast.cli.findings import Finding
 from dexar_fast.errors import DexarError, InternalError, ModelError, reason
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation

@@ -14,7 +14,7 @@ import torch
 
 from dexar_fast import __version__
 from dexar_fast.backends import cpp, cpu, plan
-from dexar_fast.cli.findings import Finding
+from dexar_fast.cli.doctor.findings import Finding
 from dexar_fast.errors import BackendError, reason
 from dexar_fast.loading import libraries
 

@@ -1,0 +1,1 @@
+"""What `dexar-fast doctor` finds: of the machine, and of a model."""

@@ -1,0 +1,68 @@
+"""A data set: items by index, each made when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+from dexar_fast.data.item import Item
+from dexar_fast.errors import InputError, reason
+
+
+class DataSet(Sequence[Item]):
+    """A sequence of items over the records of a data set. It pickles if its records and functions do.
+
+    A record from which no item can be made gives an item with its `error`; the others stay as they are. `ids` opens no
+    picture, so that finished items can be skipped and items be shared out before anything is read.
+    """
+
+    def __init__(
+        self, name: str, records: Sequence[Any], make: Callable[[str, Any], Item], name_of: Callable[[Any], object]
+    ):
+        """`make(id, record)` makes an item, `name_of(record)` its id; a record may be the error that stands for it."""
+        self.name = name
+        self._records, self._make = records, make
+        self.ids = _distinct([_id(record, index, name_of) for index, record in enumerate(records)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(len(self))[index]]
+        name = self.ids[index]
+        try:
+            return self._make(name, _usable(self._records[index]))
+        except InputError as error:
+            return Item(name, error=error)
+        except KeyError as error:
+            return Item(name, error=InputError(f"{self.name}: the record of item {name!r} lacks {error}"))
+        except Exception as error:  # a record may hold anything
+            return Item(name, error=InputError(f"{self.name}: the record of item {name!r} is broken: {reason(error)}"))
+
+
+def _usable(record: Any) -> Any:
+    if isinstance(record, InputError):
+        raise record
+    return record
+
+
+def _id(record: Any, index: int, name_of: Callable[[Any], object]) -> str:
+    try:
+        return str(name_of(_usable(record)))
+    except Exception:  # see __getitem__, which says what is wrong with the record
+        return f"#{index}"
+
+
+def _distinct(ids: list[str]) -> list[str]:
+    """The ids; one that came before gets its index."""
+    seen: set[str] = set()
+    found = []
+    for index, name in enumerate(ids):
+        found.append(f"{name}#{index}" if name in seen else name)
+        seen.add(found[-1])
+    return found

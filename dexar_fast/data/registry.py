@@ -1,0 +1,82 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dexar_fast.data.dataset import DataSet
+from dexar_fast.errors import InputError
+
+_READERS = {
+    "coco-captions": "readers.coco.captions",
+    "coco-instances": "readers.coco.instances",
+    "datasets": "readers.hub.read",
+    "eagle": "readers.eagle.read",
+    "folder": "readers.tables.folder",
+    "grandf": "readers.grandf.read",
+    "imagenet": "readers.imagenet.read",
+    "jsonl": "readers.tables.jsonl",
+    "mmvp": "readers.mmvp.read",
+    "parquet": "readers.tables.parquet",
+    "pope": "readers.pope.read",
+    "refcoco": "readers.refcoco.refcoco",
+    "refcoco+": "readers.refcoco.refcoco_plus",
+    "refcocog": "readers.refcoco.refcocog",
+    "repope": "readers.pope.corrected",
+    "shapes": "shapes.items.read",
+    "voc": "readers.voc.read",
+    "voc-qa": "qa.voc",
+    "vqav2": "readers.vqa.read",
+}
+
+
+def names() -> list[str]:
+    """Every name that `read` knows."""
+    return list(_READERS)
+
+
+def read(name: str, root: Any = None, **options: Any) -> DataSet:
+    """A data set by name: read("voc", "VOCdevkit/VOC2012", split="train"), read("shapes", count=100).
+
+    Args:
+        name: one of `names()`.
+        root: where it lies; what each reader asks of it and its options stand in its docstring, which `help_of` gives.
+    Raises:
+        InputError: no such name or option, no root where one is due, or what the data set lacks as a whole.
+        LibraryError: a library that the reader needs is not installed.
+    """
+    reader = _reader(name)
+    given = {**options, **({} if root is None else {"root": root})}
+    _check(name, inspect.signature(reader).parameters, given)
+    if isinstance(root, str) and name != "datasets":
+        given["root"] = Path(root)
+    return reader(**given)
+
+
+def _check(name: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+    """Raises InputError for an option that a reader lacks, or needs and did not get."""
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        raise InputError(f"{name}: {unknown[0]!r} is no option of this data set: it has {', '.join(known)}")
+    due = [option for option, one in known.items() if one.default is one.empty and option not in given]
+    if due:
+        raise InputError(f"{name}: {' and '.join(due)} must be given: see help_of({name!r})")
+
+
+def help_of(name: str) -> str:
+    """What a reader says of its layout and its options. Raises InputError: no such name."""
+    return inspect.getdoc(_reader(name)) or ""
+
+
+def _reader(name: str) -> Any:
+    if name not in _READERS:
+        close = get_close_matches(str(name), _READERS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"data set {name!r} is none of {', '.join(_READERS)}{hint}")
+    module, _, function = _READERS[name].rpartition(".")
+    return getattr(import_module(f"dexar_fast.data.{module}"), function)
