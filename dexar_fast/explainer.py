@@ -20,6 +20,7 @@ from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.metrics.evidence import Evidence
+from dexar_fast.model.kinds import encodes
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
@@ -37,8 +38,9 @@ class Explainer(Prepared):
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
 
     Args:
-        model: a transformers causal vision-language model whose text decoder attends through the AttentionInterface.
-            It stays as it was: weights, flags, hooks, attention implementation and training mode.
+        model: a transformers model that writes text about images: a decoder that reads them in its prompt, by
+            cross-attention, or in an encoder. It stays as it was: weights, flags, hooks, attention implementation and
+            training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm, text_relevance: knobs of the method
@@ -252,7 +254,15 @@ class Explainer(Prepared):
         return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
-        return request.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")
+        return request.read(
+            self.processor,
+            images,
+            prompt,
+            response,
+            with_content=self.settings.text_set == "content",
+            elsewhere=self.elsewhere,
+            apart=encodes(self.model),
+        )
 
     def _explain(
         self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Prompt:
     images: list[Image.Image]
     written: templates.Written | None = None  # by a chat template
     warnings: tuple[str, ...] = ()
+    bare: str | None = None  # without image tokens, for a processor that puts them there itself
 
 
 def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
@@ -98,11 +100,12 @@ def _untemplated(processor: Any, asked: chat.Chat, token: str, warnings: tuple[s
         )
     parts = asked.messages[0]["content"]
     text = "".join(token if part["type"] == "image" else part["text"] for part in parts)
+    bare = "".join(part["text"] for part in parts if part["type"] != "image")
     missing = (
         f"{name} has no chat template: the prompt goes to the model as it stands, behind the image; a model that was "
         f"trained on another form needs it written out, with the image token {token!r} in it"
     )
-    return Prompt(text, templates.split(text, token), asked.images, warnings=(*warnings, missing))
+    return Prompt(text, templates.split(text, token), asked.images, warnings=(*warnings, missing), bare=bare)
 
 
 def _check_tokens(what: str, text: str, token: str, images: int) -> None:
@@ -151,9 +154,23 @@ def process(processor: Any, prompt: Prompt) -> Mapping[str, Any]:
         ) from error
 
 
-def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
+def process_bare(processor: Any, prompt: Prompt) -> tuple[Prompt, Mapping[str, Any]]:
+    """The prompt as such a processor takes it, and the model's inputs: without image tokens, if it can.
+
+    Raises InputError as `process` does.
+    """
+    if prompt.bare is not None:
+        alone = replace(prompt, text=prompt.bare, own=[(0, len(prompt.bare))])
+        with suppress(InputError):
+            return alone, process(processor, alone)
+    return prompt, process(processor, prompt)
+
+
+def answer_ids(processor: Any, prompt: Prompt, response: str, apart: bool = False) -> Tensor:
     """Token ids [T] of an answer in its place after the prompt, with the space the chat template puts before it.
 
+    Args:
+        apart: whether it does not stand behind the prompt: the decoder of an encoder-decoder reads it alone.
     Raises:
         InputError: an empty answer.
     """
@@ -166,6 +183,8 @@ def answer_ids(processor: Any, prompt: Prompt, response: str) -> Tensor:
     answer = _unopened(prompt, response)
     if not answer.strip():
         raise InputError("the answer is empty: it only opens the thought that the prompt has opened")
+    if apart:
+        return torch.tensor(tokenizer(answer, add_special_tokens=False).input_ids, device="cpu")
     answer = _as_placed(prompt, answer)
     before, whole = (
         tokenizer(text, add_special_tokens=False).input_ids for text in (prompt.text, prompt.text + answer)

@@ -50,10 +50,20 @@ def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None)
 
 
 def read(
-    processor: Any, images: list[Image.Image], prompt: Any, response: str | None, *, with_content: bool
+    processor: Any,
+    images: list[Image.Image],
+    prompt: Any,
+    response: str | None,
+    *,
+    with_content: bool,
+    elsewhere: bool = False,
+    apart: bool = False,
 ) -> Request:
     """A request from a text or messages, and loaded images; with_content also finds the tokens of the user's own text.
 
+    Args:
+        elsewhere: whether the model may read its image elsewhere than among the prompt's tokens.
+        apart: whether a decoder reads the answer, and an encoder the prompt.
     Raises:
         InputError: no processor for images and text, or a prompt or a response that it cannot take.
     """
@@ -65,8 +75,11 @@ def read(
     start = time.perf_counter()
     with stage("processor"):
         asked = prompting.render(processor, prompt, images)
-        targets = None if response is None else prompting.answer_ids(processor, asked, response)
-        inputs = prompting.process(processor, asked)
+        if elsewhere:
+            asked, inputs = prompting.process_bare(processor, asked)
+        else:
+            inputs = prompting.process(processor, asked)
+        targets = None if response is None else prompting.answer_ids(processor, asked, response, apart)
         content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
         warnings = (*asked.warnings, *prompting.unclosed(asked, response))
         question = prompting.question(processor, prompt)

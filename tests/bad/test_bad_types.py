@@ -89,9 +89,6 @@ ROWS = {
         ("where the heads of a layer read different keys",),
         with_knobs("minimax_m3_vl", map_filter=("rank", 5)),
     ),
-    "model that reads no images (Mistral 4)": Row(
-        "ModelError", ("Mistral4ForCausalLM takes no images", "pass one for images and text"), of_type("mistral4")
-    ),
     "processor of a library that is not installed": Row(
         "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision
     ),

@@ -9,6 +9,8 @@ from typing import Any
 import calls_oracle
 import pytest
 import torch
+import transformers
+from PIL import Image
 from torch import nn
 from types_agree import agrees
 from types_beyond import BEYOND, Beyond
@@ -161,3 +163,18 @@ def test_missing_images_and_foreign_ids_are_told() -> None:
         explainer.explain_inputs(text, target_ids=TARGETS)
     with pytest.raises(InputError, match="vocabulary"):
         explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([200]))
+
+
+def test_a_question_goes_to_a_processor_without_image_tokens_as_it_stands(tmp_path: Path) -> None:
+    """BLIP's would read "<image>" as words."""
+    words = ["[PAD]", "[EOS]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "what", "is", "this", "a", "cat"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    names = ["input_ids", "attention_mask"]
+    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), model_input_names=names)
+    images = transformers.BlipImageProcessor(size={"height": 16, "width": 16})
+    beyond = BEYOND["blip"]()
+    explainer = Explainer(beyond.model.float(), transformers.BlipProcessor(images, tokenizer))
+    found = explainer.explain(Image.new("RGB", (20, 12), (200, 30, 30)), "what is this", "a cat")
+    assert found.tokens == ["a", " cat"] and found.metadata["prompt_tokens"] == 5
+    winners = {each["token"].strip() for each in found.diagnostics["text_winners"]}
+    assert winners <= {"[CLS]", *words[6:]} and len(found.visual_positions) == 17

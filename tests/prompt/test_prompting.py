@@ -224,6 +224,13 @@ def test_a_tokenizer_that_ends_every_text_still_sees_the_answer_behind_the_promp
     assert answer_ids(processor, prompt, "cat").tolist() == [ending.convert_tokens_to_ids("cat")]
 
 
+def test_an_answer_that_a_decoder_reads_alone_takes_nothing_of_the_prompt(processor: Any) -> None:
+    prompt = render(processor, "Describe the image.", [PICTURE])
+    for answer in ("cat", "the cat"):
+        alone = processor.tokenizer(answer, add_special_tokens=False).input_ids
+        assert answer_ids(processor, prompt, answer, apart=True).tolist() == alone
+
+
 def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
     explainer = Explainer(small_llava.model(processor.tokenizer), processor)
     for response in ("the cat 🙂 is", "a dog"):

@@ -100,7 +100,8 @@ def begun_prefill(model: Any, inputs: Mapping[str, Any], ids: Tensor, decoder: D
 def _inputs(model: Any, inputs: Mapping[str, Any], ids: Tensor) -> dict[str, Any]:
     """The inputs of a forward of the prompt that generate() has begun with ids [D]."""
     if encodes(model):
-        return {**inputs, DECODER_IDS: ids[None]}
+        rest = {name: value for name, value in inputs.items() if name != f"decoder_{MASK}"}  # nothing is padded
+        return rest | {DECODER_IDS: ids[None]}
     given = inputs.get(IDS)
     if given is not None and (len(ids) == 0 or torch.equal(given[0], ids)):  # some give the answer alone
         return dict(inputs)
@@ -114,19 +115,16 @@ def with_answer(begun: Mapping[str, Any], answer: Tensor) -> dict[str, Any]:
     What an input of the prompt's tokens says of the answer: it is read, it is no image, and it sees what the prompt's
     last token sees.
     """
-    if DECODER_IDS in begun:
-        own = {name: begun[name] for name in (DECODER_IDS, f"decoder_{MASK}") if name in begun}
-    else:
-        own = {name: each for name, each in begun.items() if _is_of_tokens(name, each, begun)}
+    own = {DECODER_IDS: begun[DECODER_IDS]} if DECODER_IDS in begun else _of_tokens(begun)
     return {**begun, **{name: torch.cat([each, _more(name, each, answer)], 1) for name, each in own.items()}}
 
 
-def _is_of_tokens(name: str, value: Any, begun: Mapping[str, Any]) -> bool:
-    """Whether an input has an entry for each token of the prompt: pixels have none, nor have another sequence's ids."""
-    others = [each.removesuffix(IDS) for each in begun if each.endswith(IDS) and each != IDS]
-    if not isinstance(value, Tensor) or value.is_floating_point() or any(name.startswith(each) for each in others):
-        return False
-    return value.shape[:2] == begun[IDS].shape
+def _of_tokens(begun: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inputs with an entry for each token of the prompt: pixels have none, nor have another sequence's ids."""
+    others = tuple(each.removesuffix(IDS) for each in begun if each.endswith(IDS) and each != IDS)
+    whole = {name: each for name, each in begun.items() if isinstance(each, Tensor) and not each.is_floating_point()}
+    shape = begun[IDS].shape
+    return {name: each for name, each in whole.items() if each.shape[:2] == shape and not name.startswith(others)}
 
 
 def _more(name: str, value: Tensor, answer: Tensor) -> Tensor:
