@@ -127,6 +127,7 @@ class PooledPrefix(Prefix):
         self._reserve = reserve
         self._lent = lent
         self._begun: list[PoolCache] = []
+        self._own_look: dict[str, Any] | None = None  # the model's attribute, or none, while ours is in its place
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
         slots = max(inputs["input_ids"].shape[1], self._reserve)
@@ -156,6 +157,7 @@ class PooledPrefix(Prefix):
         Serves prompts that differ before their image, or share nothing else (PaliGemma). Holds for one run only: a
         stream lends the model to others while it is written.
         """
+        self._look_again()
         look = getattr(self._model.base_model, LOOK)
 
         @wraps(look)  # generate() goes by its signature
@@ -167,7 +169,12 @@ class PooledPrefix(Prefix):
                 self._pool.features = name, look(*args, **kwargs)
             return copy(self._pool.features[1])  # generate() puts the features of beams into what it is given
 
-        setattr(self._model.base_model, LOOK, features)
+        attributes = vars(self._model.base_model)
+        self._own_look = {LOOK: attributes[LOOK]} if LOOK in attributes else {}
+        attributes[LOOK] = features
 
     def _look_again(self) -> None:
-        vars(self._model.base_model).pop(LOOK, None)
+        if self._own_look is not None:
+            del vars(self._model.base_model)[LOOK]
+            vars(self._model.base_model).update(self._own_look)
+            self._own_look = None

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -315,6 +316,18 @@ def test_features_of_the_last_images_belong_to_the_weights(inputs: Any) -> None:
     other = inputs | {"input_ids": inputs["input_ids"].clone()}
     other["input_ids"][0, -1] = 33
     assert gives_the_same(pooled, other)
+
+
+def test_features_that_a_user_put_in_place_of_the_towers_stay(model: Any, inputs: Any) -> None:
+    """As for a tower whose library is not installed, or features that were computed before."""
+    features = model.model.get_image_features
+    own = wraps(features)(lambda *args, **kwargs: features(*args, **kwargs))  # generate() goes by its signature
+    model.model.get_image_features = own
+    pooled = Explainer(model, pool=KVPool(256, 4))
+    for _ in range(2):
+        pooled.explain_inputs(inputs, target_ids=TARGETS)
+        pooled.explain_inputs(inputs, max_new_tokens=2)
+        assert vars(model.model)["get_image_features"] is own
 
 
 def test_several_questions_and_streams_between_changes() -> None:

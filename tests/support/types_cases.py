@@ -56,7 +56,7 @@ def case(model_type: str) -> Case:
         return Case(model, inputs, lambda ids: oracle.oracle(model, inputs, ids))
     if model_type in PLAIN:
         model, inputs = types_zoo.build(model_type, PLAIN[model_type])
-        return Case(model, inputs, lambda ids: types_oracle.expected(model, inputs, ids))
+        return Case(model, inputs, lambda ids: types_oracle.expected(model, inputs, ids), NO_IMAGE)
     if model_type in types_mixed.MIXED:
         model, inputs = types_zoo.build(model_type, types_mixed.MIXED[model_type])
         return Case(model, inputs, lambda ids: cut_oracle.expected(model, inputs, ids), NO_IMAGE)

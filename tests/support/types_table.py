@@ -77,8 +77,9 @@ def refused(model_type: str, name: str) -> Row:
 def errors(made: Case) -> list[float]:
     """How far each of WAYS is from the oracle."""
     explainer = Explainer(made.model)
-    given = made.expected(TARGETS)
-    found = [types_cases.error(explainer.explain_inputs(made.inputs, target_ids=TARGETS), given) for _ in range(2)]
+    twice = [explainer.explain_inputs(made.inputs, target_ids=TARGETS) for _ in range(2)]
+    expected = made.expected(TARGETS)
+    found = [types_cases.error(each, expected) for each in twice]
     length = {"max_new_tokens": 4, "min_new_tokens": 4, **made.generate}
     written = explainer.explain_inputs(made.inputs, **length)
     expected = made.expected(written.token_ids)
@@ -99,7 +100,7 @@ def streamed(made: Case, length: dict[str, Any]) -> Explanation:
 
 def pooled(made: Case, length: dict[str, Any]) -> Explanation:
     """The second time, when the prompt is in the pool if the model can use one."""
-    explainer = Explainer(made.model, pool=KVPool(512))
+    explainer = Explainer(made.model, pool=KVPool(4096))
     explainer.explain_inputs(made.inputs, **length)
     return explainer.explain_inputs(made.inputs, **length)
 
