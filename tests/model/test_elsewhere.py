@@ -15,7 +15,7 @@ from torch import nn
 from types_agree import agrees
 from types_beyond import BEYOND, Beyond
 
-from dexar_fast import Explainer, Explanation
+from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.model.elsewhere import written
 
@@ -134,6 +134,14 @@ def test_an_image_alone_is_described(name: str) -> None:
 def test_knobs_without_a_meaning_are_refused(knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         explained("blip", **knobs)
+
+
+def test_a_pool_is_left_alone_and_this_is_said() -> None:
+    beyond, pool = BEYOND["mllama"](), KVPool(64)
+    with pytest.warns(UserWarning, match="the pool is not used"):
+        found = Explainer(beyond.model, pool=pool).explain_inputs(beyond.inputs, target_ids=TARGETS)
+    agrees(found, calls_oracle.expected(beyond, TARGETS), BOUND)
+    assert any("the pool is not used" in each for each in found.diagnostics["warnings"])
 
 
 def test_other_methods_are_refused() -> None:
