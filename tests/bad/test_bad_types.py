@@ -63,9 +63,6 @@ ROWS = {
     "model that writes no text (pi0)": Row(
         "ModelError", ("PI0ForConditionalGeneration shows no output head", "it writes no text"), of_type("pi0")
     ),
-    "model that reads no images (Mistral 4)": Row(
-        "ModelError", ("Mistral4ForCausalLM takes no images", "pass one for images and text"), of_type("mistral4")
-    ),
     "processor of a library that is not installed": Row(
         "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision
     ),

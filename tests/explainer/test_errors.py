@@ -264,7 +264,7 @@ def test_a_backend_that_cannot_run(knobs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("knobs", [{"layers": [2]}, {"layers": [-3]}, {"layer_index": 2}])
 def test_layers_the_model_does_not_have(knobs: dict[str, Any]) -> None:
-    words = "out of range: the model has 2 layers"
+    words = "out of range: the model has at most 2 layers"
     refused(InputError, words, call=lambda: explainer(**knobs).explain_inputs(inputs(), [7]))
 
 
@@ -325,26 +325,19 @@ def test_a_model_without_a_head() -> None:
     refused(ModelError, *words, call=lambda: Explainer(MODEL.model))
 
 
-@pytest.mark.parametrize(
-    ("model_type", "name"),
-    [
-        ("blip", "BlipForConditionalGeneration"),
-        ("pi0", "PI0ForConditionalGeneration"),
-        ("nemotron_h_omni", "NemotronH_Omni_Reasoning_V3"),
-    ],
-)
-def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class(model_type: str, name: str) -> None:
+def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class() -> None:
+    name = "PI0ForConditionalGeneration"
     if not hasattr(transformers, name):
         pytest.skip(f"this transformers has no {name}")
     with torch.device("meta"):
-        model = getattr(transformers, name)(transformers.AutoConfig.for_model(model_type))
+        model = getattr(transformers, name)(transformers.AutoConfig.for_model("pi0"))
     refused(ModelError, name, "shows no output head of its own", call=lambda: Explainer(model, PROCESSOR))
 
 
-def test_an_encoder_decoder() -> None:
+def test_an_encoder_decoder_of_text() -> None:
     sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     model = T5ForConditionalGeneration(T5Config(vocab_size=9, **sizes))
-    refused(ModelError, "T5ForConditionalGeneration is an encoder-decoder", call=lambda: Explainer(model))
+    refused(ModelError, "T5ForConditionalGeneration takes no images", call=lambda: Explainer(model))
 
 
 @pytest.fixture(scope="module")
