@@ -72,20 +72,16 @@ def head_score(
     Args:
         u: [C, H, D], the gradient of each target logit with respect to the attention output of each head.
         value: [H_kv, S, D], the values of the layer.
-        keys: which positions are visual and text, and attendable.
+        keys: which positions are visual and text, and attendable; by groups of heads where these read different ones.
         sums: E and U of the layers before, made by `MapSums.zeros` for u and the N visual keys.
         head_score, map_filter: the knobs of METHOD.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
         attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
         backend: as `plan` takes it.
-    Raises:
-        ModelError: a map filter for heads that read different keys: its gain is a median over all heads of a layer.
     """
     if isinstance(keys, HeadGroups):
-        if map_filter is not None:
-            raise ModelError("map_filter is not defined where the heads of a layer read different keys")
-        return _by_group(u, value, keys, sums, attention, head_score=head_score, with_range=with_range, backend=backend)
+        return _by_group(u, value, keys, sums, attention, map_filter, head_score, with_range, backend)
     scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
     if scoring.backend != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
@@ -93,21 +89,28 @@ def head_score(
 
 
 def _by_group(
-    u: Tensor, value: Tensor, keys: HeadGroups, sums: MapSums, attention: Attention | None, **knobs: Any
+    u: Tensor,
+    value: Tensor,
+    keys: HeadGroups,
+    sums: MapSums,
+    attention: Attention | None,
+    map_filter: MapFilter,
+    how: HeadScore,
+    with_range: bool,
+    backend: str,
 ) -> LayerScores:
-    """The same for one group of heads after another, each with values of its own."""
+    """The same for one group of heads after another, each with values of its own.
+
+    Raises ModelError for a map filter, whose gain is a median over all heads of a layer.
+    """
+    if map_filter is not None:
+        raise ModelError("map_filter is not defined where the heads of a layer read different keys")
     share = u.shape[1] // len(value)  # query heads to a head of values
-    parts = [
-        head_score(
-            u[:, heads],
-            value[heads // share],
-            of_group,
-            sums,
-            attention=None if attention is None else attention.of_heads(heads),
-            **knobs,
-        )
-        for heads, of_group in keys.groups
-    ]
+    parts = []
+    for heads, mine in keys.groups:
+        more = None if attention is None else attention.of_heads(heads)
+        knobs: Any = {"head_score": how, "with_range": with_range, "attention": more, "backend": backend}
+        parts.append(head_score(u[:, heads], value[heads // share], mine, sums, **knobs))
     ranges = [part.range for part in parts if part.range is not None]
     names = ("visual_score", "text_score", "text_winner")
     return LayerScores(

@@ -67,5 +67,7 @@ def _needs_more_than_ids(model: Any) -> bool:
 
 
 def _reads_others(model: Any) -> bool:
-    members = {type(each) for module in model.modules() if isinstance(module, nn.ModuleList) for each in module}
+    """Whether layers of its decoder, not of a tower or a projector (Granite 4 Vision), read states of others."""
+    parts = model.get_decoder().modules()
+    members = {type(each) for module in parts if isinstance(module, nn.ModuleList) for each in module}
     return any(OTHERS & parameters(member.forward).keys() for member in members)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dexar_fast.backends import eager, ops, plan, reference
-from dexar_fast.backends.operands import Keys, MapSums
+from dexar_fast.backends.operands import HeadGroups, Keys, MapSums, keys_of_heads
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 DIM = 5
@@ -482,3 +482,42 @@ def test_a_mask_is_kept_only_where_it_hides_something() -> None:
     rest = keys.of_queries(slice(1, 2))
     assert rest.visual_mask is None
     assert rest.text_mask is not None and rest.text_mask.tolist() == [[True] * 7]
+
+
+@pytest.mark.parametrize("head_score", SCORES[:3], ids=str)
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+def test_heads_that_read_different_keys_are_scored_apart(head_score: Any, kv_heads: int) -> None:
+    """As each head by itself, with its own mask; the maps are their sum."""
+    queries, keys, heads = 3, 11, 6
+    u, value = draw(queries, heads, DIM), draw(kv_heads, keys, DIM, seed=1)
+    seen = draw(3, queries, keys, seed=2) > 0
+    seen = seen[[2, 0, 1, 0, 2, 2]]  # heads in no order share a mask
+    visual, text = torch.tensor([1, 2, 3, 6]), torch.tensor([0, 4, 5, 7, 8, 9, 10])
+    found = keys_of_heads(visual, text, seen)
+    assert isinstance(found, HeadGroups) and len(found.groups) == 3
+    sums, alone = MapSums.zeros(u, len(visual)), MapSums.zeros(u, len(visual))
+    scores = ops.head_score(u, value, found, sums, head_score=head_score, with_range=True)
+    each = [
+        ops.head_score(
+            u[:, [head]],
+            value[[head * kv_heads // heads]],
+            Keys(visual, text, seen[head]),
+            alone,
+            head_score=head_score,
+            with_range=True,
+        )
+        for head in range(heads)
+    ]
+    for name in ("visual_score", "text_score", "text_winner"):
+        expected = torch.cat([getattr(one, name) for one in each], 1)
+        torch.testing.assert_close(getattr(scores, name), expected, rtol=0, atol=1e-12)
+    for name in MAPS:
+        torch.testing.assert_close(getattr(sums, name), getattr(alone, name), rtol=0, atol=1e-12)
+    ranges = torch.stack([one.range for one in each if one.range is not None])
+    torch.testing.assert_close(scores.range, torch.stack([ranges[:, 0].min(), ranges[:, 1].max()]))
+
+
+def test_heads_that_read_the_same_keys_are_no_groups() -> None:
+    seen = causal(3, 5).expand(4, -1, -1)
+    found = keys_of_heads(slice(0, 2), torch.tensor([2, 3, 4]), seen)
+    assert isinstance(found, Keys) and torch.equal(found.attendable, seen[0])

@@ -258,9 +258,7 @@ ROWS = {
     ),
     "tied head": Row("explained", ("like the same weights untied",), tied_head),
     "untied head": Row("explained", ("as it is",), from_folder),
-    "text-only model": Row(
-        "ModelError", ("takes no images", "pass a model for images and text"), in_memory(text_model)
-    ),
+    "text-only model": Row("ModelError", ("takes no images", "pass a model for images"), in_memory(text_model)),
     "folder or name of a text-only model": Row(
         "ModelError", ("as a model for images and text", "give a folder that holds one"), text_only_folder
     ),

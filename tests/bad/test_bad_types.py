@@ -12,6 +12,7 @@ import bad_input
 import pytest
 import small_llava
 import torch
+import types_mixed
 import types_zoo
 from bad_input import ANSWER, MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
 from transformers import CONFIG_MAPPING
@@ -32,6 +33,18 @@ def of_type(model_type: str, **changes: Any) -> Callable[[Path], list[Case]]:
         bad_input.save_model(folder / "model", model, PROCESSOR)
         program = [str(folder / "a.png"), PROMPT, "--response", ANSWER, "--model", str(folder / "model")]
         return [Case(partial(Explainer, model, PROCESSOR), program=program)]  # type: ignore[arg-type]
+
+    return cases
+
+
+def with_knobs(model_type: str, **knobs: Any) -> Callable[[Path], list[Case]]:
+    """Of a type that is explained without them."""
+
+    def cases(_: Path) -> list[Case]:
+        if model_type not in CONFIG_MAPPING:
+            pytest.skip(f"this transformers has no {model_type}")
+        model, inputs = types_zoo.build(model_type, types_mixed.MIXED[model_type])
+        return [Case(partial(Explainer(model, **knobs).explain_inputs, inputs, target_ids=[20, 31]))]
 
     return cases
 
@@ -62,6 +75,19 @@ def without_torchvision(folder: Path) -> list[Case]:
 ROWS = {
     "model that writes no text (pi0)": Row(
         "ModelError", ("PI0ForConditionalGeneration shows no output head", "it writes no text"), of_type("pi0")
+    ),
+    "mode='official', of a model of several residual streams (Gemma 3n, ...)": Row(
+        "ModelError",
+        ("hands on several streams", "mode='official', which norms twice, is not defined there"),
+        with_knobs("gemma3n", mode="official"),
+    ),
+    "mode='official', of layers that differ in their number of heads (Step 3.7)": Row(
+        "ModelError", ("differ in their number of heads", "not defined"), with_knobs("step3p7", mode="official")
+    ),
+    "map_filter, of a model whose heads read different keys (MiniMax-M3)": Row(
+        "ModelError",
+        ("where the heads of a layer read different keys",),
+        with_knobs("minimax_m3_vl", map_filter=("rank", 5)),
     ),
     "processor of a library that is not installed": Row(
         "ModelError", ("orchvision", "pip install 'dexar-fast[vision]'"), without_torchvision

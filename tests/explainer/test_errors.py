@@ -325,7 +325,7 @@ def test_a_model_without_a_head() -> None:
     refused(ModelError, *words, call=lambda: Explainer(MODEL.model))
 
 
-def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class() -> None:
+def test_a_model_that_writes_no_text_is_not_told_to_be_of_another_class() -> None:
     name = "PI0ForConditionalGeneration"
     if not hasattr(transformers, name):
         pytest.skip(f"this transformers has no {name}")
@@ -334,7 +334,7 @@ def test_a_model_that_shows_no_head_is_not_told_to_be_of_another_class() -> None
     refused(ModelError, name, "shows no output head of its own", call=lambda: Explainer(model, PROCESSOR))
 
 
-def test_an_encoder_decoder_of_text() -> None:
+def test_an_encoder_decoder_of_text_alone() -> None:
     sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     model = T5ForConditionalGeneration(T5Config(vocab_size=9, **sizes))
     refused(ModelError, "T5ForConditionalGeneration takes no images", call=lambda: Explainer(model))

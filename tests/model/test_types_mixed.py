@@ -160,3 +160,27 @@ def test_the_texts_relevance_is_scored_by_group_too() -> None:
     assert relevance is not None
     expected = gradients[..., relevance.positions].sum((1, 2))
     torch.testing.assert_close(relevance.unfiltered_maps, expected, rtol=0, atol=1e-9 * float(expected.max()))
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_5", "hy_v4_vl", "minicpmv4_7"])
+def test_a_prompt_that_ends_with_its_image_is_counted_on_as_generate_does(model_type: str) -> None:
+    """By one on each axis of M-RoPE, where a plain forward goes on from the largest."""
+    model, inputs = build(model_type)
+    length = inputs["input_ids"].shape[1]
+    prompt = int((inputs["input_ids"][0] == types_mixed.zoo.IMAGE).nonzero()[-1]) + 1
+    inputs = {name: x[:, :prompt] if x.shape[:2] == (1, length) else x for name, x in inputs.items()}
+    found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    last = torch.zeros(0)
+
+    def count(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        nonlocal last
+        own = kwargs["position_ids"][..., :prompt]
+        last = own[..., -1:]
+        more = torch.arange(1, kwargs["position_ids"].shape[-1] - prompt + 1)
+        return args, kwargs | {"position_ids": torch.cat([own, last + more], -1)}
+
+    hook = model.get_decoder().register_forward_pre_hook(count, with_kwargs=True)
+    expected = cut_oracle.expected(model, inputs, TARGETS)
+    hook.remove()
+    assert len(last.unique()) > 1
+    agrees(found, expected, model_type)

@@ -112,11 +112,11 @@ class LensTracer(TorchFunctionMode):
         states = self._take_states(lens, length, visits)
         if states is None:
             lens.axis = _axis_of_positions(lens, self.hidden, length, logits)
-        lens.check(lens.norm(lens.last(self.hidden, 1), states), logits)
+        lens.check(lens.norm(self.hidden, states), logits)
         return lens
 
     def _take_states(self, lens: LogitLens, length: int, visits: Sequence[Visit]) -> Tensor | None:
-        """Makes the lens read states of earlier layers anew, and returns them at the last position.
+        """Makes the lens read states of earlier layers anew, and returns those of this forward.
 
         Raises:
             ModelError: it reads some of which it cannot be told how they came to be.
@@ -131,7 +131,7 @@ class LensTracer(TorchFunctionMode):
                         "layers, reads more than the output of the last of them: not supported"
                     )
                 lens.before[number] = _reading(step, states)
-                return states[:, -1:]
+                return states
         return None
 
     def _cut(self, head: int, logits: Tensor) -> LogitLens:

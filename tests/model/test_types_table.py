@@ -13,6 +13,7 @@ import types_cases
 import types_table
 from types_cases import TYPES
 
+VERSION = f"transformers {transformers.__version__}"
 THIRDS = 3
 TODAY = datetime.datetime.now(datetime.UTC).toordinal() % THIRDS
 BOUND = 1e-4  # of those that compute a part in float32; the others are held to rounding by tests/model
