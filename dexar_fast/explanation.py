@@ -33,8 +33,7 @@ class Explanation(Choice):
     Attributes:
         token_ids: [T] int64.
         tokens: the text of each token, T of them.
-        visual_positions: [N] int64, where the visual tokens stand in the sequence. Keys beside the decoder's own (of an
-            encoder, say) come first in it.
+        visual_positions: [N] int64, where the visual tokens stand in the sequence; an encoder's stand before it.
         visual_scores: [T, L, H], S_img = max over the visual keys of G.
         text_scores: [T, L, H], S_txt = max over the text keys of G.
         head_weights: [T, L, H], w = relu(S_img - S_txt).

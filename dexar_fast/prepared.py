@@ -64,10 +64,10 @@ class Prepared(Setup):
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = backend
         self.pool = pool
+        self.elsewhere = reads_elsewhere(self.model)
         self._check_layers()
         self.backends()
         self.decoder = None
-        self.elsewhere = reads_elsewhere(self.model)
         self.warnings = []
 
     @classmethod
@@ -120,6 +120,8 @@ class Prepared(Setup):
 
     def _check_layers(self) -> None:
         """Raises InputError for layers that the decoder lacks, as far as its config says how many it has."""
+        if self.elsewhere:  # some hold two calls of attention
+            return
         count = largest(self.model.config.get_text_config(decoder=True), "num_hidden_layers")
         if isinstance(count, int) and isinstance(self.method, Layered):
             self.method.layers_of(count)

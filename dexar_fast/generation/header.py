@@ -12,6 +12,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.loading.names import shown
 from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.prompt import positions
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.assembly import ResultHeader
@@ -46,6 +47,8 @@ def doubts(model: Any, request: Request, pooled: bool) -> list[str]:
 
 
 def _without_pool(model: Any) -> str | None:
+    if reads_elsewhere(model):
+        return f"{type(model).__name__} runs each chunk of its answer with the whole prompt: the pool is not used"
     if goes_back(model.config):
         return None
     return (

@@ -15,7 +15,7 @@ from torch import nn
 from types_agree import agrees
 from types_beyond import BEYOND, Beyond
 
-from dexar_fast import Explainer, Explanation
+from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.model.elsewhere import written
 
@@ -52,7 +52,8 @@ def explained(name: str, **knobs: Any) -> tuple[Explanation, dict[str, torch.Ten
 
 @pytest.mark.parametrize("name", ["blip", "mllama", "florence2", "t5gemma2"])
 def test_chunks_of_one_token_and_some_of_the_calls(name: str) -> None:
-    found, expected = explained(name, chunk_size=1, layers=[-1, 0])
+    calls = calls_oracle.expected(BEYOND[name](), TARGETS)["visual_scores"].shape[1]
+    found, expected = explained(name, chunk_size=1, layers=[calls - 1, 0])
     for array in ("visual_scores", "text_scores"):
         torch.testing.assert_close(getattr(found, array).double(), expected[array][:, [0, -1]], rtol=0, atol=1e-10)
 
@@ -134,6 +135,14 @@ def test_an_image_alone_is_described(name: str) -> None:
 def test_knobs_without_a_meaning_are_refused(knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         explained("blip", **knobs)
+
+
+def test_a_pool_is_left_alone_and_this_is_said() -> None:
+    beyond, pool = BEYOND["mllama"](), KVPool(64)
+    with pytest.warns(UserWarning, match="the pool is not used"):
+        found = Explainer(beyond.model, pool=pool).explain_inputs(beyond.inputs, target_ids=TARGETS)
+    agrees(found, calls_oracle.expected(beyond, TARGETS), BOUND)
+    assert any("the pool is not used" in each for each in found.diagnostics["warnings"])
 
 
 def test_other_methods_are_refused() -> None:
