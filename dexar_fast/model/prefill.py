@@ -186,8 +186,9 @@ def _of_tokens(inputs: Mapping[str, Any]) -> set[str]:
 
 
 def watcher_of(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
-    length = inputs["input_ids"].shape[1] - length_of(cache)
-    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
+    rows, length = inputs["input_ids"].shape
+    length -= length_of(cache)
+    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs, rows)
 
 
 def prefill_of(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prefill:
