@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dexar_fast.comparison import Comparison
-from dexar_fast.errors import InputError
+from dexar_fast.errors import DexarError, InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
+from dexar_fast.generation.batch.explaining import Many
 from dexar_fast.generation.runner import PIECE, Runner
 from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import explaining
@@ -144,6 +145,42 @@ class Explainer(Prepared):
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or shared.pool_for(self, questions, generate_kwargs)
         return [self._explain(each, generate_kwargs, pool) for each in questions]
+
+    @faults.of_method
+    def explain_batch(
+        self,
+        requests: Sequence[tuple[Any, ...]],
+        batch_size: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Explanation | Exception]:
+        """Explains many requests, several in a forward: answers that are written, or given ones.
+
+        Prompts of like length run side by side, padded on the left. Each explanation equals that of a separate call up
+        to rounding, and so does each answer unless it is sampled. Some run one by one: of a model that computes
+        something else in a batch (`diagnostics["warnings"]` says so), with beams or with code of yours in generate(),
+        and by other methods than "dex-ar". `metadata["batch"]` is the size of the batch. The pool is not used.
+
+        Args:
+            requests: (image, prompt), or (image, prompt, response); each as in `explain`.
+            batch_size: how many run at once; None takes as many as fit in 256 MiB.
+            max_new_tokens, generate_kwargs: as in `explain`.
+        Returns:
+            In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
+            costs itself alone.
+        """
+        generate_kwargs = at_most(max_new_tokens, generate_kwargs)
+        size = None if batch_size is None else positive("batch_size", batch_size)
+        many = Many(self, generate_kwargs, lambda asked: self._explain(asked, generate_kwargs, self.pool), size)
+        return many.explain([self._read_or_error(each) for each in request.listed("requests", requests)])
+
+    def _read_or_error(self, asked: Any) -> Request | Exception:
+        try:
+            image, prompt, response = request.triple(asked)
+            return self._read(_pictures(image), prompt, response)
+        except DexarError as error:
+            return error
 
     @faults.of_method
     def compare(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.attribution.calls.plan import Plan
@@ -101,7 +102,7 @@ class Pass(Watcher):
 
     def chunk(self, answers: Answers, done: int, size: int) -> list[Any]:
         """One forward of the next tokens behind those that are done; each predicts the one behind it."""
-        size, first = min(size, answers.longest - done), self._rows.prompt - 1 + done
+        first = self._rows.prompt - 1 + done
         ids = answers.ids[:, done : done + size + 1]
         truncate(self._prompt.cache, first)
         forward = partial(self._step, ids[:, :-1], first + size)
@@ -119,6 +120,14 @@ class Pass(Watcher):
         truncate(self._prompt.cache, known)
         whole = with_answer(inputs, targets[:-1])
         return self._alone(0, targets, lambda cache: run(self.model, cache, whole, True), known)
+
+    def with_answers(self, inputs: Mapping[str, Any], answers: Sequence[Tensor]) -> list[Any]:
+        """A batch of prompts, each with all but the last token of its answer [T], in one forward; all end together."""
+        length, columns = inputs["input_ids"].shape[1], max(map(len, answers))
+        targets = [pad(answer, (columns - len(answer), 0)) for answer in answers]
+        spans = self._rows.ending(length, [len(answer) for answer in answers])
+        forward = partial(run, self.model, left=inputs, with_logits=True)
+        return self._run(length - columns, torch.stack(targets).to(inputs["input_ids"]), forward, 0, spans)
 
     def with_all_before(self, answer: Tensor, done: int, size: int) -> list[Any]:
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
@@ -208,7 +217,7 @@ class Pass(Watcher):
         if row is None or mask is None or self._whole or self._first >= self._rows.prompt:
             return mask
         if id(mask) not in self._known_masks:
-            patched = mask.clone()
+            patched = mask.expand(max(len(mask), len(row)), -1, -1, -1).clone()
             patched[:, :, -self._columns, : row.shape[-1]] = row[:, :, 0]
             self._known_masks[id(mask)] = mask, patched
         return self._known_masks[id(mask)][1]

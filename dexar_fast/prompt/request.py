@@ -91,6 +91,14 @@ def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
     return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
 
 
+def triple(asked: Any) -> tuple[Any, Any, Any]:
+    """Image, prompt and response of a request of a batch. Raises InputError."""
+    if not isinstance(asked, tuple | list) or len(asked) not in (2, 3):
+        raise InputError("a request must be (image, prompt) or (image, prompt, response)")
+    image, prompt, response = (*asked, None)[:3]
+    return image, prompt, response
+
+
 def listed(name: str, several: Any) -> list[Any]:
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
         raise InputError(f"{name} must be a list, not a {type(several).__name__}")

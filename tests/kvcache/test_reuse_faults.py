@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from dexar_fast import Explainer, Explanation, InputError
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.kvcache import pool
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import KVPool
@@ -93,7 +93,7 @@ def interrupted_forward(model: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 def interrupted_pass(model: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Ctrl-C in the second layer that is explained."""
-    monkeypatch.setattr(engine.Pass, "_vjp", interrupting(engine.Pass._vjp, After(1, KeyboardInterrupt)))
+    monkeypatch.setattr(CallGradients, "u", interrupting(CallGradients.u, After(1, KeyboardInterrupt)))
     return {"response": ANSWER}
 
 

@@ -132,6 +132,14 @@ class Rows:
         left = [max(0, min(columns, length - done)) for length in answers.lengths]
         return [Span(self.prompt - row.plan.prompt, slice(0, n)) for row, n in zip(self._rows, left, strict=True)]
 
+    def ending(self, length: int, counts: Sequence[int]) -> list[Span]:
+        """The spans of whole answers of so many tokens, which end side by side in a batch `length` long."""
+        longest, first = max(counts), length + 1
+        return [
+            Span(first - row.plan.prompt - count, slice(longest - count, longest))
+            for row, count in zip(self._rows, counts, strict=True)
+        ]
+
     def attention_mask(self, keys: int, device: torch.device) -> dict[str, Tensor]:
         """The argument [B, keys] of a forward that hides the padding; none where there is none."""
         paddings = [row.span.padding for row in self._rows]

@@ -11,7 +11,7 @@ import zoo
 from torch import Tensor
 
 from dexar_fast import Explainer, InputError, InternalError, ModelError
-from dexar_fast.attribution.layer_pass import Pass
+from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import Attention, AttentionGradient
@@ -77,7 +77,7 @@ def failing(*_: Any, **__: Any) -> Any:
 
 def test_raw_attention_takes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = built("llava")
-    monkeypatch.setattr(Pass, "_vjp", failing)
+    monkeypatch.setattr(CallGradients, "u", failing)
     assert len(list(Explainer(model, method=Attention()).stream_inputs(inputs, chunk_size=3, **GREEDY))) == 3
     with pytest.raises(InternalError, match="a gradient"):
         list(Explainer(model, method=AttentionGradient()).stream_inputs(inputs, chunk_size=3, **GREEDY))
