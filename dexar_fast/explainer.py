@@ -172,6 +172,7 @@ class Explainer(Prepared):
         """
         generate_kwargs = at_most(max_new_tokens, generate_kwargs)
         size = None if batch_size is None else positive("batch_size", batch_size)
+        size = size if isinstance(self.method, DexAr) else 1
         many = Many(self, generate_kwargs, lambda asked: self._explain(asked, generate_kwargs, self.pool), size)
         return many.explain([self._read_or_error(each) for each in request.listed("requests", requests)])
 
