@@ -24,10 +24,9 @@ from bench.subjects import Subject, subject
 from bench.timing import Job
 from dexar_fast import Explainer, Explanation
 from dexar_fast.cli.explain import SAMPLE_IMAGE, SAMPLE_PROMPT
-from dexar_fast.generation.batch.explaining import Many
 from dexar_fast.generation.batch.joining import joined
 from dexar_fast.profile.shapes import build
-from dexar_fast.prompt import prompting, request
+from dexar_fast.prompt import prompting
 
 PICTURES, BATCH = 64, 16
 SIZE = 8  # of the LLaVA's batches
@@ -74,10 +73,9 @@ def subjects(tokens: int, count: int = SIZE, layers: int = 4) -> list[Subject]:
 
 
 def together(explainer: Explainer, several: Sequence[Subject], given: bool, **length: Any) -> list[Any]:
-    """`explain_batch` without a processor."""
-    asked = [request.given(each.inputs, None, each.targets if given else None) for each in several]
-    many = Many(explainer, length, lambda each: explainer.explain_inputs(each.inputs, each.targets, **length), None)
-    return many.explain(asked)
+    return explainer.explain_batch_inputs(
+        [(each.inputs, each.targets if given else None) for each in several], **length
+    )
 
 
 def _length(tokens: int) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from dexar_fast.comparison import Comparison
-from dexar_fast.errors import DexarError, InputError
+from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
@@ -170,18 +171,8 @@ class Explainer(Prepared):
             In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
             costs itself alone.
         """
-        generate_kwargs = at_most(max_new_tokens, generate_kwargs)
-        size = None if batch_size is None else positive("batch_size", batch_size)
-        size = size if isinstance(self.method, DexAr) else 1
-        many = Many(self, generate_kwargs, lambda asked: self._explain(asked, generate_kwargs, self.pool), size)
-        return many.explain([self._read_or_error(each) for each in request.listed("requests", requests)])
-
-    def _read_or_error(self, asked: Any) -> Request | Exception:
-        try:
-            image, prompt, response = request.triple(asked)
-            return self._read(_pictures(image), prompt, response)
-        except DexarError as error:
-            return error
+        asked = [request.or_error(self._read_one, each) for each in request.listed("requests", requests)]
+        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
 
     @faults.of_method
     def compare(
@@ -254,6 +245,31 @@ class Explainer(Prepared):
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
         return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
+
+    @faults.of_method
+    def explain_batch_inputs(
+        self,
+        requests: Sequence[tuple[Mapping[str, Any], Any]],
+        batch_size: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Explanation | Exception]:
+        """`explain_batch` for (inputs, target_ids) as `explain_inputs` takes them."""
+        asked = [request.or_error(request.given_pair, each) for each in request.listed("requests", requests)]
+        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
+
+    def _explain_batch(
+        self, requests: list[Request | Exception], batch_size: int | None, generate_kwargs: dict[str, Any]
+    ) -> list[Explanation | Exception]:
+        size = None if batch_size is None else positive("batch_size", batch_size)
+        size = size if isinstance(self.method, DexAr) else 1
+        alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
+        return Many(self, generate_kwargs, alone, size).explain(requests)
+
+    def _read_one(self, asked: Any) -> Request:
+        image, prompt, response = request.triple(asked)
+        return self._read(_pictures(image), prompt, response)
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
         return request.read(self.processor, images, prompt, response, with_content=self.settings.text_set == "content")

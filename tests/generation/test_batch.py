@@ -15,10 +15,8 @@ from engine_cases import long_prompt
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
 from dexar_fast.errors import ImageError, InputError, ModelError
-from dexar_fast.generation.batch.explaining import Many
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
-from dexar_fast.prompt import request
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
@@ -44,16 +42,9 @@ def prompts(inputs: zoo.Inputs) -> list[zoo.Inputs]:
 
 
 def batched(
-    explainer: Explainer,
-    several: list[zoo.Inputs],
-    answers: list[Any] | None = None,
-    size: int | None = None,
-    **kwargs: Any,
+    explainer: Explainer, several: list[zoo.Inputs], answers: list[Any] | None = None, **kwargs: Any
 ) -> list[Any]:
-    """`explain_batch` for inputs of a processor."""
-    given = [None] * len(several) if answers is None else [torch.tensor(answer) for answer in answers]
-    asked = [request.given(inputs, None, answer) for inputs, answer in zip(several, given, strict=True)]
-    return Many(explainer, kwargs, lambda each: explainer._explain(each, kwargs, None), size).explain(asked)
+    return explainer.explain_batch_inputs(list(zip(several, answers or [None] * len(several), strict=True)), **kwargs)
 
 
 def assert_equal(found: list[Any], expected: list[Explanation], error: float) -> None:
@@ -231,6 +222,8 @@ def test_other_methods_and_bad_requests(small: Explainer) -> None:
     assert small.explain_batch([]) == []
     (wrong,) = small.explain_batch(["the cat"])
     assert isinstance(wrong, InputError) and "must be (image, prompt)" in str(wrong)
+    (wrong,) = small.explain_batch_inputs([{}])
+    assert isinstance(wrong, InputError) and "must be (inputs, target_ids)" in str(wrong)
     with pytest.raises(InputError, match="batch_size"):
         small.explain_batch(asked, 0)
     with pytest.raises(InputError, match="requests must be a list"):
