@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -14,6 +15,7 @@ from dexar_fast.evaluation import checking
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
+from dexar_fast.generation.batch.explaining import Many
 from dexar_fast.generation.runner import PIECE, Runner
 from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import explaining
@@ -150,6 +152,33 @@ class Explainer(Prepared):
         return [self._explain(each, generate_kwargs, pool) for each in questions]
 
     @faults.of_method
+    def explain_batch(
+        self,
+        requests: Sequence[tuple[Any, ...]],
+        batch_size: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Explanation | Exception]:
+        """Explains many requests, several in a forward: answers that are written, or given ones.
+
+        Prompts of like length run side by side, padded on the left. Each explanation equals that of a separate call up
+        to rounding, and so does each answer unless it is sampled. Some run one by one: of a model that computes
+        something else in a batch (`diagnostics["warnings"]` says so), with beams or with code of yours in generate(),
+        and by other methods than "dex-ar". `metadata["batch"]` is the size of the batch. The pool is not used.
+
+        Args:
+            requests: (image, prompt), or (image, prompt, response); each as in `explain`.
+            batch_size: how many run at once; None takes as many as fit in 256 MiB.
+            max_new_tokens, generate_kwargs: as in `explain`.
+        Returns:
+            In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
+            costs itself alone.
+        """
+        asked = [request.or_error(self._read_one, each) for each in request.listed("requests", requests)]
+        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
+
+    @faults.of_method
     def compare(
         self,
         image: Any,
@@ -252,6 +281,31 @@ class Explainer(Prepared):
     ) -> Stream:
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
         return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
+
+    @faults.of_method
+    def explain_batch_inputs(
+        self,
+        requests: Sequence[tuple[Mapping[str, Any], Any]],
+        batch_size: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Explanation | Exception]:
+        """`explain_batch` for (inputs, target_ids) as `explain_inputs` takes them."""
+        asked = [request.or_error(request.given_pair, each) for each in request.listed("requests", requests)]
+        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
+
+    def _explain_batch(
+        self, requests: list[Request | Exception], batch_size: int | None, generate_kwargs: dict[str, Any]
+    ) -> list[Explanation | Exception]:
+        size = None if batch_size is None else positive("batch_size", batch_size)
+        size = size if isinstance(self.method, DexAr) else 1
+        alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
+        return Many(self, generate_kwargs, alone, size).explain(requests)
+
+    def _read_one(self, asked: Any) -> Request:
+        image, prompt, response = request.triple(asked)
+        return self._read(_pictures(image), prompt, response)
 
     def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
         return request.read(

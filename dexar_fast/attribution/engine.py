@@ -11,7 +11,7 @@ runs in one forward with its prompt instead: a few rows cost more in a forward o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.layer_pass import Pass
+from dexar_fast.attribution.tail import Tails
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.elsewhere.begun import traced
 from dexar_fast.model.lens.program import Outdated
@@ -30,49 +32,72 @@ from dexar_fast.model.tracer import DecoderTracer
 
 
 def explain(
-    model: Any, prompt: Prefill, plan: Plan, ids: Tensor, done: int, chunk: int, take: Callable[[Any], Any]
+    model: Any,
+    prompt: Prefill,
+    plans: Sequence[Plan],
+    answers: Answers,
+    done: int,
+    chunk: int,
+    take: Callable[[list[Any]], Any],
 ) -> int:
-    """Explains an answer in chunks of at most `chunk` tokens; `take` gets what `plan.sums` makes of each.
+    """Explains the answers of a batch in chunks of at most `chunk` tokens of each row.
 
     Args:
-        ids: [1 + T] the prompt's last token, then those of the answer.
-        done: how many of these are explained already.
+        prompt: of all rows. plans: of each.
+        done: how many tokens of each row are explained already.
+        take: gets what the `sums` of each plan make of a chunk; None for a row that has ended.
     Returns:
         The size of chunk that fitted.
     Raises:
-        OutOfMemoryError: not even one token at a time fits.
+        OutOfMemoryError: not even one token at a time fits. Outdated: a batch whose lens was traced before the model
+            was changed; each row by itself can be explained.
     """
     if prompt.pending is not None and prompt.cache is not None:
-        whole = _at_once(model, prompt, plan, prompt.pending, ids[1:])
+        whole = _at_once(model, prompt, plans, prompt.pending, answers.ids[0, 1:])
         if whole is not None:
             take(whole)
             return chunk
         with fitting("running the prompt"):
             prompt = by_itself(model, prompt)
     renewed = -1  # how many were done when the lens was last traced anew
-    while done < len(ids) - 1:
+    while done < answers.longest:
         try:
-            with Pass(model, prompt, plan).hooked() as running:
-                while done < len(ids) - 1:
-                    sums, chunk = _next(running, prompt, plan, ids, done, chunk)
-                    take(sums)
-                    done += len(sums.token_maps)
+            with Pass(model, prompt, plans).hooked() as running:
+                while done < answers.longest:
+                    found, chunk = _next(running, prompt, plans[0], answers, done, chunk)
+                    take(found)
+                    done += max(len(sums.token_maps) for sums in found if sums is not None)
         except Outdated:
-            if done == renewed:
+            if done == renewed or len(plans) > 1:
                 raise
             renewed = done
-            _look_again(model, prompt, plan, ids, done)
+            _look_again(model, prompt, plans[0], answers.ids[0], done)
     return chunk
 
 
-def _next(running: Pass, prompt: Prefill, plan: Plan, ids: Tensor, done: int, chunk: int) -> tuple[Any, int]:
+def explain_at_once(
+    model: Any, prompt: Prefill, plans: Sequence[Plan], tails: Tails, answers: Sequence[Tensor]
+) -> list[Any]:
+    """The sums of a batch of given answers [T], in one forward with their prompts.
+
+    Args:
+        prompt: the whole batch, postponed. tails: all trusted.
+    Raises:
+        Outdated: what was found about the model no longer holds.
+    """
+    assert prompt.pending is not None
+    with Pass(model, prompt, plans, tails).hooked() as running:
+        return running.with_answers(prompt.pending.inputs, answers)
+
+
+def _next(running: Pass, prompt: Prefill, plan: Plan, answers: Answers, done: int, chunk: int) -> tuple[list[Any], int]:
     """The sums of the next chunk, and the size that fitted."""
-    left = len(ids) - 1 - done
+    left, ids = answers.longest - done, answers.ids[0]
     if prompt.cache is None:
         return halving(partial(running.with_all_before, ids[1:], done), chunk, left)
     if plan.ends_with_image and done == 0:
         return running.prompt(plan.inputs, ids[1:2]), chunk
-    return halving(partial(running.chunk, plan.prompt - 1 + done, ids[done:]), chunk, left)
+    return halving(partial(running.chunk, answers, done), chunk, left)
 
 
 @torch.no_grad()
@@ -95,14 +120,14 @@ def _look_again(model: Any, prompt: Prefill, plan: Plan, ids: Tensor, done: int)
     prompt.decoder.renew(tracing.decoder)
 
 
-def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets: Tensor) -> Any:
+def _at_once(model: Any, prompt: Prefill, plans: Sequence[Plan], pending: Pending, targets: Tensor) -> list[Any] | None:
     """The sums of a whole answer [T], in one forward with the rest of its prompt.
 
     Returns None if that does not fit, or if what was found about the model no longer holds.
     """
     try:
-        with Pass(model, prompt, plan, plan.tails).hooked() as running:
-            sums = running.prompt(pending.inputs, targets, pending.known)
+        with Pass(model, prompt, plans, plans[0].tails).hooked() as running:
+            found = running.prompt(pending.inputs, targets, pending.known)
     except Outdated:
         return None
     except RuntimeError as error:
@@ -110,4 +135,4 @@ def _at_once(model: Any, prompt: Prefill, plan: Plan, pending: Pending, targets:
             raise
         return None
     pending.prefix.ran(prompt.cache)
-    return sums
+    return found

@@ -116,20 +116,20 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module, keep: bool = False)
 
 
 def reach_others(outputs: Tensor, leaf: Tensor) -> bool:
-    """Whether the last of outputs [C], one a query, depends on the leaf [1, C, H, D] at an earlier query, too."""
+    """Whether the last of outputs [B C], one a query, depends on the leaf [B, C, H, D] at an earlier query, too."""
     if not leads_back(outputs, leaf):
         return False
     (last,) = torch.autograd.grad(outputs[-1], leaf, retain_graph=True)
-    return bool((last[:, :-1] != 0).any())
+    return bool((last.flatten(0, 1)[:-1] != 0).any())
 
 
 def own_gradients(outputs: Tensor, leaf: Tensor) -> Tensor:
-    """d outputs[c] / d leaf[:, c] of each query c by itself, [1, C, H, D]; the joint one would add those of others."""
+    """Of each of outputs [B C] the gradient at its own query, [B, C, H, D]; the joint one would add those of others."""
     rows = [
-        torch.autograd.grad(output, leaf, retain_graph=True)[0][:, query]
+        torch.autograd.grad(output, leaf, retain_graph=True)[0].flatten(0, 1)[query]
         for query, output in enumerate(outputs.unbind())
     ]
-    return torch.stack(rows, 1)
+    return torch.stack(rows).view_as(leaf)
 
 
 def is_altered(module: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dexar_fast.attribution.calls.gradients import CallGradients
-from dexar_fast.attribution.calls.keys import KeysOfCalls
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.rows import Answers, Part, Rows, Span
 from dexar_fast.attribution.calls.turns import Turns
 from dexar_fast.attribution.gradients import check_gradient
-from dexar_fast.attribution.sums import Sums
 from dexar_fast.attribution.tail import Tails
-from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Side, Watcher, is_causal, reads_on, watcher
@@ -40,32 +39,34 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Attended:
-    """A call of the layer that runs: its output at the explained queries, and the keys that these score."""
+    """A call of the layer that runs: its output at the explained queries, and what each row has of it."""
 
-    leaf: Tensor  # [1, C, H, D]
-    call: Call
-    keys: Keys | HeadGroups
+    leaf: Tensor  # [B, C, H, D]
+    parts: list[Part]
 
 
 class Pass(Watcher):
-    """The hooks that take each layer's VJP inside that layer's own forward."""
+    """The hooks that take each layer's VJP inside that layer's own forward.
 
-    def __init__(self, model: Any, prompt: Prefill, plan: Plan, tails: Tails | None = None) -> None:
+    Args:
+        plans: of each row of the batch; they differ in their keys alone.
+    """
+
+    def __init__(self, model: Any, prompt: Prefill, plans: Sequence[Plan], tails: Tails | None = None) -> None:
         super().__init__(model, agreement_of(model).met, prompt.seen.passed_on)
         self._prompt = prompt
-        self._plan = plan
+        self._plan = plan = plans[0]
         self._turns = Turns(prompt.decoder)
         self._tails = tails or Tails.of(prompt.decoder, plan.layers if plan.differentiates else [], plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
-        self._keys = KeysOfCalls(plan)
+        self._rows = Rows(plans)
         self._first = 0  # position of the first of the C explained queries
-        self._targets: Tensor  # [C]
+        self._targets: Tensor  # [B, C]
         self._whole = prompt.cache is None
         self._runs_prompt = False
-        self._sums: Sums
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
-        self._states: Tensor | None = None  # [1, C, n, d] of earlier layers, where the lens of a layer reads such
-        self._hidden: Tensor  # [1, Q, d] output of the decoder's last layer, or streams of it
+        self._states: Tensor | None = None  # [B, C, n, d] of earlier layers, where the lens of a layer reads such
+        self._hidden: Tensor  # [B, Q, d] output of the decoder's last layer, or streams of it
         self._logits: Tensor  # [1, 1, V]
         self._attended: dict[int, Attended] = {}  # by call, until its layer has run
         # by the id of a mask, which layers share; the mask is kept alive so that no other gets its id
@@ -99,58 +100,85 @@ class Pass(Watcher):
             found.setdefault(self._prompt.decoder.layers[index], []).append(index)
         return found
 
-    def chunk(self, first: int, ids: Tensor, size: int) -> Any:
-        """One forward of ids[:size], at positions from `first` on; each predicts the next id."""
+    def chunk(self, answers: Answers, done: int, size: int) -> list[Any]:
+        """One forward of the next tokens behind those that are done; each predicts the one behind it."""
+        first = self._rows.prompt - 1 + done
+        ids = answers.ids[:, done : done + size + 1]
         truncate(self._prompt.cache, first)
-        return self._run(first, ids[1 : size + 1], partial(self._step, ids[None, :size]), None)
+        forward = partial(self._step, ids[:, :-1], first + size)
+        return self._run(first, ids[:, 1:], forward, None, self._rows.behind(answers, done, size))
 
-    def _step(self, ids: Tensor, cache: Any) -> None:
-        passed = to_forward(self.model, cache) | last_logits(self.model)
+    def _step(self, ids: Tensor, keys: int, cache: Any) -> None:
+        passed = to_forward(self.model, cache) | last_logits(self.model) | self._rows.attention_mask(keys, ids.device)
         self.model(input_ids=ids, use_cache=True, **passed)
 
-    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> Any:
+    def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> list[Any]:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.
 
         For a prompt that is still to run, or that ends with an image and runs again: such a token is more than its id.
         """
         truncate(self._prompt.cache, known)
         whole = with_answer(inputs, targets[:-1])
-        return self._run(self._plan.prompt - 1, targets, lambda cache: run(self.model, cache, whole, True), known)
+        return self._alone(0, targets, lambda cache: run(self.model, cache, whole, True), known)
 
-    def with_all_before(self, answer: Tensor, done: int, size: int) -> Any:
+    def with_answers(self, inputs: Mapping[str, Any], answers: Sequence[Tensor]) -> list[Any]:
+        """A batch of prompts, each with all but the last token of its answer [T], in one forward; all end together."""
+        length, columns = inputs["input_ids"].shape[1], max(map(len, answers))
+        targets = [pad(answer, (columns - len(answer), 0)) for answer in answers]
+        spans = self._rows.ending(length, [len(answer) for answer in answers])
+        forward = partial(run, self.model, left=inputs, with_logits=True)
+        return self._run(length - columns, torch.stack(targets).to(inputs["input_ids"]), forward, 0, spans)
+
+    def with_all_before(self, answer: Tensor, done: int, size: int) -> list[Any]:
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
         answer = answer[: done + size]
         whole = (with_answer if self._prompt.begun is None else begun.with_answer)(self._plan.inputs, answer[:-1])
         forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
         with offsets_kept(self.model):
-            return self._run(self._plan.prompt - 1 + done, answer[done:], forward, 0)
+            return self._alone(done, answer[done:], forward, 0)
+
+    def _alone(self, done: int, targets: Tensor, forward: Callable[[Any], Any], known: int) -> list[Any]:
+        """The sums of the targets [C] of one row, of whose prompt so many tokens are in the cache."""
+        span = Span(0, slice(0, len(targets)))
+        return self._run(self._plan.prompt - 1 + done, targets[None], forward, known, [span])
 
     @torch.no_grad()
-    def _run(self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> Any:
-        """The sums of the targets [C]; known: the prompt tokens in the cache if the rest runs along, else None."""
+    def _run(
+        self,
+        first: int,
+        targets: Tensor,
+        forward: Callable[[Any], Any],
+        known: int | None,
+        spans: Sequence[Span],
+    ) -> list[Any]:
+        """The sums of each row's targets [B, C]; known: the prompt tokens in the cache if the rest runs along."""
         self._first, self._targets = first, targets
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
-        self._sums = self._plan.sums()
+        self._rows.begin(spans, self._columns)
         self._turns.begin()
         self._known_masks.clear()
-        self._keys.forget()
         with stage("chunk forward"):
             forward(self._prompt.cache)
         self._checks.close()
         with stage("checks"):
             self._check()
         with stage("transfer"):
-            return self._sums.attribution(first + len(targets))
+            return self._rows.attributions(first + self._columns)
+
+    @property
+    def _columns(self) -> int:
+        """C, of each row."""
+        return self._targets.shape[1]
 
     def _check(self) -> None:
         """Raises Outdated if the model does not compute what was found about it."""
         lens = self._prompt.decoder.lens
-        hidden = lens.last(self._hidden, len(self._targets))
-        normed = lens.norm(hidden, self._states)
+        hidden = lens.last(self._hidden, self._columns)
+        normed = lens.norm(hidden, self._states).flatten(0, 1)[None]
         self._tails.settle(hidden, normed)
         try:
-            lens.check(normed, self._logits, self._targets)
+            lens.check(normed, self._logits, self._targets.flatten())
         except ModelError as error:
             raise Outdated(str(error)) from error
 
@@ -162,17 +190,17 @@ class Pass(Watcher):
     def _keep_states(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         beside = self._prompt.decoder.lens.beside
         if beside is not None:
-            self._states = beside.after(layer, args, kwargs).detach()[:, -len(self._targets) :]
+            self._states = beside.after(layer, args, kwargs).detach()[:, -self._columns :]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if watcher.get() is self:
-            self._logits = output.logits[:, -1:].detach()
+            self._logits = output.logits[-1:, -1:].detach()
 
     def _count_on(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Counts positions on from that of the last prompt token, as generate() does."""
         if watcher.get() is not self or (self._runs_prompt and not self._whole):
             return None
-        last, prompt = self._prompt.seen.last_positions[module], self._plan.prompt
+        last, prompt = self._prompt.seen.last_positions[module], self._rows.prompt
         if self._whole:
             own = kwargs.get("position_ids")
             if own is None:  # the layers' owner counts them itself, one by one
@@ -180,17 +208,17 @@ class Pass(Watcher):
             steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
             answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
             return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}
-        steps = torch.arange(len(self._targets), device=last.device) + (self._first + 1 - prompt)
+        steps = torch.arange(self._columns, device=last.device) + (self._first + 1 - prompt)
         return args, kwargs | {"position_ids": last + steps}
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""
         row = self._prompt.seen.last_rows.get(id(module))
-        if row is None or mask is None or self._whole or self._first >= self._plan.prompt:
+        if row is None or mask is None or self._whole or self._first >= self._rows.prompt:
             return mask
         if id(mask) not in self._known_masks:
-            patched = mask.clone()
-            patched[:, :, -len(self._targets), : row.shape[-1]] = row[:, :, 0]
+            patched = mask.expand(max(len(mask), len(row)), -1, -1, -1).clone()
+            patched[:, :, -self._columns, : row.shape[-1]] = row[:, :, 0]
             self._known_masks[id(mask)] = mask, patched
         return self._known_masks[id(mask)][1]
 
@@ -199,10 +227,10 @@ class Pass(Watcher):
         index = self._turns.of_attention(module)
         if index not in self._plan.layers:
             return output
-        before, queries = output.split([output.shape[1] - len(self._targets), len(self._targets)], dim=1)
+        before, queries = output.split([output.shape[1] - self._columns, self._columns], dim=1)
         follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
         leaf = queries if follows else queries.detach()
-        self._attended[index] = Attended(leaf, call, self._keys_of(index, module, call))
+        self._attended[index] = Attended(leaf, self._parts_of(index, module, call))
         if not self._records(index):
             return output
         if not follows:
@@ -214,18 +242,14 @@ class Pass(Watcher):
         """Whether autograd records the layer's tail behind a call."""
         return self._plan.differentiates and not self._tails.trusts(index)
 
-    def _keys_of(self, index: int, module: nn.Module, call: Call) -> Keys | HeadGroups:
-        sides, queries = self._prompt.decoder.sides, len(self._targets)
+    def _parts_of(self, index: int, module: nn.Module, call: Call) -> list[Part]:
+        sides = self._prompt.decoder.sides
         side = Side.OWN if sides is None else sides[index]
-        if side is Side.OWN:
-            self._check_order(module, call)
-        return self._keys.of(module, call, side, queries, self._first + queries)
+        return self._rows.parts(module, call, side, self._first + self._columns, self._check_order)
 
     def _check_order(self, module: nn.Module, call: Call) -> None:
         """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
         keys = call.value.shape[2]
-        if self._keys.knows(call):
-            return
         if self._whole:
             if not is_causal(module, call.mask, keys) and reads_on(call.mask, self._plan.prompt, keys):
                 raise ModelError(
@@ -258,7 +282,7 @@ class Pass(Watcher):
             with stage("VJP"):
                 u = self._gradients.u(index, hidden, u, self._targets, self._states, keep)
         with stage("scoring"):
-            self._sums.layer(u[0], attended.call, attended.keys)
+            self._rows.score(u, attended.parts)
 
     def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Kernels for quantised weights may have no backward: the gradient through them would silently be missing."""

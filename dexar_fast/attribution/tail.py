@@ -128,19 +128,20 @@ class Tails:
             yield
 
     def vjp(self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
-        """u [1, C, H, D] of the trusted layer that has just run; `settle` says whether it holds.
+        """u [B, C, H, D] of the trusted layer that has just run; `settle` says whether it holds.
 
         Args:
-            hidden: [1, C', d] the layer's output; its last C rows are read. leaf: [1, C, H, D] its attention output.
+            hidden: [B, C', d] the layer's output; its last C positions are read. leaf: [B, C, H, D] its attention's.
+            targets: [B, C].
         """
-        seen = self._rows(len(targets))
+        seen = self._rows(targets)
         self._relations.append((index, self._related(index, seen, hidden, leaf)))
         return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
 
     def judged(
         self, index: int, hidden: Tensor, leaf: Tensor, targets: Tensor, norm_twice: bool, expected: Tensor
     ) -> Tensor:
-        """Compares the layer's tail with autograd's u [1, C, H, D]; a tail that differs is not tried again.
+        """Compares the layer's tail with autograd's u [B, C, H, D]; a tail that differs is not tried again.
 
         Returns the tail's own u if they agree, else autograd's: so no bit of a chunk's result depends on whether a
         trusted layer had a graph.
@@ -149,7 +150,7 @@ class Tails:
             return expected
         block, _ = parts = self._parts[index]
         if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
-            seen = self._rows(len(targets))
+            seen = self._rows(targets)
             found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
             if agrees(found, expected) and all(hold(self._related(index, seen, hidden, leaf))):
                 self._trusted[index] = self._found[index], parts
@@ -159,8 +160,10 @@ class Tails:
         return expected
 
     def settle(self, hidden: Tensor, normed: Tensor) -> None:
-        """Checks a forward at its end. hidden: [1, C, d] the last layer's output of the C queries; normed by the lens.
+        """Checks a forward at its end.
 
+        Args:
+            hidden: [B, C, d] the last layer's output of the C queries. normed: [1, B C, d] of it, by the lens.
         Raises Outdated if a trusted layer, or the final norm, did not compute what the tail assumes.
         """
         layers, self._relations = self._relations, []
@@ -168,7 +171,7 @@ class Tails:
             return
         _, head = self._parts[layers[0][0]]
         with as_it_is():
-            norm = norm_relation(head.norm, hidden[0], normed[0])
+            norm = norm_relation(head.norm, hidden.flatten(0, 1), normed[0])
             norm_holds, *good = hold([norm, *(relation for _, some in layers for relation in some)])
         left = iter(good)
         held = [(index, all([next(left) for _ in some]) and norm_holds) for index, some in layers]
@@ -178,21 +181,27 @@ class Tails:
         if wrong:
             raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
 
-    def _rows(self, count: int) -> dict[str, Tensor]:
-        """What was seen at the last `count` = C positions, [C, n] each."""
-        seen = {name: value.flatten(0, -2)[-count:] for name, value in self._seen.items()}
+    def _rows(self, targets: Tensor) -> dict[str, Tensor]:
+        """What was seen where targets [B, C] are predicted, [B C, n] each."""
+        batch, count = targets.shape
+        seen = {name: last_rows(x.reshape(batch, -1, x.shape[-1]), count) for name, x in self._seen.items()}
         self._seen.clear()
         return seen
 
     def _related(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> list[Relation]:
         block, _ = self._parts[index]
         with as_it_is():
-            return relations(block, seen, leaf[0].detach().flatten(1), hidden[0, -leaf.shape[1] :].detach())
+            return relations(block, seen, leaf.detach().flatten(2).flatten(0, 1), last_rows(hidden, leaf.shape[1]))
 
     def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         block, head = self._parts[index]
-        grad = head.vjp(hidden[0, -len(targets) :].detach(), targets, norm_twice, self._backend)
+        grad = head.vjp(last_rows(hidden, targets.shape[1]), targets.flatten(), norm_twice, self._backend)
         return block.vjp(seen, grad, self._backend)
+
+
+def last_rows(hidden: Tensor, count: int) -> Tensor:
+    """[B C, d] of the last C positions of each row of hidden states [B, Q, d]."""
+    return hidden.detach()[:, -count:].flatten(0, 1)
 
 
 def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> TailModules | None:

@@ -19,7 +19,7 @@ from dexar_fast import __version__
 from dexar_fast.cli import compare, explain, streams
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
 from dexar_fast.cli.options import EXIT_STATUS, Backend, ChunkSize, Debug, Device, Dtype
-from dexar_fast.errors import FileError
+from dexar_fast.errors import FileError, InputError
 
 # For a wrong command line Typer raises several classes and exports only this one; their base differs between versions.
 UsageError: Any = typer.BadParameter.__base__
@@ -68,6 +68,9 @@ def profile(
     chunk_size: ChunkSize = None,
     backend: Backend = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Repeats of every run.")] = 5,
+    batch: Annotated[
+        str | None, typer.Option(help="Sizes of batches, as in 1,4,16: tokens a second of each are shown, too.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a trace for Chrome or Perfetto.")] = None,
     plot: Annotated[
@@ -82,7 +85,16 @@ def profile(
         files = Files(json, trace, plot)
         sizes = {"image_size": image_size, "prompt_tokens": prompt_tokens, "new_tokens": tokens}
         options = {"device": device, "dtype": dtype, "chunk_size": chunk_size, "backend": backend}
-        run(model, files, Console(), rounds, **sizes, **options)
+        run(model, files, Console(), rounds, _batches(batch), **sizes, **options)
+
+
+def _batches(sizes: str | None) -> list[int]:
+    """Raises InputError."""
+    if sizes is None:
+        return []
+    if not all(size.strip().isdecimal() and int(size) for size in sizes.split(",")):
+        raise InputError(f"--batch takes sizes of batches, as in 1,4,16, not {sizes!r}")
+    return [int(size) for size in sizes.split(",")]
 
 
 @app.command(epilog=EXIT_STATUS)

@@ -53,9 +53,8 @@ def generate(
         cache.batch_repeat_interleave(beams(model, generate_kwargs))
     watching = watcher_of(model, inputs, cache, decoder)
     length = inputs["input_ids"].shape[1]
-    limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
-    arguments = left | dict(generate_kwargs) | over(model, generate_kwargs, limit)
-    arguments |= {} if cache is None else to_generate(cache)
+    limit = new_tokens(model, length, generate_kwargs)
+    arguments = arguments_of(model, left, generate_kwargs, limit) | ({} if cache is None else to_generate(cache))
     ends = end_ids(model, generate_kwargs)
     if follow is not None:
         own = generate_kwargs.get("streamer")
@@ -75,6 +74,13 @@ def generate(
         cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=model.device))
     prefix.ran(cache)
     return answer, prompt
+
+
+def arguments_of(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any], new: int) -> dict[str, Any]:
+    """What generate() is called with to write so many tokens at most."""
+    return (
+        dict(inputs) | dict(generate_kwargs) | over(model, generate_kwargs, {"max_new_tokens": new, "max_length": None})
+    )
 
 
 @torch.no_grad()

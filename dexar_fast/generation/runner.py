@@ -72,7 +72,7 @@ class Runner:
         pool: KVPool | None,
         out: Folder | None = None,
     ) -> None:
-        self._setup = setup
+        self.setup = setup
         self._model = setup.model
         self._generate_kwargs = generate_kwargs
         self._pool = pool
@@ -80,69 +80,69 @@ class Runner:
         self._tails: Tails | None = None  # once they have been looked at
         check_adapters(self._model)
         with stage("transfer"):
-            self._request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
+            self.request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
         with stage("layout"):
             new = generate_kwargs.get("max_new_tokens")
-            inputs.check_inputs(self._model, self._request.inputs, request.targets, new, setup.elsewhere)
-            images, self._placed = pictured(setup, self._request)
-            self._request = replace(self._request, images=images)
-        for doubt in doubts(self._model, self._request, pool is not None):
+            inputs.check_inputs(self._model, self.request.inputs, request.targets, new, setup.elsewhere)
+            images, self.placed = pictured(setup, self.request)
+            self.request = replace(self.request, images=images)
+        for doubt in doubts(self._model, self.request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
-        check_knobs(setup, self._placed)
+        check_knobs(setup, self.placed)
 
     def explain(self) -> Explanation:
         """Explains the whole answer. With `out` a generated one is explained as it is written: a kill leaves a part."""
-        generated = self._request.targets is None
+        generated = self.request.targets is None
         along = generated and self.out is not None and beams(self._model, self._generate_kwargs) == 1
         laps = self.laps()
         if self.out is not None:
             free_folder(self.out)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
-            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self._request.last, PIECE)
+            scheduler = ChunkScheduler(partial(self._explainer, loan, stack, laps), self.request.last, PIECE)
             answer, prompt = self._answer(loan, stack, scheduler if along else None)
             laps.lap("stream" if along else "generate" if generated else "prefill")
             scheduler.finish(answer.tolist(), prompt)
-            written.check(self._model, self._request.inputs, loan, prompt)
+            written.check(self._model, self.request.inputs, loan, prompt)
             laps.lap("explain")
         return scheduler.record.explanation()
 
     @contextmanager
     def answered(self) -> Iterator[Asked]:
         """The request with its answer, given or written now. Inside the block the model is on loan."""
-        check_method(self._setup)
+        check_method(self.setup)
         with self._named(), borrowed(self._model) as loan, ExitStack() as stack:
             targets, decoder, logits = self._answer_and_decoder(loan, stack)
             inputs.check_scored(targets, decoder.lens.rows)
-            agreement_of(self._model).check(self._model, self._request.inputs, loan, logits)
+            agreement_of(self._model).check(self._model, self.request.inputs, loan, logits)
             yield self._asked(targets.cpu(), decoder)
 
     def _asked(self, targets: Tensor, decoder: Decoder) -> Asked:
         return Asked(
             model=self._model,
-            processor=self._setup.processor,
+            processor=self.setup.processor,
             decoder=decoder,
-            inputs=self._request.inputs,
+            inputs=self.request.inputs,
             targets=targets,
-            images=tuple(self._request.images),
-            visual=self._placed.positions,
-            grids=self._placed.grids,
-            chunk_size=self._setup.chunk_size,
-            backend=self._setup.backend,
+            images=tuple(self.request.images),
+            visual=self.placed.positions,
+            grids=self.placed.grids,
+            chunk_size=self.setup.chunk_size,
+            backend=self.setup.backend,
         )
 
     @property
     def knows_decoder(self) -> bool:
         """Whether an earlier request has found the model's decoder, which may have been changed since."""
-        return self._setup.decoder is not None
+        return self.setup.decoder is not None
 
     def looked_at_again(self, asked: Asked) -> Asked:
         """The same with the model's decoder found anew; the model is on loan."""
-        self._setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
-        return replace(asked, decoder=self._setup.decoder)
+        self.setup.decoder = prefill(self._model, asked.inputs, None, Prefix(self._model.config)).decoder
+        return replace(asked, decoder=self.setup.decoder)
 
     def _answer_and_decoder(self, loan: Loan, stack: ExitStack) -> tuple[Tensor, Decoder, Tensor | None]:
         """And the prompt's last logits, if it had to run for these."""
-        setup, targets = self._setup, self._request.targets
+        setup, targets = self.setup, self.request.targets
         if targets is not None and setup.decoder is not None and setup.decoder.is_of(self._model):
             return targets, setup.decoder, None
         answer, prompt = self._answer(loan, stack, None)
@@ -151,7 +151,7 @@ class Runner:
 
     def laps(self) -> Laps:
         """A clock that knows how long the processor took."""
-        return Laps(self._request.seconds)
+        return Laps(self.request.seconds)
 
     def header(self, settings: dict[str, Any], laps: Laps, own_cells: bool = False, **more: Any) -> ResultHeader:
         """What a result of this request holds that does not grow with the answer.
@@ -159,12 +159,12 @@ class Runner:
         Args:
             own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
         """
-        placed = replace(self._placed, warning=None) if own_cells else self._placed
+        placed = replace(self.placed, warning=None) if own_cells else self.placed
         found = {**more, "seconds": laps.seconds}
-        return header(self._setup, self._request, placed, settings, found, self._pool is not None)
+        return header(self.setup, self.request, placed, settings, found, self._pool is not None)
 
     def _named(self) -> AbstractContextManager[None]:
-        return faults.named(self._model, self._request.inputs, self._generate_kwargs)
+        return faults.named(self._model, self.request.inputs, self._generate_kwargs)
 
     def stream(self, size: int, follow: Follow | None = None) -> Stream:
         """The answer in pieces of `size` tokens, as it is written.
@@ -172,9 +172,9 @@ class Runner:
         Args:
             follow: from the request, still without answer, to what the pass computes and what keeps it; None: DEX-AR's.
         """
-        check_arguments(self._model, self._request.inputs, self._arguments())
+        check_arguments(self._model, self.request.inputs, self.arguments())
         check_single(self._model, self._generate_kwargs)
-        self._longest()
+        self.longest()
         if self.out is not None:
             free_folder(self.out)
         return Stream(partial(self._write, size, follow), lambda: is_borrowed_here(self._model))
@@ -198,25 +198,25 @@ class Runner:
                     channel.hand(piece)
                 laps.lap("waiting")
 
-            scheduler = ChunkScheduler(begin, self._request.last, size, hand, channel.check)
+            scheduler = ChunkScheduler(begin, self.request.last, size, hand, channel.check)
             answer, prompt = self._answer(loan, stack, scheduler)
             scheduler.finish(answer.tolist(), prompt)
-            written.check(self._model, self._request.inputs, loan, prompt)
+            written.check(self._model, self.request.inputs, loan, prompt)
 
     def _answer(self, loan: Loan, stack: ExitStack, scheduler: ChunkScheduler | None) -> tuple[Tensor, Prefill]:
         """The answer, given or written by the model, and its prompt's prefill; the stack holds the cache."""
-        model, given, setup = self._model, self._request.inputs, self._setup
+        model, given, setup = self._model, self.request.inputs, self.setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
         prefix = stack.enter_context(self._prefix(loan))
         if "input_ids" in given:
             stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
-            if self._request.targets is not None:
-                return self._request.targets, self._prompt(self._request.targets, prefix)
+            if self.request.targets is not None:
+                return self.request.targets, self._prompt(self.request.targets, prefix)
             try:
                 write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
-                return write(model, given, setup.decoder, generate_kwargs=self._arguments(), follow=scheduler)
+                return write(model, given, setup.decoder, generate_kwargs=self.arguments(), follow=scheduler)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
@@ -229,71 +229,72 @@ class Runner:
 
     def _prompt(self, targets: Tensor, prefix: Prefix) -> Prefill:
         """The prefill of a given answer: postponed if the decoder is known, no layer needs a graph, and all fits."""
-        decoder, given = self._setup.decoder, self._request.inputs
-        if self._setup.elsewhere:
+        decoder, given = self.setup.decoder, self.request.inputs
+        if self.setup.elsewhere:
             return begun.begin(self._model, given, decoder)
-        if decoder is not None and takes_answer(given, decoder, self._placed.positions):
-            layers = self._setup.settings.layers_of(len(decoder.layers))
-            self._tails = Tails.of(decoder, layers, self._setup.backend)
+        if decoder is not None and takes_answer(given, decoder, self.placed.positions):
+            layers = self.setup.settings.layers_of(len(decoder.layers))
+            self._tails = Tails.of(decoder, layers, self.setup.backend)
             alone = not goes_back(self._model.config)  # it will run with each chunk in any case
-            if alone or (len(targets) <= self._chunk and self._tails.trusts_all()):
+            if alone or (len(targets) <= self.chunk and self._tails.trusts_all()):
                 return postponed(self._model, given, decoder, prefix)
         return prefill(self._model, given, decoder, prefix)
 
     @cached_property
-    def _chunk(self) -> int:
+    def chunk(self) -> int:
         """How many tokens to explain at once; the decoder must be known."""
-        decoder = self._setup.decoder
+        decoder = self.setup.decoder
         assert decoder is not None  # the prompt has run, or an earlier one has
         heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
-        length = len(self._request.ids) + self._longest()
-        return self._setup.chunk_size or default_chunk(decoder.layers, heads, length)
+        length = len(self.request.ids) + self.longest()
+        return self.setup.chunk_size or default_chunk(decoder.layers, heads, length)
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """The arguments of generate(), and the tokenizer if there are stop strings."""
         if setting(self._model, self._generate_kwargs, "stop_strings") is None:
             return self._generate_kwargs
-        return {"tokenizer": getattr(self._setup.processor, "tokenizer", None)} | self._generate_kwargs
+        return {"tokenizer": getattr(self.setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def _prefix(self, loan: Loan) -> Prefix:
-        if self._pool is None or self._setup.elsewhere or not goes_back(self._model.config):
+        if self._pool is None or self.setup.elsewhere or not goes_back(self._model.config):
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 
-        targets = self._request.targets
-        reserve = 0 if targets is None else len(self._request.ids) + len(targets)
+        targets = self.request.targets
+        reserve = 0 if targets is None else len(self.request.ids) + len(targets)
         arguments = forward_arguments(self._model, self._generate_kwargs)
-        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
+        return PooledPrefix(self._pool, self._model, self.request.inputs, reserve, arguments, loan.paused)
 
     def _explainer(
         self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill, follow: Follow | None = None
     ) -> AnswerExplainer:
         """The explainer of the answer behind this prompt; the stack closes its record."""
-        self._setup.decoder = prompt.decoder
-        inputs.check_scored(self._request.targets, prompt.decoder.lens.rows)
-        written.check(self._model, self._request.inputs, loan, prompt)
+        self.setup.decoder = prompt.decoder
+        inputs.check_scored(self.request.targets, prompt.decoder.lens.rows)
+        written.check(self._model, self.request.inputs, loan, prompt)
         elsewhere = prompt.begun
         if elsewhere is not None:
-            self._placed = layout_elsewhere(elsewhere)
-        work = self._begun(laps, elsewhere) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
+            self.placed = layout_elsewhere(elsewhere)
+        work = self.begun(laps, elsewhere) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
         stack.enter_context(work.record)
-        device = self._request.inputs["input_ids"].device if elsewhere is None else elsewhere.device
-        return AnswerExplainer(self._model, work.plan, self._chunk, device, work.record)
+        device = self.request.inputs["input_ids"].device if elsewhere is None else elsewhere.device
+        return AnswerExplainer(self._model, work.plan, self.chunk, device, work.record)
 
-    def _begun(self, laps: Laps, elsewhere: BegunPrompt | None) -> Begun:
-        """What DEX-AR's pass computes, and what keeps it."""
-        setup, request = self._setup, self._request
-        plan = plan_of(setup, request, self._placed, self._longest(), self._tails, elsewhere)
+    def begun(self, laps: Laps, elsewhere: BegunPrompt | None = None, **more: Any) -> Begun:
+        """What DEX-AR's pass computes, and what keeps it; `more` goes into the result's metadata."""
+        setup, request = self.setup, self.request
+        plan = plan_of(setup, request, self.placed, self.longest(), self._tails, elsewhere)
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
-        header = self.header(settings, laps, chunk_size=self._chunk, backend=setup.backends()["head_score"])
+        backend = setup.backends()["head_score"]
+        header = self.header(settings, laps, chunk_size=self.chunk, backend=backend, **more)
         tokenizer = getattr(setup.processor, "tokenizer", None)
         ids = request.ids if elsewhere is None else elsewhere.labels.tolist()
         return Begun(plan, ResultBuilder(header, tokenizer, ids, self.out))
 
-    def _longest(self) -> int:
+    def longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
-        if self._request.targets is not None:
-            return len(self._request.targets)
-        if self._setup.elsewhere:
-            return begun_tokens(self._model, self._request.inputs, self._generate_kwargs)
-        return new_tokens(self._model, len(self._request.ids), self._generate_kwargs)
+        if self.request.targets is not None:
+            return len(self.request.targets)
+        if self.setup.elsewhere:
+            return begun_tokens(self._model, self.request.inputs, self._generate_kwargs)
+        return new_tokens(self._model, len(self.request.ids), self._generate_kwargs)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache.rewind import rewound
 from dexar_fast.model.prefill import Prefill
@@ -66,13 +67,14 @@ class AnswerExplainer:
     def explain(self, prompt: Prefill, ids: list[int]) -> list[Any]:
         """Explains those of ids [1 + T], the prompt's last token and the answer's, that are not explained yet."""
         chunks: list[Any] = []
-        tensor = torch.tensor(ids, device=self.device)
+        answers = Answers.one(torch.tensor(ids, device=self.device))
 
-        def take(sums: Any) -> None:
+        def take(found: list[Any]) -> None:
+            (sums,) = found
             begin = 1 + len(self.record)
             chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
 
-        self.chunk = engine.explain(self.model, prompt, self.plan, tensor, len(self.record), self.chunk, take)
+        self.chunk = engine.explain(self.model, prompt, [self.plan], answers, len(self.record), self.chunk, take)
         return chunks
 
 

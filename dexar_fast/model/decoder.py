@@ -60,19 +60,20 @@ class PromptWatcher(Watcher):
 
     A later pass runs the last prompt token again as its first query. A bidirectional prefix may read further than that
     pass's causal mask would let it (PaliGemma 2: past the sliding window). M-RoPE counts on from the last prompt
-    token's position, which the pass cannot tell from the number of keys. In a batch (beams) the first row counts.
+    token's position, which the pass cannot tell from the number of keys. In a batch the first rows count (beams: one).
     """
 
-    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
+    def __init__(self, model: nn.Module, length: int, inputs: Iterable[str], rows: int = 1) -> None:
         super().__init__(model, agreement_of(model).met, inputs)
         self.logits: Tensor | None = None  # [V] of the last token, where they were seen
+        self._rows = rows  # B
         self._length = length  # how many of the P tokens run: the first forward of so many is the prompt's
-        self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [1, 1, 1, P]
-        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., 1, 1]
+        self.last_rows: dict[int, Tensor] = {}  # by id of the attention module: [B, 1, 1, P]
+        self.last_positions: dict[nn.Module, Tensor] = {}  # by the module that holds the layers: [..., B, 1]
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         if mask is not None and mask.shape[-2] == self._length and id(module) not in self.last_rows:
-            self.last_rows[id(module)] = mask[:1, :, -1:].clone()
+            self.last_rows[id(module)] = mask[: self._rows, :, -1:].clone()
         return mask
 
     @contextmanager
@@ -93,7 +94,7 @@ class PromptWatcher(Watcher):
         if module in self.last_positions or watcher.get() is not self:
             return
         if positions is not None and positions.shape[-1] == self._length:
-            self.last_positions[module] = positions[..., :1, -1:].clone()
+            self.last_positions[module] = positions[..., : self._rows, -1:].clone()
 
 
 def _at(model: nn.Module, name: str) -> Any:

@@ -126,10 +126,14 @@ def run(model: Any, cache: Any, left: Mapping[str, Any], with_logits: bool = Fal
     logits = last_logits(model) if with_logits else without_logits(model)
     if cache is None:
         model(**left, **of_whole_forward(model, prompt or left["input_ids"].shape[1]), **logits)
-    elif cache.get_seq_length() == 0:
+    elif cache.get_seq_length() == 0 and not _is_padded(left):
         model(**left, **to_forward(model, cache), use_cache=True, **logits)
-    else:  # generate() knows which of the inputs and positions go with the rest of a prompt
+    else:  # generate() knows which of the inputs go with the rest of a prompt, and the positions
         model.generate(**left, **one_forward(model), **to_generate(cache))
+
+
+def _is_padded(inputs: Mapping[str, Any]) -> bool:
+    return len(inputs["input_ids"]) > 1 and not bool(inputs["attention_mask"].all())
 
 
 def one_forward(model: Any) -> dict[str, Any]:
@@ -186,8 +190,9 @@ def _of_tokens(inputs: Mapping[str, Any]) -> set[str]:
 
 
 def watcher_of(model: Any, inputs: Mapping[str, Any], cache: Any, decoder: Decoder | None) -> PromptWatcher:
-    length = inputs["input_ids"].shape[1] - length_of(cache)
-    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs)
+    rows, length = inputs["input_ids"].shape
+    length -= length_of(cache)
+    return DecoderTracer(model, length, inputs) if decoder is None else PromptWatcher(model, length, inputs, rows)
 
 
 def prefill_of(cache: Any, watching: PromptWatcher, decoder: Decoder | None) -> Prefill:

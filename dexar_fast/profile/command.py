@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -49,11 +49,13 @@ class Files:
             raise FileError(f"cannot draw {self.picture}: name it {', '.join('*' + kind for kind in PICTURES)}")
 
 
-def run(model: str | None, files: Files, console: Console, rounds: int, **options: Any) -> None:
-    """Measures a workload of `options` and prints it; see `dexar_fast.profile.workload.workload`."""
+def run(
+    model: str | None, files: Files, console: Console, rounds: int, batches: Sequence[int] = (), **options: Any
+) -> None:
+    """Measures a workload of `options`, in batches of some sizes, too, and prints it; see `workload`."""
     files.check()
     work = workload(model, **options)
-    report = measure(work, rounds)
+    report = measure(work, rounds, batches)
     show(report, console)
     contents: dict[Path | None, Callable[[], bytes]] = {
         files.report: lambda: f"{json.dumps(report, indent=1)}\n".encode(),

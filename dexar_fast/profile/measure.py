@@ -28,7 +28,7 @@ GENERATING = ("vision", "prefill", "decode", "generation")
 EXPLAINING = ("chunk forward", "masks", "VJP", "checks", "scoring", "aggregation", "transfer")
 
 
-def measure(work: Workload, rounds: int = 5) -> Report:
+def measure(work: Workload, rounds: int = 5, batches: Sequence[int] = ()) -> Report:
     """Everything `dexar-fast profile` shows, as plain JSON.
 
     The stages are those of the recorded run with the median wall time, so that they sum to it.
@@ -61,6 +61,7 @@ def measure(work: Workload, rounds: int = 5) -> Report:
         },
         "overhead": _summary([a / b for a, b in zip(explain, generate, strict=True)]),
         "tokens_per_second": _rates(run, work.about["new_tokens"]),
+        "batches": [{"size": size} | _of_batch(work, size, rounds) for size in batches],
         "stages": _stages(run, counted, machine),
         "wall": run.wall,
         "coverage": run.coverage,
@@ -103,6 +104,15 @@ def _rates(run: Timeline, tokens: int) -> Report:
     """Tokens per second: generated in the time of generating, explained in that of explaining, both in all of it."""
     generating, explaining = (sum(run.stages.get(name, 0.0) for name in names) for names in (GENERATING, EXPLAINING))
     return {"generated": tokens / generating, "explained": tokens / explaining, "both": tokens / run.wall}
+
+
+def _of_batch(work: Workload, size: int, rounds: int) -> Report:
+    """The rates of a batch, of the recorded run with the median wall time. Raises what one of its requests raises."""
+    for found in work.batch(size):
+        if isinstance(found, Exception):
+            raise found
+    runs = sorted((recorded(lambda: work.batch(size), work.model) for _ in range(rounds)), key=lambda run: run.wall)
+    return _rates(runs[(rounds - 1) // 2], size * work.about["new_tokens"])
 
 
 def _instrumentation(run: Timeline, over_plain: Sequence[float]) -> Report:

@@ -22,6 +22,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     )
     console.print(_stages(report))
     console.print(_rates(report))
+    if report["batches"]:
+        console.print(_batches(report["batches"]))
     console.print(_memory(report["memory"]))
 
 
@@ -58,6 +60,13 @@ def _rates(report: dict[str, Any]) -> Table:
     spread = f"{overhead['median']:.3f} [{overhead['p20']:.3f}, {overhead['p80']:.3f}]"
     table.add_row("... over plain generation", spread)
     table.add_row("recording the stages takes", f"{report['instrumentation']['share']:.2%}")
+    return table
+
+
+def _batches(batches: list[dict[str, Any]]) -> Table:
+    table = _table("tokens per second, in batches of", "generated", "explained", "both")
+    for row in batches:
+        table.add_row(str(row["size"]), *(f"{row[name]:.1f}" for name in ("generated", "explained", "both")))
     return table
 
 

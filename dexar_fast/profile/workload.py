@@ -29,11 +29,12 @@ QUESTION = "Describe the image."
 
 @dataclass(frozen=True)
 class Workload:
-    """The two jobs that are compared, on one model, and what they work on."""
+    """The jobs that are compared, on one model, and what they work on."""
 
     model: Any
     explain: Callable[[], Explanation]  # generates, then explains
     generate: Callable[[], Tensor]  # the same without explaining
+    batch: Callable[[int], list[Any]]  # generates and explains so many at once
     about: dict[str, Any]
 
     @property
@@ -81,6 +82,7 @@ def workload(
         model,
         lambda: explainer.explain(picture, prompt, **length),
         lambda: _generated(model, inputs(), length),
+        lambda size: explainer.explain_batch([(picture, prompt)] * size, size, **length),
         _about(name or "embedded", model, inputs(), list(picture.size), new_tokens),
     )
 
@@ -108,6 +110,7 @@ def _of_shape(
         built.model,
         lambda: explainer.explain_inputs(inputs, **length),
         lambda: _generated(built.model, inputs, length),
+        lambda size: explainer.explain_batch_inputs([(inputs, None)] * size, size, **length),
         _about(name, built.model, inputs, None, length["max_new_tokens"]),
     )
 

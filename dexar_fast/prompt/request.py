@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.errors import InputError
+from dexar_fast.errors import DexarError, InputError
 from dexar_fast.prompt import prompting
 from dexar_fast.prompt.chat import is_chat
+from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
 
@@ -102,6 +103,30 @@ def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
         raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
     every = [[answer] if answer is None or isinstance(answer, str) else listed("answers", answer) for answer in answers]
     return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
+
+
+def triple(asked: Any) -> tuple[Any, Any, Any]:
+    """Image, prompt and response of a request of a batch. Raises InputError."""
+    if not isinstance(asked, tuple | list) or len(asked) not in (2, 3):
+        raise InputError("a request must be (image, prompt) or (image, prompt, response)")
+    image, prompt, response = (*asked, None)[:3]
+    return image, prompt, response
+
+
+def given_pair(asked: Any) -> Request:
+    """A request from (inputs, target_ids) that were made elsewhere. Raises InputError."""
+    if not isinstance(asked, tuple | list) or len(asked) != 2:
+        raise InputError("a request must be (inputs, target_ids), None for an answer to generate")
+    inputs, targets = asked
+    return given(inputs, None, None if targets is None else as_ids(targets))
+
+
+def or_error(read: Callable[[Any], Request], asked: Any) -> Request | Exception:
+    """What `read` makes of one of many requests, or the error that it raises."""
+    try:
+        return read(asked)
+    except DexarError as error:
+        return error
 
 
 def listed(name: str, several: Any) -> list[Any]:

@@ -173,7 +173,7 @@ def tail_of(
     rows = (torch.cat([earlier.expand(-1, x.shape[1]), x])[None] for x in reversed(given))
     with tails.watching(lambda: True):
         output = layer(*rows)
-    u = tails.vjp(0, output, given[0][None, :, None], targets, norm_twice)
+    u = tails.vjp(0, output, given[0][None, :, None], targets[None], norm_twice)
     norms = [*layer.modules(), *lens.modules]
     in_single = output.dtype == torch.float64 and any(isinstance(m, Gemma2RMSNorm | CohereLayerNorm) for m in norms)
     with pytest.raises(Outdated) if in_single else nullcontext():
@@ -260,7 +260,7 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
         output = layer(torch.randn(1, 5, 60).to(dtype))
     (wanted,) = torch.autograd.grad(lens(output, targets).sum(), leaf[0])
     assert not tails.trusts(0)
-    found = tails.judged(0, output.detach(), leaf[0][:, :, None], targets, False, wanted[:, :, None])[:, :, 0]
+    found = tails.judged(0, output.detach(), leaf[0][:, :, None], targets[None], False, wanted[:, :, None])[:, :, 0]
     assert tails.trusts(0)
     assert_close(found, wanted, TOLERANCE[dtype])
 
@@ -303,5 +303,5 @@ def test_what_a_norm_is_given_by_keyword_is_left_to_autograd() -> None:
     with tails.watching(lambda: True):
         output = layer(torch.randn(1, 3, 60), torch.randn(1, 3, HEADS_DIM))
     expected = torch.randn(1, 3, 4, 11)
-    assert tails.judged(0, output, expected, torch.arange(3), False, expected) is expected
+    assert tails.judged(0, output, expected, torch.arange(3)[None], False, expected) is expected
     assert not tails.trusts(0)

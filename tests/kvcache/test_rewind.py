@@ -68,9 +68,9 @@ def test_pieces_that_do_not_fit_in_memory_are_halved(monkeypatch: pytest.MonkeyP
     expected = Explainer(model).explain_inputs(inputs, **options)
     run, sizes = engine.Pass.chunk, []
 
-    def chunk(self: engine.Pass, first: int, ids: torch.Tensor, size: int) -> Any:
+    def chunk(self: engine.Pass, answers: Any, done: int, size: int) -> Any:
         sizes.append(size)
-        result = run(self, first, ids, size)  # and is put back
+        result = run(self, answers, done, size)  # and is put back
         if size > 2:
             raise torch.OutOfMemoryError
         return result

@@ -40,6 +40,7 @@ def small() -> Workload:
         built.model,
         lambda: explainer.explain_inputs(inputs, **length),
         lambda: built.model.generate(**inputs, **length),
+        lambda size: explainer.explain_batch_inputs([(inputs, None)] * size, size, **length),
         about | {"prompt_tokens": 53, "visual_tokens": 9},
     )
 
@@ -280,17 +281,19 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
     }
     options = itertools.chain.from_iterable((f"--{option}", str(path)) for option, path in files.items())
     result = CliRunner().invoke(
-        app.app, ["profile", "--tokens", "3", "--rounds", "1", *options], env={"COLUMNS": "150"}
+        app.app, ["profile", "--tokens", "3", "--rounds", "1", "--batch", "1,3", *options], env={"COLUMNS": "150"}
     )
     assert result.exit_code == 0, result.output
     report = json.loads(files["json"].read_text())
     assert {row["name"] for row in report["stages"]} == STAGES.keys()
     assert report["about"]["visual_tokens"] == 144
+    assert [row["size"] for row in report["batches"]] == [1, 3]
+    assert all(row["generated"] > row["both"] < row["explained"] for row in report["batches"])
     events = {event.get("name") for event in json.loads(files["trace"].read_text())["traceEvents"]}
     assert {"vision", "VJP", "scoring"} <= events
     assert files["plot"].read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == sorted(files.values())
-    assert all(name in result.output for name in ("VJP", "tokens explained per second", "kv cache"))
+    assert all(name in result.output for name in ("VJP", "tokens explained per second", "in batches of", "kv cache"))
 
 
 @pytest.mark.parametrize(
@@ -301,6 +304,8 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
         (["--json", "."], "is a folder"),
         (["--json", "/proc/a.json"], "cannot write /proc/a.json"),
         (["--json", "a.png", "--plot", "a.png"], "have one path"),
+        (["--batch", "4,none"], "takes sizes of batches"),
+        (["--batch", "4,0"], "takes sizes of batches"),
         (["llava-512", "--image-size", "20"], "leave the image size out"),
         (["--image-size", "0"], "give at least 1"),
         (["--image-size", "-5"], "give at least 1"),

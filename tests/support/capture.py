@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 
 from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.sums import LayerSums
 
 Forward = Callable[[], LayerSums]
@@ -24,14 +24,14 @@ def chunks_run_by(run: Callable[[Forward], LayerSums]) -> Iterator[list[int]]:
     sizes: list[int] = []
     chunk, check, attribution = engine.Pass.chunk, engine.Pass._check, LayerSums.attribution
 
-    def handed(self: engine.Pass, first: int, ids: torch.Tensor, size: int) -> Any:
+    def handed(self: engine.Pass, answers: Answers, done: int, size: int) -> Any:
         sizes.append(size)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(LayerSums, "attribution", lambda sums, length: sums)
             inner.setattr(engine.Pass, "_check", lambda running: None)
-            sums = run(lambda: chunk(self, first, ids, size))  # type: ignore[arg-type, return-value]
+            sums = run(lambda: chunk(self, answers, done, size)[0])
         check(self)
-        return attribution(sums, first + size)
+        return [attribution(sums, self._first + size)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.Pass, "chunk", handed)

@@ -32,11 +32,11 @@ class CallGradients:
         states: Tensor | None = None,
         keep: bool = False,
     ) -> Tensor:
-        """u = d o[v_t] / d (attention output at p_t) of every query at once: [1, C, H, D].
+        """u = d o[v_t] / d (attention output at p_t) of every query at once: [B, C, H, D].
 
         Args:
-            index: of the call. hidden: the layer's output. leaf: [1, C, H, D] the attention's. targets: [C].
-            states: [1, C, n, d] of earlier layers, where the lens reads such.
+            index: of the call. hidden: the layer's output. leaf: [B, C, H, D] the attention's. targets: [B, C].
+            states: [B, C, n, d] of earlier layers, where the lens reads such.
             keep: whether another call of the layer is still to be differentiated.
         """
         norm_twice = self._norm_twice and index == len(self._decoder.layers) - 1
@@ -60,11 +60,12 @@ class CallGradients:
         """The same by autograd, through the graph that the layer recorded."""
         layer, lens = self._decoder.layers[index], self._decoder.lens
         go_on_recording(hidden, layer)
-        normed = lens.norm(lens.last(hidden, len(targets)), states)
+        normed = lens.norm(lens.last(hidden, targets.shape[1]), states)
         if norm_twice:
             check_norms_twice(layer, hidden, normed)
             normed = lens.norm(normed)
-        logits = lens.logits(normed, targets)
+        normed = normed.flatten(0, 1)[None]
+        logits = lens.logits(normed, targets.flatten())
         check_gradient(lens.head, (normed,), {}, logits)
         u = own_gradients(logits, leaf) if self._mixes(index, logits, leaf) else gradient(logits, leaf, layer, keep)
         torch.set_grad_enabled(False)

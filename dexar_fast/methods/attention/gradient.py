@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
 from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last
@@ -99,8 +100,8 @@ def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     with in_memory(AttentionGradient.name):
         prefilled = begin(asked.model, inputs, asked.decoder, Prefix(asked.model.config))
         chunks: list[VisualMaps] = []
-        known = torch.cat([ids[0, -1:], asked.targets.to(ids)])
-        engine.explain(asked.model, prefilled, plan, known, 0, chunk, chunks.append)
+        answers = Answers.one(torch.cat([ids[0, -1:], asked.targets.to(ids)]))
+        engine.explain(asked.model, prefilled, [plan], answers, 0, chunk, chunks.extend)
     return torch.cat([each.token_maps for each in chunks])
 
 

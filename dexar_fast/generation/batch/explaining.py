@@ -1,0 +1,110 @@
+"""Many requests: those that can run in batches, and the others one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dexar_fast.errors import OutOfMemoryError
+from dexar_fast.explanation import Explanation
+from dexar_fast.generation.batch.alike import Mixed
+from dexar_fast.generation.batch.joining import groups, kind_of
+from dexar_fast.generation.batch.running import Batch
+from dexar_fast.generation.batch.writing import goes_in_batches
+from dexar_fast.generation.runner import Runner
+from dexar_fast.generation.setup import Setup
+from dexar_fast.model.cache import goes_back
+from dexar_fast.model.memory import default_batch
+from dexar_fast.prompt.request import Request
+
+ALONE = "explained one by one: {}"
+Found = Explanation | Exception
+Alone = Callable[[Request], Explanation]
+
+
+class Many:
+    """Explains requests in batches.
+
+    Args:
+        alone: explains one by itself.
+        size: requests in a batch; None takes as many as fit in 256 MiB.
+    """
+
+    def __init__(self, setup: Setup, generate_kwargs: dict[str, Any], alone: Alone, size: int | None) -> None:
+        self._setup = setup
+        self._model = setup.model
+        self._generate_kwargs = generate_kwargs
+        self._alone = alone
+        self._size = size
+
+    def explain(self, requests: Sequence[Request | Exception]) -> list[Found]:
+        """In the order of the requests: an explanation, or what kept it from being made."""
+        found = dict[int, Found]({n: each for n, each in enumerate(requests) if isinstance(each, Exception)})
+        left = {n: each for n, each in enumerate(requests) if isinstance(each, Request)}
+        batches = goes_in_batches(self._model, self._generate_kwargs) and self._goes_back()
+        while left and not (batches and self._knows_decoder()):
+            first = next(iter(left))
+            found[first] = self._one(left.pop(first))
+        found |= self._in_batches(left)
+        return [found[n] for n in range(len(requests))]
+
+    def _goes_back(self) -> bool:
+        return not self._setup.elsewhere and goes_back(self._model.config)
+
+    def _knows_decoder(self) -> bool:
+        return self._setup.decoder is not None and self._setup.decoder.is_of(self._model)
+
+    def _one(self, request: Request) -> Found:
+        try:
+            return self._alone(request)
+        except Exception as error:  # one that is no DexarError is of the user's own code
+            return error
+
+    def _in_batches(self, requests: dict[int, Request]) -> dict[int, Found]:
+        found: dict[int, Found] = {}
+        runners: dict[int, Runner] = {}
+        for n, request in requests.items():
+            try:
+                runners[n] = Runner(self._setup, request, self._generate_kwargs, None)
+                runners[n].longest()
+            except Exception as error:
+                found[n] = error
+        ready = [n for n in runners if n not in found]
+        lengths = [len(runners[n].request.ids) + runners[n].longest() for n in ready]
+        for group in groups(lengths, [_kind(runners[n]) for n in ready], self._fitting):
+            found |= self._some([ready[n] for n in group], runners)
+        return found
+
+    def _fitting(self, length: int) -> int:
+        decoder = self._setup.decoder
+        assert decoder is not None  # of the requests that came before
+        return self._size or default_batch(self._model, length, 1, decoder.lens.rows)
+
+    def _some(self, numbers: list[int], runners: dict[int, Runner]) -> dict[int, Found]:
+        """One batch; in halves if it does not fit, one by one if it fails."""
+        decoder, note = self._setup.decoder, ""
+        chosen = [runners[n] for n in numbers]
+        if len(chosen) > 1 and decoder is not None:
+            try:
+                batch = Batch(self._model, decoder, chosen, self._generate_kwargs)
+                return dict(zip(numbers, batch.explain(), strict=True))
+            except OutOfMemoryError:
+                half = len(numbers) // 2
+                return self._some(numbers[:half], runners) | self._some(numbers[half:], runners)
+            except Mixed as error:
+                note = ALONE.format(error)
+            except Exception:  # of one of them: it is raised again when that runs by itself
+                pass
+        return {n: self._one(_noted(runners[n].request, note)) for n in numbers}
+
+
+def _kind(runner: Runner) -> Any:
+    """What requests of a batch have in common; a prompt that ends with an image shares none."""
+    request = runner.request
+    ends = int(runner.placed.positions[-1]) == len(request.ids) - 1
+    return id(runner) if ends else (request.targets is None, kind_of(request.inputs))
+
+
+def _noted(request: Request, note: str) -> Request:
+    return replace(request, warnings=(*request.warnings, note)) if note else request

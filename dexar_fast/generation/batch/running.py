@@ -1,0 +1,154 @@
+"""One batch: its answers, written or given, and the explanation of each over the batch's own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.rows import Answers
+from dexar_fast.attribution.tail import Tails
+from dexar_fast.explanation import Explanation
+from dexar_fast.generation.batch import alike
+from dexar_fast.generation.batch.joining import IDS, joined, kind_of
+from dexar_fast.generation.batch.writing import first_logits, run_prompts, write
+from dexar_fast.generation.generate import EMPTY, EmptyAnswer
+from dexar_fast.generation.runner import Runner
+from dexar_fast.generation.scheduler import Begun
+from dexar_fast.model.agreement import agreement_of
+from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.lending.session import borrowed
+from dexar_fast.model.memory import fitting
+from dexar_fast.model.prefill import Prefill, Prefix, postponed, takes_answer, with_answer
+from dexar_fast.prompt.inputs import check_scored, embedding_checked
+
+
+class Batch:
+    """Requests of one kind that run side by side, on a model of known decoder; all answers are given, or none.
+
+    Args:
+        generate_kwargs: of generate(), where no answers are given.
+    """
+
+    def __init__(
+        self, model: Any, decoder: Decoder, runners: Sequence[Runner], generate_kwargs: dict[str, Any]
+    ) -> None:
+        self._model = model
+        self._decoder = decoder
+        self._runners = runners
+        self._generate_kwargs = generate_kwargs
+        self._laps = [runner.laps() for runner in runners]
+        self._prompts = [runner.request.inputs for runner in runners]
+        self._fillers = [_filler(runner) for runner in runners]
+        self._targets = [x for x in (runner.request.targets for runner in runners) if x is not None]
+        self._chunk = max(1, min(runner.chunk for runner in runners) // len(runners))  # tokens of each row at once
+
+    def explain(self) -> list[Explanation | Exception]:
+        """In the order of the requests; an EmptyAnswer where the model ends an answer at once.
+
+        Raises:
+            Mixed: the model computes something else in a batch. Outdated: it was changed since its decoder was found.
+            Else what any of the requests raises.
+        """
+        with borrowed(self._model) as loan, ExitStack() as stack, fitting("a batch"):
+            for inputs in self._prompts:
+                stack.enter_context(embedding_checked(self._model, inputs[IDS]))
+            way = loan.attention, len(set(self._lengths)) > 1, kind_of(self._prompts[0])
+            begun = self._at_once(stack) if self._goes_at_once(way) else self._behind(stack, way)
+            longest = max(self._prompts, key=lambda inputs: inputs[IDS].shape[1])
+            agreement_of(self._model).check(self._model, longest, loan)
+            self._lap("explain")
+        return [each.record.explanation() if len(each.record) else EmptyAnswer(EMPTY) for each in begun]
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [inputs[IDS].shape[1] for inputs in self._prompts]
+
+    def _lap(self, part: str) -> None:
+        for laps in self._laps:
+            laps.lap(part)
+
+    def _begun(self, stack: ExitStack) -> list[Begun]:
+        """What the pass computes for each request; the stack closes the records."""
+        count = len(self._runners)
+        begun = [runner.begun(laps, batch=count) for runner, laps in zip(self._runners, self._laps, strict=True)]
+        for each in begun:
+            stack.enter_context(each.record)
+        return begun
+
+    def _behind(self, stack: ExitStack, way: alike.Way) -> list[Begun]:
+        """Explains the answers behind prompts that have run."""
+        inputs = joined(self._prompts, self._fillers)
+        said, prompt = self._checked(inputs, way)
+        self._lap("prefill" if self._targets else "generate")
+        begun = self._begun(stack)
+        answers = _answers(inputs[IDS], said)
+        if answers.longest:
+            plans = [each.plan for each in begun]
+            ids = answers.ids.cpu()
+            engine.explain(self._model, prompt, plans, answers, 0, self._chunk, lambda found: _add(begun, found, ids))
+        return begun
+
+    def _checked(self, inputs: dict[str, Any], way: alike.Way) -> tuple[list[Tensor], Prefill]:
+        """The answers and the prompts; in the first batch of its kind, a row's logits are compared. Raises Mixed."""
+        if alike.is_known(self._model, way):
+            return self._answered(inputs)
+        shortest = self._lengths.index(min(self._lengths))
+        with first_logits(self._model, shortest) as logits:
+            found = self._answered(inputs)
+        alike.compare(self._model, way, self._prompts[shortest], logits[0])
+        return found
+
+    def _answered(self, inputs: dict[str, Any]) -> tuple[list[Tensor], Prefill]:
+        if self._targets:
+            return self._targets, run_prompts(self._model, inputs, self._decoder)
+        limits = [runner.longest() for runner in self._runners]
+        return write(self._model, inputs, self._decoder, limits, self._generate_kwargs)
+
+    def _goes_at_once(self, way: alike.Way) -> bool:
+        """Whether given answers run in one forward with their prompts."""
+        if not self._targets or not alike.is_known(self._model, way) or max(map(len, self._targets)) > self._chunk:
+            return False
+        takes = [takes_answer(each.request.inputs, self._decoder, each.placed.positions) for each in self._runners]
+        return all(takes) and self._tails().trusts_all()
+
+    def _tails(self) -> Tails:
+        setup = self._runners[0].setup
+        return Tails.of(self._decoder, setup.settings.layers_of(len(self._decoder.layers)), setup.backend)
+
+    def _at_once(self, stack: ExitStack) -> list[Begun]:
+        for answer in self._targets:
+            check_scored(answer, self._decoder.lens.rows)
+        begun = self._begun(stack)
+        pairs = zip(self._prompts, self._targets, strict=True)
+        inputs = joined([with_answer(prompt, answer[:-1].to(prompt[IDS])) for prompt, answer in pairs], self._fillers)
+        prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
+        found = engine.explain_at_once(self._model, prompt, [each.plan for each in begun], self._tails(), self._targets)
+        for each, answer, sums in zip(begun, self._targets, found, strict=True):
+            each.record.add(answer, sums)
+        return begun
+
+
+def _answers(prompts: Tensor, said: Sequence[Tensor]) -> Answers:
+    """Of prompts [B, P]; 0 stands behind the shorter ones."""
+    together = pad_sequence([answer.to(prompts) for answer in said], batch_first=True)
+    return Answers(torch.cat([prompts[:, -1:], together], 1), [len(answer) for answer in said])
+
+
+def _add(begun: Sequence[Begun], found: Sequence[Any], ids: Tensor) -> None:
+    """Hands a chunk's sums, and the ids behind those explained before, to the records of ids [B, 1 + T]."""
+    for row, sums, each in zip(ids, found, begun, strict=True):
+        if sums is not None:
+            first = 1 + len(each.record)
+            each.record.add(row[first : first + len(sums.token_maps)], sums)
+
+
+def _filler(runner: Runner) -> int:
+    """An id of the prompt that stands for no part of an image."""
+    visual = set(runner.placed.positions.tolist())
+    return next(token for position, token in enumerate(runner.request.ids) if position not in visual)

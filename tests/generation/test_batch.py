@@ -1,0 +1,230 @@
+"""A batch gives what each of its requests gives alone."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import small_llava
+import torch
+import zoo
+from alike import assert_same
+from engine_cases import long_prompt
+
+from dexar_fast import Explainer, Explanation
+from dexar_fast.attribution import engine
+from dexar_fast.errors import ImageError, InputError, ModelError
+from dexar_fast.generation.batch.running import Batch
+from dexar_fast.generation.generate import EmptyAnswer
+
+GREEDY = {"max_new_tokens": 6, "do_sample": False}
+ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
+ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
+
+
+@pytest.fixture(scope="module")
+def small() -> Explainer:
+    processor = small_llava.processor()
+    return Explainer(small_llava.model(processor.tokenizer), processor)
+
+
+def prompts(inputs: zoo.Inputs) -> list[zoo.Inputs]:
+    """Three of different lengths, the first the shortest, about different pictures."""
+    found = []
+    for n, words in enumerate((0, 5, 2)):
+        longer = long_prompt(inputs, words)
+        ids = longer["input_ids"].clone()
+        ids[0, -1] += n
+        pictures = {name: x.roll(n, 0) * (1 - 0.2 * n) for name, x in inputs.items() if name.startswith("pixel_values")}
+        found.append(longer | pictures | {"input_ids": ids})
+    return found
+
+
+def batched(
+    explainer: Explainer, several: list[zoo.Inputs], answers: list[Any] | None = None, **kwargs: Any
+) -> list[Any]:
+    return explainer.explain_batch_inputs(list(zip(several, answers or [None] * len(several), strict=True)), **kwargs)
+
+
+def assert_equal(found: list[Any], expected: list[Explanation], error: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, Explanation), one
+        assert_same(one, other, error)
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_answers_that_are_written(family: str) -> None:
+    model, inputs = zoo.build(family)
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, **GREEDY) for each in several]
+    found = batched(explainer, several, **GREEDY)
+    assert_equal(found, expected, 1e-9)
+    assert [each.metadata["batch"] for each in found] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_answers_that_are_given(family: str) -> None:
+    """Each over the batch's keys."""
+    model, inputs = zoo.build(family)
+    explainer, several = Explainer(model), prompts(inputs)
+    pairs = zip(several, ANSWERS, strict=True)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in pairs]
+    found = batched(explainer, several, ANSWERS)
+    assert_equal(found, expected, 1e-9)
+    assert [each.metadata["batch"] for each in found] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("family", ["llava", "bakllava", "qwen2_5_vl", "internvl", "gemma3", "qwen3_vl_moe"])
+def test_given_answers_that_run_with_their_prompts(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a batch of their kind has run, and no layer needs a graph."""
+    model, inputs = zoo.build(family, torch.float32)
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
+    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-5)
+    ran: list[int] = []
+    at_once = engine.explain_at_once
+    monkeypatch.setattr(engine, "explain_at_once", lambda *given: [ran.append(len(given[2])), at_once(*given)][1])
+    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-5)
+    assert ran == ([] if family in ("gemma3", "qwen3_vl_moe") else [3])
+
+
+def ending(answers: list[list[int]]) -> tuple[list[int], list[int]]:
+    """Ids that end one answer at once and another early, and the lengths of the answers then."""
+    for pair in itertools.combinations({token for answer in answers for token in answer}, 2):
+        lengths = [next((n for n, token in enumerate(answer) if token in pair), len(answer)) for answer in answers]
+        if 0 in lengths and len(set(lengths)) == len(lengths):
+            return list(pair), lengths
+    raise AssertionError("no such ids")
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "gemma3", "internvl"])
+def test_answers_that_end_at_different_steps(family: str) -> None:
+    """One of them at once. Nothing behind an answer's end counts."""
+    model, inputs = zoo.build(family)
+    explainer, several = Explainer(model, chunk_size=6), prompts(inputs)  # chunks of two tokens of each row
+    ends, lengths = ending([explainer.explain_inputs(each, **GREEDY).token_ids.tolist() for each in several])
+    for one, prompt, length in zip(
+        batched(explainer, several, eos_token_id=ends, **GREEDY), several, lengths, strict=True
+    ):
+        if length:
+            assert_equal([one], [explainer.explain_inputs(prompt, eos_token_id=ends, **GREEDY)], 1e-9)
+            assert len(one) == length
+        else:
+            assert isinstance(one, EmptyAnswer)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 9])
+def test_chunks(chunk: int) -> None:
+    model, inputs = zoo.build("bakllava")
+    several = prompts(inputs)
+    expected = [Explainer(model).explain_inputs(each, **GREEDY) for each in several]
+    assert_equal(batched(Explainer(model, chunk_size=chunk), several, **GREEDY), expected, 1e-9)
+
+
+def test_a_bad_item_costs_itself(small: Explainer) -> None:
+    """Its place holds what explain() raises; the others are explained, in order."""
+    picture, other = small_llava.noise(), small_llava.noise(48)
+    asked = [
+        (picture, "Describe the cat"),
+        ("/no/such.png", "a"),
+        (other, "the dog"),
+        (picture, ""),
+        (picture, "a", " "),
+    ]
+    found = small.explain_batch(asked, **GREEDY)
+    assert [type(each) for each in found] == [Explanation, ImageError, Explanation, InputError, InputError]
+    expected = [small.explain(*asked[n], **GREEDY) for n in (0, 2)]
+    assert_equal([found[0], found[2]], expected, 1e-5)
+
+
+def test_given_and_written_answers_in_one_call(small: Explainer) -> None:
+    pictures = [small_llava.noise(side) for side in (64, 48, 32)]
+    asked = [(pictures[n % 3], "Describe it" + " the cat" * n, *([] if n % 2 else ["the red dog"])) for n in range(7)]
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+    for size in (None, 1, 2, 3):
+        assert_equal(small.explain_batch(asked, size, **GREEDY), expected, 1e-5)
+
+
+def test_what_fails_in_a_batch_runs_by_itself(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request that fails takes no other with it, and none is lost."""
+    asked = [(small_llava.noise(side), "the cat") for side in (64, 48, 32, 56)]
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+
+    def failing(*_: Any) -> Any:
+        raise ModelError("one of them")
+
+    monkeypatch.setattr(Batch, "_answered", failing)
+    assert_equal(small.explain_batch(asked, **GREEDY), expected, 0)
+
+
+def test_a_batch_that_does_not_fit_is_halved(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(small_llava.noise(side), "the cat") for side in (64, 48, 32, 56, 40)]
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+    answered = Batch._answered
+
+    def fitting(self: Batch, inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+        return answered(self, inputs)
+
+    monkeypatch.setattr(Batch, "_answered", fitting)
+    found = small.explain_batch(asked, **GREEDY)
+    assert_equal(found, expected, 1e-5)
+    assert [each.metadata.get("batch") for each in found if isinstance(each, Explanation)] == [2, 2, None, 2, 2]
+
+
+def test_a_model_that_mixes_the_rows_of_a_batch_runs_one_by_one() -> None:
+    """It is found by its numbers, and said."""
+    model, inputs = zoo.build("llava")
+    several = prompts(inputs)
+    expected = [Explainer(model).explain_inputs(each, **GREEDY) for each in several]
+
+    def mix(module: Any, args: Any, output: Any) -> Any:
+        return output + 0.1 * (output - output.mean(0, keepdim=True))
+
+    hook = model.model.language_model.layers[0].mlp.register_forward_hook(mix)
+    found = batched(Explainer(model), several, **GREEDY)
+    hook.remove()
+    assert_equal(found, expected, 1e-9)
+    assert all("differ" in each.diagnostics["warnings"][0] for each in found[1:])
+
+
+@pytest.mark.parametrize(
+    "more", [{"num_beams": 2}, {"min_length": 40}, {"logits_processor": [lambda ids, scores: scores]}]
+)
+def test_arguments_for_one_answer(small: Explainer, more: dict[str, Any]) -> None:
+    asked = [(small_llava.noise(side), "the cat") for side in (64, 48)]
+    expected = [small.explain(*each, **GREEDY, **more) for each in asked]
+    assert_equal(small.explain_batch(asked, **GREEDY, **more), expected, 0)
+
+
+def test_a_penalty_of_the_ids_in_a_prompt_does_not_see_the_padding(small: Explainer) -> None:
+    asked = [(small_llava.noise(), "the cat" * n) for n in (1, 4, 9)]
+    expected = [small.explain(*each, repetition_penalty=1.6, **GREEDY) for each in asked]
+    assert_equal(small.explain_batch(asked, repetition_penalty=1.6, **GREEDY), expected, 1e-5)
+
+
+def test_an_answer_keeps_to_the_limit_of_its_own_prompt(small: Explainer) -> None:
+    """max_length counts the prompt, not the padding."""
+    asked = [(small_llava.noise(), "the cat" * n) for n in (1, 2, 3)]
+    limit = 48
+    expected = [small.explain(*each, max_length=limit, do_sample=False) for each in asked]
+    assert len({len(each) for each in expected}) == 3
+    assert_equal(small.explain_batch(asked, max_length=limit, do_sample=False), expected, 1e-5)
+
+
+def test_other_methods_and_bad_requests(small: Explainer) -> None:
+    asked = [(small_llava.noise(), "the cat", "a dog"), (small_llava.noise(), "a dog", "the cat")]
+    raw = small.with_method("attention")
+    for one, each in zip(raw.explain_batch(asked), asked, strict=True):
+        torch.testing.assert_close(one.token_maps, raw.explain(*each).token_maps, rtol=0, atol=0)
+    assert small.explain_batch([]) == []
+    (wrong,) = small.explain_batch(["the cat"])
+    assert isinstance(wrong, InputError) and "must be (image, prompt)" in str(wrong)
+    (wrong,) = small.explain_batch_inputs([{}])
+    assert isinstance(wrong, InputError) and "must be (inputs, target_ids)" in str(wrong)
+    with pytest.raises(InputError, match="batch_size"):
+        small.explain_batch(asked, 0)
+    with pytest.raises(InputError, match="requests must be a list"):
+        small.explain_batch("the cat")
