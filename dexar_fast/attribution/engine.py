@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dexar_fast.attribution import onward
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.layer_pass import Pass
@@ -94,7 +95,7 @@ def _next(running: Pass, prompt: Prefill, plan: Plan, answers: Answers, done: in
     """The sums of the next chunk, and the size that fitted."""
     left, ids = answers.longest - done, answers.ids[0]
     if prompt.cache is None:
-        return halving(partial(running.with_all_before, ids[1:], done), chunk, left)
+        return halving(partial(onward.chunk, running, prompt, plan, ids[1:], done), chunk, left)
     if plan.ends_with_image and done == 0:
         return running.prompt(plan.inputs, ids[1:2]), chunk
     return halving(partial(running.chunk, answers, done), chunk, left)

@@ -62,7 +62,6 @@ class Pass(Watcher):
         self._rows = Rows(plans)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [B, C]
-        self._whole = prompt.cache is None
         self._runs_prompt = False
         self._checks = ExitStack()  # hooks on what autograd goes through, removed after the first forward
         self._states: Tensor | None = None  # [B, C, n, d] of earlier layers, where the lens of a layer reads such
@@ -129,15 +128,35 @@ class Pass(Watcher):
         forward = partial(run, self.model, left=inputs, with_logits=True)
         return self._run(length - columns, torch.stack(targets).to(inputs["input_ids"]), forward, 0, spans)
 
-    def with_all_before(self, answer: Tensor, done: int, size: int) -> list[Any]:
-        """The next tokens of the answer [T] behind those that are done, in one forward with all before them."""
+    def with_all_before(self, answer: Tensor, done: int, size: int, cache: Any = None) -> list[Any]:
+        """The next tokens of the answer [T] behind those that are done, in one forward with all before them.
+
+        Args:
+            cache: an empty one, which takes them all; None: they leave nothing behind.
+        """
         answer = answer[: done + size]
         whole = (with_answer if self._prompt.begun is None else begun.with_answer)(self._plan.inputs, answer[:-1])
-        forward = partial(run, self.model, left=whole, with_logits=True, prompt=self._plan.prompt)
+        forward = partial(run, self.model, cache, whole, True, self._plan.prompt)
         with offsets_kept(self.model):
-            return self._alone(done, answer[done:], forward, 0)
+            return self._alone(done, answer[done:], lambda _: forward(), 0)
 
-    def _alone(self, done: int, targets: Tensor, forward: Callable[[Any], Any], known: int) -> list[Any]:
+    def behind(self, cache: Any, answer: Tensor, done: int, size: int) -> list[Any]:
+        """The same over a cache that holds all before them, and goes on from there; some are done."""
+        ids = answer[done - 1 : done + size]
+        step = partial(self._step, ids[None, :-1], self._plan.prompt - 1 + done + size, cache)
+        return self._alone(done, ids[1:], lambda _: step(), None)
+
+    @property
+    def last_logits(self) -> Tensor:
+        """[V] at the last of the queries."""
+        return self._logits[0, -1]
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the prompt runs with the answer so far."""
+        return self._prompt.cache is None and self._runs_prompt
+
+    def _alone(self, done: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> list[Any]:
         """The sums of the targets [C] of one row, of whose prompt so many tokens are in the cache."""
         span = Span(0, slice(0, len(targets)))
         return self._run(self._plan.prompt - 1 + done, targets[None], forward, known, [span])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache.rewind import rewound
 from dexar_fast.model.prefill import Prefill
+from dexar_fast.model.trail import Trail
 
 
 class Record(Protocol):
@@ -63,6 +64,7 @@ class AnswerExplainer:
     chunk: int  # tokens at once
     device: torch.device  # of the ids
     record: Record
+    trail: Trail = field(default_factory=Trail)
 
     def explain(self, prompt: Prefill, ids: list[int]) -> list[Any]:
         """Explains those of ids [1 + T], the prompt's last token and the answer's, that are not explained yet."""
@@ -74,6 +76,7 @@ class AnswerExplainer:
             begin = 1 + len(self.record)
             chunks.append(self.record.add(torch.tensor(ids[begin : begin + len(sums.token_maps)], device="cpu"), sums))
 
+        prompt = replace(prompt, trail=self.trail)
         self.chunk = engine.explain(self.model, prompt, [self.plan], answers, len(self.record), self.chunk, take)
         return chunks
 
@@ -111,6 +114,7 @@ class ChunkScheduler:
         self._check()
         if self._left() < self._size or not self._holds(prompt, len(self._ids) - 2):
             return
+        self._started(prompt).trail.open = True
         with rewound(prompt.cache) as cache:
             chunks = self._started(prompt).explain(replace(prompt, cache=cache), self._ids)
         self._hand(chunks)
@@ -119,6 +123,7 @@ class ChunkScheduler:
         """Explains what is left of the answer when generate() is done with the cache."""
         self._ids[1:] = answer
         explainer = self._started(prompt)
+        explainer.trail.open = False
         while self._left():
             self._check()
             end = len(self._ids) - self._left() + max(self._size, explainer.chunk)

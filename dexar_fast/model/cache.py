@@ -84,6 +84,15 @@ def of_whole_forward(model: Any, prompt: int) -> dict[str, Any]:
     return {"use_cache": True, **to_forward(model, cache)} if references else {"use_cache": False}
 
 
+def onward_cache(config: Any) -> DynamicCache | None:
+    """An empty cache that keeps every key, beside states; None where the cache makes the mask."""
+    cache = DynamicCache(config=config.get_text_config(decoder=True))
+    if any(hasattr(layer, PROMPT_LENGTH) for layer in cache.layers):
+        return None
+    cache.layers = [DynamicLayer() if type(x) is DynamicSlidingWindowLayer else x for x in cache.layers]
+    return cache
+
+
 def length_of(cache: Any) -> int:
     """How many tokens a cache holds; 0 without one."""
     return 0 if cache is None else cache.get_seq_length()

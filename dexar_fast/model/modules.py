@@ -21,6 +21,11 @@ def below(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+def has_offsets(model: nn.Module) -> bool:
+    """Whether its next positions depend on the last prompt's."""
+    return any(OFFSETS in vars(module) for module in below(model))
+
+
 @contextmanager
 def offsets_kept(model: nn.Module) -> Iterator[None]:
     """Puts back what a forward inside the block makes of the offsets that generate() goes on with."""

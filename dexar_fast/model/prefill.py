@@ -22,6 +22,7 @@ from dexar_fast.model.cache import (
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.model.tracer import DecoderTracer
+from dexar_fast.model.trail import Trail
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
@@ -41,6 +42,7 @@ class Prefill:
     seen: PromptWatcher
     pending: Pending | None = None
     begun: BegunPrompt | None = None
+    trail: Trail | None = None  # without a cache: that of the pass's own, if chunks may go on from each other
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING
 
 from dexar_fast import Explainer, Explanation, KVPool
+from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.errors import ModelError
 
 TARGETS = torch.tensor([20, 31, 44, 57, 120])
@@ -64,6 +65,37 @@ def test_it_is_explained_as_autograd_has_it(model_type: str) -> None:
     with explainer.stream_inputs(inputs, chunk_size=2, max_new_tokens=5, min_new_tokens=5, **NO_IMAGE) as pieces:
         assert [token for piece in pieces for token in piece.token_ids.tolist()] == written.token_ids.tolist()
         agrees(pieces.explanation(), expected, model_type)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "goes_on"),
+    [("lfm2_vl", True), ("qwen3_5", True), ("minicpmv4_7", True), ("minimax_m3_vl", True), ("inkling_mm_model", False)],
+)
+def test_a_stream_goes_on_where_its_last_chunk_ended(
+    model_type: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cache of its own; not where that differs from one forward of all, as with convolutions behind attention."""
+    exact, inputs = build(model_type)
+    model, narrow = types_zoo.build(model_type, types_mixed.MIXED[model_type], torch.float32)
+    whole: list[int] = []
+    run = Pass.with_all_before
+
+    def counted(self: Pass, answer: Tensor, done: int, *more: Any) -> list[Any]:
+        whole.append(done)
+        return run(self, answer, done, *more)
+
+    monkeypatch.setattr(Pass, "with_all_before", counted)
+    explainer = Explainer(model)
+    for begins in [[0, 2], [0]] if goes_on else [[0, 2, 4, 6]] * 2:  # the second was compared with what goes on
+        with explainer.stream_inputs(narrow, chunk_size=2, max_new_tokens=8, min_new_tokens=8, **NO_IMAGE) as pieces:
+            list(pieces)
+        assert whole == begins
+        whole.clear()
+    found = pieces.explanation()
+    expected = cut_oracle.expected(exact, inputs, found.token_ids)
+    for name in ("token_maps", "visual_scores", "text_scores"):
+        scale = float(expected[name].abs().max())
+        torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("model_type", types_mixed.MIXED)
