@@ -62,7 +62,7 @@ class CallGradients:
         go_on_recording(hidden, layer)
         normed = lens.norm(lens.last(hidden, len(targets)), states)
         if norm_twice:
-            check_norms_twice(layer, hidden, normed)
+            check_norms_twice(layer, hidden, normed, states)
             normed = lens.norm(normed)
         logits = lens.logits(normed, targets)
         check_gradient(lens.head, (normed,), {}, logits)
