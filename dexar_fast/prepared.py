@@ -13,6 +13,7 @@ from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.methods import registry
 from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
+from dexar_fast.model.cache import goes_back
 from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.model.lending.locks import check_process
 from dexar_fast.prompt.inputs import largest
@@ -120,7 +121,7 @@ class Prepared(Setup):
 
     def _check_layers(self) -> None:
         """Raises InputError for layers that the decoder lacks, as far as its config says how many it has."""
-        if self.elsewhere:  # some hold two calls of attention
+        if self.elsewhere or not goes_back(self.model.config):  # some hold two calls of attention, or run twice
             return
         count = largest(self.model.config.get_text_config(decoder=True), "num_hidden_layers")
         if isinstance(count, int) and isinstance(self.method, Layered):

@@ -26,15 +26,24 @@ LIBRARIES = ("dexar_fast", "torch", "transformers", "accelerate", "peft")  # the
 def check_gradient(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> None:
     """Raises ModelError if a module's output depends on its inputs but has no gradient path to any of them.
 
-    Only computed inputs count: an embedding may be a leaf that requires a gradient, too.
+    Only computed inputs count: an embedding may be a leaf that requires a gradient, too. Whole numbers have none.
     """
     inputs = [x for x in args if isinstance(x, Tensor) and x.grad_fn is not None]
-    if inputs and not any(leads_back(output, x) for x in inputs) and _follows(module, args, kwargs, output):
-        raise ModelError(
-            f"{type(module).__module__}.{type(module).__name__} has no gradient, though its output follows its input "
-            "(quantised for inference only, or detached?): load the model unquantised, or quantised by a library that "
-            "can train adapters on it, such as bitsandbytes"
-        )
+    if not inputs or not output.is_floating_point() or any(leads_back(output, x) for x in inputs):
+        return
+    if _follows(module, args, kwargs, output):
+        name = f"{type(module).__module__}.{type(module).__name__}"
+        raise ModelError(f"{name} has no gradient, though its output follows its input {_cut()}")
+
+
+def _cut() -> str:
+    """Why, as far as can be told inside a module."""
+    if not torch.is_grad_enabled():
+        return "(it runs under torch.no_grad(), as what chooses keys may): what leads through it would be left out"
+    return (
+        "(quantised for inference only, or detached?): load the model unquantised, or quantised by a library that can "
+        "train adapters on it, such as bitsandbytes"
+    )
 
 
 @contextmanager

@@ -305,5 +305,5 @@ class Pass(Watcher):
 
     def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Kernels for quantised weights may have no backward: the gradient through them would silently be missing."""
-        if watcher.get() is self and torch.is_grad_enabled() and isinstance(output, Tensor):
+        if watcher.get() is self and isinstance(output, Tensor):
             check_gradient(module, args, kwargs, output)

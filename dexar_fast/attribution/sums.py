@@ -60,8 +60,9 @@ class LayerSums:
         self._ranges: list[Tensor] = []
 
     def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
-        maps = self.maps(u) if keys.has_image else MapSums.zeros(u, 0)
-        self.add(numbered(self._score(u, call.value[0], keys, maps), keys.numbers))
+        maps = self.maps(u)  # which no layer without visual keys adds to
+        own = maps if keys.has_image else MapSums.zeros(u, 0)
+        self.add(numbered(self._score(u, call.value[0], keys, own), keys.numbers))
         if self._text is not None:
             self._text.layer(u, call.value[0], keys)
 

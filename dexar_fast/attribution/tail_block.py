@@ -159,10 +159,10 @@ class Head:
         return self.norm.vjp(x, grad, backend=backend)
 
 
-def check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor) -> None:
-    """Raises ModelError where the final norm cannot read what it gave: it puts several streams together."""
-    if hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
+def check_norms_twice(layer: nn.Module, hidden: Tensor, normed: Tensor, states: Tensor | None) -> None:
+    """Raises ModelError where the final norm cannot read what it gave: it puts several streams or states together."""
+    if states is not None or hidden.ndim > normed.ndim or hidden.shape[-1] != normed.shape[-1]:
         raise ModelError(
-            f"{type(layer).__name__} hands on several streams, which the model puts together before its final norm: "
-            "mode='official', which norms twice, is not defined there"
+            f"{type(layer).__name__} hands on several {'streams' if states is None else 'states'}, which the model "
+            "puts together before its final norm: mode='official', which norms twice, is not defined there"
         )

@@ -17,6 +17,8 @@ from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
 from dexar_fast.loading.names import EMBEDDED
 from dexar_fast.model.kinds import head_of, writer_in
+from dexar_fast.model.signatures import parameters
+from dexar_fast.prompt.inputs import IMAGE_INPUTS
 from dexar_fast.vision.geometry import names_image_token
 
 HUB_OPTIONS = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
@@ -155,6 +157,8 @@ def check_model(model: Any) -> None:
     name = type(model).__name__
     if not _is_transformers_model(model):
         raise ModelError(f"{name} is no transformers model: pass one for images and text")
+    if type(model).forward is nn.Module.forward:
+        raise ModelError(f"{name} has no forward of its own: pass {writer_in(model) or 'the part that writes text'}")
     if not {"image", "video"} & set(_reads(model)):
         raise ModelError(
             f"{name} takes no images, only {' and '.join(_reads(model))}: pass a model for images and text"
@@ -172,11 +176,16 @@ def check_model(model: Any) -> None:
 
 
 def _reads(model: Any) -> list[str]:
-    """What a model takes, as transformers says; one that names an image token takes images, whatever it says."""
+    """What a model takes, as transformers says, but for images: by its image token or its forward.
+
+    The language model of a family for images and text says what its family takes (Gemma3ForCausalLM).
+    """
     if names_image_token(model.config):
         return ["image"]
     said = getattr(model, "input_modalities", "text")
-    return [said] if isinstance(said, str) else list(said)
+    takes_images = any(name.startswith(IMAGE_INPUTS) for name in parameters(type(model).forward))
+    kinds = [said] if isinstance(said, str) else list(said)
+    return kinds if takes_images else [kind for kind in kinds if kind not in ("image", "video")]
 
 
 def _without_head(model: Any) -> str:

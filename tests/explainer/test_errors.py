@@ -334,6 +334,20 @@ def test_a_model_that_writes_no_text_is_not_told_to_be_of_another_class() -> Non
     refused(ModelError, name, "shows no output head of its own", call=lambda: Explainer(model, PROCESSOR))
 
 
+def test_the_language_model_of_a_family_for_images() -> None:
+    """Its class inherits what its family says that it takes."""
+    config = transformers.Gemma3TextConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, head_dim=4)
+    model = transformers.Gemma3ForCausalLM(config)
+    refused(ModelError, "Gemma3ForCausalLM takes no images, only text", call=lambda: Explainer(model))
+
+
+def test_a_model_of_parts_that_has_no_forward() -> None:
+    with torch.device("meta"):
+        model = transformers.Qwen2_5OmniForConditionalGeneration(transformers.Qwen2_5OmniConfig())
+    words = ("has no forward of its own", "pass the Qwen2_5OmniThinkerForConditionalGeneration inside it (thinker)")
+    refused(ModelError, *words, call=lambda: Explainer(model))
+
+
 def test_an_encoder_decoder_of_text_alone() -> None:
     sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     model = T5ForConditionalGeneration(T5Config(vocab_size=9, **sizes))

@@ -58,6 +58,16 @@ def test_chunks_of_one_token_and_some_of_the_calls(name: str) -> None:
         torch.testing.assert_close(getattr(found, array).double(), expected[array][:, [0, -1]], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["florence2", "mllama", "idefics"])
+def test_calls_that_read_no_image_have_a_map_of_zeros(name: str) -> None:
+    scores = calls_oracle.expected(BEYOND[name](), TARGETS)["visual_scores"]
+    of_text = int(scores.amax((0, 2)).argmin())
+    found, expected = explained(name, layers=[of_text])
+    torch.testing.assert_close(found.text_scores, expected["text_scores"][:, [of_text]], rtol=0, atol=1e-10)
+    assert found.token_maps.shape == expected["token_maps"].shape and not found.token_maps.any()
+    assert not found.token_weights.any() and not found.head_weights.any()
+
+
 @pytest.mark.parametrize("name", ["blip", "idefics", "pix2struct"])
 def test_a_call_reads_the_image_or_the_text(name: str) -> None:
     """So every head that reads the image keeps its whole weight (definition A)."""

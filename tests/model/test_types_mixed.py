@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING
 
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.attribution.layer_pass import Pass
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 
 TARGETS = torch.tensor([20, 31, 44, 57, 120])
 ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
@@ -157,9 +157,11 @@ def test_a_layer_that_runs_several_times_is_a_layer_each_time() -> None:
     model, inputs = build("inkling2_loop")
     found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
     assert (found.metadata["attending_layers"], found.metadata["decoder_layers"]) == ([0, 1, 2, 3, 2, 3, 4, 5], 6)
-    some = Explainer(model, layers=[2, 5]).explain_inputs(inputs, target_ids=TARGETS)
+    some = Explainer(model, layers=[2, 7]).explain_inputs(inputs, target_ids=TARGETS)  # of 6 layers, 8 visits
     for name in ("visual_scores", "text_scores"):
-        torch.testing.assert_close(getattr(some, name), getattr(found, name)[:, [2, 5]], rtol=0, atol=1e-9)
+        torch.testing.assert_close(getattr(some, name), getattr(found, name)[:, [2, 7]], rtol=0, atol=1e-9)
+    with pytest.raises(InputError, match="layer 8 is out of range: the model has at most 8 layers"):
+        Explainer(model, layers=[8]).explain_inputs(inputs, target_ids=TARGETS)
 
 
 def test_a_pool_is_not_used_and_that_is_told() -> None:
@@ -171,7 +173,7 @@ def test_a_pool_is_not_used_and_that_is_told() -> None:
     torch.testing.assert_close(found.token_maps, plain.token_maps, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("model_type", ["gemma3n", "qwen4_exp"])
+@pytest.mark.parametrize("model_type", ["gemma3n", "qwen4_exp", "inkling2"])
 def test_streams_have_no_norm_to_run_twice(model_type: str) -> None:
     model, inputs = build(model_type)
     with pytest.raises(ModelError, match="mode='official', which norms twice, is not defined there"):

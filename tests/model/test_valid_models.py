@@ -135,6 +135,22 @@ def test_a_model_that_cuts_its_own_gradient_is_refused(monkeypatch: pytest.Monke
         Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
 
 
+def test_a_part_that_runs_without_a_gradient_is_refused() -> None:
+    """A layer's own code may leave out the gradient through its MLP, which the residual beside it hides."""
+    model, inputs = zoo.build("llava")
+    layer = model.model.language_model.layers[1]
+
+    def forward(hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        attended = hidden_states + layer.self_attn(layer.input_layernorm(hidden_states), **kwargs)[0]
+        with torch.no_grad():
+            read = layer.mlp(layer.post_attention_layernorm(attended))
+        return attended + read
+
+    layer.forward = forward
+    with pytest.raises(ModelError, match=r"LlamaRMSNorm has no gradient.*runs under torch.no_grad\(\)"):
+        Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+
+
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     torch.set_default_dtype(dtype)

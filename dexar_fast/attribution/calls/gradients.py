@@ -62,7 +62,7 @@ class CallGradients:
         go_on_recording(hidden, layer)
         normed = lens.norm(lens.last(hidden, targets.shape[1]), states)
         if norm_twice:
-            check_norms_twice(layer, hidden, normed)
+            check_norms_twice(layer, hidden, normed, states)
             normed = lens.norm(normed)
         normed = normed.flatten(0, 1)[None]
         logits = lens.logits(normed, targets.flatten())
