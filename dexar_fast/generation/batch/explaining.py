@@ -19,6 +19,9 @@ from dexar_fast.model.memory import default_batch
 from dexar_fast.prompt.request import Request
 
 ALONE = "explained one by one: {}"
+# Tokens that one forward of given answers takes on a CPU: the activations of more leave its cache, and a batch that
+# writes nothing saves calls alone. A LLaVA of width 512 takes 9 % longer for 8 prompts of 636 tokens at once.
+IN_CACHE = 1024
 Found = Explanation | Exception
 Alone = Callable[[Request], Explanation]
 
@@ -71,15 +74,20 @@ class Many:
             except Exception as error:
                 found[n] = error
         ready = [n for n in runners if n not in found]
-        lengths = [len(runners[n].request.ids) + runners[n].longest() for n in ready]
-        for group in groups(lengths, [_kind(runners[n]) for n in ready], self._fitting):
+        lengths = [_length(runners[n]) for n in ready]
+        for group in groups(lengths, [_kind(runners[n]) for n in ready], lambda n: self._fitting(runners[ready[n]])):
             found |= self._some([ready[n] for n in group], runners)
         return found
 
-    def _fitting(self, length: int) -> int:
-        decoder = self._setup.decoder
+    def _fitting(self, longest: Runner) -> int:
+        """How many requests that are no longer run at once."""
+        decoder, length = self._setup.decoder, _length(longest)
         assert decoder is not None  # of the requests that came before
-        return self._size or default_batch(self._model, length, 1, decoder.lens.rows)
+        if self._size is not None:
+            return self._size
+        most = default_batch(self._model, length, 1, decoder.lens.rows)
+        pays = longest.request.targets is None or self._model.device.type != "cpu"
+        return most if pays else min(most, max(1, IN_CACHE // length))
 
     def _some(self, numbers: list[int], runners: dict[int, Runner]) -> dict[int, Found]:
         """One batch; in halves if it does not fit, one by one if it fails."""
@@ -97,6 +105,10 @@ class Many:
             except Exception:  # of one of them: it is raised again when that runs by itself
                 pass
         return {n: self._one(_noted(runners[n].request, note)) for n in numbers}
+
+
+def _length(runner: Runner) -> int:
+    return len(runner.request.ids) + runner.longest()
 
 
 def _kind(runner: Runner) -> Any:
