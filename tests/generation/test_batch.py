@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from engine_cases import long_prompt
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.rows import Rows
 from dexar_fast.errors import ImageError, InputError, ModelError
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
+from dexar_fast.model.attention import Call
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
@@ -228,3 +231,49 @@ def test_other_methods_and_bad_requests(small: Explainer) -> None:
         small.explain_batch(asked, 0)
     with pytest.raises(InputError, match="requests must be a list"):
         small.explain_batch("the cat")
+
+
+KNOBS: list[dict[str, Any]] = [
+    {"mode": "official"},
+    {"text_relevance": True},
+    {"text_set": "generated", "layers": [0, 2]},
+    {"head_score": ("topk", 3), "sequence_norm": "token"},
+    {"backend": "torch"},
+]
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: "-".join(knobs))
+def test_knobs(knobs: dict[str, Any]) -> None:
+    model, inputs = zoo.build("internvl", torch.float32)
+    explainer, several = Explainer(model, **knobs), prompts(inputs)
+    expected = [explainer.explain_inputs(each, **GREEDY) for each in several]
+    found = batched(explainer, several, **GREEDY)
+    assert_equal(found, expected, 1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one.diagnostics == other.diagnostics  # the keys that win among the text, by their own positions
+        if other.text_relevance is not None:
+            scale = float(other.text_relevance.maps.max())
+            torch.testing.assert_close(one.text_relevance.maps, other.text_relevance.maps, rtol=0, atol=1e-5 * scale)
+
+
+def test_what_is_in_no_row_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of padding, and those behind an answer's end, are poisoned before they are scored."""
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
+    prompt = max(each["input_ids"].shape[1] for each in several)
+    # by their lengths with the answers, the longest first, as they stand in the batch
+    lengths = sorted(((each["input_ids"].shape[1], len(a)) for each, a in zip(several, ANSWERS, strict=True)), key=sum)
+    parts, ran = Rows.parts, []
+
+    def poisoned(self: Rows, module: Any, call: Call, *more: Any) -> Any:
+        value = call.value.clone()
+        for row, (before, said) in zip(value, reversed(lengths), strict=True):
+            row[:, : prompt - before] = torch.nan
+            row[:, prompt - 1 + said :] = torch.nan
+        ran.append(int(value.isnan().any(-1).sum()))
+        return parts(self, module, replace(call, value=value), *more)
+
+    monkeypatch.setattr(Rows, "parts", poisoned)
+    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-9)
+    assert ran and min(ran) > 0
