@@ -17,6 +17,7 @@ from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.rows import Rows
 from dexar_fast.errors import ImageError, InputError, ModelError
+from dexar_fast.generation.batch import explaining
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.model.attention import Call
@@ -141,6 +142,17 @@ def test_a_bad_item_costs_itself(small: Explainer) -> None:
     assert_equal([found[0], found[2]], expected, 1e-5)
 
 
+def test_windows_keep_the_order(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More requests than are read at a time, a bad one among them."""
+    monkeypatch.setattr(explaining, "WINDOW", 3)
+    asked: list[Any] = [(small_llava.noise(), "the cat" * (n % 3 + 1)) for n in range(7)]
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+    asked[4:4] = [("/no/such.png", "a")]
+    found = small.explain_batch(asked, **GREEDY)
+    assert isinstance(found.pop(4), ImageError)
+    assert_equal(found, expected, 1e-5)
+
+
 def test_given_and_written_answers_in_one_call(small: Explainer) -> None:
     pictures = [small_llava.noise(side) for side in (64, 48, 32)]
     asked = [(pictures[n % 3], "Describe it" + " the cat" * n, *([] if n % 2 else ["the red dog"])) for n in range(7)]
@@ -158,7 +170,9 @@ def test_what_fails_in_a_batch_runs_by_itself(small: Explainer, monkeypatch: pyt
         raise ModelError("one of them")
 
     monkeypatch.setattr(Batch, "_answered", failing)
-    assert_equal(small.explain_batch(asked, **GREEDY), expected, 0)
+    found = small.explain_batch(asked, **GREEDY)
+    assert_equal(found, expected, 0)
+    assert all("one by one, not in a batch: one of them" in each.diagnostics["warnings"][-1] for each in found)
 
 
 def test_a_batch_that_does_not_fit_is_halved(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
