@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -175,7 +175,7 @@ class Explainer(Prepared):
             In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
             costs itself alone.
         """
-        asked = [request.or_error(self._read_one, each) for each in request.listed("requests", requests)]
+        asked = (request.or_error(self._read_one, each) for each in request.listed("requests", requests))
         return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
 
     @faults.of_method
@@ -292,11 +292,11 @@ class Explainer(Prepared):
         **generate_kwargs: Any,
     ) -> list[Explanation | Exception]:
         """`explain_batch` for (inputs, target_ids) as `explain_inputs` takes them."""
-        asked = [request.or_error(request.given_pair, each) for each in request.listed("requests", requests)]
+        asked = (request.or_error(request.given_pair, each) for each in request.listed("requests", requests))
         return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
 
     def _explain_batch(
-        self, requests: list[Request | Exception], batch_size: int | None, generate_kwargs: dict[str, Any]
+        self, requests: Iterable[Request | Exception], batch_size: int | None, generate_kwargs: dict[str, Any]
     ) -> list[Explanation | Exception]:
         size = None if batch_size is None else positive("batch_size", batch_size)
         size = size if isinstance(self.method, DexAr) else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -56,6 +57,40 @@ def whole_cache(config: Any) -> DynamicCache:
             "cannot be cut back to an earlier token, as one of keys and values alone can"
         )
     return cache
+
+
+def roomy_cache(config: Any, room: int) -> DynamicCache:
+    """`whole_cache` for sequences of at most so many tokens. Raises as that does."""
+    cache = whole_cache(config)
+    cache.layers = [RoomyLayer(room) if type(x) is DynamicLayer else x for x in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Has room for so many tokens from the start: a step writes its own, where a DynamicLayer copies all before it."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._whole: tuple[Tensor, Tensor]  # [B, H_kv, room, D]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self._whole = self._empty(key_states), self._empty(value_states)
+
+    def _empty(self, states: Tensor) -> Tensor:
+        return states.new_empty(*states.shape[:2], self._room, states.shape[3])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Writes the states [B, H_kv, Q, D] behind those it holds; returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        keys, values = (whole[:, :, : start + key_states.shape[2]] for whole in self._whole)
+        keys[:, :, start:].copy_(key_states.detach())
+        values[:, :, start:].copy_(value_states.detach())
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def is_empty(layer: Any) -> bool:

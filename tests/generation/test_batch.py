@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from engine_cases import long_prompt
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
+from dexar_fast.attribution.calls.rows import Rows
 from dexar_fast.errors import ImageError, InputError, ModelError
+from dexar_fast.generation.batch import explaining
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
+from dexar_fast.model.attention import Call
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
@@ -138,6 +142,17 @@ def test_a_bad_item_costs_itself(small: Explainer) -> None:
     assert_equal([found[0], found[2]], expected, 1e-5)
 
 
+def test_windows_keep_the_order(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More requests than are read at a time, a bad one among them."""
+    monkeypatch.setattr(explaining, "WINDOW", 3)
+    asked: list[Any] = [(small_llava.noise(), "the cat" * (n % 3 + 1)) for n in range(7)]
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+    asked[4:4] = [("/no/such.png", "a")]
+    found = small.explain_batch(asked, **GREEDY)
+    assert isinstance(found.pop(4), ImageError)
+    assert_equal(found, expected, 1e-5)
+
+
 def test_given_and_written_answers_in_one_call(small: Explainer) -> None:
     pictures = [small_llava.noise(side) for side in (64, 48, 32)]
     asked = [(pictures[n % 3], "Describe it" + " the cat" * n, *([] if n % 2 else ["the red dog"])) for n in range(7)]
@@ -155,7 +170,9 @@ def test_what_fails_in_a_batch_runs_by_itself(small: Explainer, monkeypatch: pyt
         raise ModelError("one of them")
 
     monkeypatch.setattr(Batch, "_answered", failing)
-    assert_equal(small.explain_batch(asked, **GREEDY), expected, 0)
+    found = small.explain_batch(asked, **GREEDY)
+    assert_equal(found, expected, 0)
+    assert all("one by one, not in a batch: one of them" in each.diagnostics["warnings"][-1] for each in found)
 
 
 def test_a_batch_that_does_not_fit_is_halved(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +245,49 @@ def test_other_methods_and_bad_requests(small: Explainer) -> None:
         small.explain_batch(asked, 0)
     with pytest.raises(InputError, match="requests must be a list"):
         small.explain_batch("the cat")
+
+
+KNOBS: list[dict[str, Any]] = [
+    {"mode": "official"},
+    {"text_relevance": True},
+    {"text_set": "generated", "layers": [0, 2]},
+    {"head_score": ("topk", 3), "sequence_norm": "token"},
+    {"backend": "torch"},
+]
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: "-".join(knobs))
+def test_knobs(knobs: dict[str, Any]) -> None:
+    model, inputs = zoo.build("internvl", torch.float32)
+    explainer, several = Explainer(model, **knobs), prompts(inputs)
+    expected = [explainer.explain_inputs(each, **GREEDY) for each in several]
+    found = batched(explainer, several, **GREEDY)
+    assert_equal(found, expected, 1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one.diagnostics == other.diagnostics  # the keys that win among the text, by their own positions
+        if other.text_relevance is not None:
+            scale = float(other.text_relevance.maps.max())
+            torch.testing.assert_close(one.text_relevance.maps, other.text_relevance.maps, rtol=0, atol=1e-5 * scale)
+
+
+def test_what_is_in_no_row_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of padding, and those behind an answer's end, are poisoned before they are scored."""
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
+    prompt = max(each["input_ids"].shape[1] for each in several)
+    # by their lengths with the answers, the longest first, as they stand in the batch
+    lengths = sorted(((each["input_ids"].shape[1], len(a)) for each, a in zip(several, ANSWERS, strict=True)), key=sum)
+    parts, ran = Rows.parts, []
+
+    def poisoned(self: Rows, module: Any, call: Call, *more: Any) -> Any:
+        value = call.value.clone()
+        for row, (before, said) in zip(value, reversed(lengths), strict=True):
+            row[:, : prompt - before] = torch.nan
+            row[:, prompt - 1 + said :] = torch.nan
+        ran.append(int(value.isnan().any(-1).sum()))
+        return parts(self, module, replace(call, value=value), *more)
+
+    monkeypatch.setattr(Rows, "parts", poisoned)
+    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-9)
+    assert ran and min(ran) > 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from dexar_fast.errors import OutOfMemoryError
+from dexar_fast.errors import OutOfMemoryError, reason
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation.batch.alike import Mixed
 from dexar_fast.generation.batch.joining import groups, kind_of
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.batch.writing import goes_in_batches
@@ -18,7 +18,11 @@ from dexar_fast.model.cache import goes_back
 from dexar_fast.model.memory import default_batch
 from dexar_fast.prompt.request import Request
 
-ALONE = "explained one by one: {}"
+ALONE = "explained one by one, not in a batch: {}"
+WINDOW = 64  # requests that are read, and lie on the model's device, at a time
+# Tokens that one forward of given answers takes on a CPU: the activations of more leave its cache, and a batch that
+# writes nothing saves calls alone. A LLaVA of width 512 takes 9 % longer for 8 prompts of 636 tokens at once.
+IN_CACHE = 1024
 Found = Explanation | Exception
 Alone = Callable[[Request], Explanation]
 
@@ -38,8 +42,15 @@ class Many:
         self._alone = alone
         self._size = size
 
-    def explain(self, requests: Sequence[Request | Exception]) -> list[Found]:
+    def explain(self, requests: Iterable[Request | Exception]) -> list[Found]:
         """In the order of the requests: an explanation, or what kept it from being made."""
+        found: list[Found] = []
+        left, count = iter(requests), max(WINDOW, self._size or 0)
+        while some := list(islice(left, count)):
+            found += self._window(some)
+        return found
+
+    def _window(self, requests: Sequence[Request | Exception]) -> list[Found]:
         found = dict[int, Found]({n: each for n, each in enumerate(requests) if isinstance(each, Exception)})
         left = {n: each for n, each in enumerate(requests) if isinstance(each, Request)}
         batches = goes_in_batches(self._model, self._generate_kwargs) and self._goes_back()
@@ -71,15 +82,20 @@ class Many:
             except Exception as error:
                 found[n] = error
         ready = [n for n in runners if n not in found]
-        lengths = [len(runners[n].request.ids) + runners[n].longest() for n in ready]
-        for group in groups(lengths, [_kind(runners[n]) for n in ready], self._fitting):
+        lengths = [_length(runners[n]) for n in ready]
+        for group in groups(lengths, [_kind(runners[n]) for n in ready], lambda n: self._fitting(runners[ready[n]])):
             found |= self._some([ready[n] for n in group], runners)
         return found
 
-    def _fitting(self, length: int) -> int:
-        decoder = self._setup.decoder
+    def _fitting(self, longest: Runner) -> int:
+        """How many requests that are no longer run at once."""
+        decoder, length = self._setup.decoder, _length(longest)
         assert decoder is not None  # of the requests that came before
-        return self._size or default_batch(self._model, length, 1, decoder.lens.rows)
+        if self._size is not None:
+            return self._size
+        most = default_batch(self._model, length, 1, decoder.lens.rows)
+        pays = longest.request.targets is None or self._model.device.type != "cpu"
+        return most if pays else min(most, max(1, IN_CACHE // length))
 
     def _some(self, numbers: list[int], runners: dict[int, Runner]) -> dict[int, Found]:
         """One batch; in halves if it does not fit, one by one if it fails."""
@@ -92,11 +108,13 @@ class Many:
             except OutOfMemoryError:
                 half = len(numbers) // 2
                 return self._some(numbers[:half], runners) | self._some(numbers[half:], runners)
-            except Mixed as error:
-                note = ALONE.format(error)
-            except Exception:  # of one of them: it is raised again when that runs by itself
-                pass
+            except Exception as error:  # of one of them, perhaps: then it is raised again when that runs by itself
+                note = ALONE.format(reason(error))
         return {n: self._one(_noted(runners[n].request, note)) for n in numbers}
+
+
+def _length(runner: Runner) -> int:
+    return len(runner.request.ids) + runner.longest()
 
 
 def _kind(runner: Runner) -> Any:

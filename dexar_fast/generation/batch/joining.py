@@ -51,13 +51,13 @@ def groups(lengths: Sequence[int], kinds: Sequence[Any], size_of: Callable[[int]
     """The numbers of prompts that run together: of one kind, those of like length side by side.
 
     Args:
-        size_of: how many run at once that are at most so long.
+        size_of: how many run at once that are no longer than one, by its number.
     """
     found: list[list[int]] = []
     for kind in dict.fromkeys(kinds):
         left = sorted((n for n, each in enumerate(kinds) if each == kind), key=lambda n: lengths[n], reverse=True)
         while left:
-            size = size_of(lengths[left[0]])
+            size = size_of(left[0])
             found.append(left[:size])
             left = left[size:]
     return found

@@ -13,7 +13,7 @@ from dexar_fast.generation.arguments import beams, end_ids, setting, without_end
 from dexar_fast.generation.faults import CALLBACKS, sampled
 from dexar_fast.generation.generate import arguments_of
 from dexar_fast.model.attention import watcher
-from dexar_fast.model.cache import to_generate, whole_cache
+from dexar_fast.model.cache import roomy_cache, to_generate, whole_cache
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.prefill import Prefill, prefill_of, run, watcher_of
 from dexar_fast.stages import stage
@@ -37,12 +37,13 @@ def write(
     Args:
         inputs: of the batch. limits: how many tokens each answer has at most.
     """
-    cache = whole_cache(model.config)
+    length = inputs["input_ids"].shape[1]
+    cache = roomy_cache(model.config, length + max(limits))
     watching = watcher_of(model, inputs, cache, decoder)
     arguments = arguments_of(model, inputs, generate_kwargs, max(limits)) | to_generate(cache)
     with watching.watching(), sampled(), stage("generation"):
         output = model.generate(**arguments)
-    ends, length = end_ids(model, generate_kwargs), inputs["input_ids"].shape[1]
+    ends = end_ids(model, generate_kwargs)
     said = [without_end(row[:limit], ends) for row, limit in zip(output.sequences[:, length:], limits, strict=True)]
     return said, prefill_of(cache, watching, decoder)
 
