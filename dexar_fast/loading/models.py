@@ -152,13 +152,19 @@ def _placed(model: Any, device: Any) -> Any:
 
 def check_model(model: Any) -> None:
     """Raises ModelError for what is no transformers model that writes text about images, or has no weights."""
+    if _is_transformers_model(model) and not reads_images(model):
+        raise ModelError(
+            f"{type(model).__name__} takes no images, only {' and '.join(_reads(model))}: pass a model for images and "
+            "text"
+        )
+    check_writer(model)
+
+
+def check_writer(model: Any) -> None:
+    """Raises ModelError for what is no transformers model that writes one token after another, or has no weights."""
     name = type(model).__name__
     if not _is_transformers_model(model):
         raise ModelError(f"{name} is no transformers model: pass one for images and text")
-    if not {"image", "video"} & set(_reads(model)):
-        raise ModelError(
-            f"{name} takes no images, only {' and '.join(_reads(model))}: pass a model for images and text"
-        )
     if head_of(model) is None or not hasattr(model, "generate"):
         raise ModelError(f"{name} {_without_head(model)}")
     if not issubclass(type(model), GenerationMixin):
@@ -169,6 +175,11 @@ def check_model(model: Any) -> None:
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{name} is on the meta device, without weights: load it by from_pretrained()")
+
+
+def reads_images(model: Any) -> bool:
+    """Whether a transformers model takes images or videos."""
+    return bool({"image", "video"} & set(_reads(model)))
 
 
 def _reads(model: Any) -> list[str]:
