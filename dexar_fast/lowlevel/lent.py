@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from dexar_fast.errors import InputError
 from dexar_fast.generation import faults
 from dexar_fast.loading import adapters, models
 from dexar_fast.model.agreement import agreement_of
@@ -88,17 +89,37 @@ def lent(model: Any, inputs: Mapping[str, Any]) -> Iterator[Lent]:
     check_process(model)
     adapters.check_adapters(model)
     given = checks.on_device(model, inputs)
-    with faults.named(model, given), borrowed(model) as loan, torch.no_grad(), fitting("one forward of the inputs"):
+    with ExitStack() as stack:
+        stack.enter_context(faults.named(model, given))
+        loan = stack.enter_context(borrowed(model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(fitting("one forward of the inputs"))
         found = Lent(model, given, loan)
         if "input_ids" in given or not found.elsewhere:
-            checks.check_prompt(model, given, elsewhere=True)
-            checks.check_length(model, given["input_ids"].shape[1], 0)
-            with checks.embedding_checked(model, given["input_ids"]):
-                yield found
-        else:
-            yield found
+            _check_ids(model, given)
+            stack.enter_context(checks.embedding_checked(model, given["input_ids"]))
+        yield found
+
+
+def _check_ids(model: Any, inputs: Mapping[str, Any]) -> None:
+    checks.check_prompt(model, inputs, elsewhere=True)
+    checks.check_length(model, inputs["input_ids"].shape[1], 0)
+    if bool(checks.is_visual(model, inputs["input_ids"]).any()):
+        checks.check_image(inputs)
 
 
 def layers_of(layers: Sequence[int] | None, decoder: Decoder) -> list[int]:
-    """Numbers among the decoder's calls of attention, ascending, from what users pass. Raises InputError."""
-    return settings(layers).layers_of(len(decoder.layers))
+    """Numbers among the decoder's calls of attention, ascending, from what users pass.
+
+    Raises InputError, which names the layers with softmax attention where others are among them.
+    """
+    chosen, attending = settings(layers), sorted({*decoder.indices})
+    try:
+        return chosen.layers_of(len(decoder.layers))
+    except InputError as error:
+        if len(attending) == decoder.total:
+            raise
+        raise InputError(
+            f"{error}: of its {decoder.total} decoder layers only {', '.join(map(str, attending))} have softmax "
+            f"attention over the sequence, here numbered from 0"
+        ) from error

@@ -17,6 +17,7 @@ from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, watcher
 from dexar_fast.model.cache import of_whole_forward
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.kinds import DECODER_IDS, encodes
 from dexar_fast.model.logits import last_logits
 
 BLOCK_BYTES = 4 * 2**20  # of the probabilities that are made at once
@@ -49,7 +50,9 @@ def attention_rows(
             softmax attention. OutOfMemoryError: the forward does not fit.
     """
     with lent(model, inputs) as given:
-        wanted, decoder = _numbers(rows), given.decoder()
+        wanted = _numbers(rows)
+        _check_decoder_ids(given)
+        decoder = given.decoder()
         taking = RowsOfLayers(given, decoder, wanted, layers_of(layers, decoder))
         given.check_agrees(taking.run())
     return taking.found
@@ -104,6 +107,14 @@ def in_blocks(call: Call, rows: Tensor) -> Tensor:
         some = slice(first, first + size)
         found[:, some] = probabilities(call, rows[some])
     return found
+
+
+def _check_decoder_ids(given: Lent) -> None:
+    if encodes(given.model) and DECODER_IDS not in given.inputs:
+        raise InputError(
+            f"{type(given.model).__name__} is an encoder-decoder, and rows are positions in its decoder: pass "
+            f"{DECODER_IDS} beside the other inputs"
+        )
 
 
 def _numbers(rows: Any) -> Tensor:

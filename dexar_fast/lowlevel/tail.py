@@ -96,35 +96,32 @@ def _check(attended: Tensor, residual: Tensor, tail: LayerTail, final: Norm, row
     known = ACTIVATIONS if tail.gate is not None else tail_block.PLAIN_VJPS
     if tail.activation not in known:
         raise InputError(f"activation {tail.activation!r} is none of {', '.join(known)}")
-    check_alike(attended=attended, residual=residual, rows=rows, **_tensors(tail, final))
+    weights = _weights(tail, final)
+    check_alike(attended=attended, residual=residual, rows=rows, **{name: x for name, (x, _) in weights.items()})
     check_shape("residual", residual, len(attended), None)
     check_shape("rows", rows, *residual.shape)
-    width, (inner, _) = residual.shape[1], tail.up[0].shape
-    check_shape("attended", attended, None, tail.o_proj[0].shape[1])
-    for name, affine, outputs, inputs in (
-        ("o_proj", tail.o_proj, width, attended.shape[1]),
-        ("up", tail.up, inner, width),
-        ("gate", tail.gate, inner, width),
-        ("down", tail.down, width, inner),
-    ):
-        if affine is not None:
-            check_shape(name, affine[0], outputs, inputs)
+    sizes = {"d": residual.shape[1], "H D": tail.o_proj[0].shape[-1], "I": tail.up[0].shape[0]}
+    check_shape("attended", attended, None, sizes["H D"])
+    for name, (x, axes) in weights.items():
+        check_shape(name, x, *(sizes[axis] for axis in axes))
 
 
-def _tensors(tail: LayerTail, final: Norm) -> dict[str, Tensor]:
-    """All weights of a tail, by name."""
+def _weights(tail: LayerTail, final: Norm) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+    """All weights of a tail by name, each with the sizes of its axes."""
+    linears = {
+        "o_proj": (tail.o_proj, ("d", "H D")),
+        "gate": (tail.gate, ("I", "d")),
+        "up": (tail.up, ("I", "d")),
+        "down": (tail.down, ("d", "I")),
+    }
     norms = {
         "norm": tail.norm,
         "behind_attention": tail.behind_attention,
         "behind_mlp": tail.behind_mlp,
         "final": final,
     }
-    linears = {"o_proj": tail.o_proj, "gate": tail.gate, "up": tail.up, "down": tail.down}
-    parts = {name: (norm.scale, norm.shift) for name, norm in norms.items() if norm is not None}
-    parts |= {name: affine for name, affine in linears.items() if affine is not None}
-    return {
-        f"{name}'s {part}": x
-        for name, pair in parts.items()
-        for part, x in zip(("weight", "bias"), pair, strict=True)
-        if x is not None
-    }
+    pairs: list[tuple[str, Tensor, Tensor | None, tuple[str, ...]]]
+    pairs = [(name, *affine, axes) for name, (affine, axes) in linears.items() if affine is not None]
+    pairs += [(name, norm.scale, norm.shift, ("d",)) for name, norm in norms.items() if norm is not None]
+    found = {f"{name}'s weight": (weight, axes) for name, weight, _, axes in pairs}
+    return found | {f"{name}'s bias": (bias, axes[:1]) for name, _, bias, axes in pairs if bias is not None}

@@ -127,12 +127,17 @@ def check_inputs(
     ids = inputs.get("input_ids")
     if ids is not None or not elsewhere:
         check_prompt(model, inputs, elsewhere)
-    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
-        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+    check_image(inputs)
     if targets is not None:
         check_targets(model, targets)
     length = 0 if ids is None or elsewhere else ids.shape[1]
     check_length(model, length, len(targets) if targets is not None else (new_tokens or 1))
+
+
+def check_image(inputs: Mapping[str, Any]) -> None:
+    """Raises InputError unless there is an image behind the prompt's image tokens."""
+    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
+        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
 
 
 def check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None:
