@@ -35,6 +35,7 @@ from bench import (
     plots,
     results,
     rivals,
+    rows,
     scaling,
     start,
     tables,
@@ -43,7 +44,7 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch)
+MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch, rows)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

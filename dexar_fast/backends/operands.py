@@ -176,6 +176,17 @@ class LayerScores:
     range: Tensor | None  # [2] smallest and largest G over the visual keys, if asked for
 
 
+@dataclass(frozen=True)
+class ScoredLayer:
+    """One layer's scores and its maps, of T queries over N visual keys; float32 or better."""
+
+    visual_score: Tensor  # [T, H] S_img
+    text_score: Tensor  # [T, H] S_txt
+    text_winner: Tensor  # [T, H] int64 position of the text key with the largest gradient; -1 where none is positive
+    token_map: Tensor  # [T, N] E = sum_h relu(S_img - S_txt) G
+    unfiltered_map: Tensor  # [T, N] U = sum_h G
+
+
 def total_range(ranges: list[Tensor]) -> Tensor:
     """[2] smallest and largest of several [2]."""
     lowest, highest = torch.stack(ranges).unbind(1)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from dexar_fast.backends.operands import Attention, ScoredLayer
+
 
 def gradient(u: Tensor, value: Tensor) -> Tensor:
     """G[t, h, j] = relu(<u[t, h], V[k(h), j]>), k(h) = h // (H / H_kv) (METHOD.md section 2).
@@ -71,6 +73,45 @@ def rank_filter(maps: Tensor, rank: int) -> Tensor:
 def aggregate(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """E[t, n] = sum_h w[t, h] G[t, h, n] and U[t, n] = sum_h G[t, h, n] (Eq. 5): [T, H, N], [T, H] to two [T, N]."""
     return (weights[:, :, None] * gradients).sum(1), gradients.sum(1)
+
+
+def score_layer(
+    u: Tensor,
+    value: Tensor,
+    visual: Tensor,
+    text: Tensor,
+    reads: Tensor,
+    *,
+    weighted_by: Attention | None = None,
+    score: str | tuple[str, int] = "max",
+) -> ScoredLayer:
+    """Scores and maps of one layer (METHOD.md section 3), from one head's gradients at a time.
+
+    Args:
+        u: [T, H, D]. value: [H_kv, S, D]. visual: [N] and text: [M] positions of keys.
+        reads: [T, S] or, where heads differ, [T, H, S] bool: which keys a query may read.
+        weighted_by: the attention whose probabilities G is multiplied by.
+        score: as `head_score` takes it.
+    """
+    found = gradient(u, value)
+    if weighted_by is not None:
+        found = found * attention(weighted_by.query, weighted_by.key, weighted_by.log_sum_exp, weighted_by.scale)
+    by_head = reads if reads.ndim == 3 else reads[:, None].expand(found.shape)
+    found = torch.where(by_head, found, 0)
+    visual_score, text_score = (
+        torch.cat([head_score(found[:, [h]][..., keys], by_head[:, h, keys], score) for h in range(u.shape[1])], 1)
+        for keys in (visual, text)
+    )
+    token_map, unfiltered_map = aggregate(found[..., visual], (visual_score - text_score).relu())
+    return ScoredLayer(visual_score, text_score, _winner(found[..., text], text), token_map, unfiltered_map)
+
+
+def _winner(gradients: Tensor, positions: Tensor) -> Tensor:
+    """The position of the largest of gradients [T, H, M], [T, H]; -1 where none is positive."""
+    if len(positions) == 0:
+        return torch.full(gradients.shape[:2], -1)
+    largest, index = gradients.max(-1)
+    return torch.where(largest > 0, positions[index], -1)
 
 
 @dataclass(frozen=True)

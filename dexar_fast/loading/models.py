@@ -154,15 +154,28 @@ def _placed(model: Any, device: Any) -> Any:
 
 def check_model(model: Any) -> None:
     """Raises ModelError for what is no transformers model that writes text about images, or has no weights."""
+    _check_kind(model)
+    if not reads_images(model):
+        raise ModelError(
+            f"{type(model).__name__} takes no images, only {' and '.join(_reads(model))}: pass a model for images and "
+            "text"
+        )
+    check_writer(model)
+
+
+def _check_kind(model: Any) -> None:
+    """Raises ModelError for what is no transformers model, or none that runs."""
     name = type(model).__name__
     if not _is_transformers_model(model):
         raise ModelError(f"{name} is no transformers model: pass one for images and text")
     if type(model).forward is nn.Module.forward:
         raise ModelError(f"{name} has no forward of its own: pass {writer_in(model) or 'the part that writes text'}")
-    if not {"image", "video"} & set(_reads(model)):
-        raise ModelError(
-            f"{name} takes no images, only {' and '.join(_reads(model))}: pass a model for images and text"
-        )
+
+
+def check_writer(model: Any) -> None:
+    """Raises ModelError for what is no transformers model that writes one token after another, or has no weights."""
+    _check_kind(model)
+    name = type(model).__name__
     if head_of(model) is None or not hasattr(model, "generate"):
         raise ModelError(f"{name} {_without_head(model)}")
     if not issubclass(type(model), GenerationMixin):
@@ -173,6 +186,11 @@ def check_model(model: Any) -> None:
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{name} is on the meta device, without weights: load it by from_pretrained()")
+
+
+def reads_images(model: Any) -> bool:
+    """Whether a transformers model takes images or videos."""
+    return bool({"image", "video"} & set(_reads(model)))
 
 
 def _reads(model: Any) -> list[str]:

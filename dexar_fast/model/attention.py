@@ -212,7 +212,7 @@ def _probabilities(call: Call, rows: slice, scores: Tensor) -> Tensor:
     return found[..., : scores.shape[-1]].to(scores.dtype)
 
 
-def with_sinks(scores: Tensor, sinks: Tensor | None, rows: slice) -> Tensor:
+def with_sinks(scores: Tensor, sinks: Tensor | None, rows: slice | Tensor) -> Tensor:
     """Scores [B, H, rows, S] with a last column of sinks [1, H, Q or 1, 1], if there are any."""
     if sinks is None:
         return scores
@@ -228,7 +228,7 @@ def _rows(call: Call, rows: slice) -> Tensor | None:
     return causal(queries, keys, call.query.device, rows) if call.causal else None
 
 
-def causal(queries: int, keys: int, device: torch.device, rows: slice = slice(None)) -> Tensor:
+def causal(queries: int, keys: int, device: torch.device, rows: slice | Tensor = slice(None)) -> Tensor:
     """[rows, S] bool: the last query reads every key, the one before it one key less."""
     position = torch.arange(keys - queries, keys, device=device)[rows]
     return torch.arange(keys, device=device) <= position[:, None]

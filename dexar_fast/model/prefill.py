@@ -181,7 +181,8 @@ def takes_answer(inputs: Mapping[str, Any], decoder: Decoder, visual: Tensor) ->
     No token may read a later one, `with_answer` must know every input with an entry for each token, and an image may
     not come last: M-RoPE gives it several axes, from which generate() counts on one by one, a forward from the largest.
     """
-    return _of_tokens(inputs) <= KNOWN and decoder.causal and int(visual[-1]) < inputs["input_ids"].shape[1] - 1
+    last = int(visual[-1]) if len(visual) else -1
+    return _of_tokens(inputs) <= KNOWN and decoder.causal and last < inputs["input_ids"].shape[1] - 1
 
 
 def _of_tokens(inputs: Mapping[str, Any]) -> set[str]:

@@ -126,16 +126,22 @@ def check_inputs(
     """
     ids = inputs.get("input_ids")
     if ids is not None or not elsewhere:
-        _check_prompt(model, inputs, elsewhere)
-    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
-        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+        check_prompt(model, inputs, elsewhere)
+    check_image(inputs)
     if targets is not None:
-        _check_targets(model, targets)
+        check_targets(model, targets)
     length = 0 if ids is None or elsewhere else ids.shape[1]
     check_length(model, length, len(targets) if targets is not None else (new_tokens or 1))
 
 
-def _check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None:
+def check_image(inputs: Mapping[str, Any]) -> None:
+    """Raises InputError unless there is an image behind the prompt's image tokens."""
+    if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
+        raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+
+
+def check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None:
+    """Raises InputError for batches, padding and impossible ids; without an image token unless it may be elsewhere."""
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.shape[0] != 1:
         raise InputError("inputs must hold input_ids [1, P]: explain one prompt at a time, as the processor returns it")
@@ -162,16 +168,17 @@ def _check_mask(mask: Any, ids: Tensor) -> None:
 
 def _check_ids(model: Any, ids: Tensor) -> None:
     rows = vocabulary(model)
-    words = ids[~_is_visual(model, ids)]  # a placeholder need not be in the table: see `embedding_checked`
+    words = ids[~is_visual(model, ids)]  # a placeholder need not be in the table: see `embedding_checked`
     if ids.shape[1] == 0 or int(ids.min()) < 0 or (rows is not None and bool((words >= rows).any())):
         raise InputError(f"input_ids must hold ids of the vocabulary, {_range(rows)}")
 
 
-def _check_targets(model: Any, targets: Tensor) -> None:
+def check_targets(model: Any, targets: Tensor) -> None:
+    """Raises InputError for what are no ids [T] that a model can have written."""
     if targets.ndim != 1 or not _is_whole(targets) or len(targets) == 0:
         raise InputError(f"target_ids must be [T] integers with T >= 1, not {targets.dtype} {list(targets.shape)}")
     targets, rows = targets.long(), vocabulary(model)
-    if bool(_is_visual(model, targets).any()):
+    if bool(is_visual(model, targets).any()):
         raise InputError("target_ids hold the model's image token: an answer is text")
     if int(targets.min()) < 0 or (rows is not None and int(targets.max()) >= rows):
         raise InputError(f"target_ids must lie in the vocabulary, {_range(rows)}")
@@ -213,7 +220,8 @@ def embedding_checked(model: Any, ids: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def _is_visual(model: Any, ids: Tensor) -> Tensor:
+def is_visual(model: Any, ids: Tensor) -> Tensor:
+    """Which ids are placeholders of an image or a video, bool; none where the model names no such id."""
     if not names_image_token(model.config):
         return torch.zeros_like(ids, dtype=torch.bool)
     return torch.isin(ids, torch.tensor(visual_token_ids(model.config), device=ids.device))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import zoo
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -24,6 +25,13 @@ class SquareTensors(TorchDispatchMode):
             if sum(size in self.lengths for size in shape) > 1:
                 self.found.append((str(func), shape))
         return output
+
+
+def state(model: nn.Module) -> list[Any]:
+    """What a call may not leave changed."""
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), m.training) for m in model.modules()]
+    implementation = model.config.text_config._attn_implementation
+    return [hooks, [x.requires_grad for x in model.parameters()], implementation, torch.is_grad_enabled()]
 
 
 def long_prompt(inputs: zoo.Inputs, tokens: int) -> zoo.Inputs:

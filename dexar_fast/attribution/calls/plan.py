@@ -34,4 +34,4 @@ class Plan:
     @property
     def ends_with_image(self) -> bool:
         """Whether the prompt's last token is an image's."""
-        return int(self.visual[-1]) == self.prompt - 1
+        return len(self.visual) > 0 and int(self.visual[-1]) == self.prompt - 1

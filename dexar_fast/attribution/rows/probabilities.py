@@ -10,30 +10,28 @@ from torch import Tensor
 from dexar_fast.backends.eager import products
 from dexar_fast.model.attention import Call, causal, with_sinks
 
+Rows = slice | Tensor  # which of a call's Q queries: consecutive ones, or [R] int64 in any order
 BLOCK_BYTES = 16 * 2**20  # of one set of probabilities [H, rows, S]
 
 
-def probabilities(call: Call, rows: slice) -> Tensor:
+def probabilities(call: Call, rows: Rows) -> Tensor:
     """A = softmax(cap(scale <q, k>) + bias, over the keys that the mask allows): [H, R, S], float32 or better.
 
     As SDPA and transformers' eager attention define it; the cap is softcap tanh(x / softcap) where the layer has one,
     and a sink takes its part of the sum and has no column.
     A query that may read no key has zeros.
-
-    Args:
-        rows: which of the call's Q queries.
     """
     return softmaxed(call, rows, scores(call, rows))
 
 
-def scores(call: Call, rows: slice) -> Tensor:
+def scores(call: Call, rows: Rows) -> Tensor:
     """scale <q, k> of some queries, before the cap: [H, R, S], float32 or better."""
     dtype = torch.promote_types(call.query.dtype, torch.float32)
     queries = call.query[0, :, rows].transpose(0, 1).to(dtype)
     return products(queries, call.key[0].to(dtype)) * call.scaling
 
 
-def softmaxed(call: Call, rows: slice, logits: Tensor) -> Tensor:
+def softmaxed(call: Call, rows: Rows, logits: Tensor) -> Tensor:
     """The probabilities that scores [H, R, S] make."""
     if call.softcap is not None:
         logits = call.softcap * torch.tanh(logits / call.softcap)
@@ -48,11 +46,11 @@ def softmaxed(call: Call, rows: slice, logits: Tensor) -> Tensor:
     return _softmax(call, rows, logits.masked_fill(~mask, lowest)).masked_fill(~mask, 0)
 
 
-def _softmax(call: Call, rows: slice, logits: Tensor) -> Tensor:
+def _softmax(call: Call, rows: Rows, logits: Tensor) -> Tensor:
     return with_sinks(logits[None], call.sinks, rows).softmax(-1)[0, ..., : logits.shape[-1]]
 
 
-def _mask(call: Call, rows: slice) -> Tensor | None:
+def _mask(call: Call, rows: Rows) -> Tensor | None:
     """The mask [1 or H, R, S] of some queries; None hides nothing."""
     queries, keys = call.query.shape[2], call.key.shape[2]
     if call.mask is not None:
