@@ -126,6 +126,15 @@ def test_a_head_that_is_replaced_between_two_calls_is_found() -> None:
     agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), calls_oracle.expected(beyond, TARGETS), BOUND)
 
 
+@pytest.mark.parametrize("name", ["florence2", "blip-2/t5", "udop"])
+def test_encoder_and_decoder_may_share_an_embedding(name: str) -> None:
+    """As they do once it is resized: then one module stands at two places."""
+    beyond, targets = BEYOND[name](), torch.tensor([20, 210])
+    beyond.model.resize_token_embeddings(230, mean_resizing=False)
+    found = Explainer(beyond.model).explain_inputs(beyond.inputs, target_ids=targets)
+    agrees(found, calls_oracle.expected(beyond, targets), BOUND)
+
+
 @pytest.mark.parametrize("name", ["git", "blip"])
 def test_an_image_alone_is_described(name: str) -> None:
     beyond = BEYOND[name]()
