@@ -22,7 +22,7 @@ from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.metrics.evidence import Evidence
-from dexar_fast.model.kinds import encodes
+from dexar_fast.model.kinds import opening_of
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
@@ -315,7 +315,7 @@ class Explainer(Prepared):
             response,
             with_content=self.settings.text_set == "content",
             elsewhere=self.elsewhere,
-            apart=encodes(self.model),
+            opening=opening_of(self.model),
         )
 
     def _explain(

@@ -54,6 +54,14 @@ def encodes(model: Any) -> bool:
     return any(getattr(config, "is_encoder_decoder", False) for config in configs)
 
 
+def opening_of(model: Any) -> list[int] | None:
+    """The ids that generate() makes an answer begin with (BART's <s>); None where it stands behind its prompt."""
+    if not encodes(model):
+        return None
+    forced = writer_of(model).generation_config.forced_bos_token_id
+    return [] if forced is None else [forced]
+
+
 def attends_by_hand(model: Any, owner: Any) -> bool:
     """Whether a part of a model knows no attention but the one that its own file writes out."""
     return not (owner._supports_sdpa or owner._supports_attention_backend) and reads_elsewhere(model)

@@ -72,8 +72,9 @@ class DecoderTracer(PromptWatcher):
     @contextmanager
     def watching(self) -> Iterator[None]:
         layers, head = list_members(self.model), [each for each in [self._lens.head] if each is not None]
+        modules = dict.fromkeys([*layers, *head, *_outermost(self.model, [*layers, *head])])  # parts may share one
         with super().watching(), self._recording, ExitStack() as stack:  # Ctrl-C skips `_finish`
-            for module in (*layers, *head, *_outermost(self.model, [*layers, *head])):
+            for module in modules:
                 enter = module.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True)
                 stack.callback(enter.remove)
                 stack.callback(module.register_forward_hook(self._leave).remove)

@@ -162,15 +162,36 @@ def process_bare(processor: Any, prompt: Prompt) -> tuple[Prompt, Mapping[str, A
     if prompt.bare is not None:
         alone = replace(prompt, text=prompt.bare, own=[(0, len(prompt.bare))])
         with suppress(InputError):
-            return alone, process(processor, alone)
+            inputs = process(processor, alone)
+            return replace(alone, warnings=(*alone.warnings, *_unread(processor, inputs))), inputs
     return prompt, process(processor, prompt)
 
 
-def answer_ids(processor: Any, prompt: Prompt, response: str, apart: bool = False) -> Tensor:
+def _unread(processor: Any, inputs: Mapping[str, Any]) -> Iterator[str]:
+    """A warning of a processor that takes the text for something else than a prompt (TrOCR's, Donut's)."""
+    if "labels" in inputs and "input_ids" not in inputs:
+        yield (
+            f"{type(processor).__name__} takes a text for an answer to train on: the model reads the image alone; ask "
+            'with the prompt "", or give the ids that its decoder begins with to explain_inputs()'
+        )
+
+
+def process_image(processor: Any, images: list[Image.Image]) -> tuple[Prompt, Mapping[str, Any]]:
+    """The same of images without a prompt. Raises InputError: the processor needs one, or refuses the image."""
+    try:
+        return Prompt("", [], images), processor(images=images, return_tensors="pt")
+    except Exception as error:  # as in `process`
+        raise InputError(
+            f"{type(processor).__name__} cannot take this image without a prompt: {reason(error)}"
+        ) from error
+
+
+def answer_ids(processor: Any, prompt: Prompt, response: str, opening: list[int] | None = None) -> Tensor:
     """Token ids [T] of an answer in its place after the prompt, with the space the chat template puts before it.
 
     Args:
-        apart: whether it does not stand behind the prompt: the decoder of an encoder-decoder reads it alone.
+        opening: the ids that it begins with where it does not stand behind the prompt: the decoder of an
+            encoder-decoder reads it alone.
     Raises:
         InputError: an empty answer.
     """
@@ -183,8 +204,9 @@ def answer_ids(processor: Any, prompt: Prompt, response: str, apart: bool = Fals
     answer = _unopened(prompt, response)
     if not answer.strip():
         raise InputError("the answer is empty: it only opens the thought that the prompt has opened")
-    if apart:
-        return torch.tensor(tokenizer(answer, add_special_tokens=False).input_ids, device="cpu")
+    if opening is not None:
+        alone = tokenizer(answer, add_special_tokens=False).input_ids
+        return torch.tensor(alone if alone[: len(opening)] == opening else opening + alone, device="cpu")
     answer = _as_placed(prompt, answer)
     before, whole = (
         tokenizer(text, add_special_tokens=False).input_ids for text in (prompt.text, prompt.text + answer)

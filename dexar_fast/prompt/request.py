@@ -58,13 +58,13 @@ def read(
     *,
     with_content: bool,
     elsewhere: bool = False,
-    apart: bool = False,
+    opening: list[int] | None = None,
 ) -> Request:
     """A request from a text or messages, and loaded images; with_content also finds the tokens of the user's own text.
 
     Args:
         elsewhere: whether the model may read its image elsewhere than among the prompt's tokens.
-        apart: whether a decoder reads the answer, and an encoder the prompt.
+        opening: the ids that an answer begins with where a decoder reads it, and an encoder the prompt.
     Raises:
         InputError: no processor for images and text, or a prompt or a response that it cannot take.
     """
@@ -75,17 +75,26 @@ def read(
         )
     start = time.perf_counter()
     with stage("processor"):
-        asked = prompting.render(processor, prompt, images)
-        if elsewhere:
-            asked, inputs = prompting.process_bare(processor, asked)
-        else:
-            inputs = prompting.process(processor, asked)
-        targets = None if response is None else prompting.answer_ids(processor, asked, response, apart)
-        content = prompting.own_positions(processor, asked, inputs["input_ids"]) if with_content else None
+        asked, inputs = _processed(processor, prompt, images, elsewhere)
+        targets = None if response is None else prompting.answer_ids(processor, asked, response, opening)
+        ids = inputs.get("input_ids") if with_content else None
+        content = None if ids is None else prompting.own_positions(processor, asked, ids)
         warnings = (*asked.warnings, *prompting.unclosed(asked, response))
-        question = prompting.question(processor, prompt)
+        question = prompting.question(processor, prompt) if asked.text else ""
     seconds = time.perf_counter() - start
     return Request(inputs, targets, asked.images, asked.text, question, content, seconds, warnings)
+
+
+def _processed(
+    processor: Any, prompt: Any, images: list[Image.Image], elsewhere: bool
+) -> tuple[prompting.Prompt, Mapping[str, Any]]:
+    """The prompt as the model reads it, and its inputs; a model that reads its image elsewhere may do without words."""
+    if elsewhere and images and isinstance(prompt, str) and not prompt.strip():
+        return prompting.process_image(processor, images)
+    asked = prompting.render(processor, prompt, images)
+    if elsewhere:
+        return prompting.process_bare(processor, asked)
+    return asked, prompting.process(processor, asked)
 
 
 def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:

@@ -126,6 +126,15 @@ def test_a_head_that_is_replaced_between_two_calls_is_found() -> None:
     agrees(explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), calls_oracle.expected(beyond, TARGETS), BOUND)
 
 
+@pytest.mark.parametrize("name", ["florence2", "blip-2/t5", "udop"])
+def test_encoder_and_decoder_may_share_an_embedding(name: str) -> None:
+    """As they do once it is resized: then one module stands at two places."""
+    beyond, targets = BEYOND[name](), torch.tensor([20, 210])
+    beyond.model.resize_token_embeddings(230, mean_resizing=False)
+    found = Explainer(beyond.model).explain_inputs(beyond.inputs, target_ids=targets)
+    agrees(found, calls_oracle.expected(beyond, targets), BOUND)
+
+
 @pytest.mark.parametrize("name", ["git", "blip"])
 def test_an_image_alone_is_described(name: str) -> None:
     beyond = BEYOND[name]()
@@ -184,16 +193,49 @@ def test_missing_images_and_foreign_ids_are_told() -> None:
         explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([200]))
 
 
+WORDS = ["[PAD]", "[EOS]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "what", "is", "this", "a", "cat"]
+PICTURE = Image.new("RGB", (20, 12), (200, 30, 30))
+
+
+def blip_processor(folder: Path) -> transformers.BlipProcessor:
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    names = ["input_ids", "attention_mask"]
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_input_names=names)
+    return transformers.BlipProcessor(transformers.BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer)
+
+
 def test_a_question_goes_to_a_processor_without_image_tokens_as_it_stands(tmp_path: Path) -> None:
     """BLIP's would read "<image>" as words."""
-    words = ["[PAD]", "[EOS]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "what", "is", "this", "a", "cat"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    names = ["input_ids", "attention_mask"]
-    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), model_input_names=names)
-    images = transformers.BlipImageProcessor(size={"height": 16, "width": 16})
     beyond = BEYOND["blip"]()
-    explainer = Explainer(beyond.model.float(), transformers.BlipProcessor(images, tokenizer))
-    found = explainer.explain(Image.new("RGB", (20, 12), (200, 30, 30)), "what is this", "a cat")
+    explainer = Explainer(beyond.model.float(), blip_processor(tmp_path))
+    found = explainer.explain(PICTURE, "what is this", "a cat")
     assert found.tokens == ["a", " cat"] and found.metadata["prompt_tokens"] == 5
     winners = {each["token"].strip() for each in found.diagnostics["text_winners"]}
-    assert winners <= {"[CLS]", *words[6:]} and len(found.visual_positions) == 17
+    assert winners <= {"[CLS]", *WORDS[6:]} and len(found.visual_positions) == 17
+
+
+def reader(folder: Path) -> tuple[Any, transformers.TrOCRProcessor]:
+    """A model that reads text in an image, without a prompt."""
+    model = BEYOND["vision-encoder-decoder/bert"]().model.float()
+    images = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
+    return model, transformers.TrOCRProcessor(images, blip_processor(folder).tokenizer)
+
+
+def test_an_image_is_read_without_a_prompt(tmp_path: Path) -> None:
+    explainer = Explainer(*reader(tmp_path))
+    found = explainer.explain(PICTURE, "", "a cat")
+    assert found.token_ids.tolist() == [9, 10] and found.metadata["question"] == ""
+    with pytest.warns(UserWarning, match="TrOCRProcessor takes a text for an answer to train on"):
+        words = explainer.explain(PICTURE, "what is this", "a cat")
+    torch.testing.assert_close(words.token_maps, found.token_maps)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        explainer.explain(PICTURE, [{"role": "user", "content": " "}], "a cat")
+
+
+def test_a_given_answer_begins_as_generate_makes_it_begin(tmp_path: Path) -> None:
+    """Florence-2's config forces BART's <s> in front of the first word."""
+    model, processor = reader(tmp_path)
+    model.generation_config.update(forced_bos_token_id=5, decoder_start_token_id=2)
+    explainer = Explainer(model, processor)
+    assert explainer.explain(PICTURE, "", max_new_tokens=2).token_ids[0] == 5
+    assert explainer.explain(PICTURE, "", "a cat").token_ids.tolist() == [5, 9, 10]

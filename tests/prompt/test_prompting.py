@@ -228,7 +228,9 @@ def test_an_answer_that_a_decoder_reads_alone_takes_nothing_of_the_prompt(proces
     prompt = render(processor, "Describe the image.", [PICTURE])
     for answer in ("cat", "the cat"):
         alone = processor.tokenizer(answer, add_special_tokens=False).input_ids
-        assert answer_ids(processor, prompt, answer, apart=True).tolist() == alone
+        assert answer_ids(processor, prompt, answer, opening=[]).tolist() == alone
+        assert answer_ids(processor, prompt, answer, opening=[0]).tolist() == [0, *alone]
+        assert answer_ids(processor, prompt, answer, opening=alone[:1]).tolist() == alone  # it says so itself
 
 
 def test_an_explained_answer_reads_as_it_was_given(processor: Any) -> None:
