@@ -36,7 +36,9 @@ class Collected:
         self._value: dict[int, Tensor] = {}
         self._joined: dict[tuple[int, ...], Tensor] = {}  # by the ids of a layer's keys, which layers share
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunks: list[Chunk]) -> None:
+        """Takes the next chunk of a batch of one."""
+        (chunk,) = chunks
         for layer, (u, value, keys) in zip(self._u, chunk.layers, strict=True):
             self._u[layer].append(u)
             self._keys[layer].append(keys)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.tail import Tails
 from dexar_fast.backends.eager import products
 from dexar_fast.errors import NumericalError
@@ -107,10 +108,10 @@ def _visual(given: Lent) -> Tensor:
 def _passed(given: Lent, prompt: Prefill, targets: Tensor, layers: list[int]) -> Collected:
     """What the pass over the answer finds of the layers."""
     plan, ids = _plan(given, prompt, len(targets), layers)
-    known = torch.cat([ids[-1:], targets.to(ids)])
+    answers = Answers.one(torch.cat([ids[-1:], targets.to(ids)]))
     chunk = _chunk(given.model, prompt.decoder, plan.prompt + len(targets))
     found = Collected(layers)
-    engine.explain(given.model, prompt, plan, known, 0, chunk, found.take)
+    engine.explain(given.model, prompt, [plan], answers, 0, chunk, found.take)
     return found
 
 
