@@ -122,7 +122,7 @@ def test_heads_may_read_different_keys_in_some_chunks() -> None:
     for count, seen in ((4, alike[None]), (2, reads.transpose(0, 1))):
         chunk = Chunk()
         chunk.layer(torch.full((count, 3, 2), float(count)), call, keys_of_heads(visual, text, seen))
-        collected.take(chunk.attribution(9))
+        collected.take([chunk.attribution(9)])
     u, value, found, numbers = collected.pop(5)
     assert u[:, 0, 0].tolist() == [4, 4, 4, 4, 2, 2] and value.shape == (1, 9, 2) and numbers is None
     assert torch.equal(found[4:], reads)
