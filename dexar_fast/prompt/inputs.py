@@ -129,6 +129,8 @@ def check_inputs(
         _check_prompt(model, inputs, elsewhere)
     if not any(key.startswith(IMAGE_INPUTS) for key in inputs):
         raise InputError("the inputs hold image tokens and no image: pass pixel_values, as the processor returns them")
+    if elsewhere and not names_image_token(model.config):
+        _check_batch(model, inputs)
     if targets is not None:
         _check_targets(model, targets)
     length = 0 if ids is None or elsewhere else ids.shape[1]
@@ -149,6 +151,13 @@ def _check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> Non
     _check_ids(model, ids)
     if not elsewhere:
         visual_positions(model.config, ids)
+
+
+def _check_batch(model: Any, inputs: Mapping[str, Any]) -> None:
+    """Raises InputError for several images where no tokens of a prompt share them out: each is another prompt's."""
+    for name, value in inputs.items():
+        if name.startswith(IMAGE_INPUTS) and isinstance(value, Tensor) and len(value) != 1:
+            raise InputError(f"{name} holds {len(value)} images, and {type(model).__name__} reads one: pass one")
 
 
 def _check_mask(mask: Any, ids: Tensor) -> None:
