@@ -128,6 +128,8 @@ def check_inputs(
     if ids is not None or not elsewhere:
         check_prompt(model, inputs, elsewhere)
     check_image(inputs)
+    if elsewhere and not names_image_token(model.config):
+        _check_batch(model, inputs)
     if targets is not None:
         check_targets(model, targets)
     length = 0 if ids is None or elsewhere else ids.shape[1]
@@ -155,6 +157,13 @@ def check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None
     _check_ids(model, ids)
     if not elsewhere:
         visual_positions(model.config, ids)
+
+
+def _check_batch(model: Any, inputs: Mapping[str, Any]) -> None:
+    """Raises InputError for several images where no tokens of a prompt share them out: each is another prompt's."""
+    for name, value in inputs.items():
+        if name.startswith(IMAGE_INPUTS) and isinstance(value, Tensor) and len(value) != 1:
+            raise InputError(f"{name} holds {len(value)} images, and {type(model).__name__} reads one: pass one")
 
 
 def _check_mask(mask: Any, ids: Tensor) -> None:

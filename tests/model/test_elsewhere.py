@@ -181,6 +181,15 @@ def test_an_answer_that_goes_on_otherwise_than_in_generate_is_noticed(monkeypatc
         Explainer(beyond.model).explain_inputs(beyond.inputs, target_ids=TARGETS)
 
 
+@pytest.mark.parametrize("name", ["vision-encoder-decoder/trocr", "pp_formulanet", "blip", "git"])
+def test_a_batch_of_images_is_refused(name: str) -> None:
+    """TrOCR's decoder would read both as one."""
+    beyond = BEYOND[name]()
+    both = beyond.inputs | {"pixel_values": beyond.inputs["pixel_values"].repeat(2, 1, 1, 1)}
+    with pytest.raises(InputError, match="pixel_values holds 2 images, and .* reads one"):
+        Explainer(beyond.model).explain_inputs(both, target_ids=TARGETS)
+
+
 def test_missing_images_and_foreign_ids_are_told() -> None:
     beyond: Beyond = BEYOND["blip-2"]()
     explainer = Explainer(beyond.model)
