@@ -213,6 +213,7 @@ class Runner:
             stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
+                prefix.answered(self._request.targets)
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
                 write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)

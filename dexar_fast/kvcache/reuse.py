@@ -127,6 +127,7 @@ class PooledPrefix(Prefix):
         self._reserve = reserve
         self._lent = lent
         self._begun: list[PoolCache] = []
+        self._answer: Keys = NO_KEYS
         self._own_look: dict[str, Any] | None = None  # the model's attribute, or none, while ours is in its place
 
     def begin(self, inputs: Mapping[str, Any]) -> tuple[PoolCache, dict[str, Any]]:
@@ -146,10 +147,22 @@ class PooledPrefix(Prefix):
     def ran(self, cache: PoolCache) -> None:
         cache.commit(self._keys)
 
-    def __exit__(self, *_: Any) -> None:
+    def answered(self, answer: Tensor) -> None:
+        self._answer = answer.cpu().numpy().astype(np.uint64)
+
+    def __exit__(self, error: type[BaseException] | None = None, *_: Any) -> None:
         self._look_again()
+        if error is None and self._begun:
+            self._remember_the_answer(self._begun[-1])
         for cache in self._begun:
             cache.reset()
+
+    def _remember_the_answer(self, cache: PoolCache) -> None:
+        """Names what ran of the answer, too: a dialogue goes on behind it. Not if the model was changed meanwhile."""
+        length = cache.get_seq_length()
+        named = len(self._names) > 0 and len(self._answer) > 0 and length > 0
+        if named and weights.state(self._model, self._arguments) == self._state:
+            cache.commit(of_state(np.concatenate([self._names, self._answer]), self._state)[:length])
 
     def _look_into_the_pool(self, images: np.uint64) -> None:
         """Lets the next run of the vision tower find the features of the last, if the images are the same.
