@@ -213,7 +213,6 @@ class Runner:
             stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
             if self._request.targets is not None:
-                prefix.answered(self._request.targets)
                 return self._request.targets, self._prompt(self._request.targets, prefix)
             try:
                 write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
@@ -261,10 +260,9 @@ class Runner:
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 
-        targets = self._request.targets
-        reserve = 0 if targets is None else len(self._request.ids) + len(targets)
-        arguments = forward_arguments(self._model, self._generate_kwargs)
-        return PooledPrefix(self._pool, self._model, self._request.inputs, reserve, arguments, loan.paused)
+        request, arguments = self._request, forward_arguments(self._model, self._generate_kwargs)
+        asked = self._model, request.inputs, request.targets, arguments, loan.paused, request.earlier
+        return PooledPrefix(self._pool, *asked, rows=beams(self._model, self._generate_kwargs))
 
     def _explainer(
         self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill, follow: Follow | None = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
@@ -16,6 +16,9 @@ from dexar_fast.prompt import prompting
 from dexar_fast.prompt.chat import is_chat
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
+
+if TYPE_CHECKING:
+    from dexar_fast.kvcache.naming import Pictures
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Request:
     content: Tensor | None = None  # positions of the user's own text
     seconds: float | None = None  # how long the processor took
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
+    earlier: Pictures | None = None  # the images that an earlier prompt of the same dialogue held
     given: Any = None  # the pictures that came with given inputs, unread: a processor may read them otherwise
 
     @cached_property
