@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from dexar_fast.comparison import Comparison
+from dexar_fast.conversation import Chat
 from dexar_fast.errors import InputError
 from dexar_fast.evaluation import checking
 from dexar_fast.explanation import Explanation
@@ -20,15 +19,12 @@ from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.metrics.evidence import Evidence
-from dexar_fast.model.kinds import encodes
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.shards import Folder
 from dexar_fast.settings import positive
-from dexar_fast.stages import stage
-from dexar_fast.vision.images import load_images
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
@@ -85,7 +81,7 @@ class Explainer(Prepared):
         Raises:
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        asked = self._read(_pictures(image), prompt, response)
+        asked = self._read(request.pictures(image), prompt, response)
         return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
 
     @faults.of_method
@@ -117,7 +113,7 @@ class Explainer(Prepared):
         Raises:
             As in `explain`, here or by the iteration.
         """
-        asked = self._read(_pictures(image), prompt, None)
+        asked = self._read(request.pictures(image), prompt, None)
         return self._stream(asked, chunk_size, max_new_tokens, generate_kwargs, out)
 
     @faults.of_method
@@ -144,10 +140,23 @@ class Explainer(Prepared):
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
         asked = request.each(prompts, responses)
-        images, generate_kwargs = _pictures(image), at_most(max_new_tokens, generate_kwargs)
+        images, generate_kwargs = request.pictures(image), at_most(max_new_tokens, generate_kwargs)
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or shared.pool_for(self, questions, generate_kwargs)
         return [self._explain(each, generate_kwargs, pool) for each in questions]
+
+    @faults.of_method
+    def chat(self, image: Any = None) -> Chat:
+        """A conversation: `chat.ask(question)` explains the next answer and runs only what is new.
+
+        Keys and values of what was said stay in the explainer's pool, or in one of the chat's own that grows with it.
+
+        Args:
+            image: as in `explain`, shown with the first question; None where it comes with a question.
+        Raises:
+            ImageError: a picture that cannot be read.
+        """
+        return Chat(self, image)
 
     @faults.of_method
     def compare(
@@ -172,7 +181,7 @@ class Explainer(Prepared):
         if not explainers:
             raise InputError("methods is empty: name at least one")
         asks = next((each for each in explainers if each.settings.text_set == "content"), self)
-        asked = asks._read(_pictures(image), prompt, response)
+        asked = asks._read(request.pictures(image), prompt, response)
         arguments = at_most(max_new_tokens, generate_kwargs)
         found: list[Explanation] = []
         for each in explainers:
@@ -253,17 +262,6 @@ class Explainer(Prepared):
         """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
         return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
 
-    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
-        return request.read(
-            self.processor,
-            images,
-            prompt,
-            response,
-            with_content=self.settings.text_set == "content",
-            elsewhere=self.elsewhere,
-            apart=encodes(self.model),
-        )
-
     def _explain(
         self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None
     ) -> Explanation:
@@ -279,9 +277,3 @@ class Explainer(Prepared):
     ) -> Stream:
         runner = Runner(self, asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
         return explaining.stream(runner, self.method, positive("chunk_size", chunk_size))
-
-
-def _pictures(image: Any) -> list[Image.Image]:
-    """The images as they are loaded; an empty list where the messages of the prompt hold them."""
-    with stage("processor"):
-        return [] if image is None else load_images(image)

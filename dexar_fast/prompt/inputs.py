@@ -162,7 +162,7 @@ def _check_mask(mask: Any, ids: Tensor) -> None:
 
 def _check_ids(model: Any, ids: Tensor) -> None:
     rows = vocabulary(model)
-    words = ids[~_is_visual(model, ids)]  # a placeholder need not be in the table: see `embedding_checked`
+    words = ids[~is_visual(model, ids)]  # a placeholder need not be in the table: see `embedding_checked`
     if ids.shape[1] == 0 or int(ids.min()) < 0 or (rows is not None and bool((words >= rows).any())):
         raise InputError(f"input_ids must hold ids of the vocabulary, {_range(rows)}")
 
@@ -171,7 +171,7 @@ def _check_targets(model: Any, targets: Tensor) -> None:
     if targets.ndim != 1 or not _is_whole(targets) or len(targets) == 0:
         raise InputError(f"target_ids must be [T] integers with T >= 1, not {targets.dtype} {list(targets.shape)}")
     targets, rows = targets.long(), vocabulary(model)
-    if bool(_is_visual(model, targets).any()):
+    if bool(is_visual(model, targets).any()):
         raise InputError("target_ids hold the model's image token: an answer is text")
     if int(targets.min()) < 0 or (rows is not None and int(targets.max()) >= rows):
         raise InputError(f"target_ids must lie in the vocabulary, {_range(rows)}")
@@ -213,7 +213,8 @@ def embedding_checked(model: Any, ids: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def _is_visual(model: Any, ids: Tensor) -> Tensor:
+def is_visual(model: Any, ids: Tensor) -> Tensor:
+    """Which ids stand for a part of an image."""
     if not names_image_token(model.config):
         return torch.zeros_like(ids, dtype=torch.bool)
     return torch.isin(ids, torch.tensor(visual_token_ids(model.config), device=ids.device))

@@ -48,6 +48,12 @@ class Request:
         return self.ids[-1] if self.ids else 0
 
 
+def pictures(image: Any) -> list[Image.Image]:
+    """Images as they are loaded; none where the messages of the prompt hold them. Raises ImageError."""
+    with stage("processor"):
+        return [] if image is None else load_images(image)
+
+
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:
     """A request from inputs that a processor made elsewhere."""
     return Request(inputs, targets, [] if images is None else load_images(images), given=images)
