@@ -17,8 +17,8 @@ from dexar_fast.prompt.inputs import SEQUENCES, is_visual
 from dexar_fast.prompt.request import Request
 
 REWRITTEN = (
-    "the chat template or the tokenizer writes the dialogue otherwise than the model read and wrote it: the model reads "
-    "it as the template has it now, and runs again from the first difference"
+    "the chat template or the tokenizer writes the dialogue otherwise than the model read and wrote it: it is read as "
+    "the template has it now, and runs again from the first difference"
 )
 READ = {"attention_mask": 1}  # what inputs say of a token of an answer; the others are types, of which 0 is text
 
