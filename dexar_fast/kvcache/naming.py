@@ -35,8 +35,13 @@ class Pictures:
     content: np.uint64
 
     @classmethod
-    def of(cls, config: Any, inputs: Mapping[str, Any], earlier: Pictures | None) -> Pictures:
-        """The images of a prompt whose first ones may be `earlier` ones, which keep their names."""
+    def of(cls, config: Any, inputs: Mapping[str, Any], earlier: Pictures | None) -> Pictures | None:
+        """The images of a prompt whose first ones may be `earlier` ones, which keep their names.
+
+        None where the whole prompt is read in both directions: then its images are other ones in each prompt.
+        """
+        if config.model_type in PREFIX_LM:
+            return None
         visual = visual_positions(config, inputs["input_ids"]).cpu().numpy()
         shapes = {name: torch.as_tensor(value).shape for name, value in inputs.items() if name not in PER_TOKEN}
         return cls(position_keys(config, inputs, earlier)[visual], shapes, content(inputs, PER_TOKEN))
