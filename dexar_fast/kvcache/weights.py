@@ -33,7 +33,7 @@ OURS = "dexar_fast"
 LIBRARIES = frozenset({OURS, "torch", "transformers", "accelerate", "peft", "bitsandbytes", *sys.stdlib_module_names})
 INSTALLED = "-packages"  # in the path of what pip or a distribution installed
 OBSERVERS = (f"{OURS}.", "transformers.utils.")  # their hooks come and go, and change nothing
-# What transformers notes about its observers, how it would spread a model over devices, and where the running prompt is.
+# What transformers notes of its observers and of the prompt that runs, and how it would spread a model over devices.
 PASSING = frozenset({"_output_capturing_hooks_installed", "_tp_plan", "_pp_plan", "_ep_plan", "_fsdp_plan", OFFSETS})
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 OF_EVERY_MODULE = PASSING.union(vars(nn.Module()))

@@ -1,7 +1,4 @@
-"""Dialogues of the zoo's models, as ids: a second prompt goes on behind the first and its answer, with or without images.
-
-And how many tokens a model runs meanwhile.
-"""
+"""Dialogues of the zoo's models, as ids: a prompt that goes on behind another and its answer; how much a model runs."""
 
 from __future__ import annotations
 
@@ -27,8 +24,8 @@ def with_words(inputs: zoo.Inputs, answer: Tensor, words: Tensor = MORE) -> zoo.
 
 def with_images(inputs: zoo.Inputs, answer: Tensor, first: zoo.Inputs) -> zoo.Inputs:
     """The same with all that the `first` inputs hold behind their first token, other pixels in its images."""
-    spoken, tiles = with_words(inputs, answer, MORE[:0]), int("pixel_attention_mask" in inputs)  # Idefics: [1, tiles, ..]
-    found = {}
+    spoken, found = with_words(inputs, answer, MORE[:0]), {}
+    tiles = int("pixel_attention_mask" in inputs)  # the axis that counts images; Idefics has [1, tiles, ...]
     for name, more in first.items():
         of_tokens = more.shape[:2] == first["input_ids"].shape
         added = more[:, 1:] if of_tokens else 0.7 * more + 0.1 if more.is_floating_point() else more
