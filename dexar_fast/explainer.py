@@ -7,36 +7,27 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from dexar_fast.asking import Asking
 from dexar_fast.comparison import Comparison
+from dexar_fast.conversation import Chat
 from dexar_fast.errors import InputError
 from dexar_fast.evaluation import checking
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults, shared
 from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.batch.explaining import Many
-from dexar_fast.generation.runner import PIECE, Runner
-from dexar_fast.generation.stream import Stream
-from dexar_fast.methods import explaining
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.metrics.evidence import Evidence
-from dexar_fast.model.kinds import opening_of
-from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
-from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request
-from dexar_fast.results.shards import Folder
 from dexar_fast.settings import positive
-from dexar_fast.stages import stage
-from dexar_fast.vision.images import load_images
 
 if TYPE_CHECKING:
-    from dexar_fast.kvcache.pool import KVPool
+    pass
 
 
-class Explainer(Prepared):
+class Explainer(Asking):
     """Explains which image patches each token of a vision-language model's answer depended on (DEX-AR).
 
     Args:
@@ -57,70 +48,6 @@ class Explainer(Prepared):
         InputError: an unknown value. BackendError: a backend that cannot run here.
         ModelError: a model that is no transformers model for images and text.
     """
-
-    @faults.of_method
-    def explain(
-        self,
-        image: Any,
-        prompt: str | Sequence[Mapping[str, Any]],
-        response: str | None = None,
-        *,
-        out: Folder | None = None,
-        max_new_tokens: int | None = None,
-        **generate_kwargs: Any,
-    ) -> Explanation:
-        """Explains the answer to a prompt about an image: the given one, or the one the model generates.
-
-        Args:
-            image: a path, a PIL image, an array [height, width, channels], or a list of them; None where the messages
-                of the prompt hold them.
-            prompt: a text, or chat messages. A text goes through the processor's chat template, unless it holds the
-                model's image token: then it is used unchanged. Messages are [{"role": "user", "content": ...}, ...]; a
-                content is a text, or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...}. Parts
-                of type "image" without a picture show those of `image`, in order. If the last message is the
-                assistant's, the answer continues it.
-            response: the answer to explain; None generates it.
-            out: a new folder that takes the results while they are computed. `Explanation.load(out)` reads what is
-                finished at any time, even after the process was killed.
-            max_new_tokens, generate_kwargs: for transformers' generate(), which reads the model's own generation config
-                too. If neither sets a length, the answer has at most 128 tokens.
-        Raises:
-            ImageError, InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
-        """
-        asked = self._read(_pictures(image), prompt, response)
-        return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
-
-    @faults.of_method
-    def stream(
-        self,
-        image: Any,
-        prompt: str | Sequence[Mapping[str, Any]],
-        *,
-        chunk_size: int = PIECE,
-        out: Folder | None = None,
-        max_new_tokens: int | None = None,
-        **generate_kwargs: Any,
-    ) -> Stream:
-        """Generates an answer and explains it meanwhile: `for piece in ex.stream(image, prompt): ...`.
-
-        By "dex-ar", "attention", or "attention-gradient" of the layers' lenses; the other methods raise InputError.
-
-        Args:
-            image, prompt, max_new_tokens, generate_kwargs: as in `explain`; one answer, so no beams.
-            out: as in `explain`; of "dex-ar" alone.
-            chunk_size: how many tokens a piece holds; the last holds the rest. 1 gives each token's map with the token,
-                and costs most: every piece runs its tokens once more.
-        Returns:
-            An iterator over `dexar_fast.generation.stream.Piece`: the text, weights and maps of the next tokens. The
-            answer is the same as without streaming, unless you draw from torch's global generator between the pieces of
-            a sampled one, or `max_time` runs out while you look at a piece. A streamer, a stopping criterion or a
-            logits processor of your own runs in the stream's thread. `explanation()` covers the whole answer, or what
-            was finished when the stream was ended.
-        Raises:
-            As in `explain`, here or by the iteration.
-        """
-        asked = self._read(_pictures(image), prompt, None)
-        return self._stream(asked, chunk_size, max_new_tokens, generate_kwargs, out)
 
     @faults.of_method
     def explain_many(
@@ -146,7 +73,7 @@ class Explainer(Prepared):
             ImageError, InputError, ModelError, NumericalError, OutOfMemoryError: each says what to do.
         """
         asked = request.each(prompts, responses)
-        images, generate_kwargs = _pictures(image), at_most(max_new_tokens, generate_kwargs)
+        images, generate_kwargs = request.pictures(image), at_most(max_new_tokens, generate_kwargs)
         questions = [self._read(images, prompt, answer) for prompt, answer in asked]
         pool = self.pool or shared.pool_for(self, questions, generate_kwargs)
         return [self._explain(each, generate_kwargs, pool) for each in questions]
@@ -179,6 +106,19 @@ class Explainer(Prepared):
         return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
 
     @faults.of_method
+    def chat(self, image: Any = None) -> Chat:
+        """A conversation: `chat.ask(question)` explains the next answer and runs only what is new.
+
+        Keys and values of what was said stay in the explainer's pool, or in one of the chat's own that grows with it.
+
+        Args:
+            image: as in `explain`, shown with the first question; None where it comes with a question.
+        Raises:
+            ImageError: a picture that cannot be read.
+        """
+        return Chat(self, image)
+
+    @faults.of_method
     def compare(
         self,
         image: Any,
@@ -201,7 +141,7 @@ class Explainer(Prepared):
         if not explainers:
             raise InputError("methods is empty: name at least one")
         asks = next((each for each in explainers if each.settings.text_set == "content"), self)
-        asked = asks._read(_pictures(image), prompt, response)
+        asked = asks._read(request.pictures(image), prompt, response)
         arguments = at_most(max_new_tokens, generate_kwargs)
         found: list[Explanation] = []
         for each in explainers:
@@ -243,46 +183,6 @@ class Explainer(Prepared):
         return found
 
     @faults.of_method
-    def explain_inputs(
-        self,
-        inputs: Mapping[str, Any],
-        target_ids: Any = None,
-        *,
-        images: Any = None,
-        out: Folder | None = None,
-        max_new_tokens: int | None = None,
-        **generate_kwargs: Any,
-    ) -> Explanation:
-        """Explains an answer to inputs that a processor made.
-
-        Args:
-            inputs: what the model's processor returns for the prompt, batch 1, not padded.
-            target_ids: [T] ids of the answer; None generates it.
-            images: the original image or images of the inputs, then the sampled frames of the videos. Maps are drawn
-                over them. Without them, a map covers the whole of any picture it is drawn on, and images that the model
-                cuts into tiles have no maps.
-            out, max_new_tokens, generate_kwargs: as in `explain`.
-        Raises:
-            InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
-        """
-        asked = request.given(inputs, images, None if target_ids is None else as_ids(target_ids))
-        return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
-
-    @faults.of_method
-    def stream_inputs(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        chunk_size: int = PIECE,
-        images: Any = None,
-        out: Folder | None = None,
-        max_new_tokens: int | None = None,
-        **generate_kwargs: Any,
-    ) -> Stream:
-        """`stream` for inputs that a processor made; the arguments are those of `stream` and `explain_inputs`."""
-        return self._stream(request.given(inputs, images), chunk_size, max_new_tokens, generate_kwargs, out)
-
-    @faults.of_method
     def explain_batch_inputs(
         self,
         requests: Sequence[tuple[Mapping[str, Any], Any]],
@@ -305,37 +205,4 @@ class Explainer(Prepared):
 
     def _read_one(self, asked: Any) -> Request:
         image, prompt, response = request.triple(asked)
-        return self._read(_pictures(image), prompt, response)
-
-    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
-        return request.read(
-            self.processor,
-            images,
-            prompt,
-            response,
-            with_content=self.settings.text_set == "content",
-            elsewhere=self.elsewhere,
-            opening=opening_of(self.model),
-        )
-
-    def _explain(
-        self, asked: Request, generate_kwargs: dict[str, Any], pool: KVPool | None, out: Folder | None = None
-    ) -> Explanation:
-        return explaining.explain(Runner(self, asked, generate_kwargs, pool, out), self.method)
-
-    def _stream(
-        self,
-        asked: Request,
-        chunk_size: int,
-        max_new_tokens: int | None,
-        generate_kwargs: dict[str, Any],
-        out: Folder | None,
-    ) -> Stream:
-        runner = Runner(self, asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
-        return explaining.stream(runner, self.method, positive("chunk_size", chunk_size))
-
-
-def _pictures(image: Any) -> list[Image.Image]:
-    """The images as they are loaded; an empty list where the messages of the prompt hold them."""
-    with stage("processor"):
-        return [] if image is None else load_images(image)
+        return self._read(request.pictures(image), prompt, response)

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from PIL import Image
+
 from dexar_fast.generation.setup import Setup
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
@@ -14,9 +16,11 @@ from dexar_fast.methods import registry
 from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.model.cache import goes_back
-from dexar_fast.model.kinds import reads_elsewhere
+from dexar_fast.model.kinds import opening_of, reads_elsewhere
 from dexar_fast.model.lending.locks import check_process
+from dexar_fast.prompt import request
 from dexar_fast.prompt.inputs import largest
+from dexar_fast.prompt.request import Request
 from dexar_fast.settings import Settings, positive, settings
 
 if TYPE_CHECKING:
@@ -118,6 +122,17 @@ class Prepared(Setup):
         other.settings = other.method if isinstance(other.method, Settings) else Settings()
         other._check_layers()
         return other
+
+    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
+        return request.read(
+            self.processor,
+            images,
+            prompt,
+            response,
+            with_content=self.settings.text_set == "content",
+            elsewhere=self.elsewhere,
+            opening=opening_of(self.model),
+        )
 
     def _check_layers(self) -> None:
         """Raises InputError for layers that the decoder lacks, as far as its config says how many it has."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
 
+STREAMED_TOKENS = 8  # shown at a time; each token is run twice, so fewer cost more
+EMBEDDED = "Answered by the embedded model, which knows coloured shapes only: --model names another."
+
 
 def placement(
     model: str | None, revision: str | None, device: str | None, device_map: str | None, dtype: str | None

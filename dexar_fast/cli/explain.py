@@ -41,11 +41,9 @@ from dexar_fast.errors import DexarError, InputError
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
     from dexar_fast.explanation import Explanation
-    from dexar_fast.generation.stream import Stream
 
 SAMPLE_IMAGE = Path(__file__).parents[1] / "assets" / "sample.png"
 SAMPLE_PROMPT = "Describe the image."
-STREAMED_TOKENS = 8  # shown at a time; each token is run twice, so fewer cost more
 
 
 def explain(
@@ -165,9 +163,11 @@ def _explain(task: Task, options: dict[str, Any]) -> None:
         explainer = asking.explainer(task.model, options, task.arguments)
     interrupt = None
     if task.stream:
-        size = options.get("chunk_size") or STREAMED_TOKENS
+        from dexar_fast.cli.terminal import show
+
+        size = options.get("chunk_size") or asking.STREAMED_TOKENS
         pieces = explainer.stream(pictures, task.prompt, chunk_size=size, **task.arguments)
-        interrupt = _show(pieces, console)
+        interrupt = show(pieces, console)
         explanation = pieces.explanation()
     else:
         with waiting(f"{'' if task.response is not None else 'writing and '}explaining the answer"):
@@ -196,23 +196,6 @@ def _check(explainer: Explainer, explanation: Explanation) -> None:
 def _print(task: Task, explanation: Explanation, files: list[Path], console: Console) -> None:
     (results.summarize if task.stream else results.show)(explanation, console)
     if task.model is None and task.images != [str(SAMPLE_IMAGE)]:
-        console.print("Answered by the embedded model, which knows coloured shapes only: --model names another.")
+        console.print(asking.EMBEDDED)
     for path in files:
         console.print(path, soft_wrap=True, highlight=False)
-
-
-def _show(pieces: Stream, console: Console) -> KeyboardInterrupt | None:
-    """Shows an answer as it comes; returns the interrupt that ended it when some of it was there."""
-    from dexar_fast.cli.terminal import Writing
-
-    shown = 0
-    try:
-        with Writing(console) as page, pieces:
-            for piece in pieces:
-                page.add(piece)
-                shown += 1
-    except KeyboardInterrupt as interrupt:
-        if not shown:
-            raise
-        return interrupt
-    return None

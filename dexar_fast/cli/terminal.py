@@ -13,7 +13,7 @@ from rich.text import Text
 from dexar_fast.report.drawing import colours
 
 if TYPE_CHECKING:
-    from dexar_fast.generation.stream import Piece
+    from dexar_fast.generation.stream import Piece, Stream
 
 
 class Writing:
@@ -69,3 +69,18 @@ class Writing:
 def _visible(token: str) -> str:
     """Keeps line ends; spells out whatever else a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in token)
+
+
+def show(pieces: Stream, console: Console) -> KeyboardInterrupt | None:
+    """Shows an answer as it comes; returns the interrupt that ended it when some of it was there."""
+    shown = 0
+    try:
+        with Writing(console) as page, pieces:
+            for piece in pieces:
+                page.add(piece)
+                shown += 1
+    except KeyboardInterrupt as interrupt:
+        if not shown:
+            raise
+        return interrupt
+    return None

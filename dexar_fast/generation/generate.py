@@ -64,6 +64,7 @@ def generate(
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
         raise EmptyAnswer(EMPTY)
+    prefix.answered(answer)
     prompt = prefill_of(cache, watching, decoder)
     if cache is None:
         return answer, prompt

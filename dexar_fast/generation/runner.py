@@ -260,10 +260,9 @@ class Runner:
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix
 
-        targets = self.request.targets
-        reserve = 0 if targets is None else len(self.request.ids) + len(targets)
-        arguments = forward_arguments(self._model, self._generate_kwargs)
-        return PooledPrefix(self._pool, self._model, self.request.inputs, reserve, arguments, loan.paused)
+        request, arguments = self.request, forward_arguments(self._model, self._generate_kwargs)
+        asked = self._model, request.inputs, request.targets, arguments, loan.paused, request.earlier
+        return PooledPrefix(self._pool, *asked, rows=beams(self._model, self._generate_kwargs))
 
     def _explainer(
         self, loan: Loan, stack: ExitStack, laps: Laps, prompt: Prefill, follow: Follow | None = None

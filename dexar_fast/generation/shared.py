@@ -24,10 +24,16 @@ def pool_for(setup: Setup, questions: Sequence[Request], generate_kwargs: Mappin
         from dexar_fast.kvcache.pool import KVPool
     except ImportError:
         return None
-    longest = 0
+    slots = 1 + (1 + 2 * beams(setup.model, generate_kwargs)) * longest(setup, questions, generate_kwargs)
+    return KVPool(slots, backend=setup.backend)
+
+
+def longest(setup: Setup, questions: Sequence[Request], generate_kwargs: Mapping[str, Any]) -> int:
+    """How many tokens the longest of some questions may have with its answer. Raises InputError."""
+    found = 0
     for each in questions:
         length, targets = len(each.ids), each.targets
-        new = new_tokens(setup.model, length, generate_kwargs) if targets is None else len(targets)
-        longest = max(longest, length + new)
-    slots = 1 + (1 + 2 * beams(setup.model, generate_kwargs)) * longest
-    return KVPool(slots, backend=setup.backend)
+        found = max(
+            found, length + (new_tokens(setup.model, length, generate_kwargs) if targets is None else len(targets))
+        )
+    return found

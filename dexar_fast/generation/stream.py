@@ -131,6 +131,17 @@ class Stream(Iterator[Piece], AsyncIterator[Piece]):
             raise InputError("no token is explained yet: ask for the explanation once a piece has come")
         return self._channel.record.explanation()
 
+    def then(self, finish: Callable[[Explanation], None]) -> Stream:
+        """The same stream, which is not begun; `finish` takes the explanation of the whole answer at its end."""
+        work = self._work
+
+        def more(channel: Channel) -> None:
+            work(channel)
+            finish(self.explanation())
+
+        self._work = more
+        return self
+
     def _start(self) -> None:
         if self._thread is None:
             stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None

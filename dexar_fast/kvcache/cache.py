@@ -26,7 +26,7 @@ class PoolCache(Cache):
         pool: the pool of one model.
         keys: [P] names of the prompt's positions, batch 1: the cache begins with their longest known prefix, without
             the last token, which must run. None begins empty. Equal names must mean equal keys and values: those of
-            one text, one set of images, and one state of one model. Give `reuse.of_state(reuse.position_keys(
+            one text, one set of images, and one state of one model. Give `naming.of_state(naming.position_keys(
             model.config, inputs), weights.state(model))`, both for a new cache and to `commit`.
         reserve: tokens to keep room for in each row. More may come, and may cost a move.
         patient: whether it waits, as long as the pool does, for slots that other threads hold. Not while you hold what

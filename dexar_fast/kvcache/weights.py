@@ -25,14 +25,16 @@ from torch.nn.modules import module as every
 from torch.overrides import _get_current_function_mode_stack
 from transformers import PreTrainedConfig
 
+from dexar_fast.model.modules import OFFSETS
+
 SAMPLES = 1024  # of a tensor's elements; all of a smaller one
 GOLDEN = 0.618  # of a row from sample to sample: so they fall in all columns
 OURS = "dexar_fast"
 LIBRARIES = frozenset({OURS, "torch", "transformers", "accelerate", "peft", "bitsandbytes", *sys.stdlib_module_names})
 INSTALLED = "-packages"  # in the path of what pip or a distribution installed
 OBSERVERS = (f"{OURS}.", "transformers.utils.")  # their hooks come and go, and change nothing
-# What transformers notes about its observers, and how it would spread a model over devices.
-PASSING = frozenset({"_output_capturing_hooks_installed", "_tp_plan", "_pp_plan", "_ep_plan", "_fsdp_plan"})
+# What transformers notes of its observers and of the prompt that runs, and how it would spread a model over devices.
+PASSING = frozenset({"_output_capturing_hooks_installed", "_tp_plan", "_pp_plan", "_ep_plan", "_fsdp_plan", OFFSETS})
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 OF_EVERY_MODULE = PASSING.union(vars(nn.Module()))
 ATOMS = frozenset({int, float, bool, str, bytes, type(None), torch.dtype, torch.device})

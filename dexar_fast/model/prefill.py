@@ -97,6 +97,9 @@ class Prefix:
     def ran(self, cache: Any) -> None:
         """Called when the prompt has run into the cache."""
 
+    def answered(self, answer: Tensor) -> None:
+        """Called with the ids [T] of the whole answer, which runs into the cache behind the prompt."""
+
     def __enter__(self) -> Prefix:
         return self
 

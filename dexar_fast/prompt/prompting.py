@@ -57,7 +57,7 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
     messages = _messages(prompt)
     words = "\n".join(text for _, text in chat.texts(messages))
     _check_unicode("prompt", words)
-    token = _image_token(processor)
+    token = image_token(processor)
     foreign = tuple(_foreign(processor, words, token))
     if isinstance(prompt, str) and token in prompt:
         _check_tokens("prompt holds", prompt, token, len(images))
@@ -76,7 +76,7 @@ def question(processor: Any, prompt: Any) -> str:
     """What the user asked, without image tokens; of messages, the last one of theirs that holds words."""
     messages = [[message] for message in _messages(prompt) if chat.is_user(message["role"])]
     said = [" ".join(text for _, text in chat.texts(message)) for message in messages]
-    plain = [text.replace(_image_token(processor), " ").strip() for text in said]
+    plain = [text.replace(image_token(processor), " ").strip() for text in said]
     return next((text for text in reversed(plain) if text), "")
 
 
@@ -116,7 +116,7 @@ def _check_tokens(what: str, text: str, token: str, images: int) -> None:
         )
 
 
-def _image_token(processor: Any) -> str:
+def image_token(processor: Any) -> str:
     """The token the user would write for an image."""
     return str(getattr(processor, "image_token", None) or "<image>")
 

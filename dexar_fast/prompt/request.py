@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
@@ -17,6 +17,9 @@ from dexar_fast.prompt.chat import is_chat
 from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
+
+if TYPE_CHECKING:
+    from dexar_fast.kvcache.naming import Pictures
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Request:
     content: Tensor | None = None  # positions of the user's own text
     seconds: float | None = None  # how long the processor took
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
+    earlier: Pictures | None = None  # the images that an earlier prompt of the same dialogue held
     given: Any = None  # the pictures that came with given inputs, unread: a processor may read them otherwise
 
     @cached_property
@@ -43,6 +47,12 @@ class Request:
     def last(self) -> int:
         """The id of the prompt's last token; 0 where it has none."""
         return self.ids[-1] if self.ids else 0
+
+
+def pictures(image: Any) -> list[Image.Image]:
+    """Images as they are loaded; none where the messages of the prompt hold them. Raises ImageError."""
+    with stage("processor"):
+        return [] if image is None else load_images(image)
 
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:

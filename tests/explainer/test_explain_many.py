@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,33 +11,15 @@ import torch
 import zoo
 from alike import PROMPTS, another_question, assert_same
 from PIL import Image
+from zoo_dialogues import counted
 
 from dexar_fast import Explainer, InputError, NumericalError
 from dexar_fast._C import BudgetExhausted
-from dexar_fast.kvcache import weights
 from dexar_fast.kvcache.pool import KVPool
 
 FAMILIES = sorted(zoo.FAMILIES | zoo.VARIANTS)
 PREFIX_LM = ("paligemma", "paligemma2")
 TARGETS = torch.tensor([20, 31, 44, 17, 25, 60])
-
-
-@contextmanager
-def counted(module: Any) -> Iterator[list[int]]:
-    """The number of positions, or of images, of each call of a module."""
-    seen: list[int] = []
-
-    def hook(_: Any, args: Any, kwargs: Any) -> None:
-        first = args[0] if args else next(iter(kwargs.values()))
-        seen.append(first.shape[1])
-
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(weights, "OBSERVERS", (*weights.OBSERVERS, __name__))  # another hook ends the reuse
-            yield seen
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,8 +18,9 @@ from transformers import Cache, DynamicCache
 from dexar_fast._C import BudgetExhausted
 from dexar_fast.errors import CacheError, InputError
 from dexar_fast.kvcache.cache import PoolCache
+from dexar_fast.kvcache.naming import position_keys
 from dexar_fast.kvcache.pool import KVPool
-from dexar_fast.kvcache.reuse import begin, position_keys
+from dexar_fast.kvcache.reuse import begin
 from dexar_fast.model.cache import to_forward, to_generate
 from dexar_fast.vision.geometry import visual_positions
 

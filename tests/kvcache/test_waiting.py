@@ -274,7 +274,7 @@ def test_what_is_reused_after_a_wait_is_of_the_model_as_it_is_then(changed: bool
     inputs.pop("labels", None)
     length = inputs["input_ids"].shape[1]
     pool = KVPool(length + 64, 4, wait=LONG)
-    with PooledPrefix(pool, model, inputs, 0) as prefix:
+    with PooledPrefix(pool, model, inputs) as prefix:
         cache, left = prefix.begin(inputs)
         model.generate(**left, **to_generate(cache), max_new_tokens=1)
         prefix.ran(cache)
@@ -288,6 +288,7 @@ def test_what_is_reused_after_a_wait_is_of_the_model_as_it_is_then(changed: bool
                 model.get_input_embeddings().weight.mul_(2)
         yield
 
-    with PooledPrefix(pool, model, inputs, pool.slots - 8, lent=lent) as prefix:
+    answer = torch.zeros(pool.slots - 8 - length, dtype=torch.long)
+    with PooledPrefix(pool, model, inputs, answer, lent=lent) as prefix:
         assert prefix.begin(inputs)[0].get_seq_length() == (0 if changed else length - 1)
         assert not holder.thread.is_alive()

@@ -91,8 +91,12 @@ def processor(tokenizer: PreTrainedTokenizerFast | None = None, template: str | 
     )
 
 
-def model(tokenizer: Any, context: int = 256) -> LlavaForConditionalGeneration:
-    """Random weights, large enough that some heads look at the image; it never ends an answer by itself."""
+def model(tokenizer: Any, context: int = 256, **of_text: Any) -> LlavaForConditionalGeneration:
+    """Random weights, large enough that some heads look at the image; it never ends an answer by itself.
+
+    Args:
+        of_text: of its decoder's config, instead of Llama's.
+    """
     vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = AutoConfig.for_model(
@@ -104,7 +108,8 @@ def model(tokenizer: Any, context: int = 256) -> LlavaForConditionalGeneration:
             "vocab_size": len(tokenizer),
             "num_key_value_heads": 2,
             "max_position_embeddings": context,
-        },
+        }
+        | of_text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
     )
     torch.manual_seed(0)
