@@ -28,7 +28,7 @@ from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
-from dexar_fast.attribution import tail_block
+from dexar_fast.attribution.tails import block as tail_block
 from dexar_fast.backends import eager, operands, ops, plan
 from dexar_fast.model.attention import causal
 

@@ -22,7 +22,7 @@ from dexar_fast.attribution import onward
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.layer_pass import Pass
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.elsewhere.begun import traced
 from dexar_fast.model.lens.program import Outdated

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from dexar_fast.attribution.calls import positions
 from dexar_fast.attribution.calls.gradients import CallGradients
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers, Part, Rows, Span
 from dexar_fast.attribution.calls.turns import Turns
 from dexar_fast.attribution.gradients import check_gradient
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Side, Watcher, is_causal, reads_on, watcher
@@ -221,14 +222,8 @@ class Pass(Watcher):
             return None
         last, prompt = self._prompt.seen.last_positions[module], self._rows.prompt
         if self._whole:
-            own = kwargs.get("position_ids")
-            if own is None:  # the layers' owner counts them itself, one by one
-                return None
-            steps = torch.arange(1, own.shape[-1] - prompt + 1, device=last.device)
-            answer = last[-len(own) :] + steps  # generate() may put an axis of its own before those of M-RoPE
-            return args, kwargs | {"position_ids": torch.cat([own[..., :prompt], answer], -1)}
-        steps = torch.arange(self._columns, device=last.device) + (self._first + 1 - prompt)
-        return args, kwargs | {"position_ids": last + steps}
+            return args, kwargs | positions.of_whole(last, prompt, kwargs)
+        return args, kwargs | positions.of_chunk(last, self._first + 1 - prompt, self._columns)
 
     def mask(self, module: nn.Module, mask: Tensor | None) -> Tensor | None:
         """The last prompt token keeps the mask row of the prefill."""

@@ -23,7 +23,7 @@ _GATED = "(Tensor grad, Tensor gate, Tensor up, str activation) -> (Tensor, Tens
 def norm_vjp(
     x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None = None, centred: bool = False
 ) -> Tensor:
-    """`vjp.norm_vjp` in one pass over memory.
+    """`tails.vjp.norm_vjp` in one pass over memory.
 
     With C rows of d features, elements of b bytes in x and grad and of B = 4 (8 in float64) in what is summed: reads
     2 C d b of x and grad, C d B of the residual and d B of scale, which stays in the cache; writes C d B. About 12 C d

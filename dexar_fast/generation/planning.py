@@ -10,7 +10,7 @@ from PIL import Image
 
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.sums import LayerSums
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation import faults

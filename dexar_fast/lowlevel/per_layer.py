@@ -12,7 +12,7 @@ from torch import Tensor
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.backends.eager import products
 from dexar_fast.errors import NumericalError
 from dexar_fast.lowlevel.collected import Chunk, Collected

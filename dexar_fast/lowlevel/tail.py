@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from dexar_fast.attribution import tail_block
-from dexar_fast.attribution.vjp import ACTIVATIONS
+from dexar_fast.attribution.tails import block as tail_block
+from dexar_fast.attribution.tails.vjp import ACTIVATIONS
 from dexar_fast.backends.reference import Affine, LayerTail, Norm
 from dexar_fast.errors import InputError
 from dexar_fast.lowlevel.fitting import check_alike, check_shape

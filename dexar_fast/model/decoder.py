@@ -35,7 +35,7 @@ class Decoder:
     heads: list[int] = field(default_factory=list)  # of each layer, where they were counted
     indices: list[int] = field(default_factory=list)  # of each among all layers of the decoder
     total: int = 0  # layers of the decoder, those without attention, too
-    trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see tail.Tails
+    trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see attribution.tails.trust.Tails
     mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
     apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
     sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's

@@ -16,8 +16,8 @@ from transformers.models.cohere.modeling_cohere import CohereLayerNorm
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.opt.modeling_opt import OPTDecoderLayer
 
-from dexar_fast.attribution.tail import TOLERANCE, Tails
-from dexar_fast.attribution.tail_modules import block_of, head_of
+from dexar_fast.attribution.tails.modules import block_of, head_of
+from dexar_fast.attribution.tails.trust import TOLERANCE, Tails
 from dexar_fast.backends import reference
 from dexar_fast.model.lens.program import LogitLens, Outdated, Slot, Step
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dexar_fast.attribution.gradients import check_gradient, go_on_recording, gradient, own_gradients, reach_others
-from dexar_fast.attribution.tail import Tails
-from dexar_fast.attribution.tail_block import check_norms_twice
+from dexar_fast.attribution.tails.block import check_norms_twice
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.model.decoder import Decoder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dexar_fast.attribution.sums import Sums
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 
 
 @dataclass(frozen=True)

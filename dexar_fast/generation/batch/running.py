@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.rows import Answers
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.batch import alike
 from dexar_fast.generation.batch.joining import IDS, joined, kind_of

@@ -10,7 +10,7 @@ from torch import Tensor
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.rows.matrices import VisualMaps
 from dexar_fast.attribution.rows.probabilities import last
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.methods.base import Asked
 from dexar_fast.model.attention import Call

@@ -14,7 +14,7 @@ from dexar_fast.attribution.rows.matrices import VisualMaps, net_gradient
 from dexar_fast.attribution.rows.own_rows import own_rows
 from dexar_fast.attribution.rows.probabilities import last
 from dexar_fast.attribution.rows.recorded import Recorded, Recorder, gradients, recording
-from dexar_fast.attribution.tail import Tails
+from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import InputError
 from dexar_fast.methods.attention.chunks import plan_of
 from dexar_fast.methods.attention.request import (

@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor, layer_norm, nn, rms_norm
 
-from dexar_fast.attribution.vjp import gated_vjp, norm_vjp
+from dexar_fast.attribution.tails.vjp import gated_vjp, norm_vjp
 from dexar_fast.errors import ModelError
 
 Seen = Mapping[str, Tensor]  # of one forward, for the C queries: "input", and by the names of Block.inputs and .outputs

@@ -1,4 +1,4 @@
-"""Which modules a layer's tail is made of, by their names and classes: a guess until autograd agrees (`tail.Tails`)."""
+"""Which modules a layer's tail is made of, by their names and classes: a guess until autograd agrees (`trust.Tails`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dexar_fast.attribution import vjp
-from dexar_fast.attribution.tail_block import PLAIN_VJPS, Block, Head, Mlp, Norm
+from dexar_fast.attribution.tails import vjp
+from dexar_fast.attribution.tails.block import PLAIN_VJPS, Block, Head, Mlp, Norm
 from dexar_fast.model.lens.program import LogitLens
 
 Layout = tuple[str | None, str | None, str | None]

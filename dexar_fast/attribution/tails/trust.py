@@ -2,7 +2,7 @@
 
 A tail stays trusted while its layer and the lens hold the same modules with the same forwards, no hooks, and the same
 numbers (a norm's epsilon, say), flags and names among their attributes. Weights are read anew in every pass. Each pass
-also compares what the layer computes with the tail's own formula (`tail_values`): other code that changes numbers is
+also compares what the layer computes with the tail's own formula (`tails.values`): other code that changes numbers is
 noticed in the pass in which it does. A module with a forward of its own is never trusted: such a function may cut a
 gradient and change no number. One case goes unnoticed: code of a class that does so through a global.
 """
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
 
-from dexar_fast.attribution.tail_block import Block, Head
-from dexar_fast.attribution.tail_modules import block_of, head_of
-from dexar_fast.attribution.tail_values import Relation, hold, norm_relation, relations
+from dexar_fast.attribution.tails.block import Block, Head
+from dexar_fast.attribution.tails.modules import block_of, head_of
+from dexar_fast.attribution.tails.values import Relation, hold, norm_relation, relations
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lens.program import LogitLens, Outdated
 from dexar_fast.model.modules import below

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.attribution.tail_block import Block, Mlp, Norm, Seen, gated
+from dexar_fast.attribution.tails.block import Block, Mlp, Norm, Seen, gated
 
 # A relation's result, operands and factors are rounded by half an eps at most, at random. Relative to the sum of both
 # sides that is 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum

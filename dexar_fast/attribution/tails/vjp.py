@@ -1,4 +1,4 @@
-"""The element-wise steps of the layer-tail VJP, between its matrix products (`tail_block`), on the planned backend."""
+"""The element-wise steps of the layer-tail VJP, between its matrix products (`tails.block`), on the planned backend."""
 
 from __future__ import annotations
 
