@@ -1,4 +1,4 @@
-"""Which modules a layer's tail is made of, by their names and classes: a guess until autograd agrees (`trust.Tails`)."""
+"""Which modules a layer's tail is made of, by names and classes: a guess until autograd agrees (`trust.Tails`)."""
 
 from __future__ import annotations
 
