@@ -105,7 +105,7 @@ class Chat:
             As `Explainer.explain`; InputError also where another turn was asked meanwhile.
         """
         before, asked = self._read(question, image, response)
-        runner = self._runner(asked, at_most(max_new_tokens, generate_kwargs))
+        runner = self._runner(before, asked, at_most(max_new_tokens, generate_kwargs))
         found = explaining.explain(runner, self._explainer.method)
         self._note(before, question, asked, found.token_ids)
         return found
@@ -126,7 +126,7 @@ class Chat:
             question, image, max_new_tokens, generate_kwargs: as in `ask`. chunk_size: as in `Explainer.stream`.
         """
         before, asked = self._read(question, image, None)
-        runner = self._runner(asked, at_most(max_new_tokens, generate_kwargs))
+        runner = self._runner(before, asked, at_most(max_new_tokens, generate_kwargs))
         pieces = explaining.stream(runner, self._explainer.method, positive("chunk_size", chunk_size))
         return pieces.then(lambda whole: self._note(before, question, asked, whole.token_ids))
 
@@ -143,23 +143,26 @@ class Chat:
             asked = replace(asked, warnings=(*asked.warnings, *filter(None, [self._without_pool])))
         return before, replace(asked, inputs=on_device(self.model, asked.inputs))
 
-    def _runner(self, asked: Request, generate_kwargs: dict[str, Any]) -> Runner:
-        return Runner(self._explainer, asked, generate_kwargs, self._room(asked, generate_kwargs))
+    def _runner(self, before: Turns, asked: Request, generate_kwargs: dict[str, Any]) -> Runner:
+        return Runner(self._explainer, asked, generate_kwargs, self._room(before, asked, generate_kwargs))
 
-    def _room(self, asked: Request, generate_kwargs: Mapping[str, Any]) -> KVPool | None:
+    def _room(self, before: Turns, asked: Request, generate_kwargs: Mapping[str, Any]) -> KVPool | None:
         """The explainer's pool, or one of the chat's own with room for the next turn and as much beside it."""
         setup, model = self._explainer, self.model
         if setup.pool is not None or self._without_pool:
             return setup.pool
         from dexar_fast.kvcache.growing import grown
+        from dexar_fast.kvcache.naming import position_keys
         from dexar_fast.kvcache.pool import KVPool
 
         needed = (1 + beams(model, generate_kwargs)) * shared.longest(setup, [asked], generate_kwargs)
         if self._pool is None:
             self._pool = KVPool(int(GROWTH * needed), backend=setup.backend)
         elif self._pool.slots < needed:
+            known = len(before[-1].said) if before else self._pool.slots
+            keys = position_keys(model.config, asked.inputs, asked.earlier)[:known]
             arguments = forward_arguments(model, generate_kwargs)
-            self._pool = grown(self._pool, int(GROWTH * needed), model, asked.inputs, asked.earlier, arguments)
+            self._pool = grown(self._pool, int(GROWTH * needed), model, keys, arguments)
         return self._pool
 
     @cached_property

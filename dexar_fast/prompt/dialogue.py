@@ -66,20 +66,23 @@ class Said:
             is_text=not bool(is_visual(model, answer).any()),
         )
 
+    def __len__(self) -> int:
+        """S."""
+        return self.tokens["input_ids"].shape[1]
+
     def followed_by(self, processor: Any, asked: Request) -> Request:
         """A request whose prompt goes on behind this, with the ids of the answer as they were written.
 
         They stand for those of the template where it writes the same text and the tokenizer begins a token behind it.
         Else the prompt stays as the template has it, with a warning.
         """
-        ids = self.tokens["input_ids"][0].tolist()
-        if asked.ids[: len(ids)] == ids:
+        if asked.ids[: len(self)] == self.tokens["input_ids"][0].tolist():
             return asked
         retold = self._retold(processor, asked)
         if retold is None or {*_given(asked)} != {*self.tokens} or _has_more(asked):
             return replace(asked, warnings=(*asked.warnings, REWRITTEN))
         joined = {name: torch.cat([told, asked.inputs[name][:, retold:]], 1) for name, told in self.tokens.items()}
-        moved = self._content(asked.content, retold, len(ids))
+        moved = self._content(asked.content, retold)
         return replace(asked, inputs={**asked.inputs, **joined}, content=moved)
 
     def _retold(self, processor: Any, asked: Request) -> int | None:
@@ -95,11 +98,11 @@ class Said:
             return None
         return len(ids) if asked.ids[: len(ids)] == ids else None
 
-    def _content(self, content: Tensor | None, retold: int, told: int) -> Tensor | None:
-        """Positions of the user's own text, where `told` tokens stand for the first `retold`."""
+    def _content(self, content: Tensor | None, retold: int) -> Tensor | None:
+        """Positions of the user's own text, where these tokens stand for the first `retold`."""
         if content is None or self.content is None:
             return None
-        return torch.cat([self.content, content[content >= retold] - retold + told])
+        return torch.cat([self.content, content[content >= retold] - retold + len(self)])
 
 
 def _given(asked: Request) -> list[str]:

@@ -152,6 +152,22 @@ def test_a_turn_runs_its_new_tokens_over_fifty_turns(fresh: Explainer) -> None:
     assert chat._pool.slots <= 3 * (lengths[-1] + len(found)) + 16
 
 
+def test_a_long_question_moves_to_a_larger_pool_what_was_known(fresh: Explainer) -> None:
+    chat = fresh.chat(PICTURE)
+    for _ in range(2):
+        chat.ask("what", response="it is red")  # so the dialogue lies anywhere in its pool
+    small, known = chat._pool, len(chat._turns[-1].said)
+    long = "the cat is on the mat " * 40
+    expected = fresh.explain(PICTURE, dialogue(["what", "what", long], ["it is red"] * 2), ANSWERS[0])
+    with counted(layer(fresh)) as positions:
+        found = chat.ask(long, response=ANSWERS[0])
+    assert_same(found, expected)
+    assert chat._pool is not small and chat._pool.slots > small.slots
+    assert sum(positions) <= found.metadata["prompt_tokens"] - known + 1 + len(found)
+    chat.back(3)
+    assert_same(chat.ask(3 * long, response=ANSWERS[0]), fresh.explain(PICTURE, 3 * long, ANSWERS[0]))
+
+
 def test_a_picture_in_a_later_turn(fresh: Explainer) -> None:
     chat = fresh.chat(PICTURE)
     chat.ask(QUESTIONS[0], response=ANSWERS[0])

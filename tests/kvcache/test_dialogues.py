@@ -160,7 +160,7 @@ def test_a_pool_that_grows_knows_what_it_knew(family: str) -> None:
     second = with_words(inputs, answer)
     small = KVPool(2 * inputs["input_ids"].shape[1], 4)
     explained(model, small, inputs)
-    large = growing.grown(small, 512, model, second, Pictures.of(model.config, inputs, None), {})
+    large = growing.grown(small, 512, model, position_keys(model.config, second))
     assert large.slots == 512 and large.books.stats()["held"] == 0
     with counted(layer(model)) as positions:
         found = explained(model, large, second, TARGETS)
@@ -170,5 +170,5 @@ def test_a_pool_that_grows_knows_what_it_knew(family: str) -> None:
 
 def test_a_pool_that_grows_from_nothing_is_empty() -> None:
     model, inputs, _ = built("llava")
-    large = growing.grown(KVPool(64, 4), 256, model, inputs, None, {})
+    large = growing.grown(KVPool(64, 4), 256, model, position_keys(model.config, inputs))
     assert large.slots == 256 and large.books.stats()["cached"] == 0

@@ -6,14 +6,13 @@ Heavy imports wait until the command runs, so that `--help` answers at once.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from dexar_fast.cli import asking, knobs
-from dexar_fast.cli.chat.questions import questions
+from dexar_fast.cli.chat import questions
 from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import (
@@ -103,16 +102,16 @@ def turns_in(out: Path) -> list[str]:
 def _talk(chat: Chat, arguments: dict[str, Any], out: Path, by: Any) -> None:
     """Asks each question. On a terminal one that is refused is no end."""
     console, said = Console(), list[str]()
-    for question in questions():
+    for question in questions.asked():
         try:
             found = _answered(chat, question, arguments, console)
         except InputError as error:
-            if not sys.stdin.isatty():
+            if not questions.is_terminal():
                 raise
             say(str(error))
             continue
         said = asking.warnings_of([found], said)
-        console.print(_written(found, out / TURN.format(len(chat.turns)), by), soft_wrap=True, highlight=False)
+        console.print(_written(found, out, len(chat.turns), by), soft_wrap=True, highlight=False)
 
 
 def _answered(chat: Chat, question: str, arguments: dict[str, Any], console: Console) -> Explanation:
@@ -128,7 +127,11 @@ def _answered(chat: Chat, question: str, arguments: dict[str, Any], console: Con
     return found
 
 
-def _written(found: Explanation, out: Path, by: Any) -> Path:
-    """The report of a turn, in a folder of its own with all else."""
-    folder.check(out, results.results_in, force=True)
-    return results.write(found, out, by)[0]
+def _written(found: Explanation, out: Path, turn: int, by: Any) -> Path:
+    """The report of a turn, in a folder of its own with all else; the first one replaces an earlier conversation."""
+    if turn == 1:
+        for earlier in turns_in(out):
+            folder.fill(out / earlier, {}, results.results_in)
+    own = out / TURN.format(turn)
+    folder.check(own, results.results_in, force=True)
+    return results.write(found, own, by)[0]
