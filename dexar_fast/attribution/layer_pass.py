@@ -32,10 +32,7 @@ from dexar_fast.model.modules import offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage
 
-ELSEWHERE = (
-    "no longer attends through transformers' AttentionInterface (a forward in the place of its own?): its part would "
-    "be left out"
-)
+ELSEWHERE = "no longer attends where it did (a forward in the place of its own?): its part would be left out"
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,6 @@ class Pass(Watcher):
 
     @property
     def _columns(self) -> int:
-        """C, of each row."""
         return self._targets.shape[1]
 
     def _check(self) -> None:

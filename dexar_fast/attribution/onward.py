@@ -19,8 +19,7 @@ from dexar_fast.model.cache import onward_cache
 from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.memory import is_out_of_memory
 from dexar_fast.model.modules import has_offsets
-from dexar_fast.model.prefill import Prefill
-from dexar_fast.model.trail import Trail
+from dexar_fast.model.prefill import Prefill, Trail
 
 
 def chunk(running: Pass, prompt: Prefill, plan: Plan, answer: Tensor, done: int, size: int) -> list[Any]:

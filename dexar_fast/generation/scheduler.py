@@ -15,8 +15,7 @@ from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache.rewind import rewound
-from dexar_fast.model.prefill import Prefill
-from dexar_fast.model.trail import Trail
+from dexar_fast.model.prefill import Prefill, Trail
 
 
 class Record(Protocol):

@@ -22,7 +22,6 @@ from dexar_fast.model.cache import (
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import last_logits, without_logits
 from dexar_fast.model.tracer import DecoderTracer
-from dexar_fast.model.trail import Trail
 from dexar_fast.stages import stage
 
 TYPES = "mm_token_type_ids"  # 0 is text
@@ -43,6 +42,23 @@ class Prefill:
     pending: Pending | None = None
     begun: BegunPrompt | None = None
     trail: Trail | None = None  # without a cache: that of the pass's own, if chunks may go on from each other
+
+
+@dataclass
+class Trail:
+    """How far the pass has come through a prompt and its answer in a cache of its own, where it goes on, never back."""
+
+    open: bool = False  # whether more of the answer may come than is known
+    cache: Any = None
+    length: int = 0  # tokens in it
+
+    def leads_to(self, position: int) -> bool:
+        """Whether the token at this position is the next to run."""
+        return self.cache is not None and self.length == position
+
+    def begin(self, cache: Any, length: int) -> None:
+        """Takes a cache of so many tokens; None ends the trail."""
+        self.cache, self.length = cache, length
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_a_layer_that_attends_by_itself_is_not_left_out(layer: int, options: dic
     attends_by_hand(text_layers(model)[layer].self_attn)
     with pytest.raises(ModelError, match=r"1 of the 3 layers with keys of Llava.* attend by themselves, not through"):
         Explainer(model).explain_inputs(inputs, **options)
-    with pytest.raises(ModelError, match=rf"decoder layer {layer} .LlamaDecoderLayer. no longer attends through"):
+    with pytest.raises(ModelError, match=rf"decoder layer {layer} .LlamaDecoderLayer. no longer attends where it did"):
         warm.explain_inputs(inputs, **options)
 
 
