@@ -186,7 +186,7 @@ def test_a_batch_of_images_is_refused(name: str) -> None:
     """TrOCR's decoder would read both as one."""
     beyond = BEYOND[name]()
     both = beyond.inputs | {"pixel_values": beyond.inputs["pixel_values"].repeat(2, 1, 1, 1)}
-    with pytest.raises(InputError, match="pixel_values holds 2 images, and .* reads one"):
+    with pytest.raises(InputError, match=r"pixel_values holds 2 images, and .* reads one"):
         Explainer(beyond.model).explain_inputs(both, target_ids=TARGETS)
 
 
