@@ -20,7 +20,7 @@ from dexar_fast.model.lens.tracing import LensTracer
 
 
 class DecoderTracer(PromptWatcher):
-    """Watches the first forward of a model, and finds its decoder."""
+    """Finds the decoder; `decoder` and `logits` hold what was found once the forward has ended."""
 
     def __init__(self, model: nn.Module, length: int, inputs: Iterable[str]) -> None:
         super().__init__(model, length, inputs)

@@ -16,7 +16,7 @@ from dexar_fast.attribution.tails.trust import Tails
 class Plan:
     """What to compute over one sequence of P prompt and T target tokens.
 
-    Keys are numbered: first those beside the decoder's own sequence, then this (`model.prefill.Begun`).
+    Keys are numbered: first those beside the decoder's own sequence, then this (`BegunPrompt`).
     """
 
     prompt: int  # P
