@@ -1,6 +1,6 @@
 """The command line of the benchmarks.
 
-python -m bench                      every CPU benchmark: about 20 minutes on 2 quiet cores
+python -m bench                      every CPU benchmark: about half an hour on 2 quiet cores
 python -m bench explain memory       some of them
 python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures

@@ -105,6 +105,22 @@ def long(found: Results) -> str:
     return "\n".join([*lines, "", left_over])
 
 
+def rows(found: Results) -> str:
+    """Times over those of the rows, and peaks, against the tokens."""
+    times: dict[str, dict[int, str]] = {}
+    peaks: dict[str, dict[int, str]] = {}
+    for group in found["groups"]:
+        tokens = group["parameters"]["tokens"]
+        for name in group["ratios"]:
+            times.setdefault(name.replace("/", ", over "), {})[tokens] = _ratio(group, name.partition("/")[0])
+        if group["parameters"]["kind"] == "memory":
+            for job, taken in group["jobs"].items():
+                peaks.setdefault(job, {})[tokens] = f"{taken['median'] / MIB:.0f} MiB"
+            beyond = group["notes"]["beyond_plain_and_result"]
+            peaks.setdefault("rows, beyond plain and the result", {})[tokens] = f"{beyond / MIB:.0f} MiB"
+    return _by_size(times | peaks, "S = {:,}")
+
+
 def ratios(found: Results) -> str:
     """Every job over its floor."""
     lines = ["| | job | over | ratio |", "|---|---|---|---|"]
@@ -129,6 +145,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "cache": cache,
     "scaling": scaling,
     "long": long,
+    "rows": rows,
     "micro": ratios,
     "gpu-scoring": ratios,
     "gpu-explain": ratios,

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dexar_fast.errors import InputError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.generation import faults
 from dexar_fast.loading import adapters, models
 from dexar_fast.model.agreement import agreement_of
@@ -81,11 +81,13 @@ def lent(model: Any, inputs: Mapping[str, Any]) -> Iterator[Lent]:
     """Checks model and inputs, and takes the model on loan; restores all of it, whatever happens.
 
     Raises:
-        ModelError: not a model that writes text, or an adapter outside its modules. InputError: inputs that are no
-            single sequence without padding.
+        ModelError: not a model that writes text, one with an encoder of text alone, an adapter outside its modules.
+        InputError: inputs that are no single sequence without padding.
     """
     model = adapters.unwrapped(model)
     models.check_writer(model)
+    if encodes(model) and not models.reads_images(model):
+        raise ModelError(f"{type(model).__name__} is an encoder-decoder of text alone: not supported")
     check_process(model)
     adapters.check_adapters(model)
     given = checks.on_device(model, inputs)

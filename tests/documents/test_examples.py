@@ -19,6 +19,16 @@ PRINTED = {
     ),
     "stream_and_stop": ("tokens 1 to 2: ' A red'", "tokens 7 to 8: ' circle and'", "Stopped after"),
     "several_questions": ("The yellow shape is a circle.", "The triangle is red.", "No, there is no red star."),
+    "attention_of_some_rows": (
+        "layer 3: [4, 2, 162] of 162 keys, each row sums to 1.000",
+        "The last token's heads look at the picture with 87%, 88%, 72%, 81%",
+        "It looks most at row 3, column 6 of 12 x 12.",
+    ),
+    "gradients_of_each_layer": (
+        "layer 3: u [12, 4, 32], V [2, 166, 32], of which 161 keys are read",
+        "'circle' is hottest in row 3, column 6.",
+    ),
+    "score_arrays_of_your_own": ("[4, 8, 16], no graph", "map [4, 25], heads that pass: ", "off the reference by "),
     "why_a_wrong_answer": (
         "Is there a red square? Yes, there is a red square.",
         "Without 2.8 % of the picture the model answers: No, there is no red square.",
@@ -47,7 +57,7 @@ def test_an_example_prints_what_a_user_should_see(
     for line in PRINTED[name]:
         assert line in out
     named = re.findall(r"[\w-]+\.(?:png|gif|html)", out)
-    assert named and {path.name for path in tmp_path.iterdir()} == set(named)
+    assert {path.name for path in tmp_path.iterdir()} == set(named)
     for path in tmp_path.glob("*.[pg][ni][gf]"):
         with Image.open(path) as picture:
             picture.load()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import calls_oracle
 import numpy as np
 import oracle
 import pytest
 import torch
+import types_beyond
 import types_cases
 import types_oracle
 import zoo
 from engine_cases import SquareTensors, long_prompt, state
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dexar_fast.errors import InputError, ModelError, OutOfMemoryError
 from dexar_fast.lowlevel import attention_rows, rows
@@ -95,14 +97,15 @@ def test_decoders_of_several_kinds_of_layers(name: str) -> None:
     assert_rows(found, wanted, CHOSEN, 1e-5)  # some compute in float32 themselves
 
 
-@pytest.mark.parametrize("name", ["mllama", "idefics", "vision-encoder-decoder", "blip-2"])
+BY_HAND = {"blip", "git", "git/video", "vision-encoder-decoder/trocr"}  # they are refused
+
+
+@pytest.mark.parametrize("name", [name for name in types_beyond.BEYOND if name not in BY_HAND])
 def test_cross_attention_has_the_keys_that_it_reads(name: str) -> None:
-    case = types_cases.case(name)
-    ids = {"decoder_input_ids": torch.tensor([[2, 20, 31]])} if name == "vision-encoder-decoder" else {}
-    found = attention_rows(case.model, {**case.inputs, **ids}, [-1, 0])
-    for layer in found.values():
-        assert layer.shape[1] == 2
-        torch.testing.assert_close(layer.sum(-1), torch.ones(layer.shape[:2]).to(layer))
+    beyond = types_beyond.BEYOND[name]()
+    calls, _, _ = calls_oracle.record(beyond, ANSWER)
+    found = attention_rows(beyond.model, beyond.answered(ANSWER), CHOSEN)
+    assert_rows(found, [call.attention.detach().flatten(0, -3) for call in calls], CHOSEN)
 
 
 def test_a_sink_takes_its_part_and_has_no_column() -> None:
@@ -243,6 +246,9 @@ def test_models_without_such_attention_are_refused_by_name(monkeypatch: pytest.M
     blip = types_cases.case("blip")
     with pytest.raises(ModelError, match=r"layer 0 \(BlipTextLayer\) writes its attention out"):
         attention_rows(blip.model, blip.inputs, [0])
+    t5 = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model("t5", d_model=64, num_layers=1, vocab_size=200))
+    with pytest.raises(ModelError, match="T5ForConditionalGeneration is an encoder-decoder of text alone"):
+        attention_rows(t5, ids, [0])
     udop = types_cases.case("udop")
     with pytest.raises(InputError, match=r"Udop.* is an encoder-decoder.*decoder_input_ids"):
         attention_rows(udop.model, udop.inputs, [0])
