@@ -34,6 +34,10 @@ NO_USE = (
     "{} keeps more than keys and values of its tokens, or reads its images elsewhere: a turn runs the whole dialogue"
 )
 UNBUILT = "without the C++ extension nothing of a dialogue is kept: a turn runs all of it"
+OLDER = (
+    "transformers before 5.23 misplaces images behind cached tokens, or the model has no get_image_features: a turn "
+    "with a new image runs the whole dialogue"
+)
 MEANWHILE = "another turn of this chat was asked meanwhile: fork() the chat to follow both"
 
 
@@ -95,7 +99,7 @@ class Chat:
         Args:
             question: a text. The model's chat template writes it behind the turns before.
             image: new pictures, as `Explainer.explain` takes them. They stand before the words of the question, or
-                where these hold the model's image token.
+                where these hold the model's image token. With beams, such a turn runs the whole dialogue.
             response, max_new_tokens, generate_kwargs: as in `Explainer.explain`.
         Returns:
             The explanation of the answer behind the whole dialogue, up to rounding that of `Explainer.explain` with all
@@ -140,7 +144,7 @@ class Chat:
         asked = setup._read(shown, [*said, dialogue.question(setup.processor, question, len(new))], response)
         if last is not None:
             asked = replace(last.said.followed_by(setup.processor, asked), earlier=last.pictures)
-            asked = replace(asked, warnings=(*asked.warnings, *filter(None, [self._without_pool])))
+            asked = replace(asked, warnings=(*asked.warnings, *filter(None, [self._hindrance(len(new))])))
         return before, replace(asked, inputs=on_device(self.model, asked.inputs))
 
     def _runner(self, before: Turns, asked: Request, generate_kwargs: dict[str, Any]) -> Runner:
@@ -177,6 +181,14 @@ class Chat:
         except ImportError:
             return UNBUILT
         return None
+
+    def _hindrance(self, new: int) -> str | None:
+        """Why a turn with so many new images runs the whole dialogue; None where it does not."""
+        if self._without_pool or self._explainer.elsewhere or not new:
+            return self._without_pool
+        from dexar_fast.kvcache.reuse import takes_images_behind
+
+        return None if takes_images_behind(self.model) else OLDER
 
     def _note(self, before: Turns, question: str, asked: Request, answer: Tensor) -> None:
         """Takes a turn that is over. Raises InputError where another one was asked meanwhile."""

@@ -86,6 +86,7 @@ class PooledPrefix(Prefix):
         self._reserve = 0 if answer is None else inputs["input_ids"].shape[1] + len(answer)
         self._lent = lent
         self._begun: list[PoolCache] = []
+        self._is_given = answer is not None
         self._answer = NO_KEYS if answer is None else _named(answer)
         self._own_look: dict[str, Any] | None = None  # the model's attribute, or none, while ours is in its place
 
@@ -120,11 +121,14 @@ class PooledPrefix(Prefix):
             cache.reset()
 
     def _remember_the_answer(self, cache: PoolCache) -> None:
-        """Names what ran of the answer, too: a dialogue goes on behind it. Not if the model was changed meanwhile."""
+        """Names what ran of the answer, too: a dialogue goes on behind it."""
         length = cache.get_seq_length()
-        named = len(self._names) > 0 and len(self._answer) > 0 and length > 0
-        if named and weights.state(self._model, self._arguments) == self._state:
+        if len(self._names) > 0 and len(self._answer) > 0 and length > 0 and self._is_unchanged():
             cache.commit(of_state(np.concatenate([self._names, self._answer]), self._state)[:length])
+
+    def _is_unchanged(self) -> bool:
+        """Whether the model is as it was: while an answer is written, others and callbacks may change it."""
+        return self._is_given or weights.state(self._model, self._arguments) == self._state
 
     def _look_into_the_pool(self, images: np.uint64) -> None:
         """Lets the next run of the vision tower find the features of the last, if the images are the same.

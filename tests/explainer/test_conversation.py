@@ -17,8 +17,10 @@ from zoo_dialogues import counted
 
 from dexar_fast import Explainer, Explanation, ImageError, InputError
 from dexar_fast.attribution.calls.gradients import CallGradients
-from dexar_fast.conversation import MEANWHILE, NO_USE, UNBUILT, Chat
+from dexar_fast.conversation import MEANWHILE, NO_USE, OLDER, UNBUILT, Chat
+from dexar_fast.kvcache import reuse
 from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.kvcache.reuse import takes_images_behind
 from dexar_fast.prompt.dialogue import REWRITTEN
 
 PICTURE = small_llava.noise()
@@ -176,9 +178,21 @@ def test_a_picture_in_a_later_turn(fresh: Explainer) -> None:
         found = chat.ask(QUESTIONS[1], OTHER, ANSWERS[1])
     assert_same(found, expected)
     assert [*map(repr, found.grids)] == [*map(repr, expected.grids)]
-    assert sum(positions) < 16 + 40 < found.metadata["prompt_tokens"]
+    assert sum(positions) < 16 + 40 < found.metadata["prompt_tokens"] or not takes_images_behind(fresh.model)
     again = chat.ask(QUESTIONS[2], response=ANSWERS[2])
     assert_same(again, fresh.explain([PICTURE, OTHER], dialogue(QUESTIONS, ANSWERS, (1, 1)), ANSWERS[2]))
+
+
+def test_an_older_transformers_runs_all_for_a_later_picture_and_says_so(
+    fresh: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reuse, "RIGHT_BEHIND", (99, 0))
+    chat = fresh.chat(PICTURE)
+    first = chat.ask(QUESTIONS[0], response=ANSWERS[0])
+    found = chat.ask(QUESTIONS[1], OTHER, ANSWERS[1])
+    plain = chat.ask(QUESTIONS[2], response=ANSWERS[2])
+    assert [OLDER in each.diagnostics["warnings"] for each in (first, found, plain)] == [False, True, False]
+    assert_same(found, fresh.explain([PICTURE, OTHER], dialogue(QUESTIONS[:2], ANSWERS, (1, 1)), ANSWERS[1]))
 
 
 def test_the_first_picture_may_come_with_the_question(fresh: Explainer) -> None:
