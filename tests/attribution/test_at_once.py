@@ -15,7 +15,8 @@ from engine_cases import SquareTensors, long_prompt
 from parity_arrays import ARRAYS
 
 from dexar_fast import Explainer, InputError
-from dexar_fast.attribution import tail, tail_values
+from dexar_fast.attribution.tails import trust as tail
+from dexar_fast.attribution.tails import values as tail_values
 from dexar_fast.backends import ops
 from dexar_fast.explanation import Explanation
 from dexar_fast.kvcache import weights

@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.modules import module as every
 
 from dexar_fast import Explainer
-from dexar_fast.attribution import tail, tail_modules
 from dexar_fast.attribution.calls.gradients import CallGradients
+from dexar_fast.attribution.tails import modules as tail_modules
+from dexar_fast.attribution.tails import trust as tail
 from dexar_fast.backends import plan
 
 LEFT = {"qwen3_vl_moe": [0, 2]}  # layers of experts; all others of every family are taken

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexar_fast import DexarError, Explainer
-from dexar_fast.attribution import tail
 from dexar_fast.attribution.calls.gradients import CallGradients
+from dexar_fast.attribution.tails import trust as tail
 from dexar_fast.explanation import Explanation
 
 Change = Callable[[Any, ExitStack], Any]  # of a model; the stack undoes what is not of the model alone

@@ -19,8 +19,8 @@ from bench.load import Load
 from bench.options import Options
 from bench.timing import cuda_timer
 from dexar_fast import Explainer
-from dexar_fast.attribution import vjp
 from dexar_fast.attribution.sums import LayerSums
+from dexar_fast.attribution.tails import vjp
 from dexar_fast.backends import cuda, operators, ops
 from dexar_fast.backends.cpp import Scored
 from dexar_fast.kvcache.cache import PoolCache

@@ -26,7 +26,7 @@ from tail_cases import (
 )
 
 from dexar_fast import _C, InputError
-from dexar_fast.attribution import vjp
+from dexar_fast.attribution.tails import vjp
 from dexar_fast.backends import cpp, cpp_tail, tail_operators
 from dexar_fast.backends.cpp_tail import empty_gated, empty_norm
 

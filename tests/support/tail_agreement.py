@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from dexar_fast import Explainer
-from dexar_fast.attribution import tail
+from dexar_fast.attribution.tails import trust as tail
 from dexar_fast.explanation import Explanation
 
 TARGETS = [20, 30, 40, 50]
