@@ -10,6 +10,7 @@ Time: jobs in turn in one process. Memory: each job in a process of its own, the
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ LENGTHS, QUICK_GRID = (4096, 8192), 4
 ROWS = range(-64, 0)
 LAYERS = 4
 SPARE = 64 * 2**20  # bytes beyond the result
+# glibc raises this bound as large blocks are freed, and then keeps up to 32 MiB of each: peaks would vary by 50 MiB
+NO_HEAP = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 ABOUT = {
     "plain": "one plain no-grad forward under SDPA, logits of the last token alone",
@@ -98,7 +101,7 @@ def memory(length: int, options: Options) -> Group:
 
 def _of_child(name: str, length: int, quick: bool) -> float:
     command = [sys.executable, "-m", "bench.rows", name, str(length), *(["quick"] if quick else [])]
-    done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, env=os.environ | NO_HEAP)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
