@@ -47,7 +47,7 @@ class Agreement:
         self.met: set[Kind] = set()  # ways in which the model has called our attention
         self._compared: set[tuple[str, Kind]] = set()
         self._longest = 0  # tokens of a prompt
-        self.goes_on: bool | None = None  # several tokens behind a state of its cache; None: not tried
+        self.goes_on: dict[bool, bool] = {}  # behind a state of its cache: several tokens, or one alone; once tried
 
     def check(self, model: Any, inputs: Mapping[str, Any], loan: Loan, logits: Tensor | None = None) -> None:
         """Compares the model with itself on a prompt, if it is much longer than those before or ran in a new way.

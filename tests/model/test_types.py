@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import types_agree
 import types_explained
 import types_mixed
 import types_oracle
@@ -23,7 +24,6 @@ from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import InputError, ModelError
 
 TARGETS = torch.tensor([20, 31, 44])
-ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
 # Of the largest of each array; float64, but for what the classes themselves do in float32
 ROUNDING, ROUNDING_OF_FLOAT32 = 1e-12, 1e-6
 IN_FLOAT32 = {"deepseek_ocr2", "ernie4_5_vl_moe", "glm4v_moe", "muse_spark"}  # routers and gates
@@ -69,13 +69,7 @@ def test_it_is_explained_as_autograd_has_it(model_type: str) -> None:
 
 
 def agrees(found: Explanation, expected: dict[str, torch.Tensor], model_type: str = "") -> None:
-    assert expected["unfiltered_token_maps"].any()
-    bound = ROUNDING_OF_FLOAT32 if model_type in IN_FLOAT32 else ROUNDING
-    for name in ARRAYS:
-        one, wanted = getattr(found, name).double(), expected[name]
-        # weights are differences of scores
-        scale = expected["text_scores" if name.endswith("weights") else name].abs().max()
-        assert float((one - wanted).abs().max()) <= bound * float(scale), name
+    types_agree.agrees(found, expected, ROUNDING_OF_FLOAT32 if model_type in IN_FLOAT32 else ROUNDING)
 
 
 @pytest.mark.parametrize("model_type", types_refused.AT_THE_DOOR)

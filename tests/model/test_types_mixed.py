@@ -10,6 +10,7 @@ import oracle
 import pytest
 import torch
 import transformers
+import types_agree
 import types_mixed
 import types_zoo
 from packaging.version import Version
@@ -19,9 +20,9 @@ from transformers import CONFIG_MAPPING
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.model.agreement import agreement_of
 
 TARGETS = torch.tensor([20, 31, 44, 57, 120])
-ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
 # Of the largest of each array. Some compute states, mixers or indexers in float32, Inkling 2 everything
 BOUNDS = {"glm5_next": 1e-6, "hy_v4_vl": 1e-6, "inkling2": 1e-4, "inkling2_loop": 1e-4}
 BOUND = 1e-9  # of the others
@@ -42,13 +43,7 @@ def build(model_type: str) -> Any:
 
 
 def agrees(found: Explanation, expected: dict[str, Tensor], model_type: str) -> None:
-    assert expected["unfiltered_token_maps"].any()
-    bound = BOUNDS.get(model_type, BOUND)
-    for name in ARRAYS:
-        one, wanted = getattr(found, name).double(), expected[name]
-        # weights are differences of scores
-        scale = expected["text_scores" if name.endswith("weights") else name].abs().max()
-        assert float((one - wanted).abs().max()) <= bound * float(scale), name
+    types_agree.agrees(found, expected, BOUNDS.get(model_type, BOUND))
 
 
 @pytest.mark.parametrize("model_type", types_mixed.MIXED)
@@ -96,6 +91,36 @@ def test_a_stream_goes_on_where_its_last_chunk_ended(
     for name in ("token_maps", "visual_scores", "text_scores"):
         scale = float(expected[name].abs().max())
         torch.testing.assert_close(getattr(found, name).double(), expected[name], rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2), (2, 1)])
+def test_one_token_behind_a_state_tells_nothing_of_several(
+    sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models run them by other code. Here several ignore what ran before, which no error tells."""
+    model, inputs = types_zoo.build("lfm2_vl", types_mixed.MIXED["lfm2_vl"], torch.float32)
+    exact, wide = build("lfm2_vl")
+    behind = Pass.behind
+
+    def forgetful(self: Pass, cache: Any, answer: Tensor, done: int, size: int) -> list[Any]:
+        if size > 1:
+            for layer in cache.layers:
+                for state in [getattr(layer, "conv_states", None)]:
+                    if state is not None:
+                        for each in state.values() if isinstance(state, dict) else [state]:
+                            each.zero_()
+        return behind(self, cache, answer, done, size)
+
+    monkeypatch.setattr(Pass, "behind", forgetful)
+    explainer = Explainer(model)
+    for size in sizes:
+        with explainer.stream_inputs(inputs, chunk_size=size, max_new_tokens=8, min_new_tokens=8, **NO_IMAGE) as pieces:
+            list(pieces)
+        found = pieces.explanation()
+        expected = cut_oracle.expected(exact, wide, found.token_ids)
+        scale = float(expected["token_maps"].abs().max())
+        torch.testing.assert_close(found.token_maps.double(), expected["token_maps"], rtol=0, atol=1e-4 * scale)
+    assert agreement_of(model).goes_on == {False: True, True: False}
 
 
 @pytest.mark.parametrize("model_type", types_mixed.MIXED)

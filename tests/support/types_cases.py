@@ -19,10 +19,10 @@ import types_zoo
 import zoo
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as TYPES
+from types_agree import ARRAYS
 
 from dexar_fast import Explanation
 
-ARRAYS = ("token_maps", "unfiltered_token_maps", "token_weights", "visual_scores", "text_scores", "head_weights")
 FAMILIES = {"mistral3": "mistral3"} | {name: name for name in zoo.FAMILIES if name not in ("bakllava", "paligemma2")}
 PLAIN = types_explained.EXPLAINED | types_refused.BROKEN
 NO_IMAGE = {"suppress_tokens": [zoo.IMAGE, zoo.VIDEO]}
