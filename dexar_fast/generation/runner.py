@@ -174,7 +174,7 @@ class Runner:
         """
         check_arguments(self._model, self.request.inputs, self.arguments())
         check_single(self._model, self._generate_kwargs)
-        self.longest()
+        size = min(size, self.longest)
         if self.out is not None:
             free_folder(self.out)
         return Stream(partial(self._write, size, follow), lambda: is_borrowed_here(self._model))
@@ -246,7 +246,7 @@ class Runner:
         decoder = self.setup.decoder
         assert decoder is not None  # the prompt has run, or an earlier one has
         heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
-        length = len(self.request.ids) + self.longest()
+        length = len(self.request.ids) + self.longest
         return self.setup.chunk_size or default_chunk(decoder.layers, heads, length)
 
     def arguments(self) -> dict[str, Any]:
@@ -282,7 +282,7 @@ class Runner:
     def begun(self, laps: Laps, elsewhere: BegunPrompt | None = None, **more: Any) -> Begun:
         """What DEX-AR's pass computes, and what keeps it; `more` goes into the result's metadata."""
         setup, request = self.setup, self.request
-        plan = plan_of(setup, request, self.placed, self.longest(), self._tails, elsewhere)
+        plan = plan_of(setup, request, self.placed, self.longest, self._tails, elsewhere)
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         backend = setup.backends()["head_score"]
         header = self.header(settings, laps, chunk_size=self.chunk, backend=backend, **more)
@@ -290,6 +290,7 @@ class Runner:
         ids = request.ids if elsewhere is None else elsewhere.labels.tolist()
         return Begun(plan, ResultBuilder(header, tokenizer, ids, self.out))
 
+    @cached_property
     def longest(self) -> int:
         """The most tokens that the answer can have. Raises InputError."""
         if self.request.targets is not None:

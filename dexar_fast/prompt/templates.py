@@ -88,7 +88,8 @@ def _in_form(written: Callable[..., str], chat: Chat, form: Form, token: str) ->
     """The conversation in one form of the messages; None if the template does not write all of its words."""
     how = {"continue_final_message": True} if chat.is_begun else {"add_generation_prompt": True}
     texts = chats.texts(chat.messages)
-    marked = written(_marked(chat.messages), **how)
+    everyone, users = _marked(chat.messages), _marked(chat.messages, chats.is_user)
+    marked = written(everyone, **how)
     if not _is_complete(marked, len(texts)):
         return None
     asks, shows = (any(map(_has_image, messages)) for messages in (chat.messages, form(chat.messages)))
@@ -98,7 +99,7 @@ def _in_form(written: Callable[..., str], chat: Chat, form: Form, token: str) ->
         )
     text = written(chat.messages, **how)
     warnings = (TEXT_ALONE.format(token),) if asks and not shows else ()
-    asked = written(_marked(chat.messages, chats.is_user), **how)
+    asked = marked if users == everyone else written(users, **how)
     return Written(
         text, _own(text, asked, [said for role, said in texts if chats.is_user(role)], token), chat, written, warnings
     )

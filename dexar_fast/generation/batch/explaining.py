@@ -72,16 +72,15 @@ class Many:
 
     def _in_batches(self, requests: dict[int, Request]) -> Iterator[Numbered]:
         runners: dict[int, Runner] = {}
+        lengths: list[int] = []
         for n, request in requests.items():
             try:
                 runner = Runner(self._setup, request, self._generate_kwargs, None)
-                runner.longest()
+                lengths.append(_length(runner))
                 runners[n] = runner
             except Exception as error:
                 yield n, error
-        ready = list(runners)
-        lengths = [_length(each) for each in runners.values()]
-        kinds = [_kind(each) for each in runners.values()]
+        ready, kinds = list(runners), [_kind(each) for each in runners.values()]
         for group in groups(lengths, kinds, lambda n: self._fitting(runners[ready[n]])):
             yield from self._some([ready[n] for n in group], runners)
 
@@ -117,7 +116,7 @@ class Many:
 
 
 def _length(runner: Runner) -> int:
-    return len(runner.request.ids) + runner.longest()
+    return len(runner.request.ids) + runner.longest
 
 
 def _kind(runner: Runner) -> Any:

@@ -107,7 +107,7 @@ class Batch:
     def _answered(self, inputs: dict[str, Any]) -> tuple[list[Tensor], Prefill]:
         if self._targets:
             return self._targets, run_prompts(self._model, inputs, self._decoder)
-        limits = [runner.longest() for runner in self._runners]
+        limits = [runner.longest for runner in self._runners]
         return write(self._model, inputs, self._decoder, limits, self._generate_kwargs)
 
     def _goes_at_once(self, way: alike.Way) -> bool:
