@@ -26,7 +26,11 @@ bad-input: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	PYTHONPATH=tests/support $(BIN)/python tests/support/types_table.py
 
-.PHONY: demo bad-input types test test-slow test-newest test-oldest fuzz bench pins clean
+# The page of launches on a GPU, counted without one.
+launches: $(VENV)/installed-test
+	PYTHONPATH=tests/support $(BIN)/python tests/support/launches.py
+
+.PHONY: demo bad-input types launches test test-slow test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
