@@ -245,9 +245,7 @@ class Runner:
         """How many tokens to explain at once; the decoder must be known."""
         decoder = self.setup.decoder
         assert decoder is not None  # the prompt has run, or an earlier one has
-        heads = inputs.largest(self._model.config.get_text_config(decoder=True), "num_attention_heads")
-        length = len(self.request.ids) + self.longest
-        return self.setup.chunk_size or default_chunk(decoder.layers, heads, length)
+        return self.setup.chunk_size or default_chunk(decoder.layers)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of generate(), and the tokenizer if there are stop strings."""

@@ -17,7 +17,6 @@ from dexar_fast.backends.eager import products
 from dexar_fast.errors import NumericalError
 from dexar_fast.lowlevel.collected import Chunk, Collected
 from dexar_fast.lowlevel.lent import Lent, layers_of, lent
-from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.elsewhere import begun, written
 from dexar_fast.model.memory import default_chunk
 from dexar_fast.model.prefill import Prefill, Prefix, postponed, prefill, takes_answer
@@ -86,18 +85,12 @@ def _prompt(given: Lent, targets: Tensor, layers: Sequence[int] | None) -> Prefi
     model, inputs, decoder = given.model, given.inputs, given.known
     if given.elsewhere:
         return begun.begin(model, inputs, decoder)
-    length = inputs["input_ids"].shape[1] + len(targets)
     checks.check_length(model, inputs["input_ids"].shape[1], len(targets))
     if decoder is not None and takes_answer(inputs, decoder, _visual(given)):
         tails = Tails.of(decoder, layers_of(layers, decoder))
-        if tails.trusts_all() and len(targets) <= _chunk(model, decoder, length):
+        if tails.trusts_all() and len(targets) <= default_chunk(decoder.layers):
             return postponed(model, inputs, decoder, Prefix(model.config))
     return prefill(model, inputs, decoder, Prefix(model.config))
-
-
-def _chunk(model: Any, decoder: Decoder, length: int) -> int:
-    heads = checks.largest(model.config.get_text_config(decoder=True), "num_attention_heads")
-    return default_chunk(decoder.layers, heads, length)
 
 
 def _visual(given: Lent) -> Tensor:
@@ -109,9 +102,8 @@ def _passed(given: Lent, prompt: Prefill, targets: Tensor, layers: list[int]) ->
     """What the pass over the answer finds of the layers."""
     plan, ids = _plan(given, prompt, len(targets), layers)
     answers = Answers.one(torch.cat([ids[-1:], targets.to(ids)]))
-    chunk = _chunk(given.model, prompt.decoder, plan.prompt + len(targets))
     found = Collected(layers)
-    engine.explain(given.model, prompt, [plan], answers, 0, chunk, found.take)
+    engine.explain(given.model, prompt, [plan], answers, 0, default_chunk(prompt.decoder.layers), found.take)
     return found
 
 

@@ -21,9 +21,13 @@ COPIES = 3  # an activation, what autograd saves of it, and its gradient
 Result = TypeVar("Result")
 
 
-def default_chunk(layers: list[nn.Module], heads: int, keys: int) -> int:
-    """The largest chunk up to 512 whose layer tail and scores stay within the budget, by the layer's widths."""
-    row = max(COPIES * _width(layer) + 2 * 4 * heads * keys for layer in layers)
+def default_chunk(layers: list[nn.Module], held: int = 0) -> int:
+    """The largest chunk up to 512 whose layer tail stays within the budget, by the layer's widths.
+
+    Args:
+        held: bytes of each token beside those. Scores count for none: the backends score in blocks of a fixed size.
+    """
+    row = max(COPIES * _width(layer) for layer in layers) + held
     return max(1, min(LARGEST_CHUNK, BUDGET // row))
 
 

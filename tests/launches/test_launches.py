@@ -15,6 +15,7 @@ from alike import assert_same
 from fake_gpu import DEVICE, FROM_DEVICE, LAUNCH, TO_DEVICE, WAIT
 
 from dexar_fast import Explainer
+from dexar_fast.model.memory import default_chunk
 from dexar_fast.profile.shapes import build
 
 
@@ -69,3 +70,11 @@ def test_launches_are_those_of_the_table() -> None:
     if not table.startswith(launches.HEAD):
         pytest.skip(f"the table was not counted with transformers {transformers.__version__}")
     assert launches.page(launches.rows()) == table
+
+
+@pytest.mark.parametrize("name", launches.MODELS)
+def test_an_answer_of_512_tokens_takes_one_forward(name: str) -> None:
+    """At the published widths it stays within the budget: two forwards would launch all layers once more."""
+    layers = build(name, device="meta", dtype=torch.bfloat16).model.model.language_model.layers
+    assert default_chunk(list(layers)) == 512
+    assert default_chunk(list(layers), held=2**20) < 256

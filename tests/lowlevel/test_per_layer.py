@@ -54,7 +54,7 @@ def test_they_make_the_oracles_gradient(family: str) -> None:
 @pytest.mark.parametrize("size", [1, 2])
 def test_chunks_change_nothing(family: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, wanted = whole(family)
-    monkeypatch.setattr(per_layer, "_chunk", lambda *_: size)
+    monkeypatch.setattr(per_layer, "default_chunk", lambda layers: size)
     assert_gradients(list(gradients(model, inputs, TARGETS)), wanted)
 
 

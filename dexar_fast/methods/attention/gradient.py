@@ -94,7 +94,8 @@ def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     inputs, ids = asked.inputs, asked.inputs["input_ids"]
     prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers, asked.backend)
     plan = plan_of(asked, layers, net_gradient, tails=tails)
-    chunk = asked.chunk_size or default_chunk(asked.decoder.layers, _heads(asked), prompt + len(asked.targets))
+    matrices = 2 * 4 * _heads(asked) * (prompt + len(asked.targets))  # a layer's attention and its gradient
+    chunk = asked.chunk_size or default_chunk(asked.decoder.layers, matrices)
     at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
     begin = postponed if at_once else prefill
     with in_memory(AttentionGradient.name):
