@@ -89,7 +89,10 @@ class _Weights(nn.Module):
 
 
 def _normed(norm: tail_block.Norm | None, x: Tensor) -> Tensor:
-    return x if norm is None else norm.scaled(norm.plain(x), x.new_ones(())).to(x)
+    if norm is None:
+        return x
+    normed, bias = norm.plain(x) * norm.scale(x), getattr(norm.module, "bias", None)
+    return (normed if bias is None else normed + bias).to(x)
 
 
 def _check(attended: Tensor, residual: Tensor, tail: LayerTail, final: Norm, rows: Tensor) -> None:

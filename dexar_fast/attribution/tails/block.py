@@ -53,24 +53,18 @@ class Norm:
 
     def vjp(self, x: Tensor, grad: Tensor, residual: Tensor | None = None, *, backend: str) -> Tensor:
         """residual + norm'(x)^T grad, [C, d] each, in float32 or better."""
-        return norm_vjp(x, grad, self._scale(x), self.eps, residual, centred=self.centred, backend=backend)
+        return norm_vjp(x, grad, self.scale(x), self.eps, residual, centred=self.centred, backend=backend)
 
     def plain(self, x: Tensor) -> Tensor:
         """[C, d] in float32 or better: the norm of x [C, d] without its weight and its bias."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return (layer_norm if self.centred else rms_norm)(x, x.shape[1:], None, eps=self.eps)
 
-    def scaled(self, sums: Tensor, total: Tensor) -> Tensor:
-        """Weighted sums [2, d] of norm(x) from those of `plain(x)`; total: the weights' own sums [2, 1]."""
-        normed = sums * self._scale(sums)
-        bias = getattr(self.module, "bias", None)
-        return normed if bias is None else normed + total * bias
-
-    def _scale(self, x: Tensor) -> Tensor:
-        """[d]; ones where the module has no weight."""
+    def scale(self, x: Tensor) -> Tensor:
+        """[d] by which the module scales, on the device of x; ones where it has no weight."""
         weight = getattr(self.module, "weight", None)
         if weight is None:
-            return x.new_ones(x.shape[1])
+            return x.new_ones(x.shape[-1])
         return weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.offset if self.offset else weight
 
 
@@ -84,6 +78,10 @@ class Mlp:
     activation: str  # a name of `vjp.ACTIVATIONS` beside a gate, of PLAIN_VJPS without
     gate: nn.Linear | None = None
     norm_behind: Norm | None = None
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        return [self.up, self.down, *([] if self.gate is None else [self.gate])]
 
     def vjp(self, seen: Seen, grad: Tensor, backend: str) -> Tensor:
         """d o / d m [C, d] from d o / d x [C, d], the residual's part included."""
@@ -128,8 +126,15 @@ class Block:
     @property
     def outputs(self) -> dict[str, nn.Module]:
         """The modules whose outputs the VJP or the check of values reads."""
-        named = {"beside": self.beside} if self.mlp is None else {"up": self.mlp.up, "gate": self.mlp.gate}
+        named = {"attended": self.o_proj, "beside": self.beside}
+        if self.mlp is not None:
+            named |= {"up": self.mlp.up, "gate": self.mlp.gate, "fed": self.mlp.down}
         return {name: module for name, module in named.items() if module is not None}
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """Those whose matrices the VJP reads."""
+        return [self.o_proj, *([] if self.mlp is None else self.mlp.linears)]
 
     def vjp(self, seen: Seen, grad: Tensor, backend: str = "auto") -> Tensor:
         """u [C, H D] from d o / d x [C, d]; backend: of the element-wise steps, as `backends.plan` takes it."""

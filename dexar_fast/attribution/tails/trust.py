@@ -10,7 +10,7 @@ gradient and change no number. One case goes unnoticed: code of a class that doe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
@@ -21,7 +21,9 @@ from torch.nn.modules import module as all_modules
 
 from dexar_fast.attribution.tails.block import Block, Head
 from dexar_fast.attribution.tails.modules import block_of, head_of
-from dexar_fast.attribution.tails.values import Relation, hold, norm_relation, relations
+from dexar_fast.attribution.tails.probes import forget
+from dexar_fast.attribution.tails.relations import Relation, hold
+from dexar_fast.attribution.tails.values import Sums, by_kind, norm_relation, relations, sums_of
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lens.program import LogitLens, Outdated
 from dexar_fast.model.modules import below
@@ -66,7 +68,7 @@ class Tails:
         self._found: dict[int, list[Any]] = {}
         self._parts: dict[int, TailModules] = {}
         self._seen: dict[str, Tensor] = {}
-        self._relations: list[tuple[int, list[Relation]]] = []
+        self._sums: dict[int, Sums] = {}  # of the layers that have run without autograd
         self._layers = {index: layer for index, layer, _ in layers}
         self._lens = lens
         everywhere = hooks_of_all() + hooks_before(lens.modules) + hooks_behind(lens.modules)
@@ -135,7 +137,7 @@ class Tails:
             targets: [B, C].
         """
         seen = self._rows(targets)
-        self._relations.append((index, self._related(index, seen, hidden, leaf)))
+        self._sums[index] = self._sums_of(index, seen, hidden, leaf)
         return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
 
     def judged(
@@ -152,7 +154,8 @@ class Tails:
         if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
             seen = self._rows(targets)
             found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
-            if agrees(found, expected) and all(hold(self._related(index, seen, hidden, leaf))):
+            forget(block.linears)
+            if agrees(found, expected) and self._held({index: self._sums_of(index, seen, hidden, leaf)})[index]:
                 self._trusted[index] = self._found[index], parts
                 return found
         self._seen.clear()
@@ -166,20 +169,33 @@ class Tails:
             hidden: [B, C, d] the last layer's output of the C queries. normed: [1, B C, d] of it, by the lens.
         Raises Outdated if a trusted layer, or the final norm, did not compute what the tail assumes.
         """
-        layers, self._relations = self._relations, []
-        if not layers:
+        sums, self._sums = self._sums, {}
+        if not sums:
             return
-        _, head = self._parts[layers[0][0]]
+        _, head = self._parts[next(iter(sums))]
         with as_it_is():
             norm = norm_relation(head.norm, hidden.flatten(0, 1), normed[0])
-            norm_holds, *good = hold([norm, *(relation for _, some in layers for relation in some)])
-        left = iter(good)
-        held = [(index, all([next(left) for _ in some]) and norm_holds) for index, some in layers]
-        wrong = [index for index, holds in held if not holds]
+        held = self._held(sums, norm)
+        wrong = [index for index, holds in held.items() if not holds]
         for index in wrong:
             self._trusted.pop(index, None)
         if wrong:
             raise Outdated(f"layers {wrong} do not compute what they did when their gradients were checked")
+
+    def _held(self, sums: Mapping[int, Sums], *others: Relation) -> dict[int, bool]:
+        """Whether layers, by index, compute what their tails assume; none does if another relation fails."""
+        layers = [(index, (self._parts[index][0], each)) for index, each in sums.items()]
+        kinds = by_kind([layer for _, layer in layers])
+        with as_it_is():
+            found = [relations([layers[number][1] for number in kind]) for kind in kinds]
+            good = hold([*others, *(relation for some in found for relation in some)])
+        left = iter(good[len(others) :])
+        every = all(map(bool, good[: len(others)]))
+        held: dict[int, bool] = {}
+        for kind, some in zip(kinds, found, strict=True):
+            of_kind = torch.stack([next(left) for _ in some]).all(0).tolist()
+            held |= {layers[number][0]: holds and every for number, holds in zip(kind, of_kind, strict=True)}
+        return held
 
     def _rows(self, targets: Tensor) -> dict[str, Tensor]:
         """What was seen where targets [B, C] are predicted, [B C, n] each."""
@@ -188,10 +204,10 @@ class Tails:
         self._seen.clear()
         return seen
 
-    def _related(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> list[Relation]:
+    def _sums_of(self, index: int, seen: dict[str, Tensor], hidden: Tensor, leaf: Tensor) -> Sums:
         block, _ = self._parts[index]
         with as_it_is():
-            return relations(block, seen, leaf.detach().flatten(2).flatten(0, 1), last_rows(hidden, leaf.shape[1]))
+            return sums_of(block, seen, leaf.detach().flatten(2).flatten(0, 1), last_rows(hidden, leaf.shape[1]))
 
     def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         block, head = self._parts[index]

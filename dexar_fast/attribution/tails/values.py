@@ -1,76 +1,85 @@
-"""Whether a layer computes what its tail's VJP assumes: its numbers are compared, not its code.
+"""Whether layers compute what their tails' VJPs assume: their numbers are compared, not their code.
 
-    W m = W h + o_proj(W a);  W gate = gate_proj(W n(m));  W up = up_proj(W n(m));  W x = W m + down(W (act(gate) up))
+    W o = o_proj(W a);   W m = W h + n1(W o);   W gate = gate_proj(W n(m));   W up = up_proj(W n(m));
+    W f = down(W (act(gate) up));   W x = W m + n2(W f)
 
-W [2, C] are two rows of weights over the C queries; norms behind attention and MLP are included if there are any. The
-product of a sum of rows is the sum of their products. So every row and every feature is checked, and each matrix is
-read once, for two rows. The element-wise work is of order C d and C I; products take 4 (H D d + 3 d I) operations.
+W [2, C] are two rows of weights over the C queries: a product of a sum of rows is the sum of their products. So every
+row is checked, and every feature: of a sum one by one, of a product with a matrix A in sums with random signs R, since
+(W a A^T) R = (W a)(A^T R), and A^T R is kept. Norms behind attention and MLP are included if there are any.
+The element-wise work is of order C d and C I a layer; the rest is done once for all layers of a kind.
 
 Numbers do not show a path that is cut or bent for gradients alone: for that `Tails` looks at hooks, forwards and flags.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dexar_fast.attribution.tails.block import Block, Mlp, Norm, Seen, gated
+from dexar_fast.attribution.tails.probes import probe, signs
+from dexar_fast.attribution.tails.relations import Relation
 
-# A relation's result, operands and factors are rounded by half an eps at most, at random. Relative to the sum of both
-# sides that is 0.3 eps as a root mean square. Products and means of n terms add sqrt(n) roundings of the dtype they sum
-# in. Over tests/support/zoo.py in float32, bfloat16 and float16 no relation takes more than 0.17 of its bound.
-ROUNDINGS = 2
 EPS = {dtype: torch.finfo(dtype).eps for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)}
 
 
-class Relation(NamedTuple):
-    """Sums [2, n] of a layer's rows, and what they should be."""
+@dataclass(frozen=True)
+class Sums:
+    """Weighted sums of the C rows of a layer, by name: [2, n] each, or [G, 2, n] of G layers."""
 
-    off: Tensor  # seen minus what they should be
-    own: Tensor  # the part of what they should be that the relation computes; the rest is a residual
-    seen: Tensor
-    bound: float  # of the rounding, relative to both sides
+    of: dict[str, Tensor]
+    total: Tensor  # [2, 1] of the weights alone
+    eps: float  # of the rows' dtype
+
+    @classmethod
+    def made(cls, rows: Seen, eps: float) -> Sums:
+        """From rows [C, n]."""
+        together = torch.cat(list(rows.values()), 1)
+        dtype = torch.promote_types(together.dtype, torch.float32)
+        drawn, total = weights(len(together), dtype, together.device)
+        sums = (drawn @ together.to(dtype)).split([x.shape[1] for x in rows.values()], 1)
+        return cls(dict(zip(rows, sums, strict=True)), total, eps)
+
+    @classmethod
+    def stacked(cls, layers: Sequence[Sums]) -> Sums:
+        """Those of layers of one kind."""
+        first = layers[0]
+        of = {name: torch.stack([each.of[name] for each in layers]) for name in first.of}
+        return cls(of, first.total, first.eps)
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Relations of equal kind are checked together."""
-        return self.seen.shape[1], self.seen.dtype, self.seen.device
+        shapes = [(name, x.shape[-1], x.dtype, x.device) for name, x in self.of.items()]
+        return *shapes, id(self.total), self.eps
 
+    def normed(self, name: str, norms: Sequence[Norm]) -> Tensor:
+        """[G, 2, d] sums of norms' output rows, from those of their `Norm.plain` rows."""
+        found = self.of[f"normed {name}"] * torch.stack([norm.scale(self.of[name]) for norm in norms])[:, None]
+        bias = self._biases([norm.module for norm in norms])
+        return found if bias is None else found + bias
 
-class Sums:
-    """Weighted sums of a layer's rows [C, n], by name, and what they should be."""
+    def product(self, name: str, linears: Sequence[nn.Linear], read: Tensor) -> Relation:
+        """The rows of this name should be what linear modules make of rows with the sums `read` [G, 2, in]."""
+        seen = self.of[name]
+        drawn = signs(seen.shape[-1], seen.dtype, seen.device)
+        own = read @ torch.stack([probe(linear, seen.dtype) for linear in linears])
+        bias = self._biases(linears)
+        own = own if bias is None else own + bias.to(own.dtype) @ drawn
+        return Relation.of(seen @ drawn, own, self.eps, sum(linears[0].weight.shape))
 
-    def __init__(self, rows: Seen, eps: float) -> None:
-        together = torch.cat(list(rows.values()), 1)
-        dtype = torch.promote_types(together.dtype, torch.float32)
-        drawn, self._total = weights(len(together), dtype, together.device)
-        sums = (drawn @ together.to(dtype)).split([x.shape[1] for x in rows.values()], 1)
-        self._sums = dict(zip(rows, sums, strict=True))
-        self._eps = eps
-        self.relations: list[Relation] = []
+    def sum(self, name: str, own: Tensor, residual: Tensor) -> Relation:
+        """The rows of this name should have these sums together."""
+        return Relation.of(self.of[name], own, self.eps, 1, residual)
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._sums[name]
-
-    def product(self, linear: nn.Linear, sums: Tensor) -> Tensor:
-        """[2, n] sums of a linear module's output rows, from the sums of its input rows."""
-        found = (sums.to(linear.weight.dtype) @ linear.weight.T).to(sums.dtype)
-        return found if linear.bias is None else found + self._total * linear.bias
-
-    def normed(self, norm: Norm, sums: Tensor) -> Tensor:
-        """[2, d] sums of a norm's output rows, from the sums of its `Norm.plain` rows."""
-        return norm.scaled(sums, self._total)
-
-    def relate(self, name: str, own: Tensor, terms: int, residual: Tensor | None = None) -> None:
-        """The rows of this name should have the sums own [2, n], each of so many terms, plus those of a residual."""
-        seen = self._sums[name]
-        off = seen - own if residual is None else seen - own - residual
-        bound = ROUNDINGS * self._eps + torch.finfo(seen.dtype).eps * math.sqrt(terms)
-        self.relations.append(Relation(off, own, seen, bound))
+    def _biases(self, modules: Sequence[nn.Module]) -> Tensor | None:
+        """[G, 2, n] sums of the modules' biases, a row of them for each of the layer's; None if they have none."""
+        biases = [bias for module in modules if (bias := getattr(module, "bias", None)) is not None]
+        return self.total * torch.stack(biases)[:, None] if biases else None
 
 
 @lru_cache(maxsize=64)
@@ -83,72 +92,55 @@ def weights(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor
     return drawn.to(device, dtype), drawn.sum(1, keepdim=True).to(device, dtype)
 
 
-def relations(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> list[Relation]:
-    """The relations of one forward: attended [C, H D] is the input of o_proj, output [C, d] the layer's output."""
+def sums_of(block: Block, seen: Seen, attended: Tensor, output: Tensor) -> Sums:
+    """Of one forward: attended [C, H D] is the input of o_proj, output [C, d] the layer's output."""
     rows = {"read": attended, "output": output, **seen}
     rows |= {f"normed {name}": norm.plain(seen[name]) for name, norm in block.norms.items()}
     if block.mlp is not None:
         rows["gated"] = gated(block.mlp, seen)
-    sums = Sums(rows, max(EPS[output.dtype], EPS[block.o_proj.weight.dtype]))
-    out, terms = sums.product(block.o_proj, sums["read"]), block.o_proj.in_features
-    if block.norm_behind is not None:
-        sums.relate("attended", out, terms)
-        out = sums.normed(block.norm_behind, sums["normed attended"])
-    if block.mlp is None:
-        sums.relate("output", out, terms, sums["input"] + sums["beside"])
-    else:
-        sums.relate("middle", out, terms, sums["input"])
-        _relate_mlp(block.mlp, sums)
-    return sums.relations
+    return Sums.made(rows, max(EPS[output.dtype], EPS[block.o_proj.weight.dtype]))
 
 
-def _relate_mlp(mlp: Mlp, sums: Sums) -> None:
-    normed = sums.normed(mlp.norm, sums["normed middle"])
-    for name, linear in (("gate", mlp.gate), ("up", mlp.up)):
-        if linear is not None:
-            sums.relate(name, sums.product(linear, normed), linear.in_features)
-    fed, terms = sums.product(mlp.down, sums["gated"]), mlp.down.in_features
-    if mlp.norm_behind is not None:
-        sums.relate("fed", fed, terms)
-        fed = sums.normed(mlp.norm_behind, sums["normed fed"])
-    sums.relate("output", fed, terms, sums["middle"])
+def by_kind(layers: Sequence[tuple[Block, Sums]]) -> list[list[int]]:
+    """The numbers of layers that are compared at once."""
+    found: dict[Any, list[int]] = {}
+    for number, (block, sums) in enumerate(layers):
+        modules = [*block.linears, *(norm.module for norm in block.norms.values())]
+        biased = tuple(getattr(module, "bias", None) is not None for module in modules)
+        found.setdefault((sums.kind, biased), []).append(number)
+    return list(found.values())
+
+
+def relations(layers: Sequence[tuple[Block, Sums]]) -> list[Relation]:
+    """The relations of layers of one kind."""
+    blocks, sums = [block for block, _ in layers], Sums.stacked([each for _, each in layers])
+    found = [sums.product("attended", [block.o_proj for block in blocks], sums.of["read"])]
+    out = _behind(sums, "attended", [block.norm_behind for block in blocks])
+    mlps = [block.mlp for block in blocks if block.mlp is not None]
+    if not mlps:
+        return [*found, sums.sum("output", out, sums.of["input"] + sums.of["beside"])]
+    return [*found, sums.sum("middle", out, sums.of["input"]), *_relations_of(mlps, sums)]
+
+
+def _relations_of(mlps: Sequence[Mlp], sums: Sums) -> list[Relation]:
+    normed = sums.normed("middle", [mlp.norm for mlp in mlps])
+    gates = [mlp.gate for mlp in mlps if mlp.gate is not None]
+    fed = _behind(sums, "fed", [mlp.norm_behind for mlp in mlps])
+    return [
+        sums.product("up", [mlp.up for mlp in mlps], normed),
+        *([sums.product("gate", gates, normed)] if gates else []),
+        sums.product("fed", [mlp.down for mlp in mlps], sums.of["gated"]),
+        sums.sum("output", fed, sums.of["middle"]),
+    ]
+
+
+def _behind(sums: Sums, name: str, norms: Sequence[Norm | None]) -> Tensor:
+    """The sums of this name, normed where the layers norm them."""
+    known = [norm for norm in norms if norm is not None]
+    return sums.normed(name, known) if known else sums.of[name]
 
 
 def norm_relation(norm: Norm, rows: Tensor, output: Tensor) -> Relation:
     """The relation of a norm's output [C, d] to its rows [C, d]."""
-    sums = Sums({"output": output, "normed": norm.plain(rows)}, EPS[output.dtype])
-    sums.relate("output", sums.normed(norm, sums["normed"]), rows.shape[1])
-    return sums.relations[0]
-
-
-def hold(relations: list[Relation]) -> list[bool]:
-    """Whether each is off by its rounding alone; False if anything is not finite."""
-    kinds: dict[Any, list[int]] = {}
-    for at, relation in enumerate(relations):
-        kinds.setdefault(relation.kind, []).append(at)
-    found = [False] * len(relations)
-    for members in kinds.values():
-        some = [relations[at] for at in members]
-        for at, moments in zip(members, _moments(some), strict=True):
-            found[at] = all(_is_rounding(difference, own, relations[at]) for difference, own in moments)
-    return found
-
-
-def _moments(relations: list[Relation]) -> list[Any]:
-    """[r, 2, 2, 2] for each relation and each of its rows: products of `off` and `own`, each with each, summed over n.
-
-    Both are relative to both sides and to their mean over the features.
-    """
-    sides = torch.stack([sums for relation in relations for sums in relation[:3]]).unflatten(0, (-1, 3))
-    size = sides[:, 1:].abs().sum(1, keepdim=True)
-    size = (size + size.mean(-1, keepdim=True)).clamp_(min=torch.finfo(size.dtype).tiny)
-    both = (sides[:, :2] / size).transpose(1, 2)
-    return (both @ both.mT).tolist()
-
-
-def _is_rounding(difference: list[float], own: list[float], relation: Relation) -> bool:
-    """Whether a difference is small as a whole, and along what the relation computes: a residual hides less there."""
-    n = relation.seen.shape[1]
-    spread, along, length = difference[0] / n, abs(own[0]) / n, own[1] / n
-    hidden = length + math.sqrt(length / n) if length >= 0 else math.nan
-    return spread <= relation.bound**2 and along <= relation.bound * hidden
+    sums = Sums.stacked([Sums.made({"output": output, "x": rows, "normed x": norm.plain(rows)}, EPS[output.dtype])])
+    return Relation.of(sums.of["output"], sums.normed("x", [norm]), sums.eps, rows.shape[1])
