@@ -17,7 +17,7 @@ from engine_cases import long_prompt
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.rows import Rows
-from dexar_fast.errors import DexarError, ImageError, InputError, ModelError
+from dexar_fast.errors import DexarError, ImageError, InputError, ModelError, NumericalError
 from dexar_fast.generation.batch import explaining
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
@@ -233,7 +233,21 @@ def test_what_fails_in_a_batch_runs_by_itself(small: Explainer, monkeypatch: pyt
     monkeypatch.setattr(Batch, "_answered", failing)
     found = small.explain_batch(asked, **GREEDY)
     assert_equal(found, expected, 0)
-    assert all("one by one, not in a batch: one of them" in each.diagnostics["warnings"][-1] for each in found)
+    assert all(
+        "explained by itself, as the batch that held it failed: one of them" in each.diagnostics["warnings"][-1]
+        for each in found
+    )
+
+
+def test_a_picture_of_nan_costs_itself() -> None:
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
+    several[1]["pixel_values"].fill_(torch.nan)
+    found = batched(explainer, several, ANSWERS)
+    assert isinstance(found[1], NumericalError)
+    assert_equal([found[0], found[2]], [expected[0], expected[2]], 1e-9)
+    assert "the batch that held it failed: NaN" in found[0].diagnostics["warnings"][0]
 
 
 def test_a_batch_that_does_not_fit_is_halved(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from dexar_fast.model.cache import goes_back
 from dexar_fast.model.memory import default_batch
 from dexar_fast.prompt.request import Request
 
-ALONE = "explained one by one, not in a batch: {}"
+ALONE = "explained by itself, as the batch that held it failed: {}"
 WINDOW = 64  # requests that are read, and lie on the model's device, at a time
 # Tokens that one forward of given answers takes on a CPU: the activations of more leave its cache, and a batch that
 # writes nothing saves calls alone. A LLaVA of width 512 takes 9 % longer for 8 prompts of 636 tokens at once.
