@@ -214,6 +214,20 @@ def test_requests_without_an_end(small: Explainer) -> None:
         small.explain_as_completed("the cat")
 
 
+def test_what_was_read_is_explained_before_the_reader_fails(small: Explainer) -> None:
+    asked = [(small_llava.noise(side), "the cat") for side in (64, 48)]
+
+    def reading() -> Iterator[Any]:
+        yield from asked
+        raise OSError("the disk is gone")
+
+    found, completed = {}, small.explain_as_completed(reading(), **GREEDY)
+    with pytest.raises(OSError, match="the disk is gone"):
+        for number, each in completed:
+            found[number] = each
+    assert_equal([found[n] for n in range(2)], [small.explain(*each, **GREEDY) for each in asked], 1e-5)
+
+
 def test_given_and_written_answers_in_one_call(small: Explainer) -> None:
     pictures = [small_llava.noise(side) for side in (64, 48, 32)]
     asked = [(pictures[n % 3], "Describe it" + " the cat" * n, *([] if n % 2 else ["the red dog"])) for n in range(7)]
