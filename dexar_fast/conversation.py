@@ -59,12 +59,24 @@ class Chat:
     """
 
     def __init__(self, explainer: Prepared, image: Any = None) -> None:
-        self.model = explainer.model
         self._explainer = explainer
         self._shown = pictures(image)  # with the first question
         self._turns: Turns = ()
         self._pool: KVPool | None = None  # of its own
+        self._pool_kind: Any = None  # dtype and device of the model that it is for
         self._noting = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which runs the dialogue once more: without the pool. Raises InputError."""
+        return vars(self) | {"_pool": None, "_noting": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _noting=threading.Lock())
+
+    @property
+    def model(self) -> Any:
+        """The explainer's."""
+        return self._explainer.model
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -74,7 +86,8 @@ class Chat:
     def fork(self) -> Chat:
         """Another chat with the same turns so far, which goes its own way."""
         other = Chat(self._explainer)
-        other._shown, other._turns, other._pool = self._shown, self._turns, self._pool
+        other._shown, other._turns = self._shown, self._turns
+        other._pool, other._pool_kind = self._pool, self._pool_kind
         return other
 
     def back(self, turns: int = 1) -> None:
@@ -151,7 +164,10 @@ class Chat:
         return Runner(self._explainer, asked, generate_kwargs, self._room(before, asked, generate_kwargs))
 
     def _room(self, before: Turns, asked: Request, generate_kwargs: Mapping[str, Any]) -> KVPool | None:
-        """The explainer's pool, or one of the chat's own with room for the next turn and as much beside it."""
+        """The explainer's pool, or one of the chat's own with room for the next turn and as much beside it.
+
+        While a fork's answer holds a part of theirs, the chat goes on in another.
+        """
         setup, model = self._explainer, self.model
         if setup.pool is not None or self._without_pool:
             return setup.pool
@@ -160,9 +176,10 @@ class Chat:
         from dexar_fast.kvcache.pool import KVPool
 
         needed = (1 + beams(model, generate_kwargs)) * shared.longest(setup, [asked], generate_kwargs)
-        if self._pool is None:
-            self._pool = KVPool(int(GROWTH * needed), backend=setup.backend)
-        elif self._pool.slots < needed:
+        kind = model.dtype, model.device
+        if self._pool is None or self._pool_kind != kind:
+            self._pool, self._pool_kind = KVPool(int(GROWTH * needed), backend=setup.backend), kind
+        elif self._pool.slots < needed or self._pool.is_held:
             known = len(before[-1].said) if before else self._pool.slots
             keys = position_keys(model.config, asked.inputs, asked.earlier)[:known]
             arguments = forward_arguments(model, generate_kwargs)

@@ -88,8 +88,9 @@ class Explainer(Asking):
 
         Prompts of like length run side by side, padded on the left. Each explanation equals that of a separate call up
         to rounding, and so does each answer unless it is sampled. Some run one by one: of a model that computes
-        something else in a batch (`diagnostics["warnings"]` says so), with beams or with code of yours in generate(),
-        and by other methods than "dex-ar". `metadata["batch"]` is the size of the batch. The pool is not used.
+        something else in a batch (`diagnostics["warnings"]` says so), with beams, stop strings or code of yours in
+        generate(), and by other methods than "dex-ar". `metadata["batch"]` is the size of the batch. The pool is not
+        used.
 
         Args:
             requests: (image, prompt), or (image, prompt, response); each as in `explain`.
@@ -223,6 +224,7 @@ class Explainer(Asking):
         alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
         return Many(self, generate_kwargs, alone, size)
 
+    @faults.of_method
     def _read_one(self, asked: Any) -> Request:
         image, prompt, response = request.triple(asked)
         return self._read(request.pictures(image), prompt, response)

@@ -106,7 +106,7 @@ def positive(name: str, value: Any) -> int:
     except TypeError:
         number = 0
     if number < 1 or isinstance(value, bool):
-        raise InputError(f"{name} {value!r} is no positive number of tokens")
+        raise InputError(f"{name} {value!r} is no positive number: pass 1, 2, ...")
     return number
 
 

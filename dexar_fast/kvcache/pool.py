@@ -100,6 +100,11 @@ class KVPool:
     def __reduce__(self) -> NoReturn:
         raise InputError("a KVPool cannot be copied or pickled: it belongs to one process; make one in each")
 
+    @property
+    def is_held(self) -> bool:
+        """Whether an answer is being written or explained over it."""
+        return self.books.stats()["held"] > 0
+
     def clear(self) -> None:
         """Frees what nobody holds: forgets every prefix and the images' features; what is being explained goes on.
 

@@ -26,6 +26,12 @@ def check_alike(**arrays: Any) -> None:
             )
 
 
+def check_kind(name: str, x: Any, kind: type) -> None:
+    """Raises InputError for what is of another class."""
+    if not isinstance(x, kind):
+        raise InputError(f"{name} must be of class {kind.__name__}, not {type(x).__name__}")
+
+
 def check_shape(name: str, x: Tensor, *sizes: int | None) -> None:
     """Raises InputError unless a tensor has these sizes; None stands for any."""
     if x.ndim != len(sizes) or any(size not in (None, own) for size, own in zip(sizes, x.shape, strict=True)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dexar_fast.attribution.calls.turns import Turns
 from dexar_fast.attribution.layer_pass import ELSEWHERE
 from dexar_fast.attribution.rows.probabilities import probabilities
-from dexar_fast.errors import InputError, ModelError
+from dexar_fast.errors import InputError, ModelError, NumericalError
 from dexar_fast.lowlevel.lent import Lent, layers_of, lent
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.attention import Call, Watcher, watcher
@@ -47,7 +47,7 @@ def attention_rows(
     Raises:
         InputError: rows or layers that do not exist, a batch, padding, inputs that the model refuses.
         ModelError: a layer that attends by its own code, not through transformers' AttentionInterface; a model without
-            softmax attention. OutOfMemoryError: the forward does not fit.
+            softmax attention. OutOfMemoryError: the forward does not fit. NumericalError: NaN in a layer's attention.
     """
     with lent(model, inputs) as given:
         wanted = _numbers(rows)
@@ -83,9 +83,14 @@ class RowsOfLayers(Watcher):
         finally:
             watcher.reset(token)
         for layer in self._layers:
-            if layer not in self.found:
-                raise ModelError(f"{self._name(layer)} {ELSEWHERE}")
+            self._check(layer)
         return logits[0, -1]
+
+    def _check(self, layer: int) -> None:
+        if layer not in self.found:
+            raise ModelError(f"{self._name(layer)} {ELSEWHERE}")
+        if not bool(self.found[layer].sum().isfinite()):
+            raise NumericalError(f"{self._name(layer)}: NaN in its attention, from its weights or what enters it")
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         index = self._turns.of_attention(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from dexar_fast.backends import ops
 from dexar_fast.backends.operands import Attention, MapSums, ScoredLayer, keys_of_heads, placed, run_of
 from dexar_fast.errors import InputError
-from dexar_fast.lowlevel.fitting import check_alike, check_shape
+from dexar_fast.lowlevel.fitting import check_alike, check_kind, check_shape
 from dexar_fast.settings import settings
 
 
@@ -49,6 +50,8 @@ def score_layer(
     check_alike(u=u, value=value)
     check_shape("u", u, None, None, None)
     check_shape("value", value, None, None, u.shape[2])
+    if value.shape[1] == 0:
+        raise InputError("value holds no key")
     if len(value) == 0 or u.shape[1] == 0 or u.shape[1] % len(value):
         raise InputError(f"u has {u.shape[1]} heads, which cannot share the {len(value)} of value")
     visual, text = (_positions(name, x, value.shape[1]) for name, x in (("visual", visual), ("text", text)))
@@ -92,6 +95,8 @@ def _by_head(reads: Any, u: Tensor, value: Tensor) -> Tensor:
 def _check_attention(attention: Attention | None, u: Tensor, value: Tensor) -> None:
     if attention is None:
         return
+    check_kind("weighted_by", attention, Attention)
+    check_kind("weighted_by.scale", attention.scale, Real)
     check_alike(u=u, query=attention.query, key=attention.key)
     check_shape("query", attention.query, *u.shape)
     check_shape("key", attention.key, *value.shape)

@@ -9,7 +9,7 @@ from dexar_fast.attribution.tails import block as tail_block
 from dexar_fast.attribution.tails.vjp import ACTIVATIONS
 from dexar_fast.backends.reference import Affine, LayerTail, Norm
 from dexar_fast.errors import InputError
-from dexar_fast.lowlevel.fitting import check_alike, check_shape
+from dexar_fast.lowlevel.fitting import check_alike, check_kind, check_shape
 
 
 def layer_tail_vjp(
@@ -96,17 +96,33 @@ def _normed(norm: tail_block.Norm | None, x: Tensor) -> Tensor:
 
 
 def _check(attended: Tensor, residual: Tensor, tail: LayerTail, final: Norm, rows: Tensor) -> None:
+    _check_parts(tail, final)
     known = ACTIVATIONS if tail.gate is not None else tail_block.PLAIN_VJPS
     if tail.activation not in known:
         raise InputError(f"activation {tail.activation!r} is none of {', '.join(known)}")
     weights = _weights(tail, final)
     check_alike(attended=attended, residual=residual, rows=rows, **{name: x for name, (x, _) in weights.items()})
+    check_shape("attended", attended, None, None)
     check_shape("residual", residual, len(attended), None)
     check_shape("rows", rows, *residual.shape)
     sizes = {"d": residual.shape[1], "H D": tail.o_proj[0].shape[-1], "I": tail.up[0].shape[0]}
     check_shape("attended", attended, None, sizes["H D"])
     for name, (x, axes) in weights.items():
         check_shape(name, x, *(sizes[axis] for axis in axes))
+
+
+def _check_parts(tail: LayerTail, final: Norm) -> None:
+    check_kind("tail", tail, LayerTail)
+    for name in ("o_proj", "gate", "up", "down"):
+        affine = getattr(tail, name)
+        whole = isinstance(affine, tuple | list) and len(affine) == 2
+        if not whole and not (name == "gate" and affine is None):
+            raise InputError(f"{name} must be a pair: its weight, and its bias or None")
+    check_kind("norm", tail.norm, Norm)
+    check_kind("final", final, Norm)
+    for name in ("behind_attention", "behind_mlp"):
+        if getattr(tail, name) is not None:
+            check_kind(name, getattr(tail, name), Norm)
 
 
 def _weights(tail: LayerTail, final: Norm) -> dict[str, tuple[Tensor, tuple[str, ...]]]:

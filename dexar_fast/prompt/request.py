@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.errors import DexarError, InputError
+from dexar_fast.errors import InputError
 from dexar_fast.prompt import prompting
 from dexar_fast.prompt.chat import is_chat
 from dexar_fast.prompt.inputs import as_ids
@@ -144,7 +144,7 @@ def or_error(read: Callable[[Any], Request], asked: Any) -> Request | Exception:
     """What `read` makes of one of many requests, or the error that it raises."""
     try:
         return read(asked)
-    except DexarError as error:
+    except Exception as error:  # one that is no DexarError is of the user's own code
         return error
 
 

@@ -57,10 +57,11 @@ def test_the_chunk_size_is_that_of_the_pieces(talk: Talk) -> None:
 
 
 def test_an_earlier_conversation_is_replaced_by_force_alone(talk: Talk, tmp_path: Path) -> None:
-    assert talk("what is it\nit is red\n").exit_code == 0
-    assert "holds an earlier result (turn-1, turn-2)" in refused(talk("a dog\n"))
+    assert talk("what is it\nit is red\nthe cat\n").exit_code == 0
+    assert "holds an earlier result (turn-1, turn-2, turn-3)" in refused(talk("a dog\n"))
     (tmp_path / "out" / "turn-2" / "mine.txt").write_text("kept")
     assert talk("a dog\n", "--force").exit_code == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["turn-1", "turn-2"]
     assert os.listdir(tmp_path / "out" / "turn-2") == ["mine.txt"]
     found = Explanation.load(tmp_path / "out" / "turn-1" / "explanation.safetensors")
     assert found.metadata["question"] == "a dog"

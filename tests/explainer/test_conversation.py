@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Sequence
@@ -240,6 +241,40 @@ def test_going_back_runs_nothing_again(fresh: Explainer) -> None:
     chat.back(2)
     assert chat.turns == []
     assert_same(chat.ask("a dog", response=ANSWERS[1]), fresh.explain(PICTURE, "a dog", ANSWERS[1]))
+
+
+def test_a_fork_asks_while_answers_of_others_are_open(fresh: Explainer) -> None:
+    """A stream that is not read on holds its part of a pool, perhaps for good."""
+    chat = fresh.chat(PICTURE)
+    chat.ask(QUESTIONS[0], max_new_tokens=60, min_new_tokens=60)
+    forks = [chat.fork() for _ in range(4)]
+    streams = []
+    for fork in forks:
+        streams.append(fork.stream(QUESTIONS[1], chunk_size=2, max_new_tokens=12, min_new_tokens=12))
+        next(streams[-1])
+    expected = chat.ask(QUESTIONS[1], max_new_tokens=12, min_new_tokens=12)
+    assert_same(expected, from_scratch(fresh, chat, expected))
+    for stream in streams:
+        list(stream)
+        assert_same(stream.explanation(), expected)
+
+
+def test_a_chat_goes_on_in_another_process(fresh: Explainer) -> None:
+    chat = fresh.chat(PICTURE)
+    chat.ask(QUESTIONS[0], max_new_tokens=7, min_new_tokens=7)
+    other = pickle.loads(pickle.dumps(chat))
+    assert other.turns == chat.turns and other.model is not chat.model
+    assert_same(other.ask(QUESTIONS[1], OTHER, ANSWERS[1]), chat.ask(QUESTIONS[1], OTHER, ANSWERS[1]))
+
+
+def test_a_chat_goes_on_with_its_model_in_another_dtype() -> None:
+    processor = small_llava.processor()
+    talking = Explainer(small_llava.model(processor.tokenizer, CONTEXT), processor)
+    chat = talking.chat(PICTURE)
+    chat.ask(QUESTIONS[0], max_new_tokens=7, min_new_tokens=7)
+    talking.model.double()
+    found = chat.ask(QUESTIONS[1], response=ANSWERS[1])
+    assert_same(found, from_scratch(talking, chat, found), 1e-12)
 
 
 def test_two_chats_share_a_model_in_two_threads(fresh: Explainer) -> None:

@@ -17,7 +17,7 @@ from engine_cases import long_prompt
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.rows import Rows
-from dexar_fast.errors import ImageError, InputError, ModelError
+from dexar_fast.errors import DexarError, ImageError, InputError, ModelError, NumericalError
 from dexar_fast.generation.batch import explaining
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.generate import EmptyAnswer
@@ -143,6 +143,22 @@ def test_a_bad_item_costs_itself(small: Explainer) -> None:
     assert_equal([found[0], found[2]], expected, 1e-5)
 
 
+class Unreadable:
+    """An image whose own code fails."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise OSError("the disk is gone")
+
+
+def test_an_image_whose_code_fails_costs_itself(small: Explainer) -> None:
+    asked = [(small_llava.noise(), "the cat"), (Unreadable(), "a dog"), (small_llava.noise(48), "the dog")]
+    found = small.explain_batch(asked, **GREEDY)
+    with pytest.raises(DexarError) as alone:
+        small.explain(*asked[1], **GREEDY)
+    assert (type(found[1]), str(found[1])) == (type(alone.value), str(alone.value))
+    assert_equal([found[0], found[2]], [small.explain(*asked[n], **GREEDY) for n in (0, 2)], 1e-5)
+
+
 def test_windows_keep_the_order(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """More requests than are read at a time, a bad one among them."""
     monkeypatch.setattr(explaining, "WINDOW", 3)
@@ -198,6 +214,20 @@ def test_requests_without_an_end(small: Explainer) -> None:
         small.explain_as_completed("the cat")
 
 
+def test_what_was_read_is_explained_before_the_reader_fails(small: Explainer) -> None:
+    asked = [(small_llava.noise(side), "the cat") for side in (64, 48)]
+
+    def reading() -> Iterator[Any]:
+        yield from asked
+        raise OSError("the disk is gone")
+
+    found, completed = {}, small.explain_as_completed(reading(), **GREEDY)
+    with pytest.raises(OSError, match="the disk is gone"):
+        for number, each in completed:
+            found[number] = each
+    assert_equal([found[n] for n in range(2)], [small.explain(*each, **GREEDY) for each in asked], 1e-5)
+
+
 def test_given_and_written_answers_in_one_call(small: Explainer) -> None:
     pictures = [small_llava.noise(side) for side in (64, 48, 32)]
     asked = [(pictures[n % 3], "Describe it" + " the cat" * n, *([] if n % 2 else ["the red dog"])) for n in range(7)]
@@ -217,7 +247,21 @@ def test_what_fails_in_a_batch_runs_by_itself(small: Explainer, monkeypatch: pyt
     monkeypatch.setattr(Batch, "_answered", failing)
     found = small.explain_batch(asked, **GREEDY)
     assert_equal(found, expected, 0)
-    assert all("one by one, not in a batch: one of them" in each.diagnostics["warnings"][-1] for each in found)
+    assert all(
+        "explained by itself, as the batch that held it failed: one of them" in each.diagnostics["warnings"][-1]
+        for each in found
+    )
+
+
+def test_a_picture_of_nan_costs_itself() -> None:
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
+    several[1]["pixel_values"].fill_(torch.nan)
+    found = batched(explainer, several, ANSWERS)
+    assert isinstance(found[1], NumericalError)
+    assert_equal([found[0], found[2]], [expected[0], expected[2]], 1e-9)
+    assert "the batch that held it failed: NaN" in found[0].diagnostics["warnings"][0]
 
 
 def test_a_batch_that_does_not_fit_is_halved(small: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,12 +297,41 @@ def test_a_model_that_mixes_the_rows_of_a_batch_runs_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"num_beams": 2}, {"min_length": 40}, {"logits_processor": [lambda ids, scores: scores]}]
+    "more",
+    [
+        {"num_beams": 2},
+        {"min_length": 40},
+        {"logits_processor": [lambda ids, scores: scores]},
+        {"max_length": 34, "max_new_tokens": None, "forced_eos_token_id": 1},
+    ],
+    ids=lambda more: next(iter(more)),
 )
 def test_arguments_for_one_answer(small: Explainer, more: dict[str, Any]) -> None:
-    asked = [(small_llava.noise(side), "the cat") for side in (64, 48)]
-    expected = [small.explain(*each, **GREEDY, **more) for each in asked]
-    assert_equal(small.explain_batch(asked, **GREEDY, **more), expected, 0)
+    asked = [(small_llava.noise(side), "the cat" * n) for side, n in ((64, 1), (48, 2))]
+    expected = [small.explain(*each, **GREEDY | more) for each in asked]
+    assert_equal(small.explain_batch(asked, **GREEDY | more), expected, 0)
+
+
+def test_an_answer_ends_at_its_own_stop_string(small: Explainer) -> None:
+    """generate() pads it until the others have ended."""
+    asked = [(small_llava.noise(), "the cat" * n) for n in (1, 2, 3)]
+    expected = [small.explain(*each, stop_strings=["K", "mat"], **GREEDY) for each in asked]
+    assert [len(each) for each in expected] == [3, 1, 6]
+    assert_equal(small.explain_batch(asked, stop_strings=["K", "mat"], **GREEDY), expected, 0)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"pixel_values": torch.zeros(2, 3, 16, 16)}, {"cache_implementation": "quantized"}],
+    ids=lambda more: next(iter(more)),
+)
+def test_arguments_that_one_request_refuses(small: Explainer, more: dict[str, Any]) -> None:
+    asked = [(small_llava.noise(), "the cat" * n) for n in (1, 2)]
+    small.explain(*asked[0], "a dog")  # finds the decoder: the next requests run in a batch
+    found = small.explain_batch(asked, **GREEDY, **more)
+    with pytest.raises(InputError) as refused:
+        small.explain(*asked[0], **GREEDY, **more)
+    assert [(type(each), str(each)) for each in found] == 2 * [(InputError, str(refused.value))]
 
 
 def test_a_penalty_of_the_ids_in_a_prompt_does_not_see_the_padding(small: Explainer) -> None:

@@ -17,7 +17,7 @@ from engine_cases import SquareTensors, long_prompt, state
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from dexar_fast.errors import InputError, ModelError, OutOfMemoryError
+from dexar_fast.errors import InputError, ModelError, NumericalError, OutOfMemoryError
 from dexar_fast.lowlevel import attention_rows, rows
 from dexar_fast.model.attention import NAME
 
@@ -182,6 +182,15 @@ def test_the_model_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutOfMemoryError, match=r"fit.*12\.50 GiB"):
         attention_rows(model, inputs, [0])
     assert state(model) == before
+
+
+def test_a_layer_that_is_not_finite_is_named() -> None:
+    model, inputs = zoo.build("llava")
+    with torch.no_grad():
+        model.model.language_model.layers[0].mlp.up_proj.weight[0] = torch.nan
+    assert list(attention_rows(model, inputs, [5], [0])) == [0]
+    with pytest.raises(NumericalError, match=r"decoder layer 1 \(LlamaDecoderLayer\): NaN in its attention"):
+        attention_rows(model, inputs, [5])
 
 
 def failing(x: Tensor) -> Tensor:

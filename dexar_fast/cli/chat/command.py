@@ -6,6 +6,7 @@ Heavy imports wait until the command runs, so that `--help` answers at once.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,8 @@ def _written(found: Explanation, out: Path, turn: int, by: Any) -> Path:
     if turn == 1:
         for earlier in turns_in(out):
             folder.fill(out / earlier, {}, results.results_in)
+            with suppress(OSError):  # a file of the user's is in it
+                (out / earlier).rmdir()
     own = out / TURN.format(turn)
     folder.check(own, results.results_in, force=True)
     return results.write(found, own, by)[0]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.generation.arguments import beams, end_ids, setting, without_end
+from dexar_fast.generation.arguments import beams, check_arguments, end_ids, setting, without_end
 from dexar_fast.generation.faults import CALLBACKS, sampled
 from dexar_fast.generation.generate import arguments_of
 from dexar_fast.model.attention import watcher
@@ -18,14 +18,15 @@ from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.prefill import Prefill, prefill_of, run, watcher_of
 from dexar_fast.stages import stage
 
-COUNTING = ("min_length",)  # settings that count the padding
+# Settings that count the padding, or end an answer where its ids do not tell
+SINGLE = ("min_length", "forced_eos_token_id", "stop_strings")
 
 
 def goes_in_batches(model: Any, generate_kwargs: Mapping[str, Any]) -> bool:
-    """Whether no argument of generate() is made for one answer alone: beams, code of the user's, counts of a prompt."""
+    """Whether no argument of generate() is made for one answer alone: beams, code of the user's, SINGLE."""
     single = [name for name in CALLBACKS if generate_kwargs.get(name) is not None]
-    counting = [name for name in COUNTING if setting(model, generate_kwargs, name)]
-    return not single and not counting and beams(model, generate_kwargs) == 1
+    single += [name for name in SINGLE if setting(model, generate_kwargs, name)]
+    return not single and beams(model, generate_kwargs) == 1
 
 
 @torch.no_grad()
@@ -36,7 +37,10 @@ def write(
 
     Args:
         inputs: of the batch. limits: how many tokens each answer has at most.
+    Raises:
+        InputError: `check_arguments` refuses an argument.
     """
+    check_arguments(model, inputs, generate_kwargs)
     length = inputs["input_ids"].shape[1]
     cache = roomy_cache(model.config, length + max(limits))
     watching = watcher_of(model, inputs, cache, decoder)
