@@ -1,10 +1,13 @@
-"""What many requests cost at once.
+"""What many requests cost at once, and one beside them.
 
 Side by side, of `Explainer.explain_batch`:
 - embedded model, 64 pictures, answers written: `batch` of 16; `loop` of explain(); `plain`, processor and generate()
   alone in the same batches;
 - a LLaVA of random weights (text width 512, 4 layers, 24 x 24 visual tokens), 8 pictures: 64 tokens each written, by
   `batch`, `loop` and `plain`; and 16 tokens each given, by `batch`, and `plain`, one forward of prompt and answer each.
+
+And what other benchmarks compare in more detail: one given answer over a plain forward (`explain`), a second question
+about a picture over one from scratch (`cache`), and a long answer that is streamed over one that is generated (`long`).
 """
 
 from __future__ import annotations
@@ -12,11 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from PIL import Image
 
+from bench import long_answer
+from bench.cache import second_question
+from bench.explain import GIVEN as GIVEN_ALONE
+from bench.explain import given_answer
 from bench.gates import BOUND, Gate, agreement
 from bench.groups import Benchmark, Group, timed
 from bench.options import Options
@@ -128,10 +137,20 @@ def gates(options: Options) -> list[Gate]:
     return found
 
 
+def single(options: Options) -> Iterator[Group]:
+    """One request at a time."""
+    rounds, tokens = options.rounds_of(21), long_answer.tokens_of(options)
+    yield from (given_answer(4, count, rounds) for count in options.sizes(GIVEN_ALONE))
+    yield second_question(subject(build("llava-512", layers=4), GIVEN), rounds)
+    with TemporaryDirectory() as folder:
+        yield from long_answer.beside_generate(tokens, Path(folder, "answer"))
+
+
 def groups(options: Options) -> Iterator[Group]:
     yield embedded(options)
     yield written(options)
     yield given(options)
+    yield from single(options)
 
 
 BENCHMARK = Benchmark("batch", "what many requests cost at once", gates, groups)

@@ -128,6 +128,15 @@ def rows(*arguments: Any) -> Iterator[Row]:
         raise RuntimeError(f"{arguments} failed: see above")
 
 
+def tokens_of(options: Options) -> int:
+    return QUICK_TOKENS if options.quick else TOKENS
+
+
+def beside_generate(tokens: int, out: Path) -> Iterator[Group]:
+    """An answer that is only written, then one that is explained into a folder meanwhile, by stretches."""
+    yield from stretches(list(rows("generate", tokens)), list(rows("stream", tokens, out)))
+
+
 def stretches(generated: Sequence[Row], streamed: Sequence[Row]) -> Iterator[Group]:
     """Seconds of a token in each piece of each stretch; memory since the first piece."""
     about = {"generate": "generate() alone", "stream": "written, explained and put on disk"}
@@ -172,11 +181,11 @@ def explained_again(folder: Path, out: Path, tokens: int) -> Group:
 
 
 def groups(options: Options) -> Iterator[Group]:
-    tokens = QUICK_TOKENS if options.quick else TOKENS
+    tokens = tokens_of(options)
     with TemporaryDirectory() as name:
         left, ids = killed(tokens, Path(name, "killed"))
         whole = Path(name, "whole")
-        yield from stretches(list(rows("generate", tokens)), list(rows("stream", tokens, whole)))
+        yield from beside_generate(tokens, whole)
         finished = Explanation.load(whole)
         left.notes["same_tokens_as_the_whole_run"] = torch.equal(ids, finished.token_ids[: len(ids)])
         yield left

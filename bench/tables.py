@@ -146,6 +146,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "scaling": scaling,
     "long": long,
     "rows": rows,
+    "batch": ratios,
     "micro": ratios,
     "gpu-scoring": ratios,
     "gpu-explain": ratios,

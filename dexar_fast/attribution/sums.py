@@ -135,5 +135,6 @@ def counted(winners: list[Tensor]) -> Tensor:
 def _stacked(layers: Sequence[Tensor], missing: float) -> Tensor:
     """[C, H'] of each layer, on any devices, to [C, L, H] on the CPU; heads that a layer lacks are `missing`."""
     heads = max(layer.shape[1] for layer in layers)
-    rows = [pad(layer.to(layers[0].device), (0, heads - layer.shape[1]), value=missing) for layer in layers]
-    return torch.stack(rows, dim=1).cpu()
+    rows = [layer.to(layers[0].device) for layer in layers]
+    padded = [x if x.shape[1] == heads else pad(x, (0, heads - x.shape[1]), value=missing) for x in rows]
+    return torch.stack(padded, dim=1).cpu()
