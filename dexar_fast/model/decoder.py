@@ -39,6 +39,7 @@ class Decoder:
     rerun: dict[nn.Module, bool] = field(default_factory=dict)  # of layers that were: whether they gave the same
     reach: dict[int, tuple[int, int]] = field(default_factory=dict)  # by call: see attribution.calls.gradients
     sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's
+    begins: bool | None = None  # whether the first layers of a generate() tell how it begins; None: not tried
     by_hand: list[nn.Module] = field(default_factory=list)  # those that write their attention out
 
     def renew(self, found: Decoder) -> None:

@@ -50,6 +50,11 @@ def grown(name: str, value: Any) -> Any:
     return value * next((times for end, times in TIMES.items() if name.endswith(end)), 1)
 
 
+def weights(name: str, parameter: Tensor, draw: zoo.Draw) -> Tensor:
+    """Small enough for wide layers to be well conditioned in float32."""
+    return (1 + 0.3 * draw.normal(*parameter.shape)) if parameter.ndim == 1 else 0.03 * draw.normal(*parameter.shape)
+
+
 @contextmanager
 def large() -> Iterator[None]:
     """Inside the block the builders of zoo, types_zoo and types_beyond make large models."""
@@ -62,6 +67,7 @@ def large() -> Iterator[None]:
         stack.enter_context(patch.dict(types_zoo.VISION, {"out_hidden_size": WIDTH}))
         stack.enter_context(patch.object(zoo, "MROPE", grown("", zoo.MROPE)))
         stack.enter_context(patch.object(zoo, "HIDDEN", WIDTH))
+        stack.enter_context(patch.object(zoo, "_weights", weights))
         yield
 
 

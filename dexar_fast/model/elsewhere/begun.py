@@ -7,14 +7,15 @@ and what it puts before that is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.elsewhere.image_keys import begun_of
-from dexar_fast.model.elsewhere.tracer import CallsTracer, CallsWatcher, sides
+from dexar_fast.model.elsewhere.image_keys import NO_IDS, begun_of
+from dexar_fast.model.elsewhere.tracer import Begun, CallsTracer, CallsWatcher, sides
 from dexar_fast.model.kinds import DECODER_IDS, IDS, encodes, writer_of
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.prefill import BegunPrompt, Prefill
@@ -26,14 +27,39 @@ ALONE = 1  # token of an answer
 
 @torch.no_grad()
 def begin(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prefill:
-    """Runs a prompt alone; finds the decoder on first use."""
+    """Begins with a prompt alone; finds the decoder on first use."""
     with stage("prefill"):
         if decoder is None:
             decoder = find(model, inputs)
+        if decoder.begins:
+            return _first_layers(model, inputs, decoder)
         watching = CallsWatcher(model, inputs, decoder)
         with watching.watching():
             written = first_tokens(model, inputs, ALONE).sequences[0]
-    return begun_prefill(model, inputs, written[:-ALONE], decoder, watching)
+        found = begun_prefill(model, inputs, written[:-ALONE], decoder, watching)
+        if decoder.begins is None:
+            decoder.begins = _begin_alike(found, _first_layers(model, inputs, decoder))
+        return found
+
+
+def _first_layers(model: Any, inputs: Mapping[str, Any], decoder: Decoder) -> Prefill:
+    """The same, of a generate() that ends in its first step, once the layers have shown what they read."""
+    watching, step = CallsWatcher(model, inputs, decoder, stops=True), {}
+    hook = writer_of(model).register_forward_pre_hook(lambda _, args, given: step.update(given), with_kwargs=True)
+    try:
+        with watching.watching(), suppress(Begun):
+            first_tokens(model, inputs, ALONE)
+    finally:
+        hook.remove()
+    ids = step.get(DECODER_IDS if encodes(model) else IDS)
+    return begun_prefill(model, inputs, NO_IDS if ids is None else ids[0], decoder, watching)
+
+
+def _begin_alike(one: Prefill, other: Prefill) -> bool:
+    """Whether two beginnings are the same, but for images."""
+    assert one.begun is not None and other.begun is not None
+    pairs = [(getattr(one.begun, name), getattr(other.begun, name)) for name in ("ids", "labels", "visual")]
+    return all(torch.equal(*pair) for pair in pairs)
 
 
 def first_tokens(model: Any, inputs: Mapping[str, Any], count: int, **more: Any) -> Any:
