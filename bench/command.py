@@ -32,6 +32,7 @@ from bench import (
     memory,
     methods,
     micro,
+    model_types,
     plots,
     results,
     rivals,
@@ -44,7 +45,21 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch, rows)
+MODULES = (
+    start,
+    explain,
+    memory,
+    rivals,
+    scaling,
+    micro,
+    cache,
+    long_answer,
+    methods,
+    masked,
+    batch,
+    rows,
+    model_types,
+)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -65,17 +65,24 @@ def leads_back(output: Tensor, start: Tensor) -> bool:
     if not output.requires_grad:
         return False
     wanted = get_gradient_edge(start).node
+    return any(node is wanted for node in _nodes(output))
+
+
+def is_narrowed(output: Tensor) -> bool:
+    """Whether an output in float64 went through another dtype on its way: its digits then follow the shapes."""
+    return output.dtype == torch.float64 and any("ToCopy" in node.name() for node in _nodes(output))
+
+
+def _nodes(output: Tensor) -> Iterator[Any]:
+    """The nodes of the autograd graph behind an output; those without a backward end their paths."""
     ahead: list[Any] = [get_gradient_edge(output).node]
     seen: set[Any] = set()
     while ahead:
         node = ahead.pop()
-        if node is wanted:
-            return True
-        if node is None or node in seen or node.name().endswith(NO_BACKWARD):
-            continue
-        seen.add(node)
-        ahead += [behind for behind, _ in node.next_functions]
-    return False
+        if node is not None and node not in seen:
+            yield node
+            seen.add(node)
+            ahead += [] if node.name().endswith(NO_BACKWARD) else [behind for behind, _ in node.next_functions]
 
 
 @torch.no_grad()
@@ -124,21 +131,27 @@ def gradient(output: Tensor, leaf: Tensor, layer: nn.Module, keep: bool = False)
     return torch.zeros_like(leaf)
 
 
-def reach_others(outputs: Tensor, leaf: Tensor) -> bool:
-    """Whether the last of outputs [B C], one a query, depends on the leaf [B, C, H, D] at an earlier query, too."""
+def reach(outputs: Tensor, leaf: Tensor) -> int:
+    """How many queries of the leaf [B, C, H, D] the last of outputs [B, C] depends on, up to its own; 1 at least."""
     if not leads_back(outputs, leaf):
-        return False
-    (last,) = torch.autograd.grad(outputs[-1], leaf, retain_graph=True)
-    return bool((last.flatten(0, 1)[:-1] != 0).any())
+        return 1
+    (last,) = torch.autograd.grad(outputs[-1, -1], leaf, retain_graph=True)
+    read = (last[-1] != 0).flatten(1).any(1).nonzero()[:, 0].tolist()
+    return leaf.shape[1] - read[0] if read else 1
 
 
-def own_gradients(outputs: Tensor, leaf: Tensor) -> Tensor:
-    """Of each of outputs [B C] the gradient at its own query, [B, C, H, D]; the joint one would add those of others."""
-    rows = [
-        torch.autograd.grad(output, leaf, retain_graph=True)[0].flatten(0, 1)[query]
-        for query, output in enumerate(outputs.unbind())
-    ]
-    return torch.stack(rows).view_as(leaf)
+def own_gradients(outputs: Tensor, leaf: Tensor, reach: int) -> Tensor:
+    """Of each of outputs [B, C] the gradient at its own query, the last C of leaf [B, C', H, D].
+
+    The joint gradient would add those of others. Queries that are `reach` apart have none in common: one VJP serves.
+    """
+    count = outputs.shape[1]
+    found = torch.empty_like(leaf[:, -count:])
+    for first in range(min(reach, count)):
+        some = slice(first, None, reach)
+        (joint,) = torch.autograd.grad(outputs[:, some].sum(), leaf, retain_graph=True)
+        found[:, some] = joint[:, -count:][:, some]
+    return found
 
 
 def is_altered(module: nn.Module) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dexar_fast.attribution.calls import positions
-from dexar_fast.attribution.calls.gradients import CallGradients
+from dexar_fast.attribution.calls.gradients import Attended, CallGradients, Run
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers, Part, Rows, Span
 from dexar_fast.attribution.calls.turns import Turns
@@ -33,14 +32,6 @@ from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage
 
 ELSEWHERE = "no longer attends where it did (a forward in the place of its own?): its part would be left out"
-
-
-@dataclass(frozen=True)
-class Attended:
-    """A call of the layer that runs: its output at the explained queries, and what each row has of it."""
-
-    leaf: Tensor  # [B, C, H, D]
-    parts: list[Part]
 
 
 class Pass(Watcher):
@@ -193,6 +184,7 @@ class Pass(Watcher):
         hidden = lens.last(self._hidden, self._columns)
         normed = lens.norm(hidden, self._states).flatten(0, 1)[None]
         self._tails.settle(hidden, normed)
+        self._gradients.settle()
         try:
             lens.check(normed, self._logits, self._targets.flatten())
         except ModelError as error:
@@ -240,17 +232,17 @@ class Pass(Watcher):
         before, queries = output.split([output.shape[1] - self._columns, self._columns], dim=1)
         follows = queries.requires_grad  # an earlier call of the layer, which its u leads through
         leaf = queries if follows else queries.detach()
-        self._attended[index] = Attended(leaf, self._parts_of(index, module, call))
-        if not self._records(index):
+        self._attended[index] = Attended(output, leaf, self._parts_of(index, module, call))
+        if not self._records(index, before.shape[1] > 0):
             return output
         if not follows:
             leaf.requires_grad_()
         torch.set_grad_enabled(True)
         return torch.cat([before, leaf], dim=1) if before.shape[1] else leaf
 
-    def _records(self, index: int) -> bool:
-        """Whether autograd records the layer's tail behind a call."""
-        return self._plan.differentiates and not self._tails.trusts(index)
+    def _records(self, index: int, whole: bool = False) -> bool:
+        """Whether autograd records the layer's tail behind a call; whole: as of `Run`."""
+        return self._plan.differentiates and self._gradients.records(index, whole)
 
     def _parts_of(self, index: int, module: nn.Module, call: Call) -> list[Part]:
         sides = self._prompt.decoder.sides
@@ -278,21 +270,23 @@ class Pass(Watcher):
             return output
         hidden = hidden_states(output)
         self._keep_states(module, args, kwargs)
-        for index in calls:
-            self._take(index, module, hidden, keep=index != calls[-1])
+        attended = {index: self._taken(index, module) for index in calls}
+        found = {index: each.leaf for index, each in attended.items()}
+        if self._plan.differentiates:
+            with stage("VJP"):
+                run = Run(module, args, kwargs, hidden, attended, self._targets, self._states)
+                found = self._gradients.of(run)
+        with stage("scoring"):
+            for index, u in found.items():
+                self._rows.score(u, attended[index].parts)
         return (hidden.detach(), *output[1:]) if isinstance(output, tuple) else hidden.detach()
 
-    def _take(self, index: int, layer: nn.Module, hidden: Tensor, keep: bool) -> None:
-        """Scores a call of a layer that has run; keep: whether another of its calls is still to come."""
+    def _taken(self, index: int, layer: nn.Module) -> Attended:
+        """A call of a layer that has run."""
         attended = self._attended.pop(index, None)
         if attended is None:
             raise ModelError(f"decoder layer {index} ({type(layer).__name__}) {ELSEWHERE}")
-        u = attended.leaf
-        if self._plan.differentiates:
-            with stage("VJP"):
-                u = self._gradients.u(index, hidden, u, self._targets, self._states, keep)
-        with stage("scoring"):
-            self._rows.score(u, attended.parts)
+        return attended
 
     def _check_gradient(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Kernels for quantised weights may have no backward: the gradient through them would silently be missing."""

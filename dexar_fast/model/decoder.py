@@ -36,9 +36,10 @@ class Decoder:
     indices: list[int] = field(default_factory=list)  # of each among all layers of the decoder
     total: int = 0  # layers of the decoder, those without attention, too
     trusted_tails: dict[int, Any] = field(default_factory=dict)  # by layer: see attribution.tails.trust.Tails
-    mixing: set[int] = field(default_factory=set)  # layers where queries reach each other behind the attention
-    apart: dict[int, int] = field(default_factory=dict)  # by layer: among how many queries none was seen to
+    rerun: dict[nn.Module, bool] = field(default_factory=dict)  # of layers that were: whether they gave the same
+    reach: dict[int, tuple[int, int]] = field(default_factory=dict)  # by call: see attribution.calls.gradients
     sides: list[Side] | None = None  # whose keys each call reads; None: all their own sequence's
+    begins: bool | None = None  # whether the first layers of a generate() tell how it begins; None: not tried
     by_hand: list[nn.Module] = field(default_factory=list)  # those that write their attention out
 
     def renew(self, found: Decoder) -> None:
@@ -46,6 +47,7 @@ class Decoder:
         found.lens.axis = self.lens.axis  # of a single token every axis may be that of positions
         self.lens, self.last, self.places = found.lens, found.last, found.places
         self.trusted_tails.clear()
+        self.rerun.clear()
 
     def is_of(self, model: nn.Module) -> bool:
         """Whether its modules are where they were: users may replace a head or a layer, or wrap it in an adapter."""

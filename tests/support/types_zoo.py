@@ -83,7 +83,7 @@ def _small(default: PreTrainedConfig, sizes: dict[str, Any], changes: dict[str, 
             values |= {name: IDS[name]} if name in IDS else {}
     rope = known.get("rope_parameters") or {}
     if isinstance(rope, dict) and "mrope_section" in rope:
-        values["rope_parameters"] = {**rope, "mrope_section": [2, 3, 3]}
+        values["rope_parameters"] = {**rope, "mrope_section": zoo.MROPE["mrope_section"]}
     mine = {name.removeprefix(path): value for name, value in changes.items() if name.startswith(path)}
     values |= {name: value for name, value in mine.items() if "__" not in name}
     return type(default)(**values)

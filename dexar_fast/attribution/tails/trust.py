@@ -67,6 +67,7 @@ class Tails:
         self._trusted = trusted
         self._found: dict[int, list[Any]] = {}
         self._parts: dict[int, TailModules] = {}
+        self._untouched: set[int] = set()
         self._seen: dict[str, Tensor] = {}
         self._sums: dict[int, Sums] = {}  # of the layers that have run without autograd
         self._layers = {index: layer for index, layer, _ in layers}
@@ -80,7 +81,10 @@ class Tails:
             self._found[index] = behaviour(modules) + of_lens
             hooks = hooks_before(modules[1:]) + hooks_behind(modules)  # the layer's input may be anything
             altered = any(map(has_own_forward, modules + lens.modules))
-            if calls[id(layer)] == 1 and not altered and not may_change(everywhere + hooks):
+            if altered or may_change(everywhere + hooks):
+                continue
+            self._untouched.add(index)
+            if calls[id(layer)] == 1:
                 self._take(index, self._known(index) or parts_of(block_of(layer, attention), head))
 
     def _known(self, index: int) -> TailModules | None:
@@ -93,6 +97,10 @@ class Tails:
             block, head = parts
             if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
                 self._parts[index] = parts
+
+    def is_untouched(self, index: int) -> bool:
+        """Whether the layer runs the code of its class alone, without hooks."""
+        return index in self._untouched
 
     def knows(self, index: int) -> bool:
         """Whether the layer looks like a known block, of which each position stands for itself."""

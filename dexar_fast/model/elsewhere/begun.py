@@ -7,33 +7,87 @@ and what it puts before that is taken.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dexar_fast.model.agreement import ROUNDINGS_OF_OTHERS, relative_difference
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.elsewhere.image_keys import begun_of
-from dexar_fast.model.elsewhere.tracer import CallsTracer, CallsWatcher, sides
+from dexar_fast.model.elsewhere.image_keys import NO_IDS, begun_of
+from dexar_fast.model.elsewhere.tracer import Begun, CallsTracer, CallsWatcher, sides
 from dexar_fast.model.kinds import DECODER_IDS, IDS, encodes, writer_of
 from dexar_fast.model.logits import last_logits
+from dexar_fast.model.memory import is_out_of_memory
 from dexar_fast.model.prefill import BegunPrompt, Prefill
+from dexar_fast.model.signatures import parameters
 from dexar_fast.stages import stage
 
-MASK = "attention_mask"
+MASK, ENCODED = "attention_mask", "encoder_outputs"
 ALONE = 1  # token of an answer
 
 
 @torch.no_grad()
 def begin(model: Any, inputs: Mapping[str, Any], decoder: Decoder | None) -> Prefill:
-    """Runs a prompt alone; finds the decoder on first use."""
+    """Begins with a prompt alone; finds the decoder on first use."""
     with stage("prefill"):
         if decoder is None:
             decoder = find(model, inputs)
+        if decoder.begins:
+            return _first_layers(model, inputs, decoder)
         watching = CallsWatcher(model, inputs, decoder)
         with watching.watching():
             written = first_tokens(model, inputs, ALONE).sequences[0]
-    return begun_prefill(model, inputs, written[:-ALONE], decoder, watching)
+        found = begun_prefill(model, inputs, written[:-ALONE], decoder, watching)
+        if decoder.begins is None and found.begun is not None:
+            early = _first_layers(model, inputs, decoder).begun
+            decoder.begins = early is not None and _begin_alike(model, found.begun, early)
+        return found
+
+
+def _first_layers(model: Any, inputs: Mapping[str, Any], decoder: Decoder) -> Prefill:
+    """The same, of a generate() that ends in its first step, once the layers have shown what they read."""
+    watching, step = CallsWatcher(model, inputs, decoder, stops=True), {}
+    hook = writer_of(model).register_forward_pre_hook(lambda _, args, given: step.update(given), with_kwargs=True)
+    try:
+        with watching.watching(), suppress(Begun):
+            first_tokens(model, inputs, ALONE)
+    finally:
+        hook.remove()
+    ids = step.get(DECODER_IDS if encodes(model) else IDS)
+    found = begun_prefill(model, inputs, NO_IDS if ids is None else ids[0], decoder, watching)
+    return _encoded(found, step) if ENCODED in step and ENCODED in parameters(type(model).forward) else found
+
+
+def _encoded(prompt: Prefill, step: Mapping[str, Any]) -> Prefill:
+    """The prompt with what its encoder gave, which no forward of it then runs again."""
+    assert prompt.begun is not None
+    passed = {name: step[name] for name in prompt.begun.inputs if step.get(name) is not None}
+    inputs = {**passed, DECODER_IDS: prompt.begun.inputs[DECODER_IDS], ENCODED: step[ENCODED]}
+    return replace(prompt, begun=replace(prompt.begun, inputs=inputs))
+
+
+def _begin_alike(model: Any, one: BegunPrompt, other: BegunPrompt) -> bool:
+    """Whether two beginnings are the same, and so are forwards of them."""
+    pairs = [(getattr(one, name), getattr(other, name)) for name in ("ids", "labels", "visual")]
+    if not all(torch.equal(*pair) for pair in pairs):
+        return False
+    if ENCODED not in other.inputs:
+        return True
+    try:
+        first, second = (_last_logits(model, each) for each in (one, other))
+    except Exception as error:  # models raise any kind
+        if is_out_of_memory(error):
+            raise
+        return False
+    return relative_difference(first, second) <= ROUNDINGS_OF_OTHERS * torch.finfo(first.dtype).eps
+
+
+def _last_logits(model: Any, begun: BegunPrompt) -> Tensor:
+    logits: Tensor = model(**copied(begun.inputs), use_cache=False, **last_logits(model)).logits[0, -1]
+    return logits
 
 
 def first_tokens(model: Any, inputs: Mapping[str, Any], count: int, **more: Any) -> Any:

@@ -42,10 +42,11 @@ def begun_of(model: Any, inputs: Mapping[str, Any], decoder: Decoder, reads: Map
 
 
 def _by_side(model: Any, decoder: Decoder, reads: Mapping[nn.Module, Read]) -> dict[Side, Read]:
-    """What the calls of each side read."""
+    """What the calls of each side read, those that ran."""
     assert decoder.sides is not None  # it was found by its calls
     found: dict[Side, Read] = {}
-    for attention, side in zip(decoder.attentions, decoder.sides, strict=True):
+    sides = zip(decoder.attentions, decoder.sides, strict=True)
+    for attention, side in ((attention, side) for attention, side in sides if attention in reads):
         read = found.setdefault(side, reads[attention])
         if read.keys != reads[attention].keys:
             raise ModelError(f"the layers of {type(model).__name__} read several other sequences: it is not supported")

@@ -31,17 +31,30 @@ def _queries(call: Call) -> int:
     return call.query.shape[2] if call.query.ndim == 4 else call.mask.shape[-2]  # type: ignore[union-attr]
 
 
-class CallsWatcher(PromptWatcher):
-    """Remembers what the prompt read in each call of a known decoder."""
+class Begun(Exception):
+    """Ends a generate() of which enough has been seen."""
 
-    def __init__(self, model: nn.Module, inputs: Iterable[str], decoder: Decoder) -> None:
+
+class CallsWatcher(PromptWatcher):
+    """Remembers what the prompt read in each call of a known decoder.
+
+    Args:
+        stops: whether to raise Begun as soon as a call has read each of the sides.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Iterable[str], decoder: Decoder, stops: bool = False) -> None:
         super().__init__(model, 0, inputs)
         self.reads: dict[nn.Module, Read] = {}
         self._by_hand = decoder.by_hand
+        assert decoder.sides is not None  # it was found by its calls
+        self._sides = dict(zip(decoder.attentions, decoder.sides, strict=True))
+        self._stops = stops
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         if module not in self.reads:
             self.reads[module] = Read.of(call)
+        if self._stops and {self._sides.get(each) for each in self.reads} >= set(self._sides.values()):
+            raise Begun
         return output
 
     @contextmanager
