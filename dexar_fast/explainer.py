@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dexar_fast.asking import Asking
 from dexar_fast.comparison import Comparison
@@ -22,9 +22,6 @@ from dexar_fast.metrics.evidence import Evidence
 from dexar_fast.prompt import request
 from dexar_fast.prompt.request import Request
 from dexar_fast.settings import positive
-
-if TYPE_CHECKING:
-    pass
 
 
 class Explainer(Asking):
@@ -102,8 +99,31 @@ class Explainer(Asking):
             In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
             costs itself alone.
         """
-        asked = (request.or_error(self._read_one, each) for each in request.listed("requests", requests))
-        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
+        several = request.listed("requests", requests)
+        found = dict(self.explain_as_completed(several, batch_size, max_new_tokens=max_new_tokens, **generate_kwargs))
+        return [found[n] for n in range(len(several))]
+
+    @faults.of_method
+    def explain_as_completed(
+        self,
+        requests: Iterable[tuple[Any, ...]],
+        batch_size: int | None = None,
+        *,
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> Iterator[tuple[int, Explanation | Exception]]:
+        """`explain_batch` as an iterator: what is finished is yours before the next batch begins.
+
+        Args:
+            requests: as in `explain_batch`, perhaps without an end: 64 are read at a time, or `batch_size` if it is
+                larger.
+            batch_size, max_new_tokens, generate_kwargs: as in `explain_batch`.
+        Returns:
+            An iterator over (number of the request, from 0 on; its explanation or its error), in the order in which
+            they are finished.
+        """
+        asked = (request.or_error(self._read_one, each) for each in request.iterable("requests", requests))
+        return self._many(batch_size, at_most(max_new_tokens, generate_kwargs)).completed(asked)
 
     @faults.of_method
     def chat(self, image: Any = None) -> Chat:
@@ -192,16 +212,16 @@ class Explainer(Asking):
         **generate_kwargs: Any,
     ) -> list[Explanation | Exception]:
         """`explain_batch` for (inputs, target_ids) as `explain_inputs` takes them."""
-        asked = (request.or_error(request.given_pair, each) for each in request.listed("requests", requests))
-        return self._explain_batch(asked, batch_size, at_most(max_new_tokens, generate_kwargs))
+        several = request.listed("requests", requests)
+        asked = (request.or_error(request.given_pair, each) for each in several)
+        found = dict(self._many(batch_size, at_most(max_new_tokens, generate_kwargs)).completed(asked))
+        return [found[n] for n in range(len(several))]
 
-    def _explain_batch(
-        self, requests: Iterable[Request | Exception], batch_size: int | None, generate_kwargs: dict[str, Any]
-    ) -> list[Explanation | Exception]:
+    def _many(self, batch_size: int | None, generate_kwargs: dict[str, Any]) -> Many:
         size = None if batch_size is None else positive("batch_size", batch_size)
         size = size if isinstance(self.method, DexAr) else 1
         alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
-        return Many(self, generate_kwargs, alone, size).explain(requests)
+        return Many(self, generate_kwargs, alone, size)
 
     def _read_one(self, asked: Any) -> Request:
         image, prompt, response = request.triple(asked)

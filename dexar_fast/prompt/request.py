@@ -149,6 +149,11 @@ def or_error(read: Callable[[Any], Request], asked: Any) -> Request | Exception:
 
 
 def listed(name: str, several: Any) -> list[Any]:
+    return list(iterable(name, several))
+
+
+def iterable(name: str, several: Any) -> Iterable[Any]:
+    """What can be iterated over and is no text. Raises InputError."""
     if isinstance(several, str | bytes) or not isinstance(several, Iterable):
         raise InputError(f"{name} must be a list, not a {type(several).__name__}")
-    return list(several)
+    return several

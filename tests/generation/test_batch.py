@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -151,6 +152,50 @@ def test_windows_keep_the_order(small: Explainer, monkeypatch: pytest.MonkeyPatc
     found = small.explain_batch(asked, **GREEDY)
     assert isinstance(found.pop(4), ImageError)
     assert_equal(found, expected, 1e-5)
+
+
+def test_what_is_finished_is_handed_out_before_the_next_batch(
+    small: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an interruption, or an error of the caller's own iterator, takes nothing that was finished."""
+    monkeypatch.setattr(explaining, "WINDOW", 4)
+    asked: list[Any] = [(small_llava.noise(side), "the cat") for side in (64, 48, 32, 56)]
+    small.explain(*asked[0], **GREEDY)  # the decoder is found
+    expected = [small.explain(*each, **GREEDY) for each in asked]
+
+    def broken() -> Iterator[Any]:
+        yield from asked
+        raise OSError("the disk is gone")
+
+    found = dict[int, Any]()
+    with pytest.raises(OSError, match="the disk is gone"):
+        for n, each in small.explain_as_completed(broken(), 2, **GREEDY):
+            found[n] = each
+    assert_equal([found[n] for n in range(4)], expected, 1e-5)
+
+    batches, answered = [], Batch._answered
+
+    def interrupted(self: Batch, inputs: Any) -> Any:
+        batches.append(len(inputs["input_ids"]))
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return answered(self, inputs)
+
+    monkeypatch.setattr(Batch, "_answered", interrupted)
+    found.clear()
+    with pytest.raises(KeyboardInterrupt):
+        for n, each in small.explain_as_completed(asked, 2, **GREEDY):
+            found[n] = each
+    assert batches == [2, 2] and len(found) == 2
+    assert_equal(list(found.values()), [expected[n] for n in found], 1e-5)
+
+
+def test_requests_without_an_end(small: Explainer) -> None:
+    endless = ((small_llava.noise(), "the cat" * (1 + n % 3)) for n in itertools.count())
+    found = list(itertools.islice(small.explain_as_completed(endless, 4, **GREEDY), 70))
+    assert sorted(n for n, _ in found[:64]) == list(range(64))
+    with pytest.raises(InputError, match="requests must be a list"):
+        small.explain_as_completed("the cat")
 
 
 def test_given_and_written_answers_in_one_call(small: Explainer) -> None:

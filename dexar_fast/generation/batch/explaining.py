@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ WINDOW = 64  # requests that are read, and lie on the model's device, at a time
 # writes nothing saves calls alone. A LLaVA of width 512 takes 9 % longer for 8 prompts of 636 tokens at once.
 IN_CACHE = 1024
 Found = Explanation | Exception
+Numbered = tuple[int, Found]
 Alone = Callable[[Request], Explanation]
 
 
@@ -42,23 +43,20 @@ class Many:
         self._alone = alone
         self._size = size
 
-    def explain(self, requests: Iterable[Request | Exception]) -> list[Found]:
-        """In the order of the requests: an explanation, or what kept it from being made."""
-        found: list[Found] = []
-        left, count = iter(requests), max(WINDOW, self._size or 0)
-        while some := list(islice(left, count)):
-            found += self._window(some)
-        return found
+    def completed(self, requests: Iterable[Request | Exception]) -> Iterator[Numbered]:
+        """Each request's number, with its explanation or what kept it from being made, as soon as that is known."""
+        left, count = enumerate(requests), max(WINDOW, self._size or 0)
+        while some := dict(islice(left, count)):
+            yield from self._window(some)
 
-    def _window(self, requests: Sequence[Request | Exception]) -> list[Found]:
-        found = dict[int, Found]({n: each for n, each in enumerate(requests) if isinstance(each, Exception)})
-        left = {n: each for n, each in enumerate(requests) if isinstance(each, Request)}
+    def _window(self, requests: dict[int, Request | Exception]) -> Iterator[Numbered]:
+        yield from ((n, each) for n, each in requests.items() if isinstance(each, Exception))
+        left = {n: each for n, each in requests.items() if isinstance(each, Request)}
         batches = goes_in_batches(self._model, self._generate_kwargs) and self._goes_back()
         while left and not (batches and self._knows_decoder()):
             first = next(iter(left))
-            found[first] = self._one(left.pop(first))
-        found |= self._in_batches(left)
-        return [found[n] for n in range(len(requests))]
+            yield first, self._one(left.pop(first))
+        yield from self._in_batches(left)
 
     def _goes_back(self) -> bool:
         return not self._setup.elsewhere and goes_back(self._model.config)
@@ -72,20 +70,20 @@ class Many:
         except Exception as error:  # one that is no DexarError is of the user's own code
             return error
 
-    def _in_batches(self, requests: dict[int, Request]) -> dict[int, Found]:
-        found: dict[int, Found] = {}
+    def _in_batches(self, requests: dict[int, Request]) -> Iterator[Numbered]:
         runners: dict[int, Runner] = {}
         for n, request in requests.items():
             try:
-                runners[n] = Runner(self._setup, request, self._generate_kwargs, None)
-                runners[n].longest()
+                runner = Runner(self._setup, request, self._generate_kwargs, None)
+                runner.longest()
+                runners[n] = runner
             except Exception as error:
-                found[n] = error
-        ready = [n for n in runners if n not in found]
-        lengths = [_length(runners[n]) for n in ready]
-        for group in groups(lengths, [_kind(runners[n]) for n in ready], lambda n: self._fitting(runners[ready[n]])):
-            found |= self._some([ready[n] for n in group], runners)
-        return found
+                yield n, error
+        ready = list(runners)
+        lengths = [_length(each) for each in runners.values()]
+        kinds = [_kind(each) for each in runners.values()]
+        for group in groups(lengths, kinds, lambda n: self._fitting(runners[ready[n]])):
+            yield from self._some([ready[n] for n in group], runners)
 
     def _fitting(self, longest: Runner) -> int:
         """How many requests that are no longer run at once."""
@@ -97,20 +95,25 @@ class Many:
         pays = longest.request.targets is None or self._model.device.type != "cpu"
         return most if pays else min(most, max(1, IN_CACHE // length))
 
-    def _some(self, numbers: list[int], runners: dict[int, Runner]) -> dict[int, Found]:
+    def _some(self, numbers: list[int], runners: dict[int, Runner]) -> Iterator[Numbered]:
         """One batch; in halves if it does not fit, one by one if it fails."""
-        decoder, note = self._setup.decoder, ""
-        chosen = [runners[n] for n in numbers]
-        if len(chosen) > 1 and decoder is not None:
-            try:
-                batch = Batch(self._model, decoder, chosen, self._generate_kwargs)
-                return dict(zip(numbers, batch.explain(), strict=True))
-            except OutOfMemoryError:
-                half = len(numbers) // 2
-                return self._some(numbers[:half], runners) | self._some(numbers[half:], runners)
-            except Exception as error:  # of one of them, perhaps: then it is raised again when that runs by itself
-                note = ALONE.format(reason(error))
-        return {n: self._one(_noted(runners[n].request, note)) for n in numbers}
+        try:
+            found: Iterable[Found] = self._batch([runners[n] for n in numbers])
+        except OutOfMemoryError:
+            half = len(numbers) // 2
+            yield from self._some(numbers[:half], runners)
+            yield from self._some(numbers[half:], runners)
+            return
+        except Exception as error:  # of one of them, perhaps: then it is raised again when that runs by itself
+            note = ALONE.format(reason(error))
+            found = (self._one(_noted(runners[n].request, note)) for n in numbers)
+        yield from zip(numbers, found, strict=True)
+
+    def _batch(self, runners: Sequence[Runner]) -> Iterable[Found]:
+        decoder = self._setup.decoder
+        if len(runners) == 1 or decoder is None:
+            return (self._one(each.request) for each in runners)
+        return Batch(self._model, decoder, runners, self._generate_kwargs).explain()
 
 
 def _length(runner: Runner) -> int:
@@ -125,4 +128,4 @@ def _kind(runner: Runner) -> Any:
 
 
 def _noted(request: Request, note: str) -> Request:
-    return replace(request, warnings=(*request.warnings, note)) if note else request
+    return replace(request, warnings=(*request.warnings, note))
