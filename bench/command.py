@@ -26,6 +26,7 @@ from bench import (
     compare,
     explain,
     gpu,
+    jobs,
     long_answer,
     machine,
     masked,
@@ -44,7 +45,7 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch, rows)
+MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch, rows, jobs)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

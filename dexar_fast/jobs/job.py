@@ -12,6 +12,7 @@ from dexar_fast import __version__
 from dexar_fast.data import DataSet
 from dexar_fast.errors import InputError
 from dexar_fast.jobs import ledger, table
+from dexar_fast.jobs.ahead import ahead
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.folder import Folder
 from dexar_fast.jobs.ledger import Ledger
@@ -106,8 +107,8 @@ class Job:
 
         Raises FileError: the disk is full or gone.
         """
-        for lot in self.lots:
-            yield from self.add(self.work.finish(explainer, lot))
+        for lot, read in ahead(self.work.read, self.lots):
+            yield from self.add(self.work.finish(explainer, lot, read))
 
     def add(self, records: Records) -> Iterator[Told]:
         """Takes what is finished of a lot into the ledger."""

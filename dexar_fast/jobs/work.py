@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dexar_fast.data import DataSet, Item
 from dexar_fast.errors import InputError, reason
 from dexar_fast.explanation import Explanation
-from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.asked import Asked, Read
 from dexar_fast.jobs.explaining import Found, explained
 from dexar_fast.jobs.folder import Folder
 from dexar_fast.jobs.merging import INDEX
@@ -30,18 +30,21 @@ class Work:
     asked: Asked
     pictures: bool
 
-    def finish(self, explainer: Explainer, lot: Sequence[int]) -> Records:
-        """Writes the results of a lot; returns what the ledger and the table need of them.
+    def read(self, lot: Sequence[int]) -> list[Read]:
+        """The items of a lot, with their pictures."""
+        return [self.asked.read(self.data[index]) for index in lot]
+
+    def finish(self, explainer: Explainer, lot: Sequence[int], read: Sequence[Read]) -> Records:
+        """Writes the results of a lot that was read; returns what the ledger and the table need of them.
 
         Raises FileError: the disk is full or gone.
         """
-        items = [self.data[index] for index in lot]
-        found = explained(explainer, items, self.asked, seed=lot[0])
+        found = explained(explainer, read, self.asked, seed=lot[0])
         for index, one in zip(lot, found, strict=True):
             if isinstance(one, Explanation):
                 self.folder.write(index, one, self.pictures)
-        each = zip(lot, items, found, strict=True)
-        return {item.id: {INDEX: index, **told(self.asked, item, one)} for index, item, one in each}
+        each = zip(lot, read, found, strict=True)
+        return {item.id: {INDEX: index, **told(self.asked, item, one)} for index, (item, _), one in each}
 
 
 def told(asked: Asked, item: Item, found: Found) -> dict[str, str | None]:

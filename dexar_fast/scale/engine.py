@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dexar_fast.jobs.job import Job, Told
-from dexar_fast.jobs.work import Work
+from dexar_fast.jobs.work import Records, Work
 from dexar_fast.scale import cluster
 
 
@@ -40,5 +40,7 @@ class Worker:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[str]]:
         """The records of the lots of a batch, as JSON."""
-        records = (self._work.finish(self._explainer, json.loads(lot)) for lot in batch["lot"])
-        return {"records": [json.dumps(each) for each in records]}
+        return {"records": [json.dumps(self._finish(json.loads(lot))) for lot in batch["lot"]]}
+
+    def _finish(self, lot: list[int]) -> Records:
+        return self._work.finish(self._explainer, lot, self._work.read(lot))

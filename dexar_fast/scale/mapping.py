@@ -82,7 +82,7 @@ class Mapper:
         """The tokens of a batch of rows, as an Arrow table."""
         count = len(next(iter(batch.values())))
         items = [item_of(self._row(batch, index)) for index in range(count)]
-        found = explained(self._explainer, items, self._asked, seed=0)
+        found = explained(self._explainer, [self._asked.read(item) for item in items], self._asked, seed=0)
         some = [self._tokens(item, one) for item, one in zip(items, found, strict=True)]
         types = table.schema().remove(table.schema().get_field_index(LEFT_OUT))
         columns = {name: [value for one in some for value in one[name]] for name in types.names}
