@@ -17,7 +17,7 @@ from dexar_fast.jobs import table
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.explaining import Found, explained
 from dexar_fast.jobs.work import told
-from dexar_fast.scale import cluster
+from dexar_fast.scale import cluster, resuming
 
 READ = ("image", "id", "question", "answer")
 LEFT_OUT = "file"  # there is none
@@ -34,13 +34,13 @@ def ray_map(
     written: bool = False,
     batch_size: int = BATCH,
     actors: int | None = None,
+    done: str | None = None,
     options: Mapping[str, Any] | None = None,
     **generate_kwargs: Any,
 ) -> Any:
     """Maps actors that hold an Explainer over a Ray dataset: `ray_map(ds, "llava-hf/...").write_parquet("out")`.
 
     Rows keep their order, an actor that dies is restarted, and a row that cannot be explained gives one with its error.
-    A killed pipeline goes on where it ended with Ray's own `DataContext.checkpoint_config`.
 
     Args:
         ds: with a column image (paths that every machine sees, bytes of files, or arrays [height, width, channels]) and
@@ -51,6 +51,7 @@ def ray_map(
         columns: theirs by our name, where they differ: {"image": "path"}.
         batch_size: rows explained at once.
         actors: how many; None is one for each GPU, or one.
+        done: a folder that the same call filled before it was killed: items whose ids its tables hold are left out.
         options: further ones of `Explainer.from_pretrained`.
         generate_kwargs: of generate().
     Returns:
@@ -62,8 +63,9 @@ def ray_map(
     ds.context.execution_options.preserve_order = True
     asked = Asked(prompt, written, batch_size, generate_kwargs)
     made = {"model": model, "options": {"method": method, **(options or {})}, "asked": asked}
-    made["columns"] = rows.checked("ray_map", columns)
-    return ds.map_batches(
+    names = made["columns"] = rows.checked("ray_map", columns)
+    left = ds if done is None else resuming.left(ds, Path(done), names)
+    return left.map_batches(
         Mapper, batch_size=batch_size, batch_format="numpy", fn_constructor_kwargs=made, **cluster.pool(found, actors)
     )
 
@@ -103,7 +105,7 @@ def _plain(value: Any) -> Any:
 def item_of(row: Mapping[str, Any]) -> Item:
     """The item of a row by our names; with its error if there is none."""
     image = row.get("image")
-    name = str(row.get("id") or (image if isinstance(image, str) else ""))
+    name = resuming.name_of(row.get("id"), image)
     own = {column: column for column in rows.COLUMNS}
     try:
         if isinstance(image, np.ndarray):

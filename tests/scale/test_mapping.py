@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from small_data import damaged, picture
@@ -15,7 +17,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.job import Job
 from dexar_fast.jobs.merging import merge
-from dexar_fast.scale import cluster, mapping
+from dexar_fast.scale import cluster, mapping, resuming
 from dexar_fast.scale.engine import Worker
 from dexar_fast.scale.mapping import Mapper, item_of
 
@@ -113,3 +115,21 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping.cluster, "ray", lambda: FakeRay(0))
     with pytest.raises(InputError, match=r"ray_map: columns may name .*, not 'picture'"):
         mapping.ray_map(FakeRay(0), columns={"picture": "x"})
+
+
+class Rows(list[dict[str, Any]]):
+    """A dataset that can be filtered."""
+
+    def filter(self, keep: Any) -> "Rows":
+        return Rows(filter(keep, self))
+
+
+def test_what_a_killed_pipeline_has_left(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item": ["a", "a", "x.png"]}), tmp_path / "0.parquet")
+    (tmp_path / "1.parquet").write_bytes(b"PAR1 cut off")
+    rows = Rows([{"name": "a"}, {"name": "b", "shown": "x.png"}, {"name": None, "shown": "x.png"}])
+    columns = {"id": "name", "image": "shown"}
+    for _ in range(2):
+        assert resuming.left(rows, tmp_path, columns) == [rows[1]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", "_torn-1.parquet"]
+    assert resuming.left(rows, tmp_path / "new", columns) is rows

@@ -49,17 +49,23 @@ def test_a_job_goes_on_behind_a_killed_actor(started: Any, tmp_path: Path) -> No
         assert job.lots == []
 
 
-def test_a_pipeline_keeps_its_order_behind_a_killed_actor(started: Any, tmp_path: Path) -> None:
+def test_a_pipeline_keeps_its_order_and_goes_on(started: Any, tmp_path: Path) -> None:
     (tmp_path / "marker").touch()
-    paths = [str(tmp_path / f"{index}.png") for index in range(dying.COUNT)]
+    paths, out = [str(tmp_path / f"{index}.png") for index in range(dying.COUNT)], tmp_path / "out"
     for index, path in enumerate(paths):
         dying.opened(str(tmp_path / "marker"), index).save(path)
     rows = [{"image": path, "question": "What is it?"} for path in [*paths, str(tmp_path / "missing.png")]]
-    mapped = ray_map(started.data.from_items(rows, override_num_blocks=5), batch_size=2, actors=2)
+    ds = started.data.from_items(rows, override_num_blocks=5)
     with ThreadPoolExecutor(1) as beside:
         killed = beside.submit(dying.kill_an_actor, "MapBatches(Mapper)")
-        mapped.write_parquet(str(tmp_path / "out"))
+        ray_map(ds, batch_size=2, actors=2).write_parquet(str(out))
         assert killed.result() > 0
-    found = pd.read_parquet(tmp_path / "out")
+    found = pd.read_parquet(out)
     assert [*dict.fromkeys(found["item"])] == [row["image"] for row in rows]
     assert found["item"][found["error"].notna()].tolist() == [rows[-1]["image"]]
+    first, *_, last = sorted(out.glob("*.parquet"))
+    first.write_bytes(first.read_bytes()[:100])
+    last.unlink()
+    ray_map(ds, batch_size=2, actors=1, done=str(out)).write_parquet(str(out))
+    again = pd.read_parquet(out)
+    assert len(again) == len(found) and set(again["item"]) == set(found["item"])
