@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dexar_fast import errors
 from dexar_fast.jobs.job import Job, Told
 from dexar_fast.jobs.work import Records, Work
 from dexar_fast.scale import cluster
+
+Row = Mapping[str, str]
+OURS = re.compile(r"dexar_fast\.errors\.(\w+): (.*)")
 
 
 def run(job: Job, model: str | None, options: Mapping[str, Any], actors: int | None = None) -> Iterator[Told]:
@@ -26,8 +31,20 @@ def run(job: Job, model: str | None, options: Mapping[str, Any], actors: int | N
     mapped = found.data.from_items(lots, override_num_blocks=len(lots)).map_batches(
         Worker, batch_size=1, fn_constructor_kwargs=made, **cluster.pool(found, actors)
     )
-    for row in mapped.iter_rows():
+    for row in ours(mapped.iter_rows()):
         yield from job.add(json.loads(row["records"]))
+
+
+def ours(found: Iterator[Row]) -> Iterator[Row]:
+    """The rows; Ray's account of an error of ours in an actor becomes that error again."""
+    try:
+        yield from found
+    except Exception as error:
+        last = [line for line in str(error).splitlines() if line.strip()][-1:]
+        match = OURS.match(last[0].strip()) if last else None
+        if match is None or not hasattr(errors, match[1]):
+            raise
+        raise getattr(errors, match[1])(match[2]) from error
 
 
 class Worker:

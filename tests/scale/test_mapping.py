@@ -1,6 +1,7 @@
 """Rows of a Ray dataset and lots of a job, as the actors explain them: without Ray."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from small_data import damaged, picture
 
 from dexar_fast import Explainer
 from dexar_fast.data import of, rows
-from dexar_fast.errors import InputError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.job import Job
 from dexar_fast.jobs.merging import merge
-from dexar_fast.scale import cluster, mapping, resuming
+from dexar_fast.scale import cluster, engine, mapping, resuming
 from dexar_fast.scale.engine import Worker
 from dexar_fast.scale.mapping import Mapper, item_of
 
@@ -133,3 +134,16 @@ def test_what_a_killed_pipeline_has_left(tmp_path: Path) -> None:
         assert resuming.left(rows, tmp_path, columns) == [rows[1]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", "_torn-1.parquet"]
     assert resuming.left(rows, tmp_path / "new", columns) is rows
+
+
+def test_an_error_of_ours_in_an_actor_is_raised_as_itself() -> None:
+    def failing(text: str) -> Iterator[dict[str, str]]:
+        yield {}
+        raise RuntimeError(text)
+
+    account = "The actor died.\n  File x\ndexar_fast.errors.ModelError: cannot load 'm': no such model\n"
+    with pytest.raises(ModelError, match=r"^cannot load 'm': no such model$"):
+        list(engine.ours(failing(account)))
+    for other in ("", "ValueError: dexar_fast.errors.ModelError: x", "dexar_fast.errors.Nothing: x"):
+        with pytest.raises(RuntimeError):
+            list(engine.ours(failing(other)))
