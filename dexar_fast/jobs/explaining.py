@@ -29,7 +29,8 @@ def explained(explainer: Explainer, read: Sequence[Read], asked: Asked, seed: in
         seed: of torch's generators, for answers that are sampled.
     """
     good = [(item, one) for item, one in read if not isinstance(one, Exception)]
-    with torch.random.fork_rng():
+    device = explainer.model.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         found = iter(as_if_known(explainer, lambda: _seeded(explainer, good, asked, seed)))
     return [one if isinstance(one, Exception) else next(found) for _, one in read]
 
