@@ -26,6 +26,7 @@ from bench import (
     compare,
     explain,
     gpu,
+    jobs,
     long_answer,
     machine,
     masked,
@@ -59,6 +60,7 @@ MODULES = (
     batch,
     rows,
     model_types,
+    jobs,
 )
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -33,6 +36,7 @@ _READERS = {
     "voc-qa": "qa.voc",
     "vqav2": "readers.vqa.read",
 }
+_OPTION = re.compile(r",(?=\w+=)")  # a path and a JSON value may hold commas, too
 
 
 def names() -> list[str]:
@@ -56,6 +60,42 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
     if isinstance(root, str) and name != "datasets":
         given["root"] = Path(root)
     return reader(**given)
+
+
+def of(text: str) -> DataSet:
+    """A data set as a command line names it: a path, or NAME:ROOT,OPTION=VALUE,... with what the name takes.
+
+    A folder holds pictures; a file is Parquet if it ends so, else JSON lines. "shapes:count=100",
+    "voc:VOCdevkit/VOC2012,split=train". Values are JSON, or else text.
+
+    Raises:
+        As `read` does; InputError where there is neither such a path nor such a name.
+    """
+    if os.path.exists(text):
+        return read(_kind(Path(text)), text)
+    name, _, rest = text.partition(":")
+    if name not in _READERS and (os.sep in name or "." in name):
+        raise InputError(f"{text} does not exist: name a folder of pictures, a file, or one of {', '.join(_READERS)}")
+    root, options = _split(rest)
+    return read(name, root, **options)
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
+
+
+def _split(text: str) -> tuple[str | None, dict[str, Any]]:
+    """The root, if there is one, and the options behind it."""
+    first, *rest = _OPTION.split(text)
+    root, options = (None, [first, *rest]) if re.match(r"\w+=", first) else (first or None, rest)
+    return root, {name: _value(value) for name, _, value in (option.partition("=") for option in options)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _check(name: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
