@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -56,6 +58,44 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
     if isinstance(root, str) and name != "datasets":
         given["root"] = Path(root)
     return reader(**given)
+
+
+def of(text: str) -> DataSet:
+    """A data set as a command line names it: a path, or NAME:ROOT,OPTION=VALUE,... with what the name takes.
+
+    A folder holds pictures; a file is Parquet if it ends so, else JSON lines. "shapes:count=100",
+    "voc:VOCdevkit/VOC2012,split=train". Values are JSON, or else text.
+
+    Raises as `read` does, and InputError where there is neither such a path nor such a name.
+    """
+    if os.path.exists(text):
+        return read(_kind(Path(text)), text)
+    name, _, rest = text.partition(":")
+    if name not in _READERS and (os.sep in name or "." in name):
+        raise InputError(f"{text} does not exist: name a folder of pictures, a file, or one of {', '.join(_READERS)}")
+    root, options = _split(rest)
+    return read(name, root, **options)
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
+
+
+def _split(text: str) -> tuple[str | None, dict[str, Any]]:
+    """The root, if there is one, and the options behind it. Raises InputError."""
+    first, *rest = text.split(",")
+    root, options = (first or None, rest) if "=" not in first else (None, [first, *rest])
+    wrong = [option for option in options if "=" not in option]
+    if wrong:
+        raise InputError(f"{wrong[0]!r} is not OPTION=VALUE: write NAME:ROOT,OPTION=VALUE,...")
+    return root, {name: _value(value) for name, _, value in (option.partition("=") for option in options)}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _check(name: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
