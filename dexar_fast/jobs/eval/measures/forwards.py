@@ -17,15 +17,13 @@ from dexar_fast.metrics.correction import csr
 from dexar_fast.metrics.revealing import areas
 from dexar_fast.metrics.tokens import sensitive
 
-BATCH = 32  # pictures in a forward: the same on every machine, so that a killed job goes on with the same numbers
-
 
 def perturbation_parts(name: str, case: Case, fill: str) -> list[float]:
     return [getattr(_perturbed(case, fill), name)]
 
 
 def _perturbed(case: Case, fill: str) -> Perturbation:
-    run = partial(perturbation, case.explainer, case.explanation, fill=fill, seed=case.seed, batch=BATCH)
+    run = partial(perturbation, case.explainer, case.explanation, fill=fill, seed=case.seed)
     return case.once(("perturbation", fill), run)
 
 
@@ -44,7 +42,7 @@ def sensitive_parts(name: str, case: Case, fill: str) -> list[float]:
 
 
 def _revealed(case: Case, fill: str) -> Revealing:
-    run = partial(insertion_deletion, case.explainer, case.explanation, fill=fill, seed=case.seed, batch=BATCH)
+    run = partial(insertion_deletion, case.explainer, case.explanation, fill=fill, seed=case.seed)
     return case.once(("revealing", fill), run)
 
 
@@ -53,7 +51,7 @@ def occlusion_parts(name: str, case: Case, fill: str) -> list[float]:
 
 
 def _occluded(case: Case, fill: str) -> Agreement:
-    hide = partial(occluded, case.explainer, case.explanation, fill=fill, batch=BATCH)
+    hide = partial(occluded, case.explainer, case.explanation, fill=fill)
     patches = case.once_for_all(("occlusion", fill), hide)
     return case.once(("occlusion", fill), lambda: agreement_with(patches, case.explanation))
 

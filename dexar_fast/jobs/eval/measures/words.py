@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,20 +33,28 @@ def ratio(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def object_parts(case: Case, fill: None) -> list[float]:
-    maps = _on_one_scale(case)
-    found = [activation.object_iou([*maps[case.tokens_of(one)]], union(case, one.regions)).iou for one in named(case)]
-    return [float(np.mean(found))]
+    return [case.once("objects", partial(_objects, case))]
 
 
 def function_parts(case: Case, fill: None) -> list[float]:
+    return [case.once("functions", partial(_functions, case))]
+
+
+def _objects(case: Case) -> float:
+    maps = _on_one_scale(case)
+    found = [activation.object_iou([*maps[case.tokens_of(one)]], union(case, one.regions)).iou for one in named(case)]
+    return float(np.mean(found))
+
+
+def _functions(case: Case) -> float:
     maps, visual = _on_one_scale(case), case.visual
     if visual.all() or not visual.any():
         raise SkippedError("function words take words that are marked and words that are not")
-    return [activation.function_iou([*maps[~visual]], [*maps[visual]])]
+    return activation.function_iou([*maps[~visual]], [*maps[visual]])
 
 
 def f1_parts(case: Case, fill: None) -> list[float]:
-    return [*object_parts(case, fill), *function_parts(case, fill)]
+    return [case.once("objects", partial(_objects, case)), case.once("functions", partial(_functions, case))]
 
 
 def f1(means: NDArray[np.float64]) -> NDArray[np.float64]:

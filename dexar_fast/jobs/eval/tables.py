@@ -1,0 +1,125 @@
+"""The tables of an evaluation, from its figures: what both reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dexar_fast.jobs.eval import chance_methods
+from dexar_fast.jobs.eval.measures.base import ARROWS
+
+Found = dict[str, Any]
+"""What `figures` gives of one model."""
+CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared with in the tables
+MARK = "*"
+LEGEND = (
+    f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
+    "difference excluding 0. Intervals are bootstrapped over items; p is of a sign-flip permutation test and not "
+    "corrected for the number of comparisons."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows under heads, with a title and a sentence above them."""
+
+    title: str
+    about: str
+    heads: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def summary(found: Found) -> Table:
+    """Every method by every metric."""
+    metrics = _names(found["figures"], "metric")
+    cells = {(each["method"], each["metric"]): each for each in found["figures"]}
+    rows = [
+        [method, *(_marked(found, cells.get((method, metric))) for metric in metrics)]
+        for method in _names(found["figures"], "method")
+    ]
+    heads = [_head(next(each for each in found["figures"] if each["metric"] == metric)) for metric in metrics]
+    return Table("All methods", LEGEND, ["method", *heads], rows)
+
+
+def of_metrics(found: Found, first: str) -> Iterator[Table]:
+    """A table for each metric: n, the figure and its interval, and how far it is from the first method and chance."""
+    heads = ["method", "n", "figure", f"minus {first}", "p", f"minus {CHANCE}", "p"]
+    for metric in _names(found["figures"], "metric"):
+        own = [each for each in found["figures"] if each["metric"] == metric]
+        rows = [[each["method"], str(each["n"]), _interval(each), *_against(found, each, first)] for each in own]
+        yield Table(_head(own[0]), f"{own[0]['about']}; {own[0]['better']} is better.", heads, rows)
+
+
+def left_out(found: Found) -> Table:
+    """What has no figure for some items, and why."""
+    rows = [
+        [kind, _listed(each["metrics"]), _listed(each["methods"]), str(each["items"]), each["reason"]]
+        for kind in ("skipped", "failed")
+        for each in found[kind]
+    ]
+    rows += [["broken item", "all", "all", "1", f"{key}: {error}"] for key, error in found["errors"].items()]
+    return Table("Left out", "", ["what", "metrics", "methods", "items", "why"], rows)
+
+
+def number(value: float | None) -> str:
+    """Three digits; JSON has no infinity, which stands as None."""
+    return "∞" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def is_above_chance(found: Found, method: str, metric: str) -> bool:
+    """Whether every paired difference from a chance map is in the better direction, with its interval."""
+    better = next(each["better"] for each in found["figures"] if each["metric"] == metric)
+    against = [_difference(found, metric, method, null) for null in chance_methods.NAMES]
+    return all(each is not None and _excludes_zero(each, better) for each in against)
+
+
+def _excludes_zero(each: dict[str, Any], better: str) -> bool:
+    bound = each["low"] if better == "higher" else each["high"]
+    return bound is not None and (bound > 0 if better == "higher" else bound < 0)
+
+
+def _marked(found: Found, figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    above = not figure["null"] and is_above_chance(found, figure["method"], figure["metric"])
+    return number(figure["value"]) + (MARK if above else "")
+
+
+def _against(found: Found, figure: dict[str, Any], first: str) -> list[str]:
+    """The difference from the first method and its p, then that from chance."""
+    metric, method = figure["metric"], figure["method"]
+    own = _difference(found, metric, first, method)
+    cells = ["", ""] if own is None else [_interval(_turned(own)), number(own["p"])]
+    chance = _difference(found, metric, method, CHANCE)
+    return [*cells, *(["", ""] if chance is None else [_interval(chance), number(chance["p"])])]
+
+
+def _difference(found: Found, metric: str, method: str, other: str) -> dict[str, Any] | None:
+    asked = (metric, method, other)
+    return next((each for each in found["differences"] if (each["metric"], each["method"], each["other"]) == asked), None)
+
+
+def _turned(each: dict[str, Any]) -> dict[str, Any]:
+    """The same difference, seen from the other method."""
+    value, low, high = (None if each[name] is None else -each[name] for name in ("value", "high", "low"))
+    value = None if each["value"] is None else -each["value"]
+    return {"value": value, "low": low, "high": high}
+
+
+def _interval(each: dict[str, Any]) -> str:
+    return f"{number(each['value'])} [{number(each['low'])}, {number(each['high'])}]"
+
+
+def _head(figure: dict[str, Any]) -> str:
+    """The metric's name, which way is better, and the fill if parts are hidden."""
+    fill = f" (fill: {figure['fill']})" if figure["fill"] else ""
+    return f"{figure['metric'].partition(':fill')[0]} {ARROWS[figure['better']]}{fill}"
+
+
+def _names(rows: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(each[key] for each in rows))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if all(names) else "all"
