@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -35,6 +36,7 @@ _READERS = {
     "voc-qa": "qa.voc",
     "vqav2": "readers.vqa.read",
 }
+_OPTION = re.compile(r",(?=\w+=)")  # a path and a JSON value may hold commas, too
 
 
 def names() -> list[str]:
@@ -66,7 +68,8 @@ def of(text: str) -> DataSet:
     A folder holds pictures; a file is Parquet if it ends so, else JSON lines. "shapes:count=100",
     "voc:VOCdevkit/VOC2012,split=train". Values are JSON, or else text.
 
-    Raises as `read` does, and InputError where there is neither such a path nor such a name.
+    Raises:
+        As `read` does; InputError where there is neither such a path nor such a name.
     """
     if os.path.exists(text):
         return read(_kind(Path(text)), text)
@@ -82,12 +85,9 @@ def _kind(path: Path) -> str:
 
 
 def _split(text: str) -> tuple[str | None, dict[str, Any]]:
-    """The root, if there is one, and the options behind it. Raises InputError."""
-    first, *rest = text.split(",")
-    root, options = (first or None, rest) if "=" not in first else (None, [first, *rest])
-    wrong = [option for option in options if "=" not in option]
-    if wrong:
-        raise InputError(f"{wrong[0]!r} is not OPTION=VALUE: write NAME:ROOT,OPTION=VALUE,...")
+    """The root, if there is one, and the options behind it."""
+    first, *rest = _OPTION.split(text)
+    root, options = (None, [first, *rest]) if re.match(r"\w+=", first) else (first or None, rest)
     return root, {name: _value(value) for name, _, value in (option.partition("=") for option in options)}
 
 

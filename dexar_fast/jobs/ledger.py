@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Self
 from dexar_fast.errors import FileError, InputError, cause
 
 VERSION = 1
+SYNCED_EVERY = 1.0  # seconds: a disk takes some milliseconds each time
 _FORMAT, _ASKED, _KEY, _RECORD = "dexar_fast_ledger", "asked", "key", "record"
 
 
@@ -20,7 +22,11 @@ class Ledger(Mapping[str, Any]):
     """What a job has finished, by key, in the order in which it was finished. Close it, or use it in a `with` block.
 
     Its file holds what was asked, then a line for each item. It is locked while the ledger is open; the lock ends with
-    the process, however that ends. A last line that was cut off is dropped.
+    the process, however that ends. A last line that was cut off is dropped. What is added survives a kill of the
+    process at once, and a loss of power once a second has passed.
+
+    Attributes:
+        asked: as plain JSON.
 
     Args:
         path: the file; made if it does not exist, in a folder that does.
@@ -32,6 +38,7 @@ class Ledger(Mapping[str, Any]):
 
     def __init__(self, path: str | os.PathLike[str], asked: Mapping[str, Any]) -> None:
         self.path = Path(path)
+        self._synced = 0.0
         self._file = _opened(self.path)
         try:
             _lock(self.path, self._file)
@@ -45,10 +52,11 @@ class Ledger(Mapping[str, Any]):
         if begun is None:
             self._write(_line({_FORMAT: VERSION, _ASKED: asked}))
         else:
-            _compare(self.path, begun, asked)
+            compare(self.path, begun, asked)
+        self.asked = asked
 
     def add(self, finished: Mapping[str, Any]) -> None:
-        """Writes the records of items that are finished, to the disk itself: plain JSON by key, without NaN.
+        """Writes the records of items that are finished: plain JSON by key, without NaN.
 
         Raises:
             InputError: a key that is in the ledger already, or what is no JSON; nothing is written.
@@ -65,12 +73,17 @@ class Ledger(Mapping[str, Any]):
         try:
             os.ftruncate(self._file, self._end)  # what an earlier write left of a line
             _write_all(self._file, data)
-            os.fsync(self._file)
+            self._sync()
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._file, self._end)
             raise FileError(f"cannot write {self.path}: {cause(error)}; free the disk and run again") from error
         self._end += len(data)
+
+    def _sync(self) -> None:
+        if time.monotonic() - self._synced >= SYNCED_EVERY:
+            os.fsync(self._file)
+            self._synced = time.monotonic()
 
     def __getitem__(self, key: str) -> Any:
         return self._records[key]
@@ -84,6 +97,8 @@ class Ledger(Mapping[str, Any]):
     def close(self) -> None:
         """Frees the file for other processes."""
         if self._file >= 0:
+            with suppress(OSError):
+                os.fsync(self._file)
             os.close(self._file)
         self._file = -1
 
@@ -159,7 +174,7 @@ def _entry(path: Path, number: int, line: bytes) -> tuple[str, Any]:
         raise FileError(f"{path} is damaged in line {number}: delete the line, and its item is made again") from error
 
 
-def _compare(path: Path, begun: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def compare(path: Path, begun: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raises InputError that names every setting that differs."""
     names = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
     if names:

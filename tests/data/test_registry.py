@@ -1,8 +1,11 @@
 """Data sets by name: what is asked of a caller, and that every name leads to a reader with help."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from small_data import lines, picture
 
-from dexar_fast.data import help_of, names, read
+from dexar_fast.data import help_of, names, of, read
 from dexar_fast.errors import InputError
 
 
@@ -25,3 +28,33 @@ def test_every_name_has_a_reader_that_says_what_it_reads(name):
 def test_a_wrong_call_says_what_is_due(name, given, message):
     with pytest.raises(InputError, match=message):
         read(name, **given)
+
+
+def test_a_data_set_as_a_command_line_names_it(tmp_path):
+    for place in ("photos,a=b", "photos:2", "one,two"):
+        picture(tmp_path / place / "a.png")
+        assert of(str(tmp_path / place)).ids == ["a.png"]
+    assert of(f"folder:{tmp_path / 'photos:2'}").ids == of(f"folder:{tmp_path / 'one,two'}").ids == ["a.png"]
+    row = {"image": "a.png", "id": "x", "text": "What?"}
+    assert of(str(lines(tmp_path / "photos:2" / "a.json", row))).ids == ["x"]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.Parquet")
+    assert of(str(tmp_path / "a.Parquet")).name == "parquet"
+    columns = f'jsonl:{tmp_path / "photos:2" / "a.json"},columns={{"question":"text","answer":"said"}}'
+    assert of(columns)[0].question == "What?"
+    assert len(of("shapes:count=2,scenes=crowd")) > 2 and of("shapes").ids[0].startswith("plain-")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("photos/", "photos/ does not exist: name a folder of pictures, a file, or one of coco"),
+        ("a.jsonl", "a.jsonl does not exist"),
+        ("shaps:count=2", "data set 'shaps' is none of .*; did you mean 'shapes'?"),
+        ("voc:a,train", "missing a,train"),
+        ("shapes:colour=red", "shapes: 'colour' is no option"),
+        ("voc", "voc: root must be given"),
+    ],
+)
+def test_what_names_no_data_set(text, message):
+    with pytest.raises(InputError, match=message):
+        of(text)

@@ -36,6 +36,11 @@ def is_known(model: nn.Module, way: Way) -> bool:
     return difference is not None
 
 
+def count(model: nn.Module) -> int:
+    """How many ways were seen."""
+    return len(_known.get(model, {}))
+
+
 @torch.no_grad()
 def compare(model: Any, way: Way, alone: Mapping[str, Any], logits: Tensor) -> None:
     """Compares the last logits [V] of a prompt in a batch with those of its inputs alone. Raises Mixed."""

@@ -1,0 +1,45 @@
+"""What a job asks of every item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dexar_fast.data import Item
+from dexar_fast.errors import InputError
+
+QUESTION = "{question}"
+Request = tuple[Any, str, str | None]  # image, prompt, answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompt and how it is answered.
+
+    Attributes:
+        prompt: for every item; "{question}" in it stands for the item's own. None: the item's own question.
+        written: let the model write every answer; otherwise those that the data set gives are explained.
+        batch_size: how many answers run at once, by the method "dex-ar"; None takes 16 or as many as fit. 1: one after
+            the other, and what items of one picture share runs once, as it does by the other methods.
+        arguments: of generate().
+    """
+
+    prompt: str | None = None
+    written: bool = False
+    batch_size: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self, item: Item) -> Request:
+        """Raises the item's error; InputError where nothing is asked."""
+        image = item.image
+        return image, self.text(item), None if self.written else item.answer
+
+    def text(self, item: Item) -> str:
+        """The prompt of an item. Raises InputError where nothing is asked."""
+        prompt = QUESTION if self.prompt is None else self.prompt
+        if QUESTION not in prompt:
+            return prompt
+        if item.question is None:
+            raise InputError(f"item {item.id!r} asks nothing: give a prompt")
+        return prompt.replace(QUESTION, item.question)

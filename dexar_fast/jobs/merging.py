@@ -1,0 +1,64 @@
+"""What all workers of a job have finished, as one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dexar_fast.errors import InputError
+from dexar_fast.explanation import Explanation
+from dexar_fast.jobs import ledger, table
+from dexar_fast.jobs.folder import EXPLANATIONS, TABLE, Folder
+
+INDEX, COUNT = "index", "items"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The table of a job, how many items of how many it holds, and the errors of those that failed by their ids."""
+
+    path: Path
+    finished: int
+    items: int
+    failed: dict[str, str]
+
+
+def finished(folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was asked, and the record of each finished item by its id, in the order of the data.
+
+    Raises:
+        InputError: no job has begun there, or its workers were asked different things. FileError: a damaged ledger.
+    """
+    ledgers = [(path, *ledger.read(path)) for path in folder.ledgers()]
+    if not ledgers:
+        raise InputError(f"no job has begun in {folder.path}: give the folder that `run` was given with --out")
+    asked = ledgers[0][1]
+    for path, other, _ in ledgers[1:]:
+        ledger.compare(path, asked, other)
+    records = {name: record for *_, found in ledgers for name, record in found.items()}
+    return asked, dict(sorted(records.items(), key=lambda each: each[1][INDEX]))
+
+
+def merge(out: str | os.PathLike[str]) -> Merged:
+    """Writes the table of all items that are finished, in the order of the data; the same whoever finished them.
+
+    Raises as `finished`; FileError, too, if an explanation is missing or the table cannot be written.
+    """
+    folder = Folder(Path(out))
+    asked, records = finished(folder)
+    path = folder.path / TABLE
+    table.write(path, _rows(folder, records))
+    failed = {name: record["error"] for name, record in records.items() if record["error"] is not None}
+    return Merged(path, len(records), asked[COUNT], failed)
+
+
+def _rows(folder: Folder, records: Mapping[str, Any]) -> Iterator[table.Columns]:
+    for name, record in records.items():
+        index, error = record[INDEX], record["error"]
+        path = folder.explanation(index)
+        told = {"item": name, "image": record["image"], "prompt": record["prompt"], "error": error}
+        told["file"] = f"{EXPLANATIONS}/{path.name}" if error is None else None
+        yield table.rows(told, Explanation.load(path) if error is None else None)
