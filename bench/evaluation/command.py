@@ -13,9 +13,9 @@ import torch
 
 from bench import machine, results
 from bench.evaluation import page, runs
-from dexar_fast.jobs import ledger
+from dexar_fast.jobs.eval import running
 from dexar_fast.jobs.eval.figures import figures
-from dexar_fast.jobs.eval.running import LEDGER, run
+from dexar_fast.jobs.eval.running import Models, run
 
 WORK = machine.ROOT / "out" / "evaluation"
 FOLDER = results.FOLDER / "evaluation"
@@ -39,8 +39,12 @@ def main(arguments: Sequence[str]) -> int:
 def write(name: str, work: Path, finished: bool) -> None:
     """The figures of one evaluation, of all items or of those that are finished."""
     asked = runs.asked(name)
-    records = ledger.read(work / LEDGER)[1] if finished else run(asked, work, _tell(name))
-    found = figures(asked, records) | {"versions": machine.versions(), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    for done, items in [] if finished else run(asked, work, Models(asked).load):
+        print(f"{name}: {done} of {items}", flush=True)
+    found = figures(asked, running.finished(asked, work)) | {
+        "versions": machine.versions(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
     results.write_text(lines(found), FOLDER / f"{name}.json")
 
 
@@ -55,12 +59,3 @@ def lines(found: dict[str, Any]) -> str:
     for mark, row in rows.items():
         text = text.replace(f'"{mark}"', row)
     return text + "\n"
-
-
-def _tell(name: str) -> Any:
-    start = time.monotonic()
-
-    def tell(done: int, of: int) -> None:
-        print(f"{name}: {done} of {of}, {time.monotonic() - start:.0f} s", flush=True)
-
-    return tell

@@ -16,9 +16,10 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.runner import Runner
-from dexar_fast.jobs.eval import chance_methods
+from dexar_fast.jobs.eval import chance_methods, stored
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
+from dexar_fast.jobs.learnt import as_if_known
 from dexar_fast.methods import explaining
 from dexar_fast.prompt import request
 from dexar_fast.prompt.request import Request
@@ -37,8 +38,9 @@ class Asking:
 
     def __init__(self, explainer: Explainer, item: Item, prompt: str) -> None:
         self._explainer = explainer
-        self._prompt = item.question or prompt
+        self._prompt = stored.prompt(explainer, item.prompt_ids) if item.prompt_ids else item.question or prompt
         asked = self._read(load_images(item.image), item.answer)
+        stored.check(item, asked.ids)
         self._request = replace(asked, targets=torch.tensor(item.answer_ids)) if item.answer_ids else asked
         self.found: dict[Any, Any] = {}  # whatever the method
 
@@ -55,7 +57,8 @@ class Asking:
         return self._by(own, asked).sequence_map
 
     def _by(self, own: Explainer, asked: Request) -> Explanation:
-        found = explaining.explain(Runner(own, asked, at_most(None, {}), None), own.method)
+        runner = partial(Runner, own, asked, at_most(None, {}), None)
+        found = as_if_known(own, lambda: explaining.explain(runner(), own.method))
         self._explainer.decoder = own.decoder
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dexar_fast import __version__
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.errors import InputError
 from dexar_fast.jobs.eval import chance_methods
@@ -88,6 +90,7 @@ class Evaluation:
         """Plain JSON: all that the records depend on."""
         return {
             "data": self.spelled,
+            "ids": hashlib.sha256("\0".join(self.data.ids).encode("utf-8", "surrogatepass")).hexdigest()[:16],
             "methods": list(self.methods),
             "metrics": list(self.metrics),
             "models": list(self.models),
@@ -95,6 +98,7 @@ class Evaluation:
             "seed": self.seed,
             "prompt": self.prompt,
             "placement": dict(self.placement),
+            "dexar_fast": __version__,
         }
 
 

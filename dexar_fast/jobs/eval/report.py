@@ -22,9 +22,7 @@ from dexar_fast.results.storage import write_atomically
 FIGURES, MARKDOWN, PAGE, CASES = "figures.json", "report.md", "report.html", "cases"
 
 
-def write(
-    asked: Evaluation, records: Mapping[str, Any], out: Path, load: Callable[[str], Explainer]
-) -> dict[str, Any]:
+def write(asked: Evaluation, records: Mapping[str, Any], out: Path, load: Callable[[str], Explainer]) -> dict[str, Any]:
     """Writes all files, and gives the figures. Raises FileError."""
     found = figures(asked, records)
     sections = [_section(asked, each, shown(asked, records, each["model"], load)) for each in found["models"]]
@@ -36,6 +34,15 @@ def write(
     write_atomically(out / MARKDOWN, _markdown(found["asked"], sections).encode())
     write_atomically(out / PAGE, _html(found["asked"], sections).encode())
     return found
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    """A line for each broken item, and for what failed of methods and metrics."""
+    lines = [f"{key}: {error}" for each in found["models"] for key, error in each["errors"].items()]
+    for row in (row for each in found["models"] for row in each["failed"]):
+        names = [", ".join(filter(None, row[kind])) for kind in ("methods", "metrics")]
+        lines.append(f"{' by '.join(filter(None, names))}: {row['items']} items: {row['reason']}")
+    return lines
 
 
 def _section(asked: Evaluation, found: dict[str, Any], cases: Sequence[Shown]) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _case_lines(cases: list[dict[str, Any]]) -> list[str]:
 
 def _html(asked: dict[str, Any], sections: list[dict[str, Any]]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": tables.number, "shown": _shown, "base64": _base64}
+    environment.filters.update(number=tables.number, shown=_shown, base64=_base64)
     template = environment.from_string((files("dexar_fast.jobs.eval") / "report.html").read_text("utf-8"))
     return template.render(asked=asked, sections=sections)
 

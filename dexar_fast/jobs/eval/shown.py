@@ -53,9 +53,7 @@ def _ends(order: list[tuple[int, float]]) -> list[tuple[str, int, float]]:
     return best + worst if len(order) > 1 else best
 
 
-def shown(
-    asked: Evaluation, records: Mapping[str, Any], model: str, load: Callable[[str], Explainer]
-) -> list[Shown]:
+def shown(asked: Evaluation, records: Mapping[str, Any], model: str, load: Callable[[str], Explainer]) -> list[Shown]:
     """Those whose map has a place in the picture; the model is loaded if there is one to show."""
     cases = ranked(asked, records, model)
     found = []

@@ -64,7 +64,9 @@ def left_out(found: Found) -> Table:
 
 def number(value: float | None) -> str:
     """Three digits; JSON has no infinity, which stands as None."""
-    return "∞" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if value is None:
+        return "∞"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # never -0
 
 
 def is_above_chance(found: Found, method: str, metric: str) -> bool:
@@ -97,7 +99,9 @@ def _against(found: Found, figure: dict[str, Any], first: str) -> list[str]:
 
 def _difference(found: Found, metric: str, method: str, other: str) -> dict[str, Any] | None:
     asked = (metric, method, other)
-    return next((each for each in found["differences"] if (each["metric"], each["method"], each["other"]) == asked), None)
+    return next(
+        (each for each in found["differences"] if (each["metric"], each["method"], each["other"]) == asked), None
+    )
 
 
 def _turned(each: dict[str, Any]) -> dict[str, Any]:

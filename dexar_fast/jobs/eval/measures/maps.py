@@ -79,13 +79,18 @@ def _scored(score: Score, case: Case, a: Map, mask: Mask) -> float:
 def _both(name: str) -> list[Metric]:
     score, better, about = _SCORES[name]
     return [
-        Metric(name, better, f"{about}; answer", partial(answer_parts, score)),
-        Metric(f"word-{name}", better, f"{about}; words", partial(word_parts, score)),
+        Metric(name, better, f"Map of the answer beside all regions: {about}", partial(answer_parts, score)),
+        Metric(
+            f"word-{name}",
+            better,
+            f"Maps of words beside the regions that they name: {about}",
+            partial(word_parts, score),
+        ),
     ]
 
 
 METRICS = [
     *(metric for name in _SCORES for metric in _both(name)),
-    Metric("blank", "lower", "share of blank maps, which score as uniform ones; answer", blank_parts),
-    Metric("word-blank", "lower", "share of blank maps, which score as uniform ones; words", blank_words),
+    Metric("blank", "lower", "Share of blank maps of answers, which score as uniform ones", blank_parts),
+    Metric("word-blank", "lower", "Share of blank maps of words, which score as uniform ones", blank_words),
 ]

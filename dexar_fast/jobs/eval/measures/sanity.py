@@ -39,7 +39,7 @@ def _picture(case: Case) -> Image.Image:
 
 
 METRICS = [
-    Metric("weights-random", "lower", "rank correlation left once all layers' weights are shuffled", weights_parts),
-    Metric("other-picture", "lower", "rank correlation with the map of another picture", picture_parts),
-    Metric("stability", "higher", "rank correlation with maps under noise of 5/255; blind maps have 1", noise_parts),
+    Metric("weights-random", "lower", "Rank correlation left once all layers' weights are shuffled", weights_parts),
+    Metric("other-picture", "lower", "Rank correlation with the map of another picture", picture_parts),
+    Metric("stability", "higher", "Rank correlation with maps under noise of 5/255; blind maps have 1", noise_parts),
 ]

@@ -79,7 +79,7 @@ def _drawn(case: Case) -> NDArray[np.float64]:
 
 
 METRICS = [
-    Metric("token-ratio", "higher", "mean attribution of marked words over that of the others", ratio_parts, ratio),
+    Metric("token-ratio", "higher", "Mean attribution of marked words over that of the others", ratio_parts, ratio),
     Metric("obj-iou", "higher", "TAM's Obj-IoU of words that name regions", object_parts),
     Metric("func-iou", "higher", "TAM's Func-IoU of the other words", function_parts),
     Metric("f1-iou", "higher", "TAM's F1-IoU of both means", f1_parts, f1),
