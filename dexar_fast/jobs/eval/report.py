@@ -50,8 +50,7 @@ def _section(asked: Evaluation, found: dict[str, Any], cases: Sequence[Shown]) -
     every = [tables.summary(found), *tables.of_metrics(found, asked.methods[0]), tables.left_out(found)]
     return {
         "model": found["model"],
-        "items": found["items"],
-        "errors": len(found["errors"]),
+        "counted": f"{found['items']} items, {len(found['errors'])} of them broken.",
         "tables": [table for table in every if table.rows],
         "cases": [vars(case) | {"file": f"{name}-{case.place}.png"} for case in cases],
     }
@@ -60,7 +59,7 @@ def _section(asked: Evaluation, found: dict[str, Any], cases: Sequence[Shown]) -
 def _markdown(asked: dict[str, Any], sections: list[dict[str, Any]]) -> str:
     lines = ["# Evaluation", "", *_asked_lines(asked)]
     for section in sections:
-        lines += ["", f"## {section['model']}", "", _items(section)]
+        lines += ["", f"## {section['model']}", "", section["counted"]]
         for table in section["tables"]:
             lines += ["", f"### {table.title}", "", *([table.about, ""] if table.about else []), markdown(table)]
         lines += _case_lines(section["cases"])
@@ -83,10 +82,6 @@ def _asked_lines(asked: dict[str, Any]) -> list[str]:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _items(section: dict[str, Any]) -> str:
-    return f"{section['items']} items, {section['errors']} of them broken."
 
 
 def _case_lines(cases: list[dict[str, Any]]) -> list[str]:
