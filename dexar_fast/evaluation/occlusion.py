@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from dexar_fast.methods import knobs
 from dexar_fast.metrics.agreement import rank_correlation, top_share
 from dexar_fast.metrics.maps import Mask
 from dexar_fast.results.schema import Result
+from dexar_fast.vision.grid import Grid
 
 TOP = 0.2  # of the patches
 
@@ -61,11 +62,12 @@ class Occluded:
     """What hiding each patch costs an answer, whatever the map: `Agreement` says what the fields are.
 
     Attributes:
-        places: the pixels that the model sees. regions: [R], bool [P] each, the patches. falls: [R] nats.
+        grids: where the model sees the pictures. regions: [R], bool [P] each, the patches of the P pixels that it sees.
+        falls: [R] nats.
     """
 
     fill: str
-    places: Places
+    grids: Sequence[Grid]
     regions: list[Mask]
     falls: NDArray[np.float64]
 
@@ -87,12 +89,12 @@ def occluded(
         regions = [patches == patch for patch in np.unique(patches)]
         hidden = [np.zeros(places.count, bool), *regions]
         found = np.log(probabilities(asked, [places.masks(each) for each in hidden], fill, batch)).sum(1)
-    return Occluded(fill, places, regions, found[0] - found[1:])
+    return Occluded(fill, asked.grids, regions, found[0] - found[1:])
 
 
 def agreement_with(found: Occluded, explanation: Result) -> Agreement:
     """A map of the same answer and pictures beside what was found. Raises as `agreement`."""
-    values = found.places.of(explanation.sequence_map.numpy())
+    values = Places(explanation, found.grids).of(explanation.sequence_map.numpy())
     means = np.array([values[region].mean() for region in found.regions])
     scores = rank_correlation(means, found.falls), top_share(means, found.falls, TOP)
     return Agreement(found.fill, found.falls.tolist(), means.tolist(), *scores)

@@ -6,6 +6,7 @@ A figure is `combine` of the means of an item's parts: of one part the mean itse
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,7 @@ def _by_chance(
     return as_much / len(swaps) if every else (1 + as_much) / (1 + draws)
 
 
+@lru_cache(maxsize=8)
 def _swaps(items: int, draws: int, seed: int) -> tuple[NDArray[np.float64], bool]:
     """[K, n], 1 where the two change places; and whether these are all patterns."""
     if items <= MOST_FLIPS:
@@ -97,6 +99,7 @@ def _swaps(items: int, draws: int, seed: int) -> tuple[NDArray[np.float64], bool
     return np.random.default_rng(seed).integers(0, 2, (draws, items)).astype(np.float64), False
 
 
+@lru_cache(maxsize=8)
 def _resampled(items: int, draws: int, seed: int) -> NDArray[np.float64]:
     """[draws, n], the weight of each item in each resample; rows sum to 1."""
     return np.random.default_rng(seed).multinomial(items, np.full(items, 1 / items), draws) / items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from dexar_fast.jobs.eval import chance_methods
@@ -13,10 +14,11 @@ Found = dict[str, Any]
 """What `figures` gives of one model."""
 CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared with in the tables
 MARK = "*"
+FEWEST = 10  # items: of fewer, a bootstrap interval is too narrow to go by
 LEGEND = (
     f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
-    "difference excluding 0. Intervals are bootstrapped over items; p is of a sign-flip permutation test and not "
-    "corrected for the number of comparisons."
+    f"difference excluding 0, of {FEWEST} items or more. Intervals are bootstrapped over items; p is of a sign-flip "
+    "permutation test and not corrected for the number of comparisons."
 )
 
 
@@ -38,7 +40,7 @@ def summary(found: Found) -> Table:
         [method, *(_marked(found, cells.get((method, metric))) for metric in metrics)]
         for method in _names(found["figures"], "method")
     ]
-    heads = [_head(next(each for each in found["figures"] if each["metric"] == metric)) for metric in metrics]
+    heads = [head(next(each for each in found["figures"] if each["metric"] == metric)) for metric in metrics]
     return Table("All methods", LEGEND, ["method", *heads], rows)
 
 
@@ -47,8 +49,8 @@ def of_metrics(found: Found, first: str) -> Iterator[Table]:
     heads = ["method", "n", "figure", f"minus {first}", "p", f"minus {CHANCE}", "p"]
     for metric in _names(found["figures"], "metric"):
         own = [each for each in found["figures"] if each["metric"] == metric]
-        rows = [[each["method"], str(each["n"]), _interval(each), *_against(found, each, first)] for each in own]
-        yield Table(_head(own[0]), f"{own[0]['about']}; {own[0]['better']} is better.", heads, rows)
+        rows = [[each["method"], str(each["n"]), interval(each), *_against(found, each, first)] for each in own]
+        yield Table(head(own[0]), f"{own[0]['about']}; {own[0]['better']} is better.", heads, rows)
 
 
 def left_out(found: Found) -> Table:
@@ -72,13 +74,14 @@ def number(value: float | None) -> str:
 def is_above_chance(found: Found, method: str, metric: str) -> bool:
     """Whether every paired difference from a chance map is in the better direction, with its interval."""
     better = next(each["better"] for each in found["figures"] if each["metric"] == metric)
-    against = [_difference(found, metric, method, null) for null in chance_methods.NAMES]
-    return all(each is not None and _excludes_zero(each, better) for each in against)
+    against = [difference(found, metric, method, null) for null in chance_methods.NAMES]
+    return all(each is not None and side(each) == (1 if better == "higher" else -1) for each in against)
 
 
-def _excludes_zero(each: dict[str, Any], better: str) -> bool:
-    bound = each["low"] if better == "higher" else each["high"]
-    return bound is not None and (bound > 0 if better == "higher" else bound < 0)
+def side(each: dict[str, Any]) -> int:
+    """1 or -1 where the interval of a difference lies above or below 0, of enough items; else 0."""
+    low, high = (-inf if each["low"] is None else each["low"]), (inf if each["high"] is None else each["high"])
+    return 0 if each["n"] < FEWEST else int(low > 0) - int(high < 0)
 
 
 def _marked(found: Found, figure: dict[str, Any] | None) -> str:
@@ -91,13 +94,14 @@ def _marked(found: Found, figure: dict[str, Any] | None) -> str:
 def _against(found: Found, figure: dict[str, Any], first: str) -> list[str]:
     """The difference from the first method and its p, then that from chance."""
     metric, method = figure["metric"], figure["method"]
-    own = _difference(found, metric, first, method)
-    cells = ["", ""] if own is None else [_interval(_turned(own)), number(own["p"])]
-    chance = _difference(found, metric, method, CHANCE)
-    return [*cells, *(["", ""] if chance is None else [_interval(chance), number(chance["p"])])]
+    own = difference(found, metric, first, method)
+    cells = ["", ""] if own is None else [interval(_turned(own)), number(own["p"])]
+    chance = difference(found, metric, method, CHANCE)
+    return [*cells, *(["", ""] if chance is None else [interval(chance), number(chance["p"])])]
 
 
-def _difference(found: Found, metric: str, method: str, other: str) -> dict[str, Any] | None:
+def difference(found: Found, metric: str, method: str, other: str) -> dict[str, Any] | None:
+    """That of a method from another, if it was made."""
     asked = (metric, method, other)
     return next(
         (each for each in found["differences"] if (each["metric"], each["method"], each["other"]) == asked), None
@@ -111,11 +115,12 @@ def _turned(each: dict[str, Any]) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high}
 
 
-def _interval(each: dict[str, Any]) -> str:
+def interval(each: dict[str, Any]) -> str:
+    """A figure or a difference, with its interval."""
     return f"{number(each['value'])} [{number(each['low'])}, {number(each['high'])}]"
 
 
-def _head(figure: dict[str, Any]) -> str:
+def head(figure: dict[str, Any]) -> str:
     """The metric's name, which way is better, and the fill if parts are hidden."""
     fill = f" (fill: {figure['fill']})" if figure["fill"] else ""
     return f"{figure['metric'].partition(':fill')[0]} {ARROWS[figure['better']]}{fill}"

@@ -41,8 +41,11 @@ def function_parts(case: Case, fill: None) -> list[float]:
 
 
 def _objects(case: Case) -> float:
-    maps = _on_one_scale(case)
-    found = [activation.object_iou([*maps[case.tokens_of(one)]], union(case, one.regions)).iou for one in named(case)]
+    maps = [each if each.any() else np.ones_like(each) for each in _on_one_scale(case)]
+    found = [
+        activation.object_iou([maps[token] for token in case.tokens_of(one)], union(case, one.regions)).iou
+        for one in named(case)
+    ]
     return float(np.mean(found))
 
 
