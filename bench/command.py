@@ -25,6 +25,7 @@ from bench import (
     batch,
     cache,
     compare,
+    curves,
     explain,
     gpu,
     long_answer,
@@ -46,7 +47,7 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, batch, rows)
+MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, curves, batch, rows)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

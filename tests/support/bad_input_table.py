@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bad_input
 import test_bad_checkpoints
+import test_bad_data
 import test_bad_files
 import test_bad_gradients
 import test_bad_images
@@ -24,6 +25,7 @@ SECTIONS = {
     "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
     "Training, hooks and switches of torch": test_bad_gradients.ROWS,
     "Files": test_bad_files.ROWS,
+    "Data sets and evaluations": test_bad_data.ROWS,
 }
 HEAD = """# Bad input and what comes of it
 
