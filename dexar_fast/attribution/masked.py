@@ -38,7 +38,7 @@ class MaskedForwards:
         answer: [T] ids, on the CPU.
         decoder: the model's. visual: [N] positions of the prompt's image, on the CPU.
         positions: [n] which tokens of the answer count. ids: [n] whose probabilities; None takes those of the answer.
-        batch: pictures in one forward; None takes as many as fit in 256 MiB, and on the CPU in the caches of its threads.
+        batch: pictures in one forward; None takes as many as fit in 256 MiB, on the CPU in the caches of its threads.
     Raises:
         InputError: positions or ids that the answer or the vocabulary does not have.
     """

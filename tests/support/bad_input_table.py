@@ -24,8 +24,8 @@ SECTIONS = {
     "Types of models, pools and libraries": test_bad_types.ROWS,
     "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
     "Training, hooks and switches of torch": test_bad_gradients.ROWS,
-    "Files": test_bad_files.ROWS,
     "Data sets and evaluations": test_bad_data.ROWS,
+    "Files": test_bad_files.ROWS,
 }
 HEAD = """# Bad input and what comes of it
 
