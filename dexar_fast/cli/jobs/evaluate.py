@@ -22,6 +22,8 @@ from dexar_fast.errors import InputError
 if TYPE_CHECKING:
     from dexar_fast.jobs.eval.plan import Evaluation
 
+EMBEDDED = "embedded"
+
 
 def evaluate(
     data: Annotated[
@@ -71,6 +73,7 @@ def evaluate(
             "metrics": _listed(metrics),
             "models": _listed(models),
         }
+        _silence_bars(named["models"], protocol)
         given = {"data": data, "prompt": prompt, "n": n}
         placement = asking.placement(None, None, device, device_map, dtype)
         with waiting("reading the data set"):
@@ -84,6 +87,14 @@ def evaluate(
 def _listed(text: str | None) -> list[str]:
     """Names between commas."""
     return [*filter(None, map(str.strip, (text or "").split(",")))]
+
+
+def _silence_bars(models: list[str], protocol: str | None) -> None:
+    """Where nothing is downloaded."""
+    if not models and protocol is None:
+        asking.silence_bars(None)
+    if len(models) == 1:
+        asking.silence_bars(None if models[0] == EMBEDDED else models[0])
 
 
 def _asked(protocol: str | None, given: dict[str, Any], seed: int, placement: dict[str, Any]) -> Evaluation:

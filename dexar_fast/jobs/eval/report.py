@@ -20,6 +20,7 @@ from dexar_fast.jobs.eval.shown import Shown, shown
 from dexar_fast.results.storage import write_atomically
 
 FIGURES, MARKDOWN, PAGE, CASES = "figures.json", "report.md", "report.html", "cases"
+CASES_TITLE = "Best and worst cases of the first method: the maps of the answers"
 
 
 def write(asked: Evaluation, records: Mapping[str, Any], out: Path, load: Callable[[str], Explainer]) -> dict[str, Any]:
@@ -85,10 +86,10 @@ def _shown(value: Any) -> str:
 
 
 def _case_lines(cases: list[dict[str, Any]]) -> list[str]:
-    lines = ["", "### Best and worst cases", ""] if cases else []
+    lines = ["", f"### {CASES_TITLE}", ""] if cases else []
     return lines + [
-        f"![{case['place']}]({CASES}/{case['file']}) {case['place']}, {tables.number(case['score'])}: {case['item']}: "
-        f"{_cell(case['question'])} {_cell(case['answer'])}\n"
+        f"![{case['place']}]({CASES}/{case['file']}) {case['place']}, {case['metric']} "
+        f"{tables.number(case['score'])}, {case['item']}: {_cell(case['question'])} {_cell(case['answer'])}\n"
         for case in cases
     ]
 
@@ -97,7 +98,7 @@ def _html(asked: dict[str, Any], sections: list[dict[str, Any]]) -> str:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(number=tables.number, shown=_shown, base64=_base64)
     template = environment.from_string((files("dexar_fast.jobs.eval") / "report.html").read_text("utf-8"))
-    return template.render(asked=asked, sections=sections)
+    return template.render(asked=asked, sections=sections, cases_title=CASES_TITLE)
 
 
 def _base64(data: bytes) -> str:

@@ -20,9 +20,10 @@ WIDTH = 320  # pixels, at most
 
 @dataclass(frozen=True)
 class Shown:
-    """A case: its place, what was asked and answered, its score, and the map over the picture as PNG."""
+    """A case: its place, by which metric, what was asked and answered, its score, and the answer's map as PNG."""
 
     place: str
+    metric: str
     item: str
     question: str
     answer: str
@@ -30,8 +31,8 @@ class Shown:
     picture: bytes
 
 
-def ranked(asked: Evaluation, records: Mapping[str, Any], model: str) -> list[tuple[str, int, float]]:
-    """(place, index, score) of the best and the worst items of the first method, by the first metric that it has."""
+def ranked(asked: Evaluation, records: Mapping[str, Any], model: str) -> tuple[str, list[tuple[str, int, float]]]:
+    """The first metric that the first method has, and (place, index, score) of the best and the worst items by it."""
     method = asked.methods[0]
     for metric in asked.measured:
         scored = {
@@ -42,8 +43,8 @@ def ranked(asked: Evaluation, records: Mapping[str, Any], model: str) -> list[tu
         if scored:
             sign = -1 if metric.better == "higher" else 1
             order = sorted(scored, key=lambda index: (sign * scored[index], index))
-            return _ends([(index, scored[index]) for index in order])
-    return []
+            return metric.name, _ends([(index, scored[index]) for index in order])
+    return "", []
 
 
 def _ends(order: list[tuple[int, float]]) -> list[tuple[str, int, float]]:
@@ -55,21 +56,21 @@ def _ends(order: list[tuple[int, float]]) -> list[tuple[str, int, float]]:
 
 def shown(asked: Evaluation, records: Mapping[str, Any], model: str, load: Callable[[str], Explainer]) -> list[Shown]:
     """Those whose map has a place in the picture; the model is loaded if there is one to show."""
-    cases = ranked(asked, records, model)
+    metric, cases = ranked(asked, records, model)
     found = []
     for place, index, score in cases:
         try:
-            found.append(_drawn(asked, load(model), place, index, score))
+            found.append(_drawn(asked, load(model), place, metric, index, score))
         except DexarError:  # geometry that is not known
             continue
     return found
 
 
-def _drawn(asked: Evaluation, explainer: Explainer, place: str, index: int, score: float) -> Shown:
+def _drawn(asked: Evaluation, explainer: Explainer, place: str, metric: str, index: int, score: float) -> Shown:
     item = asked.data[index]
     _, explanation = Asking(explainer, item, asked.prompt).explained(asked.methods[0])
     question = item.question or asked.prompt
-    return Shown(place, item.id, question, explanation.text.strip(), score, _png(explanation.overlay()))
+    return Shown(place, metric, item.id, question, explanation.text.strip(), score, _png(explanation.overlay()))
 
 
 def _png(picture: Image.Image) -> bytes:

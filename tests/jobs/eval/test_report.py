@@ -90,7 +90,8 @@ def test_failures_name_methods_and_metrics(asked: Evaluation, records: dict[str,
 
 
 def test_the_best_and_the_worst(asked: Evaluation, records: dict[str, Any]) -> None:
-    assert [(place, index) for place, index, _ in shown.ranked(asked, records, "embedded")] == [
+    metric, found = shown.ranked(asked, records, "embedded")
+    assert metric == "epg" and [(place, index) for place, index, _ in found] == [
         ("best-1", 0),
         ("best-2", 4),
         ("best-3", 8),
@@ -100,10 +101,10 @@ def test_the_best_and_the_worst(asked: Evaluation, records: dict[str, Any]) -> N
     ]
     for record in records.values():
         del record["methods"]["dex-ar"]["parts"]["epg"]
-    assert shown.ranked(asked, records, "embedded")[0][0] == "best-1"
+    assert shown.ranked(asked, records, "embedded")[0] == "deletion"
     for record in records.values():
         record["methods"]["dex-ar"] = {"failed": {"": "no"}}
-    assert shown.ranked(asked, records, "embedded") == []
+    assert shown.ranked(asked, records, "embedded") == ("", [])
 
 
 @pytest.mark.parametrize("value, text", [(None, "∞"), (-0.0, "0"), (12345.6, "12346"), (0.12345, "0.123"), (1, "1")])
