@@ -28,6 +28,7 @@ from bench import (
     curves,
     explain,
     gpu,
+    jobs,
     long_answer,
     machine,
     masked,
@@ -47,7 +48,22 @@ from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
-MODULES = (start, explain, memory, rivals, scaling, micro, cache, long_answer, methods, masked, curves, batch, rows)
+MODULES = (
+    start,
+    explain,
+    memory,
+    rivals,
+    scaling,
+    micro,
+    cache,
+    long_answer,
+    methods,
+    masked,
+    curves,
+    batch,
+    rows,
+    jobs,
+)
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {

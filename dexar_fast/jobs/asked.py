@@ -8,9 +8,11 @@ from typing import Any
 
 from dexar_fast.data import Item
 from dexar_fast.errors import InputError
+from dexar_fast.vision.images import load_images
 
 QUESTION = "{question}"
 Request = tuple[Any, str, str | None]  # image, prompt, answer
+Read = tuple[Item, Request | InputError]
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,16 @@ class Asked:
     batch_size: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    def read(self, item: Item) -> Read:
+        """The item with its picture, decoded, and what is asked of it; or the error that says why nothing is."""
+        try:
+            return item, self.request(item)
+        except InputError as error:
+            return item, error
+
     def request(self, item: Item) -> Request:
-        """Raises the item's error; InputError where nothing is asked."""
-        image = item.image
-        return image, self.text(item), None if self.written else item.answer
+        """Raises the item's error; ImageError; InputError where nothing is asked."""
+        return load_images(item.image), self.text(item), None if self.written else item.answer
 
     def text(self, item: Item) -> str:
         """The prompt of an item. Raises InputError where nothing is asked."""

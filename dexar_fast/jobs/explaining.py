@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from dexar_fast.data import Item
-from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.jobs.asked import Asked, Request
+from dexar_fast.jobs.asked import Asked, Read, Request
 from dexar_fast.jobs.learnt import as_if_known
 from dexar_fast.jobs.lots import picture_of
 from dexar_fast.methods.dex_ar import DexAr
@@ -23,24 +22,16 @@ Found = Explanation | Exception
 Asking = tuple[Item, Request]
 
 
-def explained(explainer: Explainer, items: Sequence[Item], asked: Asked, seed: int) -> list[Found]:
+def explained(explainer: Explainer, read: Sequence[Read], asked: Asked, seed: int) -> list[Found]:
     """An explanation of each item of a lot, or the error that kept it from being made: the same whenever it is called.
 
     Args:
         seed: of torch's generators, for answers that are sampled.
     """
-    read = [_request(item, asked) for item in items]
-    good = [(item, one) for item, one in zip(items, read, strict=True) if not isinstance(one, Exception)]
+    good = [(item, one) for item, one in read if not isinstance(one, Exception)]
     with torch.random.fork_rng():
         found = iter(as_if_known(explainer, lambda: _seeded(explainer, good, asked, seed)))
-    return [one if isinstance(one, Exception) else next(found) for one in read]
-
-
-def _request(item: Item, asked: Asked) -> Request | InputError:
-    try:
-        return asked.request(item)
-    except InputError as error:
-        return error
+    return [one if isinstance(one, Exception) else next(found) for _, one in read]
 
 
 def _seeded(explainer: Explainer, good: Sequence[Asking], asked: Asked, seed: int) -> list[Found]:

@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from dexar_fast import __version__
-from dexar_fast.data import DataSet, Item
-from dexar_fast.errors import InputError, reason
-from dexar_fast.explanation import Explanation
+from dexar_fast.data import DataSet
+from dexar_fast.errors import InputError
 from dexar_fast.jobs import ledger, table
+from dexar_fast.jobs.ahead import ahead
 from dexar_fast.jobs.asked import Asked
-from dexar_fast.jobs.explaining import Found, explained
 from dexar_fast.jobs.folder import Folder
 from dexar_fast.jobs.ledger import Ledger
 from dexar_fast.jobs.lots import lots
-from dexar_fast.jobs.merging import COUNT, INDEX
+from dexar_fast.jobs.merging import COUNT
 from dexar_fast.jobs.share import Share
+from dexar_fast.jobs.work import Records, Work
 
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
 
 LOT = 16  # items
 ALL = Share()
+Told = tuple[str, str | None]  # an item's id and its error
 
 
 class Job:
@@ -43,6 +44,10 @@ class Job:
         alone: one item at a time: methods that run no batches.
         pictures: also write each answer's map over its picture.
         share: of this worker.
+    Attributes:
+        work: what explains a lot, in this process or in another.
+        lots: what this worker has left. items: how many items it has in all.
+
     Raises:
         InputError: no item, or the folder was begun with other settings or data; the message names them.
         FileError: another process works on the same share, or the folder cannot be written.
@@ -61,26 +66,27 @@ class Job:
         pictures: bool = False,
         share: Share = ALL,
     ) -> None:
-        self._data, self._asked, self._pictures = data, asked, pictures
         self._ids = data.ids[:count]
         if not self._ids:
             raise InputError(f"{data.name}: there is no item to explain")
         table.arrow()
-        self.folder = Folder(Path(out))
-        self.folder.make(pictures)
-        self._ledger = Ledger(self.folder.ledger(share.rank, share.world), self._settings(by))
-        self._finished = {name for path in self.folder.ledgers() for name in self._records(path)}
+        folder = Folder(Path(out))
+        folder.make(pictures)
+        self.work = Work(data, folder, asked, pictures)
+        self._ledger = Ledger(folder.ledger(share.rank, share.world), self._settings(by))
+        self._finished = {name for path in folder.ledgers() for name in self._records(path)}
         size = 1 if alone or asked.batch_size == 1 else asked.batch_size or LOT
         every = lots((data[index] for index in range(len(self._ids))), size)
-        self._lots = [lot for lot in every[share.rank :: share.world] if self._left_of(lot)]
+        self.lots = [lot for lot in every[share.rank :: share.world] if self._left_of(lot)]
         self.items = sum(map(len, every[share.rank :: share.world]))
 
     def _settings(self, by: Mapping[str, Any]) -> dict[str, Any]:
         ids = hashlib.sha256("\0".join(self._ids).encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        asked = {"prompt": self._asked.prompt, "written": self._asked.written, "batch_size": self._asked.batch_size}
-        data = {"data": self._data.name, COUNT: len(self._ids), "ids": ids}
-        more = {"generate": dict(self._asked.arguments), "pictures": self._pictures, "dexar_fast": __version__}
-        return data | asked | more | dict(by)
+        work, asked = self.work, self.work.asked
+        data = {"data": work.data.name, COUNT: len(self._ids), "ids": ids}
+        how = {"prompt": asked.prompt, "written": asked.written, "batch_size": asked.batch_size}
+        more = {"generate": dict(asked.arguments), "pictures": work.pictures, "dexar_fast": __version__}
+        return data | how | more | dict(by)
 
     def _records(self, path: Path) -> dict[str, Any]:
         """What a worker has finished. Raises InputError: of another job."""
@@ -91,38 +97,25 @@ class Job:
     @property
     def left(self) -> int:
         """How many items this worker has not finished, of `items`."""
-        return sum(len(self._left_of(lot)) for lot in self._lots)
+        return sum(len(self._left_of(lot)) for lot in self.lots)
 
     def _left_of(self, lot: Sequence[int]) -> list[int]:
         return [index for index in lot if self._ids[index] not in self._finished]
 
-    def run(self, explainer: Explainer) -> Iterator[tuple[str, str | None]]:
+    def run(self, explainer: Explainer) -> Iterator[Told]:
         """Explains what is left. Each item's id and its error are given once its results are on the disk.
 
         Raises FileError: the disk is full or gone.
         """
-        for lot in self._lots:
-            items = [self._data[index] for index in lot]
-            yield from self.keep(lot, items, explained(explainer, items, self._asked, seed=lot[0]))
+        for lot, read in ahead(self.work.read, self.lots):
+            yield from self.add(self.work.finish(explainer, lot, read))
 
-    def keep(
-        self, lot: Sequence[int], items: Sequence[Item], found: Sequence[Found]
-    ) -> Iterator[tuple[str, str | None]]:
-        """Writes what was found of a lot, as far as it is not on the disk."""
-        left = set(self._left_of(lot))
-        new = [each for each in zip(lot, items, found, strict=True) if each[0] in left]
-        for index, _, one in new:
-            if isinstance(one, Explanation):
-                self.folder.write(index, one, self._pictures)
-        records = {item.id: self._record(index, item, one) for index, item, one in new}
-        self._ledger.add(records)
-        self._finished.update(records)
-        yield from ((name, record["error"]) for name, record in records.items())
-
-    def _record(self, index: int, item: Item, found: Found) -> dict[str, Any]:
-        image = str(item.picture) if isinstance(item.picture, Path) else None
-        error = None if isinstance(found, Explanation) else reason(found)
-        return {INDEX: index, "image": image, "prompt": _prompt(self._asked, item), "error": error}
+    def add(self, records: Records) -> Iterator[Told]:
+        """Takes what is finished of a lot into the ledger."""
+        new = {name: record for name, record in records.items() if name not in self._finished}
+        self._ledger.add(new)
+        self._finished.update(new)
+        yield from ((name, record["error"]) for name, record in new.items())
 
     def close(self) -> None:
         """Frees the share for another process."""
@@ -133,10 +126,3 @@ class Job:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _prompt(asked: Asked, item: Item) -> str | None:
-    try:
-        return asked.text(item)
-    except InputError:
-        return None

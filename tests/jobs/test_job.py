@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from small_data import lines, picture
 
 from dexar_fast import Explanation
@@ -47,8 +48,10 @@ def test_rows_are_those_of_explain(finish: Any, tmp_path: Path) -> None:
 
 
 def test_the_prompt_and_the_answer(tmp_path: Path) -> None:
-    asked, bare = Item("a", Path(__file__), "Which?", "This."), Item("b", Path(__file__))
-    assert Asked().request(asked) == (Path(__file__), "Which?", "This.")
+    path = picture(tmp_path / "a.png")
+    asked, bare = Item("a", path, "Which?", "This."), Item("b", path)
+    (image,), *words = Asked().request(asked)
+    assert words == ["Which?", "This."] and image.tobytes() == Image.open(path).tobytes()
     assert Asked("Look. {question} {x}", written=True).request(asked)[1:] == ("Look. Which? {x}", None)
     assert Asked("Describe.").request(bare)[1:] == ("Describe.", None)
     with pytest.raises(InputError, match="item 'b' asks nothing: give a prompt"):

@@ -31,6 +31,7 @@ from dexar_fast.cli.options import (
     folder,
 )
 from dexar_fast.cli.waiting import waiting
+from dexar_fast.errors import InputError
 
 if TYPE_CHECKING:
     from dexar_fast.jobs.job import Job
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from dexar_fast.jobs.share import Share
 
 SOME_FAILED = 3
+RAY = "ray"
+ENGINES = ("here", RAY)
 EXIT_STATUS = f"{USUAL_STATUS} 3: some items failed or are not finished, and are named on stderr."
 NAMED = 20  # failures that are named
 Finished = Iterator[tuple[str, str | None]]
@@ -86,6 +89,12 @@ def run(
         typer.Option(min=0, help="Which of several workers this is. [default: as torchrun, accelerate or Slurm say]"),
     ] = None,
     world: Annotated[int | None, typer.Option(min=1, help="How many workers there are.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="here, or ray: actors on the cluster that RAY_ADDRESS names, or else on this machine.")
+    ] = "here",
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Of --engine ray. [default: one for each GPU, or one]")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Explains every item of a data set. After a kill, the same command goes on.
@@ -96,6 +105,7 @@ def run(
         from dexar_fast.jobs.share import share
 
         asking.silence_bars(model)
+        on_ray = _is_ray(engine, actors)
         mine = share(rank, world)
         options = asking.placement(model, revision, device or _device(mine, device_map), device_map, dtype)
         options |= {"method": method, "chunk_size": chunk_size, "backend": backend}
@@ -104,7 +114,7 @@ def run(
         asked = {"prompt": prompt, "written": write_answers, "batch_size": batch_size, "arguments": arguments}
         with _job(data, out, asked, model, options, count=n, pictures=pictures, share=mine) as job:
             if job.left:
-                _finish(job, model, options, arguments)
+                _finish(job, _on_ray(job, model, options, actors) if on_ray else _here(job, model, options, arguments))
         if mine.world > 1:
             say(f"worker {mine.rank} of {mine.world} is done; when all are: dexar-fast merge", str(out))
         else:
@@ -136,12 +146,31 @@ def _job(data: str, out: Path, asked: dict[str, Any], model: str | None, options
         return Job(of(data), out, Asked(**asked), by, alone=alone, **more)
 
 
-def _finish(job: Job, model: str | None, options: dict[str, Any], arguments: dict[str, Any]) -> None:
+def _is_ray(engine: str, actors: int | None) -> bool:
+    """Raises InputError."""
+    if engine not in ENGINES:
+        raise InputError(f"--engine is one of {', '.join(ENGINES)}, not {engine!r}")
+    if actors is not None and engine != RAY:
+        raise InputError("--actors are those of --engine ray")
+    return engine == RAY
+
+
+def _here(job: Job, model: str | None, options: dict[str, Any], arguments: dict[str, Any]) -> Finished:
     with uncollected():
         explainer = asking.explainer(model, options, arguments)
+    return job.run(explainer)
+
+
+def _on_ray(job: Job, model: str | None, options: dict[str, Any], actors: int | None) -> Finished:
+    with waiting("loading Ray"):
+        from dexar_fast.scale import engine
+    return engine.run(job, model, options, actors)
+
+
+def _finish(job: Job, finished: Finished) -> None:
     try:
         with progress(job.items - job.left, job.items) as advance:
-            for _ in job.run(explainer):
+            for _ in finished:
                 advance()
     except KeyboardInterrupt:
         say(f"{job.items - job.left} of {job.items} items are finished: the same command goes on")
