@@ -95,7 +95,7 @@ def sanity(checks: Figures) -> str:
     least = min(checks.value("stability", name) for name in checks.real)
     return (
         f"With the weights of all layers shuffled, {listed(kept) if kept else 'no method'} keeps more than half of the "
-        f"rank correlation. Under small noise in the picture every method keeps at least {least:.2f}; but so does any "
+        f"rank correlation. Under small noise in the picture every method keeps at least {least:.3f}; but so does any "
         "map that does not look at the picture, so read the columns together."
     )
 

@@ -39,7 +39,9 @@ large and near the centre. Here objects cover {share} of the picture and lie any
 column of random smooth maps on VOC is what a public re-implementation measured. So compare a column with its own
 chance, not with another column. `dexar-fast eval --protocol dex-ar --data voc:ROOT` makes the paper's table."""
 EAGLE = """\
-EAGLE, each of whose maps takes a search over hidden regions, is measured on these items alone. Beside masks:"""
+EAGLE searches for the regions that do what insertion and deletion measure, so these favour it by construction. Each of
+its maps takes hundreds of forwards; it is measured on these items alone. The areas of perturbation are means of ratios:
+a few items with high ones move them. Beside masks, on the same items:"""
 BESIDE_MASKS = ("epg", "iou", "pointing", "word-epg", "word-iou")
 
 
