@@ -21,6 +21,7 @@ from dexar_fast.methods import registry as methods
 
 EMBEDDED = "embedded"
 PROMPT = "Describe the image."
+WHERE = ("device", "device_map")  # options of loading: an evaluation may go on elsewhere
 USUAL_METHODS = ("dex-ar", "attention")
 USUAL_METRICS = ("soft-iou", "iou", "epg", "snr", "pointing", "blank", "word-iou", "word-epg", "word-blank")
 
@@ -97,7 +98,7 @@ class Evaluation:
             "n": self.n,
             "seed": self.seed,
             "prompt": self.prompt,
-            "placement": dict(self.placement),
+            "placement": {name: value for name, value in self.placement if name not in WHERE},
             "dexar_fast": __version__,
         }
 

@@ -203,6 +203,11 @@ def test_n_items_are_chosen_by_the_seed() -> None:
     assert Evaluation(data.of(DATA), "shapes", n=99).chosen == [0, 1]
 
 
+def test_an_evaluation_may_go_on_elsewhere_but_not_in_another_dtype() -> None:
+    placed = (("device", "cpu"), ("dtype", "float32"))
+    assert Evaluation(data.of(DATA), DATA, placement=placed).asked()["placement"] == {"dtype": "float32"}
+
+
 def test_every_metric_says_what_it_is() -> None:
     for name in registry.names():
         metric = registry.of(name)
