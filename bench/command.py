@@ -5,6 +5,7 @@ python -m bench explain memory       some of them
 python -m bench --gpu                the GPU suite, on one GPU
 python -m bench --quick              everything once, small, to see that it runs: no figures
 python -m bench compare A.json B.json
+python -m bench evaluation           the figures and the page of dexar_fast/EVALUATION.md, on 2 cores within the hour
 python -m bench plot                 the pages' pictures, from the results of this machine
 python -m bench tables               the pages' tables, likewise
 """
@@ -24,6 +25,7 @@ from bench import (
     batch,
     cache,
     compare,
+    curves,
     explain,
     gpu,
     jobs,
@@ -42,6 +44,7 @@ from bench import (
     start,
     tables,
 )
+from bench.evaluation import command as evaluation
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
@@ -57,6 +60,7 @@ MODULES = (
     long_answer,
     methods,
     masked,
+    curves,
     batch,
     rows,
     model_types,
@@ -66,6 +70,7 @@ CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
+    "evaluation": evaluation.main,
     "plot": plots.main,
     "tables": tables.main,
 }

@@ -21,7 +21,7 @@ from dexar_fast.model.memory import default_batch, halving
 from dexar_fast.model.prefill import takes_answer, with_answer
 from dexar_fast.model.teacher_forcing import counting_on
 
-AT_A_TIME = 8  # pictures in a forward of one worker: their activations stay in its cache
+AT_A_TIME = 8  # pictures in a forward, for each thread: their activations stay in its cache
 FEWEST = 4  # with fewer, starting threads takes longer than it saves
 WORKERS = 8  # at most: Python's part of their forwards runs in turn
 AGREE = 1e-3  # by how much a probability may differ between a batch and a picture alone
@@ -38,7 +38,7 @@ class MaskedForwards:
         answer: [T] ids, on the CPU.
         decoder: the model's. visual: [N] positions of the prompt's image, on the CPU.
         positions: [n] which tokens of the answer count. ids: [n] whose probabilities; None takes those of the answer.
-        batch: pictures in one forward; None takes as many as fit in 256 MiB, on the CPU in several threads.
+        batch: pictures in one forward; None takes as many as fit in 256 MiB, on the CPU in the caches of its threads.
     Raises:
         InputError: positions or ids that the answer or the vocabulary does not have.
     """
@@ -65,8 +65,10 @@ class MaskedForwards:
         self._inputs = with_answer(inputs, self._said) if self._at_once else dict(inputs)
         self._prompt = inputs["input_ids"].shape[1]
         length = self._prompt + len(self._said)
-        self._batch = batch or default_batch(model, length, len(self._positions), decoder.lens.rows)
         self._spreads = batch is None and self._at_once and device.type == "cpu"
+        self._batch = batch or default_batch(model, length, len(self._positions), decoder.lens.rows)
+        if self._spreads:
+            self._batch = min(self._batch, AT_A_TIME * torch.get_num_threads())
         self._checked = False
 
     def __call__(self, count: int, make: Make) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command line: `dexar-fast explain`, `compare`, `chat`, `demo`, `run`, `merge`, `profile`, `doctor`.
+"""The command line: `dexar-fast explain`, `compare`, `chat`, `demo`, `run`, `merge`, `eval`, `profile`, `doctor`.
 
 Heavy imports wait until a command runs, so that `--help` answers at once.
 """
@@ -18,7 +18,7 @@ from rich.console import Console
 from dexar_fast import __version__
 from dexar_fast.cli import compare, explain, streams
 from dexar_fast.cli.chat import command as chat
-from dexar_fast.cli.jobs import run
+from dexar_fast.cli.jobs import evaluate, run
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
 from dexar_fast.cli.options import EXIT_STATUS, Backend, ChunkSize, Debug, Device, Dtype
 from dexar_fast.errors import FileError, InputError
@@ -37,6 +37,7 @@ app.command(epilog=EXIT_STATUS)(chat.chat)
 app.command(epilog=EXIT_STATUS)(explain.demo)
 app.command(epilog=run.EXIT_STATUS)(run.run)
 app.command(epilog=run.EXIT_STATUS)(run.merge)
+app.command("eval", epilog=run.EXIT_STATUS)(evaluate.evaluate)
 
 
 def _show_version(asked: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexar_fast.evaluation.asking import answered
 from dexar_fast.evaluation.hiding import probabilities
@@ -14,7 +15,9 @@ from dexar_fast.evaluation.places import Places
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import knobs
 from dexar_fast.metrics.agreement import rank_correlation, top_share
+from dexar_fast.metrics.maps import Mask
 from dexar_fast.results.schema import Result
+from dexar_fast.vision.grid import Grid
 
 TOP = 0.2  # of the patches
 
@@ -50,6 +53,35 @@ def agreement(
 
     The arguments and errors are those of `dexar_fast.evaluation.checking.check`; LibraryError without scipy.
     """
+    how: dict[str, Any] = {"side": side, "fill": fill, "batch": batch, "inputs": inputs}
+    return agreement_with(occluded(setup, explanation, **how), explanation)
+
+
+@dataclass(frozen=True)
+class Occluded:
+    """What hiding each patch costs an answer, whatever the map: `Agreement` says what the fields are.
+
+    Attributes:
+        grids: where the model sees the pictures. regions: [R], bool [P] each, the patches of the P pixels that it sees.
+        falls: [R] nats.
+    """
+
+    fill: str
+    grids: Sequence[Grid]
+    regions: list[Mask]
+    falls: NDArray[np.float64]
+
+
+def occluded(
+    setup: Setup,
+    explanation: Result,
+    *,
+    side: int = 6,
+    fill: str = "blur",
+    batch: int | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> Occluded:
+    """The part of `agreement` that runs the model; arguments and errors are the same."""
     knobs.whole("side", side, 2)
     with answered(setup, explanation, inputs) as asked:
         places = Places(explanation, asked.grids)
@@ -57,6 +89,12 @@ def agreement(
         regions = [patches == patch for patch in np.unique(patches)]
         hidden = [np.zeros(places.count, bool), *regions]
         found = np.log(probabilities(asked, [places.masks(each) for each in hidden], fill, batch)).sum(1)
-    values = places.of(explanation.sequence_map.numpy())
-    falls, means = found[0] - found[1:], np.array([values[region].mean() for region in regions])
-    return Agreement(fill, falls.tolist(), means.tolist(), rank_correlation(means, falls), top_share(means, falls, TOP))
+    return Occluded(fill, asked.grids, regions, found[0] - found[1:])
+
+
+def agreement_with(found: Occluded, explanation: Result) -> Agreement:
+    """A map of the same answer and pictures beside what was found. Raises as `agreement`."""
+    values = Places(explanation, found.grids).of(explanation.sequence_map.numpy())
+    means = np.array([values[region].mean() for region in found.regions])
+    scores = rank_correlation(means, found.falls), top_share(means, found.falls, TOP)
+    return Agreement(found.fill, found.falls.tolist(), means.tolist(), *scores)

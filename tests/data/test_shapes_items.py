@@ -60,8 +60,23 @@ def test_a_caller_who_paints_over_a_picture_spoils_it_for_nobody():
 
 
 def test_unknown_scenes_or_questions_are_refused():
+    known = {"scenes": "plain, overlapping, crowd, not 'empty'", "questions": "trained, harder, not 'easy'"}
     for wrong in ({"scenes": "empty"}, {"questions": "easy"}):
-        with pytest.raises(
-            InputError, match="scenes is one of plain, overlapping, crowd, questions one of trained, harder"
-        ):
+        (name,) = wrong
+        with pytest.raises(InputError, match=f"{name} is one of {known[name]}"):
             read("shapes", **wrong)
+
+
+def test_one_question_of_each_scene_and_words_of_one_kind():
+    every, one = read("shapes", count=20), read("shapes", count=20, asked="one")
+    assert set(one.ids) < set(every.ids) and len({name.rsplit("-", 1)[0] for name in one.ids}) == len(one) == 20
+    assert len({name[-1] for name in one.ids}) > 2  # not always the same question
+    assert one.ids == read("shapes", count=20, asked="one").ids
+    named = read("shapes", count=20, words="shape")
+    for item, full in zip(named, every, strict=True):
+        said = {item.answer[phrase.start : phrase.stop] for phrase in item.phrases}
+        assert said <= set(shapes.SHAPES) and set(item.phrases) <= set(full.phrases)
+    with pytest.raises(InputError, match="words is one of all, color"):
+        read("shapes", words="filler")
+    with pytest.raises(InputError, match="asked is one of all, one"):
+        read("shapes", asked="two")

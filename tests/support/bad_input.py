@@ -44,7 +44,8 @@ class Case:
 
     explain: Call
     like: Call | None = None  # for what is explained: this gives the same result
-    program: list[str] | None = None  # arguments of `dexar-fast explain`; None: the program cannot meet it
+    program: list[str] | None = None  # arguments of the command; None: the program cannot meet it
+    command: str = "explain"
     around: Around = contextlib.nullcontext  # the state of the machine
     out: Path | None = None  # where the program writes, if not into a new folder
 
@@ -112,7 +113,8 @@ def _check_refused(row: Row, case: Case, out: Path, model: Path) -> None:
         assert type(caught.value).__name__ == row.outcome
         said(row, str(caught.value))
         if case.program is not None:
-            status, stdout, stderr = program(*case.program, "--out", str(out), *_which(case, model))
+            arguments = [*case.program, "--out", str(out), *_which(case, model)]
+            status, stdout, stderr = program(*arguments, command=case.command)
             assert (status, stdout) == (2, "")
             one_line(stderr)
             said(row, stderr)
@@ -125,7 +127,8 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def _which(case: Case, model: Path) -> list[str]:
-    return [] if "--model" in (case.program or []) else ["--model", str(model), "--device", "cpu"]
+    own = case.command != "explain" or "--model" in (case.program or [])
+    return [] if own else ["--model", str(model), "--device", "cpu"]
 
 
 def said(row: Row, message: str) -> None:
@@ -149,11 +152,11 @@ def same(found: Explanation, expected: Explanation) -> None:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
 
 
-def program(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of `dexar-fast explain` in this process."""
+def program(*arguments: str, command: str = "explain") -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a command of `dexar-fast` in this process."""
     streams = io.StringIO(), io.StringIO()
     with _as_it_was(), contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
-        sys.argv = ["dexar-fast", "explain", *arguments]
+        sys.argv = ["dexar-fast", command, *arguments]
         try:
             app.main()
             status: Any = 0

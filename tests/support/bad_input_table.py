@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bad_input
 import test_bad_checkpoints
+import test_bad_data
 import test_bad_files
 import test_bad_gradients
 import test_bad_images
@@ -23,6 +24,7 @@ SECTIONS = {
     "Types of models, pools and libraries": test_bad_types.ROWS,
     "Checkpoints, adapters, ids and inputs": test_bad_checkpoints.ROWS,
     "Training, hooks and switches of torch": test_bad_gradients.ROWS,
+    "Data sets and evaluations": test_bad_data.ROWS,
     "Files": test_bad_files.ROWS,
 }
 HEAD = """# Bad input and what comes of it

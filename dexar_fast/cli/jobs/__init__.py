@@ -1,1 +1,1 @@
-"""The commands of long jobs: run, merge."""
+"""The commands of long jobs: run, merge, eval."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -17,11 +18,19 @@ from dexar_fast.data.shapes.scenes import Scene, paint
 from dexar_fast.data.shapes.words import Question
 from dexar_fast.errors import InputError
 
+WORDS = ("all", "color", "shape", "number", "relation")
 LAYOUTS = {"plain": layout, "overlapping": overlapping, "crowd": crowd}
 FIRST_SEED = 10_000_000  # the embedded model has seen no scene from here on
 
 
-def read(count: int = 100, scenes: str = "plain", questions: str = "trained", first_seed: int = FIRST_SEED) -> DataSet:
+def read(
+    count: int = 100,
+    scenes: str = "plain",
+    questions: str = "trained",
+    first_seed: int = FIRST_SEED,
+    asked: str = "all",
+    words: str = "all",
+) -> DataSet:
     """Scenes drawn here, with an item for each question. Regions are the objects; phrases without regions name what is
     not there.
 
@@ -30,16 +39,24 @@ def read(count: int = 100, scenes: str = "plain", questions: str = "trained", fi
         scenes: plain, overlapping (one object hides a part of another) or crowd (up to six, some of them alike).
         questions: trained (the kinds that the embedded model has learnt) or harder (counts, relations, what is absent).
         first_seed: of the first scene; the others follow it.
+        asked: all of a scene's questions, or one of them, so that no two items share a picture.
+        words: which are phrases: all that are visual, or those of a kind: color, shape, number or relation.
     Raises:
-        InputError: no such scenes or questions.
+        InputError: no such scenes, questions or words.
     """
-    if scenes not in LAYOUTS or questions not in _ASKED:
-        raise InputError(f"shapes: scenes is one of {', '.join(LAYOUTS)}, questions one of {', '.join(_ASKED)}")
+    _check(scenes=(scenes, LAYOUTS), questions=(questions, _ASKED), asked=(asked, ("all", "one")), words=(words, WORDS))
     records = []
     for seed in range(first_seed, first_seed + count):
-        asked = _ASKED[questions](LAYOUTS[scenes](seed), np.random.default_rng([seed, 4]))
-        records += [(seed, index, question) for index, question in enumerate(asked)]
-    return DataSet("shapes", records, partial(_item, scenes), partial(_name, scenes))
+        found = _ASKED[questions](LAYOUTS[scenes](seed), np.random.default_rng([seed, 4]))
+        chosen = range(len(found)) if asked == "all" else [int(np.random.default_rng([seed, 5]).integers(len(found)))]
+        records += [(seed, index, found[index]) for index in chosen]
+    return DataSet("shapes", records, partial(_item, scenes, words), partial(_name, scenes))
+
+
+def _check(**options: tuple[str, Iterable[str]]) -> None:
+    for name, (given, known) in options.items():
+        if given not in known:
+            raise InputError(f"shapes: {name} is one of {', '.join(known)}, not {given!r}")
 
 
 def _harder(objects: Layout, rng: np.random.Generator) -> list[Question]:
@@ -57,7 +74,7 @@ def _name(scenes: str, record: tuple[int, int, Question]) -> str:
     return f"{scenes}-{record[0]}-{record[1]}"
 
 
-def _item(scenes: str, name: str, record: tuple[int, int, Question]) -> Item:
+def _item(scenes: str, words: str, name: str, record: tuple[int, int, Question]) -> Item:
     seed, _, question = record
     objects = LAYOUTS[scenes](seed)
     return Item(
@@ -70,16 +87,16 @@ def _item(scenes: str, name: str, record: tuple[int, int, Question]) -> Item:
             Region(f"{one.color} {one.shape}", outline=partial(_mask, scenes, seed, index))
             for index, one in enumerate(objects)
         ),
-        phrases=_phrases(question),
+        phrases=_phrases(question, words),
     )
 
 
-def _phrases(question: Question) -> tuple[Phrase, ...]:
+def _phrases(question: Question, words: str) -> tuple[Phrase, ...]:
     stops = np.cumsum([len(word.text) for word in question.words]).tolist()
     return tuple(
         Phrase(stop - len(word.text.lstrip()), stop, word.group if word.index is None else (word.index,))
         for stop, word in zip(stops, question.words, strict=True)
-        if word.kind != "filler"
+        if word.kind == words or (words == "all" and word.kind != "filler")
     )
 
 

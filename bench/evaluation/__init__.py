@@ -1,0 +1,1 @@
+"""What the methods' maps are worth on Shapes: the figures behind dexar_fast/EVALUATION.md."""

@@ -1,0 +1,120 @@
+"""One item: explained by every method, measured by every metric. What fails is a sentence in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+from dexar_fast.data.item import Item
+from dexar_fast.errors import DexarError
+from dexar_fast.explainer import Explainer
+from dexar_fast.explanation import Explanation
+from dexar_fast.generation.arguments import at_most
+from dexar_fast.generation.runner import Runner
+from dexar_fast.jobs.eval import chance_methods, stored
+from dexar_fast.jobs.eval.case import Case
+from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
+from dexar_fast.jobs.learnt import as_if_known
+from dexar_fast.methods import explaining
+from dexar_fast.prompt import request
+from dexar_fast.prompt.request import Request
+from dexar_fast.vision.images import load_images
+
+DIGITS = 6  # that are kept of a number: more would be the order in which threads add
+Others = Callable[[], Iterator[Image.Image]]
+
+
+class Asking:
+    """The question of an item, put to one model; its answer is that of the item, or what the model writes.
+
+    Raises:
+        InputError, ImageError: as `Item.image` and `Explainer.explain`.
+    """
+
+    def __init__(self, explainer: Explainer, item: Item, prompt: str) -> None:
+        self._explainer = explainer
+        self._prompt = stored.prompt(explainer, item.prompt_ids) if item.prompt_ids else item.question or prompt
+        asked = self._read(load_images(item.image), item.answer)
+        stored.check(item, asked.ids)
+        self._request = replace(asked, targets=torch.tensor(item.answer_ids)) if item.answer_ids else asked
+        self.found: dict[Any, Any] = {}  # whatever the method
+
+    def explained(self, method: str) -> tuple[Explainer, Explanation]:
+        """By a method, and the explainer of that; each method explains the same tokens. Raises DexarError."""
+        own = self._explainer.with_method(method)
+        found = self._by(own, self._request)
+        self._request = replace(self._request, targets=found.token_ids)
+        return own, found
+
+    def again(self, own: Explainer, picture: Image.Image) -> Any:
+        """The map [N] of another picture with the same question and answer."""
+        asked = replace(self._read([picture], None), targets=self._request.targets)
+        return self._by(own, asked).sequence_map
+
+    def _by(self, own: Explainer, asked: Request) -> Explanation:
+        runner = partial(Runner, own, asked, at_most(None, {}), None)
+        found = as_if_known(own, lambda: explaining.explain(runner(), own.method))
+        self._explainer.decoder = own.decoder
+        return found
+
+    def _read(self, pictures: list[Image.Image], answer: str | None) -> Request:
+        return request.read(self._explainer.processor, pictures, self._prompt, answer, with_content=True)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of every item, by one model."""
+
+    explainer: Explainer
+    methods: Sequence[str]
+    metrics: Sequence[Metric]
+    prompt: str
+    seed: int
+
+    def record(self, item: Item, others: Others) -> dict[str, Any]:
+        """Plain JSON: the answer, and for each method its parts by metric, what was skipped, and what failed."""
+        try:
+            asking = Asking(self.explainer, item, self.prompt)
+            _, first = asking.explained("uniform")
+            item.masks()
+            item.ignored()
+        except DexarError as error:
+            return {"error": str(error)}
+        names = (*self.methods, *chance_methods.NAMES)
+        return {"answer": first.text, "methods": {name: self._of(asking, item, name, others) for name in names}}
+
+    def _of(self, asking: Asking, item: Item, name: str, others: Others) -> dict[str, Any]:
+        try:
+            return measured(case_of(asking, item, name, self.seed, others), self.metrics)
+        except DexarError as error:
+            return {"failed": {"": str(error)}}
+
+
+def case_of(asking: Asking, item: Item, name: str, seed: int, others: Others) -> Case:
+    """An item explained by a method or as a chance map. Raises DexarError."""
+    own_seed = chance_methods.seed_of(seed, item.id)
+    null = name if name in chance_methods.NAMES else None
+    own, explanation = asking.explained(name if null is None else chance_methods.method(name, own_seed))
+    return Case(own, item, explanation, null, own_seed, partial(asking.again, own), others, asking.found)
+
+
+def measured(case: Case, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """What each metric gives of a case, or why it gives nothing."""
+    found: dict[str, dict[str, Any]] = {"parts": {}, "skipped": {}, "failed": {}}
+    for metric in metrics:
+        try:
+            found["parts"][metric.name] = [_rounded(value) for value in metric.parts(case, metric.fill)]
+        except SkippedError as reason:
+            found["skipped"][metric.name] = str(reason)
+        except DexarError as error:
+            found["failed"][metric.name] = str(error)
+    return {kind: values for kind, values in found.items() if values}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

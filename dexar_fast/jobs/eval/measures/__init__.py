@@ -1,0 +1,1 @@
+"""What is measured of an explained item, by name."""

@@ -1,0 +1,80 @@
+"""Runs an evaluation into a folder: an item at a time, each finished for good, so that a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dexar_fast.errors import DexarError, FileError, cause
+from dexar_fast.explainer import Explainer
+from dexar_fast.jobs import ledger as ledgers
+from dexar_fast.jobs.eval.items import Measuring
+from dexar_fast.jobs.eval.plan import EMBEDDED, Evaluation
+from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.vision.images import load_images
+
+LEDGER = "items.jsonl"
+
+
+class Models:
+    """The models of an evaluation, one at a time: the last one stays loaded."""
+
+    def __init__(self, asked: Evaluation) -> None:
+        self._asked = asked
+        self._loaded: tuple[str, Explainer] | None = None
+
+    def load(self, model: str) -> Explainer:
+        """Raises ModelError."""
+        if self._loaded is None or self._loaded[0] != model:
+            self._loaded = None  # frees the memory first
+            name = None if model == EMBEDDED else model
+            self._loaded = model, Explainer.from_pretrained(name, **dict(self._asked.placement))
+        return self._loaded[1]
+
+
+def run(asked: Evaluation, out: Path, load: Callable[[str], Explainer]) -> Iterator[tuple[int, int]]:
+    """Finishes items one by one; those in the folder's ledger are not made again.
+
+    Args:
+        load: gives the explainer of a model, such as `Models.load`.
+    Yields:
+        How many items are finished, and of how many: first of all, and then behind each.
+    Raises:
+        InputError: the folder was begun with other settings. FileError: it cannot be written, or another process
+            writes it. ModelError: a model that cannot be loaded.
+    """
+    _made(out)
+    with Ledger(out / LEDGER, asked.asked()) as ledger:
+        due = [each for each in asked.due() if each[2] not in ledger]
+        items = len(ledger) + len(due)
+        yield len(ledger), items
+        for model, index, key in due:
+            measuring = Measuring(load(model), asked.methods, asked.measured, asked.prompt, asked.seed)
+            ledger.add({key: measuring.record(asked.data[index], partial(_others, asked, index))})
+            yield len(ledger), items
+
+
+def finished(asked: Evaluation, out: Path) -> dict[str, Any]:
+    """The folder's records by key, in the order of `Evaluation.due`: some, while a run goes on. Raises FileError."""
+    records = ledgers.read(out / LEDGER)[1]
+    return {key: records[key] for _, _, key in asked.due() if key in records}
+
+
+def _made(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make {out}: {cause(error)}") from error
+
+
+def _others(asked: Evaluation, index: int) -> Iterator[Image.Image]:
+    """The pictures of the items behind this one, then of those before it, as far as they can be opened."""
+    place = asked.chosen.index(index)
+    for other in asked.chosen[place + 1 :] + asked.chosen[:place]:
+        with suppress(DexarError):
+            yield from load_images(asked.data[other].image)

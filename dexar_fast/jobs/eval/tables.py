@@ -1,0 +1,134 @@
+"""The tables of an evaluation, from its figures: what both reports show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from dexar_fast.jobs.eval import chance_methods
+from dexar_fast.jobs.eval.measures.base import ARROWS
+
+Found = dict[str, Any]
+"""What `figures` gives of one model."""
+CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared with in the tables
+MARK = "*"
+FEWEST = 10  # items: of fewer, a bootstrap interval is too narrow to go by
+LEGEND = (
+    f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
+    f"difference excluding 0, of {FEWEST} items or more. Intervals are bootstrapped over items; p is of a sign-flip "
+    "permutation test and not corrected for the number of comparisons."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows under heads, with a title and a sentence above them."""
+
+    title: str
+    about: str
+    heads: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def summary(found: Found) -> Table:
+    """Every method by every metric."""
+    metrics = _names(found["figures"], "metric")
+    cells = {(each["method"], each["metric"]): each for each in found["figures"]}
+    rows = [
+        [method, *(_marked(found, cells.get((method, metric))) for metric in metrics)]
+        for method in _names(found["figures"], "method")
+    ]
+    heads = [head(next(each for each in found["figures"] if each["metric"] == metric)) for metric in metrics]
+    return Table("All methods", LEGEND, ["method", *heads], rows)
+
+
+def of_metrics(found: Found, first: str) -> Iterator[Table]:
+    """A table for each metric: n, the figure and its interval, and how far it is from the first method and chance."""
+    heads = ["method", "n", "figure", f"minus {first}", "p", f"minus {CHANCE}", "p"]
+    for metric in _names(found["figures"], "metric"):
+        own = [each for each in found["figures"] if each["metric"] == metric]
+        rows = [[each["method"], str(each["n"]), interval(each), *_against(found, each, first)] for each in own]
+        yield Table(head(own[0]), f"{own[0]['about']}; {own[0]['better']} is better.", heads, rows)
+
+
+def left_out(found: Found) -> Table:
+    """What has no figure for some items, and why."""
+    rows = [
+        [kind, _listed(each["metrics"]), _listed(each["methods"]), str(each["items"]), each["reason"]]
+        for kind in ("skipped", "failed")
+        for each in found[kind]
+    ]
+    rows += [["broken item", "all", "all", "1", f"{key}: {error}"] for key, error in found["errors"].items()]
+    return Table("Left out", "", ["what", "metrics", "methods", "items", "why"], rows)
+
+
+def number(value: float | None) -> str:
+    """Three digits; JSON has no infinity, which stands as None."""
+    if value is None:
+        return "∞"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # never -0
+
+
+def is_above_chance(found: Found, method: str, metric: str) -> bool:
+    """Whether every paired difference from a chance map is in the better direction, with its interval."""
+    better = next(each["better"] for each in found["figures"] if each["metric"] == metric)
+    against = [difference(found, metric, method, null) for null in chance_methods.NAMES]
+    return all(each is not None and side(each) == (1 if better == "higher" else -1) for each in against)
+
+
+def side(each: dict[str, Any]) -> int:
+    """1 or -1 where the interval of a difference lies above or below 0, of enough items; else 0."""
+    low, high = (-inf if each["low"] is None else each["low"]), (inf if each["high"] is None else each["high"])
+    return 0 if each["n"] < FEWEST else int(low > 0) - int(high < 0)
+
+
+def _marked(found: Found, figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    above = not figure["null"] and is_above_chance(found, figure["method"], figure["metric"])
+    return number(figure["value"]) + (MARK if above else "")
+
+
+def _against(found: Found, figure: dict[str, Any], first: str) -> list[str]:
+    """The difference from the first method and its p, then that from chance."""
+    metric, method = figure["metric"], figure["method"]
+    own = difference(found, metric, first, method)
+    cells = ["", ""] if own is None else [interval(_turned(own)), number(own["p"])]
+    chance = difference(found, metric, method, CHANCE)
+    return [*cells, *(["", ""] if chance is None else [interval(chance), number(chance["p"])])]
+
+
+def difference(found: Found, metric: str, method: str, other: str) -> dict[str, Any] | None:
+    """That of a method from another, if it was made."""
+    asked = (metric, method, other)
+    return next(
+        (each for each in found["differences"] if (each["metric"], each["method"], each["other"]) == asked), None
+    )
+
+
+def _turned(each: dict[str, Any]) -> dict[str, Any]:
+    """The same difference, seen from the other method."""
+    value, low, high = (None if each[name] is None else -each[name] for name in ("value", "high", "low"))
+    value = None if each["value"] is None else -each["value"]
+    return {"value": value, "low": low, "high": high}
+
+
+def interval(each: dict[str, Any]) -> str:
+    """A figure or a difference, with its interval."""
+    return f"{number(each['value'])} [{number(each['low'])}, {number(each['high'])}]"
+
+
+def head(figure: dict[str, Any]) -> str:
+    """The metric's name, which way is better, and the fill if parts are hidden."""
+    fill = f" (fill: {figure['fill']})" if figure["fill"] else ""
+    return f"{figure['metric'].partition(':fill')[0]} {ARROWS[figure['better']]}{fill}"
+
+
+def _names(rows: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(each[key] for each in rows))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if all(names) else "all"

@@ -1,0 +1,37 @@
+"""An evaluation killed at random times ends in the same files, to the byte, as one that never was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from killed_evaluations import __file__ as SCRIPT
+from killed_evaluations import asked
+
+from dexar_fast import Explainer
+from dexar_fast.jobs.eval import report
+from dexar_fast.jobs.eval.running import LEDGER, finished, run
+
+WHAT = ("shapes:count=4,asked=one", "dex-ar,attention", "epg,iou,word-epg,token-ratio,occlusion-rank")
+
+
+def written(out: Path) -> dict[str, bytes]:
+    evaluation, explainer = asked(*WHAT), Explainer.from_pretrained()
+    for _ in run(evaluation, out, lambda model: explainer):
+        pass
+    report.write(evaluation, finished(evaluation, out), out, lambda model: explainer)
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_the_files_are_the_same_to_the_byte(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, str(tmp_path / "killed"), *WHAT, "3"]
+    told = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = [int(line) for line in told.stdout.split()]
+    assert len(done) == 3 and done[0] == 0 and done == sorted(done), told.stderr
+    with open(tmp_path / "killed" / LEDGER, "ab") as file:
+        file.write(b'{"key": "cut off')
+    found = written(tmp_path / "killed")
+    assert found == written(tmp_path / "whole")
+    assert found.keys() > {LEDGER, report.FIGURES, report.MARKDOWN, report.PAGE, "cases/embedded-best-1.png"}

@@ -1,0 +1,89 @@
+"""Intervals and paired differences: numbers worked out by hand, every resample of small sets, and coverage."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from dexar_fast import InputError
+from dexar_fast.metrics.intervals import difference, estimate, mean
+
+
+def ratio(means: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return means[..., 0] / means[..., 1]
+
+
+def test_two_items_have_three_means() -> None:
+    assert estimate([[0], [1]]) == (0.5, 0, 1)
+    assert estimate([[3.0]]) == (3, 3, 3)
+
+
+def test_the_interval_is_that_of_every_resample() -> None:
+    """Of 4 items there are 256 resamples: the middle 95 % of their means, counted one by one."""
+    values = np.array([0.1, 0.4, 0.7, 1.5])
+    means = sorted(np.mean(drawn) for drawn in product(values, repeat=4))
+    found = estimate(values[:, None], draws=20_000)
+    assert found.value == pytest.approx(0.675)
+    assert found.low == pytest.approx(means[int(0.025 * 256)], abs=0.05)
+    assert found.high == pytest.approx(means[int(0.975 * 256)], abs=0.05)
+
+
+def test_a_ratio_is_of_the_means_not_the_mean_of_ratios() -> None:
+    found = estimate([[1, 2], [9, 2]], ratio)
+    assert found.value == 2.5 and found.low == pytest.approx(0.5) and found.high == pytest.approx(4.5)
+
+
+def test_infinity_does_no_harm() -> None:
+    found = estimate([[1, 0], [1, 1]], ratio)
+    assert found.value == 2 and found.high == np.inf and found.low == 1
+
+
+def test_every_pattern_of_signs_of_three_pairs() -> None:
+    found = difference([[1], [2], [3]], [[0], [0], [0]])
+    assert found.value == 2 and found.p == 2 / 8
+    assert difference([[1], [2], [-3]], [[0], [0], [0]]).p == 1
+
+
+def test_a_figure_of_several_parts_changes_places_as_a_whole() -> None:
+    one, other = np.array([[4.0, 1], [6, 3]]), np.array([[1.0, 2], [3, 1]])
+    found = difference(one, other, ratio)
+    patterns = [np.array(pattern)[:, None] for pattern in product([False, True], repeat=2)]
+    swapped = [(np.where(s, other, one).mean(0), np.where(s, one, other).mean(0)) for s in patterns]
+    differences = [ratio(a) - ratio(b) for a, b in swapped]
+    assert found.value == pytest.approx(10 / 4 - 4 / 3)
+    assert found.p == np.mean(np.abs(differences) >= abs(differences[0]) - 1e-9)
+
+
+def test_more_pairs_are_drawn_and_none_has_chance_zero() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(1, 0.1, (40, 1))
+    found = difference(one, one - 1)
+    assert found.p == 1 / 2001 and found.low <= 1 <= found.high
+    assert difference(one, one).p == 1
+
+
+def test_one_interval_in_twenty_misses_and_p_is_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(1)
+    covered, low = 0, 0
+    for _ in range(300):
+        one, other = rng.normal(0, 1, (2, 30, 1))
+        found = estimate(one, draws=300)
+        covered += found.low <= 0 <= found.high
+        low += difference(one, other, draws=200).p <= 0.2
+    assert 0.88 <= covered / 300 <= 0.98 and 0.13 <= low / 300 <= 0.27
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = np.random.default_rng(2).random((20, 1))
+    assert estimate(values, mean, seed=1) == estimate(values, mean, seed=1) != estimate(values, mean, seed=2)
+
+
+@pytest.mark.parametrize("parts", [[], [1.0], [[np.nan]], [["a"]]])
+def test_what_is_refused(parts: list[object]) -> None:
+    with pytest.raises(InputError, match="parts"):
+        estimate(parts)
+    with pytest.raises(InputError, match="parts"):
+        difference([[1.0]], [[1.0], [2.0]])
