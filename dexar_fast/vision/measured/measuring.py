@@ -1,0 +1,71 @@
+"""The place of each visual token, measured; and whether a layout that is given is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dexar_fast.vision.grid import Grid, Size
+from dexar_fast.vision.measured import checking
+from dexar_fast.vision.measured.codes import Codes, Signs, picture
+from dexar_fast.vision.measured.decoding import Answers, places
+from dexar_fast.vision.measured.lattice import Places, grids
+
+See = Callable[[list[Image.Image]], Tensor]  # what enters the decoder, [N, d], once these pictures are shown
+DIRECTIONS = 128  # random ones, in which features are compared: enough to tell them apart
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Shows pictures of these sizes to a model in which no token reads another."""
+
+    see: See
+    sizes: Sequence[Size]
+
+    def grids(self) -> list[Grid]:
+        """Where the visual tokens lie, as far as they answer; what the check finds otherwise is left out."""
+        white = self._white()
+        codes = Codes.of(self.sizes, len(white))
+        differences = torch.stack([self._difference(signs) for signs in codes.patterns()])
+        return self.confirmed(grids(placed(codes, Answers.of(differences, white))), white)
+
+    def confirmed(self, found: Sequence[Grid], white: Tensor | None = None) -> list[Grid]:
+        """Those of the grids that predict what their tokens answer to random blocks."""
+        white = self._white() if white is None else white
+        shown = checking.blocks(found, self.sizes) if found else []
+        answers = [self._difference(each.signs) for each in shown]
+        return [grid for grid in found if self._agreement(grid, shown, answers, white) > checking.AGREE]
+
+    def _agreement(self, grid: Grid, shown: list[checking.Blocks], answers: list[Tensor], white: Tensor) -> float:
+        pairs = [(each.signs[grid.image], of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
+        if not pairs:
+            return 0.0
+        cells = torch.from_numpy(grid.cells.ravel())
+        expected = [checking.shares(grid, self.sizes[grid.image], signs).ravel() for signs, _ in pairs]
+        return checking.agreement(np.stack(expected), torch.stack([of[cells] for _, of in pairs]), white[cells])
+
+    def _white(self) -> Tensor:
+        return self._difference([np.ones(size[::-1], np.int8) for size in self.sizes])
+
+    def _difference(self, signs: Sequence[Signs]) -> Tensor:
+        """[N, DIRECTIONS] of what the pictures make and what their inverses make."""
+        one, other = (self.see([picture(sign * each) for each in signs]) for sign in (1, -1))
+        apart = (one - other).flatten(1)
+        if apart.shape[1] <= DIRECTIONS:
+            return apart
+        return apart @ torch.randn(apart.shape[1], DIRECTIONS, generator=torch.Generator().manual_seed(0))
+
+
+def placed(codes: Codes, answers: Answers) -> Places:
+    """Where each token lies, by what it answered to the codes."""
+    across, down, which = np.split(answers.shares, [codes.across, codes.across + codes.down], axis=1)
+    (x, width), (y, height) = places(across, codes.across), places(down, codes.down)
+    image = codes.image_of(which)
+    scale = np.array(codes.sizes, dtype=float)[image]
+    answered = np.where(answers.answered, image, -1)
+    return Places(answered, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
