@@ -44,8 +44,8 @@ def blocks(grids: Sequence[Grid], sizes: Sequence[Size]) -> list[Blocks]:
 def _alike(grids: Sequence[Grid], sizes: Sequence[Size]) -> list[list[Grid]]:
     """The grids that have an area, by whether their cells are about as small as the smallest of their picture."""
     grids = [grid for grid in grids if min(_cell(grid, sizes)) > 0]
-    smallest = {image: min(_side(grid, sizes) for grid in grids if grid.image == image) for image in _images(grids)}
-    fine = [grid for grid in grids if _side(grid, sizes) < COARSER * smallest[grid.image]]
+    smallest = {image: min(side(grid, sizes) for grid in grids if grid.image == image) for image in _images(grids)}
+    fine = [grid for grid in grids if side(grid, sizes) < COARSER * smallest[grid.image]]
     coarse = [grid for grid in grids if grid not in fine]
     return [each for each in (fine, coarse) if each]
 
@@ -60,7 +60,8 @@ def _cell(grid: Grid, sizes: Sequence[Size]) -> tuple[float, float]:
     return (bottom - top) / grid.rows, (right - left) / grid.columns
 
 
-def _side(grid: Grid, sizes: Sequence[Size]) -> float:
+def side(grid: Grid, sizes: Sequence[Size]) -> float:
+    """Of a square as large as a cell, in pixels."""
     return math.sqrt(math.prod(_cell(grid, sizes)))
 
 

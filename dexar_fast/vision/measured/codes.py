@@ -63,7 +63,9 @@ class Codes:
         """Of each code the signs [height, width] of each picture: all bits across, all down, those of the pictures."""
         across = [[stretched(row[None], size) for size in self.sizes] for row in stripes(self.across)]
         down = [[stretched(row[:, None], size) for size in self.sizes] for row in stripes(self.down)]
-        which = [[np.full(size[::-1], sign) for sign, size in zip(row, self.sizes, strict=False)] for row in self._which()]
+        which = [
+            [np.full(size[::-1], sign) for sign, size in zip(row, self.sizes, strict=False)] for row in self._which()
+        ]
         return [*across, *down, *which]
 
     def image_of(self, shares: NDArray[np.float64]) -> NDArray[np.int64]:

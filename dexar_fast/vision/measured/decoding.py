@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,7 +58,7 @@ def places(shares: Floats, bits: int) -> tuple[Floats, Floats]:
 
 
 def means(signs: Signs, low: Floats, high: Floats) -> Floats:
-    """[K, M] the mean of each row of signs [K, n] from `low` to `high` [M], counted in places; outside there is none."""
+    """[K, M] the mean of each row of signs [K, n] from `low` to `high` [M], in places; outside there is none."""
     sums = np.concatenate([np.zeros((len(signs), 1)), np.cumsum(signs, 1)], 1)
     length = signs.shape[1]
     low, high = np.clip(low, 0, length), np.clip(high, 0, length)

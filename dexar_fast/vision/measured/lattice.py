@@ -8,10 +8,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.grid import Grid, Size
 from dexar_fast.vision.measured.decoding import Floats
 
 SAME = 0.75  # of a cell: how far apart what counts as one column or row may lie
+EDGE = 0.4  # of a cell: a grid that ends so near an edge of its picture ends there
 FAR = 2.5  # cells: neighbours lie nearer
 NEAR, FEW_ROWS = 6, 24  # tokens to either side by which width and height of a cell are told
 
@@ -86,7 +87,8 @@ def _goes_on(places: Places, block: list[_Row], row: _Row) -> bool:
     above, below = (slice(each.start, each.start + each.length) for each in (last, row))
     down = float(np.median(places.y[below] - places.y[above]))
     apart = float(np.median(np.abs(places.x[below] - places.x[above])))
-    return 0 < down < FAR * np.median(places.height[below]) and apart < SAME * np.median(places.width[below])
+    high, wide = float(np.median(places.height[below])), float(np.median(places.width[below]))
+    return 0 < down < FAR * high and apart < SAME * wide
 
 
 def _grid(places: Places, block: list[_Row]) -> Grid:
@@ -110,3 +112,14 @@ def _ends(centres: Floats, width: float) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def snapped(grid: Grid, size: Size) -> Grid:
+    """The grid with the ends of its box at the edges of its picture where it as good as ends there."""
+    left, top, right, bottom = grid.box or (0, 0, *size)
+    x, y = EDGE * (right - left) / grid.columns, EDGE * (bottom - top) / grid.rows
+    width, height = size
+    box = (_at(left, 0, x), _at(top, 0, y), _at(right, width, x), _at(bottom, height, y))
+    return replace(grid, box=None if box == (0, 0, *size) else box)
+
+
+def _at(end: float, edge: int, near: float) -> float:
+    return edge if abs(end - edge) <= near else end

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from dexar_fast.vision.grid import Grid, Size
 from dexar_fast.vision.measured import checking
 from dexar_fast.vision.measured.codes import Codes, Signs, picture
 from dexar_fast.vision.measured.decoding import Answers, places
-from dexar_fast.vision.measured.lattice import Places, grids
+from dexar_fast.vision.measured.lattice import Places, grids, snapped
 
+L = TypeVar("L")
 See = Callable[[list[Image.Image]], Tensor]  # what enters the decoder, [N, d], once these pictures are shown
+LEAST = 2.0  # pixels along a side of a cell: stripes of a smaller one are not told apart
 DIRECTIONS = 128  # random ones, in which features are compared: enough to tell them apart
 
 
@@ -27,30 +31,43 @@ class Measuring:
     see: See
     sizes: Sequence[Size]
 
+    @classmethod
+    def at_first(
+        cls, layers: Iterable[L], see: Callable[[L, list[Image.Image]], Tensor], sizes: Sequence[Size]
+    ) -> Self | None:
+        """Where pictures first change what enters a layer at the visual tokens; None where they never do."""
+        for layer in layers:
+            found = cls(partial(see, layer), sizes)
+            if bool((found.white != 0).any()):
+                return found
+        return None
+
+    @cached_property
+    def white(self) -> Tensor:
+        """[N, DIRECTIONS] of what white pictures make and what black ones make."""
+        return self._difference([np.ones(size[::-1], np.int8) for size in self.sizes])
+
     def grids(self) -> list[Grid]:
         """Where the visual tokens lie, as far as they answer; what the check finds otherwise is left out."""
-        white = self._white()
-        codes = Codes.of(self.sizes, len(white))
+        codes = Codes.of(self.sizes, len(self.white))
         differences = torch.stack([self._difference(signs) for signs in codes.patterns()])
-        return self.confirmed(grids(placed(codes, Answers.of(differences, white))), white)
+        found = grids(placed(codes, Answers.of(differences, self.white)))
+        found = [snapped(grid, self.sizes[grid.image]) for grid in found]
+        return self.confirmed([grid for grid in found if checking.side(grid, self.sizes) >= LEAST])
 
-    def confirmed(self, found: Sequence[Grid], white: Tensor | None = None) -> list[Grid]:
+    def confirmed(self, found: Sequence[Grid]) -> list[Grid]:
         """Those of the grids that predict what their tokens answer to random blocks."""
-        white = self._white() if white is None else white
         shown = checking.blocks(found, self.sizes) if found else []
         answers = [self._difference(each.signs) for each in shown]
-        return [grid for grid in found if self._agreement(grid, shown, answers, white) > checking.AGREE]
+        return [grid for grid in found if self._agreement(grid, shown, answers) > checking.AGREE]
 
-    def _agreement(self, grid: Grid, shown: list[checking.Blocks], answers: list[Tensor], white: Tensor) -> float:
+    def _agreement(self, grid: Grid, shown: list[checking.Blocks], answers: list[Tensor]) -> float:
         pairs = [(each.signs[grid.image], of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
         if not pairs:
             return 0.0
         cells = torch.from_numpy(grid.cells.ravel())
         expected = [checking.shares(grid, self.sizes[grid.image], signs).ravel() for signs, _ in pairs]
-        return checking.agreement(np.stack(expected), torch.stack([of[cells] for _, of in pairs]), white[cells])
-
-    def _white(self) -> Tensor:
-        return self._difference([np.ones(size[::-1], np.int8) for size in self.sizes])
+        return checking.agreement(np.stack(expected), torch.stack([of[cells] for _, of in pairs]), self.white[cells])
 
     def _difference(self, signs: Sequence[Signs]) -> Tensor:
         """[N, DIRECTIONS] of what the pictures make and what their inverses make."""
