@@ -1,7 +1,11 @@
-"""From the places of visual tokens one by one to grids: rows of tokens from left to right, one below another."""
+"""From the places of visual tokens one by one to grids: rows of tokens from left to right, one below another.
+
+A single token may be found anywhere: what makes a row or a column is what most of its tokens say.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +17,10 @@ from dexar_fast.vision.measured.decoding import Floats
 
 SAME = 0.75  # of a cell: how far apart what counts as one column or row may lie
 EDGE = 0.4  # of a cell: a grid that ends so near an edge of its picture ends there
-FAR = 2.5  # cells: neighbours lie nearer
+FAR = 2.5  # cells: neighbours in a row lie nearer
+DEEP = 6.0  # heights, which are told too small where features bend: neighbouring rows lie nearer
 NEAR, FEW_ROWS = 6, 24  # tokens to either side by which width and height of a cell are told
+LONGEST = 1024  # tokens of a row
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,19 @@ class Places:
     height: Floats
 
 
-@dataclass(frozen=True)
-class _Row:
-    start: int
-    length: int
-
-
-def grids(places: Places) -> list[Grid]:
+def grids(places: Places) -> Iterator[Grid]:
     """The grids that all tokens with a place make up, in the order of the sequence."""
     places = replace(places, width=_pitch(places), height=_near(places.height, FEW_ROWS, 75))
-    blocks: list[list[_Row]] = []
-    for row in _rows(places):
-        if blocks and _goes_on(places, blocks[-1], row):
-            blocks[-1].append(row)
-        else:
-            blocks.append([row])
-    return [_grid(places, block) for block in blocks]
+    start, count = 0, len(places.x)
+    while start < count:
+        if places.image[start] < 0:
+            start += 1
+            continue
+        longest = min(LONGEST, (count - start) // 2)
+        blocks = (_block(places, start, stride) for stride in range(1, longest + 1) if _below(places, start, stride))
+        cells = max([*blocks, _row(places, start)], key=lambda found: found.size)
+        yield _grid(places, cells)
+        start = int(cells[-1, -1]) + 1
 
 
 def _pitch(places: Places) -> Floats:
@@ -58,58 +61,59 @@ def _near(values: Floats, reach: int, percent: float) -> Floats:
     return np.percentile(windows, percent, axis=1)
 
 
-def _rows(places: Places) -> list[_Row]:
-    """Runs of neighbours of one picture that do not go back to the left, nor up or down."""
-    found: list[_Row] = []
-    for token in np.flatnonzero(places.image >= 0).tolist():
-        last = found[-1] if found else None
-        if last is not None and token == last.start + last.length and _beside(places, token):
-            found[-1] = _Row(last.start, last.length + 1)
-        else:
-            found.append(_Row(token, 1))
-    return found
+def _block(places: Places, start: int, stride: int) -> NDArray[np.int64]:
+    """The cells [rows, columns] of rows that begin `stride` tokens after each other and lie below each other."""
+    rows = 2
+    while start + (rows + 1) * stride <= len(places.x) and _below(places, start + (rows - 1) * stride, stride):
+        rows += 1
+    cells = start + np.arange(rows)[:, None] * stride + np.arange(stride)
+    x = np.median(places.x[cells], axis=0)
+    rises = np.concatenate([[True], np.diff(x) > 0]) & (np.median(places.image[cells], axis=0) >= 0)
+    return cells[:, : stride if rises.all() else int(rises.argmin())]
+
+
+def _below(places: Places, start: int, stride: int) -> bool:
+    """Whether most of the next `stride` tokens lie below those from `start`, in the same columns of one picture."""
+    above, below = slice(start, start + stride), slice(start + stride, start + 2 * stride)
+    down = float(np.median(places.y[below] - places.y[above]))
+    apart = float(np.median(np.abs(places.x[below] - places.x[above]) / places.width[above]))
+    level = float(np.median(np.abs(places.y[above] - np.median(places.y[above]))))
+    high = float(np.median(places.height[above]))
+    same = np.mean(places.image[above] == places.image[below])
+    return 0 < down < DEEP * high and apart < SAME and level < high and same > SAME
+
+
+def _row(places: Places, start: int) -> NDArray[np.int64]:
+    """The cells [1, columns] of the tokens that lie to the right of each other."""
+    end = start + 1
+    while end < len(places.x) and _beside(places, end):
+        end += 1
+    return np.arange(start, end)[None]
 
 
 def _beside(places: Places, token: int) -> bool:
     """Whether a token lies in one row with the one before it."""
     right, down = places.x[token] - places.x[token - 1], abs(places.y[token] - places.y[token - 1])
-    near = -SAME * places.width[token] < right < FAR * places.width[token] and down < SAME * places.height[token]
+    near = 0 < right < FAR * places.width[token] and down < SAME * places.height[token]
     return bool(near and places.image[token] == places.image[token - 1])
 
 
-def _goes_on(places: Places, block: list[_Row], row: _Row) -> bool:
-    """Whether a row lies below the last of a block, column below column."""
-    last = block[-1]
-    if row.length != last.length or places.image[row.start] != places.image[last.start]:
-        return False
-    if len(block) > 1 and row.start - last.start != last.start - block[-2].start:
-        return False
-    above, below = (slice(each.start, each.start + each.length) for each in (last, row))
-    down = float(np.median(places.y[below] - places.y[above]))
-    apart = float(np.median(np.abs(places.x[below] - places.x[above])))
-    high, wide = float(np.median(places.height[below])), float(np.median(places.width[below]))
-    return 0 < down < FAR * high and apart < SAME * wide
-
-
-def _grid(places: Places, block: list[_Row]) -> Grid:
-    first, count, columns = block[0], len(block), block[0].length
-    stride = block[1].start - first.start if count > 1 else columns
-    cells = first.start + np.arange(count)[:, None] * stride + np.arange(columns)
-    left, right = _ends(places.x[cells].mean(0), float(np.median(places.width[cells])))
-    top, bottom = _ends(places.y[cells].mean(1), float(np.median(places.height[cells])))
+def _grid(places: Places, cells: NDArray[np.int64]) -> Grid:
+    rows, columns = cells.shape
+    left, right = _ends(np.median(places.x[cells], axis=0), float(np.median(places.width[cells])))
+    top, bottom = _ends(np.median(places.y[cells], axis=1), float(np.median(places.height[cells])))
+    start, stride = int(cells[0, 0]), int(cells[1, 0] - cells[0, 0]) if rows > 1 else columns
+    image = int(np.median(places.image[cells]))
     box = (left, top, right, bottom)
-    image = int(places.image[first.start])
-    return Grid(image, first.start, count, columns, box, None if stride == columns else stride)
+    return Grid(image, start, rows, columns, box, None if stride == columns else stride)
 
 
 def _ends(centres: Floats, width: float) -> tuple[float, float]:
     """Where evenly spaced cells of these centres begin and end; `width` is that of a single one."""
+    middle = float(centres.mean())
     if len(centres) > 1:
-        width, middle = np.polyfit(np.arange(len(centres)) - (len(centres) - 1) / 2, centres, 1).tolist()
-    else:
-        middle = float(centres[0])
-    half = len(centres) * width / 2
-    return middle - half, middle + half
+        width = float(np.polyfit(np.arange(len(centres)), centres, 1)[0])
+    return middle - len(centres) * width / 2, middle + len(centres) * width / 2
 
 
 def snapped(grid: Grid, size: Size) -> Grid:

@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.vision.grid import Grid, Size
-from dexar_fast.vision.measured import checking
+from dexar_fast.vision.measured import checking, decoding
 from dexar_fast.vision.measured.codes import Codes, Signs, picture
-from dexar_fast.vision.measured.decoding import Answers, places
 from dexar_fast.vision.measured.lattice import Places, grids, snapped
 
 L = TypeVar("L")
@@ -51,8 +50,8 @@ class Measuring:
         """Where the visual tokens lie, as far as they answer; what the check finds otherwise is left out."""
         codes = Codes.of(self.sizes, len(self.white))
         differences = torch.stack([self._difference(signs) for signs in codes.patterns()])
-        found = grids(placed(codes, Answers.of(differences, self.white)))
-        found = [snapped(grid, self.sizes[grid.image]) for grid in found]
+        places = placed(codes, decoding.Answers.of(differences, self.white))
+        found = [snapped(grid, self.sizes[grid.image]) for grid in grids(places)]
         return self.confirmed([grid for grid in found if checking.side(grid, self.sizes) >= LEAST])
 
     def confirmed(self, found: Sequence[Grid]) -> list[Grid]:
@@ -78,10 +77,11 @@ class Measuring:
         return apart @ torch.randn(apart.shape[1], DIRECTIONS, generator=torch.Generator().manual_seed(0))
 
 
-def placed(codes: Codes, answers: Answers) -> Places:
+def placed(codes: Codes, answers: decoding.Answers) -> Places:
     """Where each token lies, by what it answered to the codes."""
     across, down, which = np.split(answers.shares, [codes.across, codes.across + codes.down], axis=1)
-    (x, width), (y, height) = places(across, codes.across), places(down, codes.down)
+    x, width = decoding.places(across, codes.across)
+    y, height = decoding.places(down, codes.down)
     image = codes.image_of(which)
     scale = np.array(codes.sizes, dtype=float)[image]
     answered = np.where(answers.answered, image, -1)
