@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 from torch import Tensor, nn
@@ -17,10 +17,13 @@ from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
 from dexar_fast.vision.measured.entering import entering, layers
 from dexar_fast.vision.measured.measuring import Measuring
+from dexar_fast.vision.measured.skipping import Blocks
 
 ELSEWHERE = "where its visual tokens lie was measured: it is not where its inputs declare them"
 SHARED = "what its visual tokens hold reaches them through attention alone, and so has no place (learned queries, say)"
 MIXED = "no part of it was found that one visual token answers to alone"
+
+_towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
 def settled(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Layout:
@@ -46,24 +49,41 @@ def measured(setup: Setup, request: Request, images: list[Image.Image], declared
         Unreadable: what enters the decoder cannot be read.
     """
     pixels = Pixels(setup.processor, request.inputs, images)
-    show = partial(_entering, setup.model, request, pixels, declared.positions)
     with borrowed(setup.model):
-        measuring = Measuring.at_first(layers(setup.model), show, [image.size for image in images])
-        if measuring is None:
+        shown = _Shown(setup.model, request, pixels, declared)
+        sizes = [image.size for image in images]
+        quick = Measuring.at_first(shown.layers, shown.quickly, sizes)
+        if quick is None:
             return Found(NONE, reason=SHARED)
-        if declared.grids and len(measuring.confirmed(declared.grids)) == len(declared.grids):
+        if declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
             return Found(CHECKED, declared.grids)
-        grids = measuring.grids()
+        whole = Measuring.at_first(shown.layers, shown.wholly, sizes)
+        grids = whole.confirmed(quick.grids()) if whole is not None else []
     stills = len(images) - pixels.frames
     return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids), None if grids else MIXED)
 
 
-def _entering(
-    model: Any, request: Request, pixels: Pixels, positions: Tensor, layer: nn.Module, images: list[Image.Image]
-) -> Tensor:
-    """What enters a layer at the visual tokens [N, d] once these pictures are shown."""
-    shown = {name: value.to(request.inputs[name].device) for name, value in pixels.of(images).items()}
-    return entering(model, layer, {**request.inputs, **shown}, positions)
+class _Shown:
+    """A model that is shown other pictures than those of a request; what enters its layers at the visual tokens."""
+
+    def __init__(self, model: Any, request: Request, pixels: Pixels, declared: Layout) -> None:
+        self._model, self._inputs, self._pixels = model, request.inputs, pixels
+        self._positions = declared.positions
+        self.layers = layers(model)
+        if model not in _towers:
+            _towers[model] = Blocks(model, self.layers)
+            with _towers[model].watched():
+                entering(model, self.layers[0], self._inputs, self._positions)
+
+    def wholly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
+        """[N, d] through the whole tower."""
+        shown = {name: value.to(self._inputs[name].device) for name, value in self._pixels.of(images).items()}
+        return entering(self._model, layer, {**self._inputs, **shown}, self._positions)
+
+    def quickly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
+        """The same without the blocks of the tower."""
+        with _towers[self._model].left_out():
+            return self.wholly(layer, images)
 
 
 def _layout(declared: Layout, found: Found) -> Layout:
