@@ -12,6 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
+import types_beyond
 import types_explained
 import types_mixed
 import types_zoo
@@ -26,7 +27,8 @@ from dexar_fast import Explainer
 from dexar_fast.generation.places import placing
 from dexar_fast.prompt import request
 from dexar_fast.prompt.seen import placed
-from dexar_fast.vision.geometry import Layout
+from dexar_fast.vision.families import FAMILIES
+from dexar_fast.vision.geometry import CHECKED, MEASURED, Layout
 from dexar_fast.vision.grid import Size
 
 WHOLE = ("image_size", "patch_size", "num_position_embeddings")  # what is left at the config's default
@@ -111,6 +113,18 @@ def here() -> list[str]:
     """The types that a processor can be made for."""
     known = types_explained.EXPLAINED | types_mixed.MIXED
     return [name for name in TYPES if name in known and image_processor(name) is not None]
+
+
+def place(model_type: str) -> str:
+    """How the places of a type's visual tokens are known, as the table of types says it."""
+    if model_type in FAMILIES:
+        return "own layout"
+    if model_type in {name.split("/")[0] for name in types_beyond.BEYOND}:
+        return "none: read elsewhere"
+    if model_type not in here():
+        return "untested"
+    found = Asked.of(model_type, [(640, 480)]).found().how
+    return {CHECKED: "declared", MEASURED: "measured"}.get(found, "none: learned queries")
 
 
 @dataclass(frozen=True)
