@@ -49,6 +49,14 @@ def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Calla
         assert torch.equal(attention(q, k, v), before) and before.any()
 
 
+@pytest.mark.parametrize("attention", [by_torch, by_hand])
+def test_other_queries_than_keys_get_the_mean_of_the_values(attention: Callable[..., Tensor]) -> None:
+    q, k, v = torch.randn(2, 1, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    with Unmixed():
+        found = attention(q, k, v)
+    assert torch.allclose(found, v.mean(1, keepdim=True)) and torch.allclose(found[0, 0], sum(v[0]) / 4)
+
+
 def test_a_choice_among_learned_rows_and_other_products_stay() -> None:
     scores, table = torch.randn(5, 7), nn.Parameter(torch.randn(7, 3))
     expected = scores.softmax(-1) @ table, scores @ table, functional.linear(scores, table.T)
