@@ -53,14 +53,17 @@ def measured(setup: Setup, request: Request, images: list[Image.Image], declared
         shown = _Shown(setup.model, request, pixels, declared)
         sizes = [image.size for image in images]
         quick = Measuring.at_first(shown.layers, shown.quickly, sizes)
-        if quick is None:
-            return Found(NONE, reason=SHARED)
-        if declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
+        if quick is not None and declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
             return Found(CHECKED, declared.grids)
         whole = Measuring.at_first(shown.layers, shown.wholly, sizes)
-        grids = whole.confirmed(quick.grids()) if whole is not None else []
+        if whole is None:
+            return Found(NONE, reason=SHARED)
+        likely = quick.grids() if quick is not None else []
+        grids = whole.confirmed(likely) if likely else whole.grids()
+    if not grids:
+        return Found(NONE, reason=MIXED)
     stills = len(images) - pixels.frames
-    return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids), None if grids else MIXED)
+    return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids))
 
 
 class _Shown:

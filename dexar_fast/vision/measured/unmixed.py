@@ -18,7 +18,7 @@ _WEIGHTS = "_dexar_fast_weights"  # the attribute of a tensor that a softmax mad
 class Unmixed(TorchFunctionMode):
     """Inside it attention returns zeros: torch's own functions for it, and a softmax times values.
 
-    Where other queries than there are keys attend, they pool: of a few neighbours, which is a place, or of all, which is
+    Where other queries than there are keys attend, they pool: a few neighbours, which is a place, or all, which is
     none. That returns the mean of the values. A softmax times a parameter is a choice among learned rows, and stays.
     """
 
