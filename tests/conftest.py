@@ -8,6 +8,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 EXTENSION = "dexar_fast._C"
+CACHE = tempfile.TemporaryDirectory(prefix="dexar-fast-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name  # what one session of tests measures is not another's
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def header(
         metadata=_metadata(setup.model, request, settings)
         | _layers(setup.decoder)
         | more
-        | {"complete": False}
+        | {"complete": False, "places": placed.how}
         | _prompt(request),
     )
 

@@ -16,6 +16,7 @@ from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops
 from dexar_fast.backends.operands import LayerScores
 from dexar_fast.errors import InputError, ModelError
+from dexar_fast.generation.places.placing import settled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.elsewhere.image_keys import NO_IDS
 from dexar_fast.model.prefill import BegunPrompt
@@ -50,7 +51,8 @@ def pictured(setup: Setup, request: Request) -> tuple[list[Image.Image], Layout]
     """The pictures that the model saw, and where the visual tokens lie in them. Raises as `placed` does."""
     if setup.elsewhere:
         return request.images, layout_elsewhere(None)
-    return placed(setup.model.config, setup.processor, request)
+    images, declared = placed(setup.model.config, setup.processor, request)
+    return images, settled(setup, request, images, declared)
 
 
 def layout_elsewhere(begun: BegunPrompt | None) -> Layout:

@@ -44,7 +44,7 @@ def measure(work: Workload, rounds: int = 5, batches: Sequence[int] = ()) -> Rep
     explanation, held = peak(work.explain, work.device)
     machine = limits(work.device, work.model.dtype)
     return {
-        "about": work.about,
+        "about": work.about | {"places": explanation.metadata["places"]},
         "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
         "versions": {
             "dexar_fast": __version__,

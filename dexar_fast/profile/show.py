@@ -16,8 +16,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     about = report["about"]
     console.print(
         f"{about['model']} ({about['model_class']}, {about['dtype']}, {about['device']}): "
-        f"prompt of {about['prompt_tokens']} tokens, {about['visual_tokens']} of them visual; "
-        f"{about['new_tokens']} tokens generated and explained",
+        f"prompt of {about['prompt_tokens']} tokens, {about['visual_tokens']} of them visual, "
+        f"their places {about['places']}; {about['new_tokens']} tokens generated and explained",
         highlight=False,
     )
     console.print(_stages(report))

@@ -8,7 +8,7 @@ The first reading of the pictures and the first settings that do so count.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -78,7 +78,7 @@ def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Im
         if is_turned(request.given):
             return images, nowhere(visual_positions(config, inputs["input_ids"]).cpu(), TURNED)
         found = layout(config, usual, inputs, [image.size for image in images])
-        return images, Layout(found.positions, found.grids, found.warning or UNCHECKED)
+        return images, replace(found, warning=found.warning or UNCHECKED)
     for seen, called in _ways(processor, request):
         return seen, layout(config, called, inputs, [image.size for image in seen])
     found = layout(config, usual, inputs, [image.size for image in images])

@@ -19,13 +19,23 @@ IMAGE_TOKENS = ("image_token_id", "image_token_index")
 VIDEO_TOKENS = ("video_token_id", "video_token_index")
 
 
+DECLARED, ASSUMED, CHECKED, MEASURED, NONE = "declared", "assumed", "checked", "measured", "none"
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The visual tokens of a prompt: where they stand in the sequence [N], and where they lie in the images."""
+    """The visual tokens of a prompt: where they stand in the sequence [N], and where they lie in the images.
+
+    Attributes:
+        warning: why there are no grids, or what they assume.
+        how: how the grids are known. "declared": by the family and the inputs; "assumed": by the inputs of a family
+            that is not known; "checked": so, and pictures of blocks confirmed them; "measured"; "none": not at all.
+    """
 
     positions: Tensor
     grids: tuple[Grid, ...]
-    warning: str | None = None  # why there are no grids, or what they assume
+    warning: str | None = None
+    how: str = DECLARED
 
 
 def names_image_token(config: Any) -> bool:
@@ -75,13 +85,14 @@ def layout(config: Any, processor: Any, inputs: Mapping[str, Any], sizes: Sequen
         grids = _placed(prompt, *family(prompt))
     except UnknownLayout as reason:
         return nowhere(positions, str(reason))
-    notes = [*([_assumption(config)] if family is named_grids else []), *prompt.notes]
-    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None)
+    known = family is not named_grids
+    notes = [*([] if known else [_assumption(config)]), *prompt.notes]
+    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None, DECLARED if known else ASSUMED)
 
 
 def nowhere(positions: Tensor, reason: str) -> Layout:
     """Visual tokens without a place in the images."""
-    return Layout(positions, (), f"the maps have no place in the image, because {reason}")
+    return Layout(positions, (), f"the maps have no place in the image, because {reason}", NONE)
 
 
 def _placed(prompt: Prompt, images: list[Block], videos: list[Block]) -> tuple[Grid, ...]:

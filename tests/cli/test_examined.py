@@ -6,10 +6,13 @@ import pytest
 from command_line import run
 
 from dexar_fast import Explainer
-from dexar_fast.cli.doctor.examined import examine
+from dexar_fast.cli.doctor import examined
+from dexar_fast.cli.doctor.examined import CONFIRMED, examine
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.errors import InternalError, ModelError
+from dexar_fast.generation.places.kept import Found
 from dexar_fast.loading.names import EMBEDDED
+from dexar_fast.vision.grid import Grid
 
 
 def test_a_model_is_examined_by_a_short_answer() -> None:
@@ -18,6 +21,7 @@ def test_a_model_is_examined_by_a_short_answer() -> None:
     assert found["explained"].value == "yes" and "A red triangle" in found["explained"].note
     assert (found["maps"].value, found["maps"].note) == ("of 4 layers, 4 heads", "LlamaAttention")
     assert (found["visual tokens"].value, found["visual tokens"].note) == ("144", "12 x 12")
+    assert (found["places"].value, found["places"].note) == ("declared", CONFIRMED)
     assert found["runs"].value == "over its own KV cache"
     assert found["gradients"].value == "by formula"
     assert found["logit lens"].note == "LlamaRMSNorm, Linear"
@@ -50,3 +54,17 @@ def test_what_is_no_model_is_refused_in_one_line() -> None:
     result = run("doctor", "--model", str(SAMPLE_IMAGE.parent))
     assert result.exit_code == 2
     assert "cannot load" in result.stderr
+
+
+def test_places_that_cannot_be_measured_are_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such pictures")
+
+    monkeypatch.setattr(examined, "measured", refuse)
+    found = {finding.name: finding for finding in examine(None)}
+    assert found["places"].value == "declared" and "cannot be measured: no such pictures" in found["places"].note
+
+
+def test_places_that_lie_elsewhere_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examined, "measured", lambda *_: Found("measured", (Grid(0, 0, 2, 2),)))
+    assert {finding.name: finding for finding in examine(None)}["places"].note == examined.MOVED

@@ -286,7 +286,7 @@ def test_profile_of_the_embedded_model_from_the_command_line(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     report = json.loads(files["json"].read_text())
     assert {row["name"] for row in report["stages"]} == STAGES.keys()
-    assert report["about"]["visual_tokens"] == 144
+    assert (report["about"]["visual_tokens"], report["about"]["places"]) == (144, "declared")
     assert [row["size"] for row in report["batches"]] == [1, 3]
     assert all(row["generated"] > row["both"] < row["explained"] for row in report["batches"])
     events = {event.get("name") for event in json.loads(files["trace"].read_text())["traceEvents"]}

@@ -115,10 +115,13 @@ def test_a_letterboxed_picture_lies_in_its_padded_square(size: tuple[int, int], 
     assert found.grids[0].box == pytest.approx(box) and warning(found) == ""
 
 
-def test_a_processor_that_pads_in_a_way_of_its_own_has_no_place() -> None:
+def test_a_processor_that_may_pad_in_a_way_of_its_own_is_measured() -> None:
+    """It has the setting and does not use it: the picture is stretched to a square."""
     processor = squeezed()
     processor.image_processor.do_pad = True
-    nowhere(Explainer(MODEL, processor).explain(picture(), "Describe the image.", "red"), "pads an image is not known")
+    found = Explainer(MODEL, processor).explain(picture(), "Describe the image.", "red")
+    assert warning(found) == "" and [(grid.rows, grid.columns) for grid in found.grids] == [(4, 4)]
+    assert found.grids[0].box in (None, pytest.approx((0, 0, *WIDE), abs=WIDE[0] / 8))
 
 
 def test_without_the_picture_a_crop_is_not_taken_for_the_whole() -> None:

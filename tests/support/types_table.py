@@ -16,6 +16,7 @@ import types_cases
 from paths import ROOT
 from transformers import CONFIG_MAPPING
 from types_cases import TYPES, Case, case
+from types_places import place
 
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import DexarError, reason
@@ -34,10 +35,15 @@ the array's largest value. The oracle is autograd over one eager forward, and sh
 less is rounding. More is that of models which compute a part (or all: inkling2, inkling2_loop) in float32, whatever
 their dtype: {narrow}.
 
+Place says how it is known which part of a picture a visual token saw. Own layout: written down for the type, and held
+against painted regions in tests. Declared: the inputs name a grid, and what the tokens answer to random blocks confirms
+it. Measured: by structured light through the type's real image processor and its tower. Untested: no image processor
+that fits a small model is at hand here, and the first prompt with pictures is measured.
+
 {counts}
 
-| type | class | status | {ways} |
-|---|---|---|{rules}|
+| type | class | status | {ways} | place |
+|---|---|---|{rules}|---|
 """
 
 
@@ -46,6 +52,7 @@ class Row(NamedTuple):
     model_class: str
     status: str
     errors: tuple[str, ...]  # by way; of a refused type, why
+    place: str = ""
 
 
 def row(model_type: str) -> Row:
@@ -56,7 +63,8 @@ def row(model_type: str) -> Row:
         return refused(model_type, name)
     made = case(model_type)
     try:
-        return Row(model_type, type(made.model).__name__, EXPLAINED, tuple(f"{each:.0e}" for each in errors(made)))
+        found = tuple(f"{each:.0e}" for each in errors(made))
+        return Row(model_type, type(made.model).__name__, EXPLAINED, found, place(model_type))
     except DexarError as error:
         return Row(model_type, type(made.model).__name__, REFUSED, (reason(error),))
 
@@ -124,7 +132,7 @@ def page(rows: list[Row]) -> str:
 
 def line(row: Row) -> str:
     cells = row.errors if len(row.errors) == len(WAYS) else (row.errors[0].replace("|", "\\|"), *[""] * (len(WAYS) - 1))
-    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells])} |\n"
+    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells, row.place])} |\n"
 
 
 def rows(chosen: Callable[[str], bool] = lambda name: True) -> list[Row]:

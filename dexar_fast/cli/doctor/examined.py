@@ -11,11 +11,17 @@ from dexar_fast.cli.explain import SAMPLE_IMAGE, SAMPLE_PROMPT
 from dexar_fast.errors import DexarError, InternalError, ModelError, reason
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
+from dexar_fast.generation.places.placing import measured
+from dexar_fast.generation.runner import Runner
 from dexar_fast.model.cache import whole_cache
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lens.program import LogitLens
+from dexar_fast.prompt.request import pictures
+from dexar_fast.vision.geometry import CHECKED
 
 TOKENS = 3  # of the short answer
+CONFIRMED = "what they answer to pictures of random blocks confirms it"
+MOVED = "measuring finds them elsewhere than declared"
 
 
 def examine(name: str | None, device: str | None = None, dtype: str | None = None) -> list[Finding]:
@@ -45,6 +51,7 @@ def examine(name: str | None, device: str | None = None, dtype: str | None = Non
             _layers(explainer.model, decoder),
         ),
         Finding("visual tokens", str(len(explained.visual_positions)), _places(given)),
+        *([] if explainer.elsewhere else [Finding("places", *_measured(explainer))]),
         Finding("runs", *_way(explainer)),
         Finding("gradients", *_gradients(decoder)),
         Finding("logit lens", type(decoder.lens.head).__name__, _steps(decoder.lens)),
@@ -69,6 +76,19 @@ def _places(explained: Explanation) -> str:
     if not explained.grids:
         return "without a place in the image"
     return ", ".join(f"{grid.cells.shape[0]} x {grid.cells.shape[1]}" for grid in explained.grids)
+
+
+def _measured(explainer: Explainer) -> tuple[str, str]:
+    """How the places are known, and what measuring says of them, which an explanation asks only where nobody knows."""
+    asked = explainer._read(pictures(SAMPLE_IMAGE), SAMPLE_PROMPT, None)
+    runner = Runner(explainer, asked, {}, None)
+    try:
+        found = measured(explainer, runner.request, runner.request.images, runner.placed)
+    except Exception as error:  # a processor or a forward may refuse the pictures, each with errors of its own
+        return runner.placed.how, f"they cannot be measured: {reason(error)}"
+    if not found.grids:
+        return runner.placed.how, str(found.reason)
+    return runner.placed.how, CONFIRMED if found.how == CHECKED else MOVED
 
 
 def _way(explainer: Explainer) -> tuple[str, str]:

@@ -1,0 +1,80 @@
+"""What measuring found of a model, its processor and pictures of some sizes: in memory, and in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from dexar_fast import __version__
+from dexar_fast.errors import FileError
+from dexar_fast.results.storage import write_atomically
+from dexar_fast.vision.geometry import Layout
+from dexar_fast.vision.grid import Grid, Size
+
+LARGE = 64  # elements: an input that holds more is known by its shape alone
+
+
+@dataclass(frozen=True)
+class Found:
+    """The grids that were confirmed; without any, why."""
+
+    how: str  # as Layout.how
+    grids: tuple[Grid, ...] = ()
+    reason: str | None = None
+
+
+_known: dict[str, Found] = {}
+
+
+def recalled(key: str) -> Found | None:
+    """What was found before under this key."""
+    if key not in _known:
+        with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not one of ours
+            _known[key] = _read(json.loads(_file(key).read_text(encoding="utf-8")))
+    return _known.get(key)
+
+
+def keep(key: str, found: Found) -> None:
+    """Remembers it, on the disk too where the user's cache can be written."""
+    _known[key] = found
+    with suppress(FileError, OSError):
+        _file(key).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_file(key), json.dumps(asdict(found)).encode())
+
+
+def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
+    """A name for all that the places of visual tokens depend on."""
+    held = {name: _held(value) for name, value in inputs.items() if name != "input_ids" and isinstance(value, Tensor)}
+    parts = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor), sizes]
+    parts += [held, placed.positions.tolist(), [asdict(grid) for grid in placed.grids]]
+    parts += [__version__, transformers.__version__]
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def _held(value: Tensor) -> Any:
+    return value.tolist() if value.numel() <= LARGE and not value.is_floating_point() else list(value.shape)
+
+
+def _settings(processor: Any) -> dict[str, Any]:
+    """Of each part that makes pixels, its class and settings."""
+    parts = [getattr(processor, name) for name in ("image_processor", "video_processor") if hasattr(processor, name)]
+    return {type(part).__qualname__: part.to_dict() for part in parts}
+
+
+def _file(key: str) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "dexar_fast" / "places" / f"{key}.json"
+
+
+def _read(found: dict[str, Any]) -> Found:
+    grids = tuple(Grid(**{**each, "box": each["box"] and tuple(each["box"])}) for each in found["grids"])
+    return Found(str(found["how"]), grids, found["reason"])

@@ -1,0 +1,96 @@
+"""Where the visual tokens of a request lie: as its inputs declare, unless measuring finds them elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from PIL import Image
+from torch import Tensor, nn
+
+from dexar_fast.generation.places.kept import Found, keep, key_of, recalled
+from dexar_fast.generation.setup import Setup
+from dexar_fast.model.lending.session import borrowed
+from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.request import Request
+from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
+from dexar_fast.vision.measured.entering import entering, layers
+from dexar_fast.vision.measured.measuring import Measuring
+from dexar_fast.vision.measured.skipping import Blocks
+
+ELSEWHERE = "where its visual tokens lie was measured: it is not where its inputs declare them"
+SHARED = "what its visual tokens hold reaches them through attention alone, and so has no place (learned queries, say)"
+MIXED = "no part of it was found that one visual token answers to alone"
+
+_towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
+
+
+def settled(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Layout:
+    """The declared layout where it is a known family's, or nothing can be measured; else what measuring finds."""
+    if declared.how == DECLARED or not images or setup.processor is None:
+        return declared
+    key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
+    found = recalled(key)
+    if found is None:
+        try:
+            found = measured(setup, request, images, declared)
+        except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
+            return declared
+        keep(key, found)
+    return _layout(declared, found)
+
+
+def measured(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Found:
+    """The declared grids, if the check confirms all of them; else those that are measured.
+
+    Raises:
+        InputError: the processor makes other pixels of the pictures than the inputs hold.
+        Unreadable: what enters the decoder cannot be read.
+    """
+    pixels = Pixels(setup.processor, request.inputs, images)
+    with borrowed(setup.model):
+        shown = _Shown(setup.model, request, pixels, declared)
+        sizes = [image.size for image in images]
+        quick = Measuring.at_first(shown.layers, shown.quickly, sizes)
+        if quick is not None and declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
+            return Found(CHECKED, declared.grids)
+        whole = Measuring.at_first(shown.layers, shown.wholly, sizes)
+        if whole is None:
+            return Found(NONE, reason=SHARED)
+        likely = quick.grids() if quick is not None else []
+        grids = whole.confirmed(likely) if likely else whole.grids()
+    if not grids:
+        return Found(NONE, reason=MIXED)
+    stills = len(images) - pixels.frames
+    return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids))
+
+
+class _Shown:
+    """A model that is shown other pictures than those of a request; what enters its layers at the visual tokens."""
+
+    def __init__(self, model: Any, request: Request, pixels: Pixels, declared: Layout) -> None:
+        self._model, self._inputs, self._pixels = model, request.inputs, pixels
+        self._positions = declared.positions
+        self.layers = layers(model)
+        if model not in _towers:
+            _towers[model] = Blocks(model, self.layers)
+            with _towers[model].watched():
+                entering(model, self.layers[0], self._inputs, self._positions)
+
+    def wholly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
+        """[N, d] through the whole tower."""
+        shown = {name: value.to(self._inputs[name].device) for name, value in self._pixels.of(images).items()}
+        return entering(self._model, layer, {**self._inputs, **shown}, self._positions)
+
+    def quickly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
+        """The same without the blocks of the tower."""
+        with _towers[self._model].left_out():
+            return self.wholly(layer, images)
+
+
+def _layout(declared: Layout, found: Found) -> Layout:
+    if not found.grids:
+        return nowhere(declared.positions, str(found.reason))
+    moved = found.how == MEASURED and declared.grids
+    return Layout(declared.positions, found.grids, ELSEWHERE if moved else None, found.how)

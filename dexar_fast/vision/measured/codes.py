@@ -1,0 +1,78 @@
+"""Black and white pictures whose stripes count in Gray code, each with its inverse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dexar_fast.vision.grid import Size
+
+Signs = NDArray[np.int8]  # of each place, 1 where it is white and -1 where it is black
+
+
+def stripes(bits: int) -> Signs:
+    """[bits, 2 ** bits] the Gray code of each stripe; the first bit is that of the halves."""
+    numbers = np.arange(2**bits)
+    gray = numbers ^ numbers >> 1
+    return (2 * (gray >> np.arange(bits)[::-1, None] & 1) - 1).astype(np.int8)
+
+
+def bits(cells: float, pixels: int) -> int:
+    """How many bits tell halves of so many cells apart; a stripe has two pixels or more."""
+    wanted = math.ceil(math.log2(max(1.0, cells))) + 1
+    return max(1, min(wanted, int(math.log2(max(2, pixels / 2)))))
+
+
+def stretched(signs: NDArray[np.number], size: Size) -> Signs:
+    """[height, width] the signs [rows, columns] over a picture, pixel by pixel."""
+    rows = np.arange(size[1]) * signs.shape[0] // size[1]
+    columns = np.arange(size[0]) * signs.shape[1] // size[0]
+    return signs[rows[:, None], columns]
+
+
+def picture(signs: Signs) -> Image.Image:
+    """Of signs [height, width]: 1 is white, -1 is black."""
+    return Image.fromarray(np.where(signs > 0, np.uint8(255), np.uint8(0))).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The stripes of each of several pictures: how many bits tell its columns, and its rows."""
+
+    sizes: Sequence[Size]
+    across: int
+    down: int
+    images: int  # bits that tell the pictures apart
+
+    @classmethod
+    def of(cls, sizes: Sequence[Size], tokens: int) -> Codes:
+        """For pictures of these sizes that make so many visual tokens."""
+        each = math.sqrt(tokens)
+        widest = max(max(1.0, width / height) for width, height in sizes)
+        tallest = max(max(1.0, height / width) for width, height in sizes)
+        across = min(bits(each * math.sqrt(widest), width) for width, _ in sizes)
+        down = min(bits(each * math.sqrt(tallest), height) for _, height in sizes)
+        return cls(sizes, across, down, math.ceil(math.log2(len(sizes))))
+
+    def patterns(self) -> list[list[Signs]]:
+        """Of each code the signs [height, width] of each picture: all bits across, all down, those of the pictures."""
+        across = [[stretched(row[None], size) for size in self.sizes] for row in stripes(self.across)]
+        down = [[stretched(row[:, None], size) for size in self.sizes] for row in stripes(self.down)]
+        which = [
+            [np.full(size[::-1], sign) for sign, size in zip(row, self.sizes, strict=False)] for row in self._which()
+        ]
+        return [*across, *down, *which]
+
+    def image_of(self, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+        """[N] the picture that tokens saw, by their shares [N, bits] of white in the codes of the pictures."""
+        if not self.images:
+            return np.zeros(len(shares), np.int64)
+        return (shares @ self._which()[:, : len(self.sizes)]).argmax(1)
+
+    def _which(self) -> Signs:
+        return stripes(self.images) if self.images else np.empty((0, 1), np.int8)

@@ -1,0 +1,62 @@
+"""A model in which no token reads another: attention of tokens to each other gives zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter, functional
+from torch.overrides import TorchFunctionMode
+
+SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
+PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum)
+_WEIGHTS = "_dexar_fast_weights"  # the attribute of a tensor that a softmax made
+
+
+class Unmixed(TorchFunctionMode):
+    """Inside it attention returns zeros: torch's own functions for it, and a softmax times values.
+
+    Where other queries than there are keys attend, they pool: a few neighbours, which is a place, or all, which is
+    none. That returns the mean of the values. A softmax times a parameter is a choice among learned rows, and stays.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return _attended(*args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            return torch.zeros_like(kwargs.get("query", *args[:1])), None
+        found = func(*args, **kwargs)
+        if not isinstance(found, Tensor):
+            return found
+        weights = [each for each in _tensors(args) if hasattr(each, _WEIGHTS)]
+        if func in PRODUCTS and weights:
+            return found if any(isinstance(each, Parameter) for each in _tensors(args)) else _product(func, args, found)
+        if func in SOFTMAX or any(each.numel() == found.numel() for each in weights):
+            setattr(found, _WEIGHTS, True)
+        return found
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """What torch's attention is to return."""
+    if query.shape[-2] == key.shape[-2]:
+        return query.new_zeros(*query.shape[:-1], value.shape[-1])
+    return functional.scaled_dot_product_attention(torch.zeros_like(query), key, value, *args, **kwargs)
+
+
+def _product(func: Callable[..., Any], args: tuple[Any, ...], found: Tensor) -> Tensor:
+    """What the product of a softmax and values is to return."""
+    weights = args[0]
+    if not isinstance(weights, Tensor) or weights.shape[-1] == weights.shape[-2]:
+        return torch.zeros_like(found)
+    read = (weights > 0).to(weights)
+    return func(read / read.sum(-1, keepdim=True), *args[1:])
+
+
+def _tensors(args: Iterable[Any]) -> list[Tensor]:
+    flat = [one for each in args for one in (each if isinstance(each, list | tuple) else (each,))]
+    return [each for each in flat if isinstance(each, Tensor)]

@@ -1,0 +1,180 @@
+"""Where the visual tokens of a request lie: declared, checked, measured; and what of it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_llava
+import torch
+from PIL import Image
+
+from dexar_fast import Explainer, Explanation
+from dexar_fast.generation.places import kept, placing
+from dexar_fast.generation.places.kept import Found
+from dexar_fast.vision import families
+from dexar_fast.vision.blocks import Block, Blocks, Prompt, UnknownLayout
+from dexar_fast.vision.grid import Grid
+
+TOKENIZER = small_llava.byte_level()
+MODEL, PROCESSOR = small_llava.model(TOKENIZER), small_llava.processor(TOKENIZER)
+SIZE = (240, 80)
+CROP = (80, 0, 160, 80)  # the middle of the picture, which is all that the model sees
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty one, on the disk and in memory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kept, "_known", {})
+    yield tmp_path
+
+
+def unknown(prompt: Prompt) -> Blocks:
+    raise UnknownLayout("nobody wrote it down")
+
+
+def explain(monkeypatch: pytest.MonkeyPatch, family: Any, model: Any = MODEL) -> Explanation:
+    """As if LLaVA were a family whose layout is this one, and nobody had tested it."""
+    monkeypatch.setattr("dexar_fast.vision.geometry.named_grids", family)
+    monkeypatch.delitem(families.FAMILIES, "llava", raising=False)
+    return Explainer(model, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
+
+
+def saying(*grids: Grid) -> Any:
+    return lambda prompt: ([Block(list(grids), 16)], [])
+
+
+def warnings_of(found: Explanation) -> str:
+    return " ".join(found.diagnostics["warnings"])
+
+
+def test_a_known_family_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "measured", lambda *args: pytest.fail("measured"))
+    found = Explainer(MODEL, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
+    assert found.grids[0].box == CROP and found.metadata["places"] == "declared"
+
+
+def test_what_nobody_wrote_down_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = explain(monkeypatch, unknown)
+    assert [(grid.rows, grid.columns, grid.start) for grid in found.grids] == [(4, 4, 0)]
+    assert found.grids[0].box == pytest.approx(CROP, abs=10)  # half a cell
+    assert warnings_of(found) == "" and found.metadata["places"] == "measured"
+
+
+def test_grids_that_the_check_confirms_stay_and_lose_their_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = explain(monkeypatch, saying(Grid(0, 0, 4, 4, CROP)))
+    assert found.grids == (Grid(0, 0, 4, 4, CROP),)
+    assert warnings_of(found) == "" and found.metadata["places"] == "checked"
+
+
+@pytest.mark.parametrize("wrong", [Grid(0, 0, 4, 4), Grid(0, 0, 2, 8, CROP), Grid(0, 0, 8, 2)])
+def test_grids_that_it_refutes_give_way_with_a_warning(monkeypatch: pytest.MonkeyPatch, wrong: Grid) -> None:
+    found = explain(monkeypatch, saying(wrong))
+    assert [(grid.rows, grid.columns) for grid in found.grids] == [(4, 4)]
+    assert found.grids[0].box == pytest.approx(CROP, abs=10)
+    assert "not where its inputs declare" in warnings_of(found)
+
+
+def test_what_is_found_is_kept_in_memory_and_on_the_disk(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    first = explain(monkeypatch, unknown).grids
+    monkeypatch.setattr(placing, "measured", lambda *args: pytest.fail("measured again"))
+    assert explain(monkeypatch, unknown).grids == first
+    kept._known.clear()  # as in another process
+    assert explain(monkeypatch, unknown).grids == first
+    (file,) = (cache / "dexar_fast" / "places").iterdir()
+    assert json.loads(file.read_text())["how"] == "measured"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"how": "measured", "grids": [{"image": 0}], "reason": null}'])
+def test_a_file_that_is_broken_is_measured_again(monkeypatch: pytest.MonkeyPatch, cache: Path, text: str) -> None:
+    first = explain(monkeypatch, unknown).grids
+    (file,) = (cache / "dexar_fast" / "places").iterdir()
+    file.write_text(text)
+    kept._known.clear()
+    assert explain(monkeypatch, unknown).grids == first
+    assert json.loads(file.read_text())["how"] == "measured"
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert explain(monkeypatch, unknown).grids
+
+
+def test_other_settings_sizes_and_layouts_are_other_keys() -> None:
+    inputs = dict(PROCESSOR(images=[small_llava.noise()], text="<image> it", return_tensors="pt"))
+    other = small_llava.processor(TOKENIZER)
+    other.image_processor.do_center_crop = False
+    placed = placing.nowhere(torch.arange(16), "so")
+    moved = placing.nowhere(torch.arange(1, 17), "so")
+    asked = [(PROCESSOR, placed, [(64, 64)]), (other, placed, [(64, 64)]), (PROCESSOR, moved, [(64, 64)])]
+    asked.append((PROCESSOR, placed, [(64, 65)]))
+    keys = [kept.key_of(MODEL, processor, inputs, layout, sizes) for processor, layout, sizes in asked]
+    assert len(set(keys)) == 4
+    assert kept.key_of(MODEL, small_llava.processor(TOKENIZER), inputs, placed, [(64, 64)]) == keys[0]
+
+
+def test_grids_come_back_from_the_disk_as_they_went(cache: Path) -> None:
+    found = Found("measured", (Grid(1, 2, 3, 4, (0.5, 1.0, 2.0, 3.0), 5, 2, True), Grid(0, 0, 1, 1)), None)
+    kept.keep("name", found)
+    kept._known.clear()
+    assert kept.recalled("name") == found and kept.recalled("another") is None
+
+
+class Shared(torch.nn.Module):
+    """A projector that gives each visual token the mean of all."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.inner(features.mean(1, keepdim=True).expand_as(features))
+
+
+class Queries(Shared):
+    """One whose tokens come from learned queries."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        weights = torch.softmax(torch.ones_like(features) @ features.mT, -1)
+        return self.inner(weights @ features)
+
+
+@pytest.mark.parametrize(("projector", "reason"), [(Shared, "answers to alone"), (Queries, "attention alone")])
+def test_tokens_without_a_part_of_their_own_have_no_place(
+    monkeypatch: pytest.MonkeyPatch, projector: type[Shared], reason: str
+) -> None:
+    model = small_llava.model(TOKENIZER)
+    model.model.multi_modal_projector = projector(model.model.multi_modal_projector)
+    for family in (unknown, saying(Grid(0, 0, 4, 4, CROP))):
+        found = explain(monkeypatch, family, model)
+        assert found.grids == () and reason in warnings_of(found) and found.metadata["places"] == "none"
+
+
+def test_what_cannot_be_measured_stays_as_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> Found:
+        raise RuntimeError("the forward does not take such pictures")
+
+    monkeypatch.setattr(placing, "measured", fails)
+    assert explain(monkeypatch, saying(Grid(0, 0, 4, 4))).grids == (Grid(0, 0, 4, 4),)
+    found = explain(monkeypatch, unknown)
+    assert found.grids == () and "nobody wrote it down" in warnings_of(found)
+
+
+def test_the_model_is_lent_while_it_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And given back as it was, so that the same answer is explained alike."""
+    before = Explainer(MODEL, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
+    found = explain(monkeypatch, unknown)
+    assert (found.token_maps == before.token_maps).all() and not MODEL.training
+
+
+def test_two_pictures_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dexar_fast.vision.geometry.named_grids", unknown)
+    monkeypatch.delitem(families.FAMILIES, "llava", raising=False)
+    pictures = [small_llava.noise().resize(SIZE), Image.new("RGB", (60, 90), "red")]
+    found = Explainer(MODEL, PROCESSOR).explain(pictures, "Describe them.", " red")
+    assert [(grid.image, grid.start, grid.rows, grid.columns) for grid in found.grids] == [(0, 0, 4, 4), (1, 16, 4, 4)]

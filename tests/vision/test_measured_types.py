@@ -1,0 +1,86 @@
+"""Every type with a real image processor here: what is measured, against painted regions.
+
+The oracle knows no grid: of a picture in which one region is painted, the tokens that change most lie within a cell of
+that region, and every region changes some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import types_places
+from PIL import Image
+from types_places import Asked
+
+from dexar_fast.generation.places.placing import _Shown
+from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.vision.grid import Size
+
+SIZES: dict[str, Size] = {"wide": (600, 200), "tall": (200, 560), "square": (300, 300), "usual": (640, 480)}
+QUERIES = ("aria", "idefics2")  # learned, so that no token has a part of its own
+SLOW = ("got_ocr2", "granite_docling", "glm5_next", "inkling_mm_model", "qianfan_ocr", "pp_chart2table")
+CASES = [
+    pytest.param(name, size, marks=[pytest.mark.slow] if name in SLOW or size != [*SIZES][n % 4] else [])
+    for n, name in enumerate(types_places.here())
+    for size in SIZES
+]
+
+
+def painted(size: Size, region: tuple[int, int, int, int]) -> Image.Image:
+    made = Image.new("RGB", size, (60, 60, 60))
+    made.paste((240, 240, 240), region)
+    return made
+
+
+def regions(size: Size) -> list[tuple[int, int, int, int]]:
+    """Three, a sixth of each side: inside the middle square, too."""
+    middle = (size[0] // 2, size[1] // 2)
+    wide, high = size[0] // 6, size[1] // 6
+    step = min(size) // 5
+    return [
+        (middle[0] + d, middle[1] + d, middle[0] + d + wide, middle[1] + d + high)
+        for d in (-2 * step, -step // 2, step)
+    ]
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_painted_regions_change_the_tokens_that_lie_there(name: str, size: str) -> None:
+    asked = Asked.of(name, [SIZES[size]])
+    found = asked.found()
+    if name in QUERIES:
+        assert found.grids == () and found.how == "none"
+        return
+    check_paint(asked, found, [SIZES[size]])
+
+
+def check_paint(asked: Asked, found: types_places.Layout, sizes: Sequence[Size]) -> None:
+    places = types_places.cells(found, sizes)
+    model, pixels = asked.explainer.model, Pixels(asked.explainer.processor, asked.request.inputs, asked.images)
+    shown = _Shown(model, asked.request, pixels, asked.declared)
+    grey = [painted(size, (0, 0, 0, 0)) for size in sizes]
+    before = shown.wholly(shown.layers[0], grey)
+    for image, size in enumerate(sizes):
+        for region in regions(size):
+            pictures = [*grey[:image], painted(size, region), *grey[image + 1 :]]
+            change = (shown.wholly(shown.layers[0], pictures) - before).norm(dim=1)
+            most = (change > 0.5 * change.max()).nonzero()[:, 0].tolist()
+            assert most and change.max() > 0
+            for token in set(most) & places.keys():
+                where, (left, top, right, bottom) = places[token]
+                x, y = right - left, bottom - top
+                assert where == image
+                assert region[0] - x < right and left < region[2] + x, (token, places[token], region)
+                assert region[1] - y < bottom and top < region[3] + y, (token, places[token], region)
+            assert len(set(most) & places.keys()) > len(most) / 2
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ("glm4v", "lighton_ocr", "cosmos3_edge") if name in types_places.here()]
+)
+def test_several_pictures_are_told_apart(name: str) -> None:
+    sizes = [SIZES["wide"], SIZES["square"]]
+    asked = Asked.of(name, sizes)
+    found = asked.found()
+    assert {grid.image for grid in found.grids} == {0, 1}
+    check_paint(asked, found, sizes)

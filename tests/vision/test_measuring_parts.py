@@ -1,0 +1,222 @@
+"""The parts of measuring, each against a slow version in float64 or numbers worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.measured import checking, lattice
+from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes
+from dexar_fast.vision.measured.decoding import Answers, means, places
+from dexar_fast.vision.measured.lattice import Places
+from dexar_fast.vision.measured.unmixed import Unmixed
+
+# Attention off
+
+
+def by_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(q, k, v)
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = functional.softmax(q @ k.mT, dim=-1, dtype=torch.float64).to(q.dtype)
+    return torch.matmul(functional.dropout(weights, 0.1, training=False), v)
+
+
+def by_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.einsum("bij,bjd->bid", torch.softmax(torch.bmm(q, k.mT), -1), v)
+
+
+def by_module(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return nn.MultiheadAttention(8, 2, batch_first=True, bias=False).eval()(q, k, v)[0]
+
+
+@pytest.mark.parametrize("attention", [by_torch, by_hand, by_product, by_module])
+def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Callable[..., Tensor]) -> None:
+    q, k, v = torch.randn(3, 2, 5, 8).unbind()
+    with torch.no_grad():
+        before = attention(q, k, v)
+        with Unmixed():
+            assert torch.equal(attention(q, k, v), torch.zeros_like(before))
+        assert torch.equal(attention(q, k, v), before) and before.any()
+
+
+@pytest.mark.parametrize("attention", [by_torch, by_hand])
+def test_other_queries_than_keys_get_the_mean_of_the_values(attention: Callable[..., Tensor]) -> None:
+    q, k, v = torch.randn(2, 1, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    with Unmixed():
+        found = attention(q, k, v)
+    assert torch.allclose(found, v.mean(1, keepdim=True)) and torch.allclose(found[0, 0], sum(v[0]) / 4)
+
+
+def test_a_choice_among_learned_rows_and_other_products_stay() -> None:
+    scores, table = torch.randn(5, 7), nn.Parameter(torch.randn(7, 3))
+    expected = scores.softmax(-1) @ table, scores @ table, functional.linear(scores, table.T)
+    with Unmixed():
+        found = scores.softmax(-1) @ table, scores @ table, functional.linear(scores, table.T)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+# Codes
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_neighbouring_stripes_differ_in_one_bit_and_none_are_alike(count: int) -> None:
+    signs = stripes(count)
+    assert signs.shape == (count, 2**count) and set(np.unique(signs)) == {-1, 1}
+    assert (np.abs(np.diff(signs, axis=1)).sum(0) == 2).all()
+    assert len(np.unique(signs, axis=1).T) == 2**count
+
+
+@pytest.mark.parametrize(
+    ("cells", "pixels", "count"), [(24, 640, 6), (24, 20, 3), (1, 640, 1), (0.3, 640, 1), (9, 1, 1), (16, 640, 5)]
+)
+def test_how_many_bits_an_axis_takes(cells: float, pixels: int, count: int) -> None:
+    assert bits(cells, pixels) == count
+
+
+def test_pictures_are_of_their_size_and_their_inverse_is_the_other_colour() -> None:
+    signs = stretched(stripes(2)[1:], (7, 3))  # halves, then quarters: black, white, white, black
+    assert np.asarray(picture(signs))[0, :, 0].tolist() == [0, 0, 255, 255, 255, 255, 0]
+    assert picture(signs).size == (7, 3) and picture(signs).mode == "RGB"
+    assert (np.asarray(picture(signs)).astype(int) + np.asarray(picture(-signs)) == 255).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_pictures_are_told_apart(count: int) -> None:
+    codes = Codes.of([(40, 30)] * count, 100)
+    which = codes.patterns()[codes.across + codes.down :]
+    shares = np.array([[pattern[image].mean() for pattern in which] for image in range(count)]).reshape(count, -1)
+    assert codes.image_of(shares).tolist() == list(range(count))
+
+
+# Decoding
+
+
+def test_means_equal_those_of_fine_steps() -> None:
+    draw = np.random.default_rng(0)
+    low = draw.uniform(-1, 7, 20)
+    high = low + draw.uniform(0.1, 3, 20)
+    fine = np.repeat(stripes(3).astype(float), 1000, axis=1)
+    for index, found in enumerate(means(stripes(3), low, high).T):
+        ends = (np.clip([low[index], high[index]], 0, 8) * 1000).round().astype(int)
+        expected = fine[:, ends[0] : ends[1]].mean(1) if ends[1] > ends[0] else np.zeros(3)
+        assert found == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_centres_of_cells_of_any_width_are_found_within_a_stripe(noise: float) -> None:
+    draw = np.random.default_rng(1)
+    centres, widths = draw.uniform(2, 30, 300), draw.uniform(1, 3, 300)
+    shares = means(stripes(5), centres - widths / 2, centres + widths / 2).T
+    found, _ = places(shares + noise * draw.standard_normal(shares.shape), 5)
+    assert np.quantile(np.abs(found * 32 - centres), 0.95) < 1
+
+
+def test_shares_are_those_of_white_and_what_does_not_answer_is_told() -> None:
+    white = torch.tensor([[2.0, 0, 0], [0, 0, 4], [0, 0, 0]])
+    found = Answers.of(torch.stack([white * 0.5, -white, white * 3]), white)
+    assert found.shares[:2].tolist() == [[0.5, -1, 1]] * 2  # three times as much is more than there is
+    assert found.answered.tolist() == [True, True, False] and np.isfinite(found.shares).all()
+
+
+# Grids
+
+
+def cells(
+    box: tuple[float, ...], rows: int, columns: int, image: int = 0, newline: bool = False
+) -> list[tuple[float, ...]]:
+    """Of each token the image, the centre and the size of its cell."""
+    wide, high = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
+    found: list[tuple[float, ...]] = []
+    for row in range(rows):
+        found += [(image, box[0] + (c + 0.5) * wide, box[1] + (row + 0.5) * high, wide, high) for c in range(columns)]
+        found += [(-1, 0, 0, 1, 1)] * newline
+    return found
+
+
+def lying(tokens: list[tuple[float, ...]], noise: float = 0.0, wild: float = 0.0) -> Places:
+    """Their places; noise in cells, and the share of tokens that are found just anywhere."""
+    draw = np.random.default_rng(0)
+    image, x, y, width, height = np.array(tokens).T
+    lost = draw.random(len(x)) < wild
+    x = np.where(lost, draw.uniform(0, 300, len(x)), x + noise * width * draw.standard_normal(len(x)))
+    y = np.where(lost, draw.uniform(0, 300, len(x)), y + noise * height * draw.standard_normal(len(x)))
+    return Places(image.astype(int), x, y, width, height)
+
+
+TILES = [((0, 0, 150, 150), 8, 8), ((150, 0, 300, 150), 8, 8), ((0, 150, 150, 300), 8, 8), ((0, 0, 300, 300), 8, 8)]
+LAYOUTS: dict[str, list[tuple[tuple[float, ...], int, int, int, bool]]] = {
+    "one": [((10, 20, 290, 280), 12, 14, 0, False)],
+    "newlines": [((0, 0, 300, 100), 5, 9, 0, True)],
+    "tiles and thumbnail": [(box, rows, columns, 0, False) for box, rows, columns in TILES],
+    "two images": [((0, 0, 300, 300), 6, 6, 0, False), ((0, 0, 200, 300), 6, 6, 1, False)],
+    "a column": [((0, 0, 30, 300), 9, 1, 0, False)],
+    "a row": [((0, 0, 300, 30), 1, 9, 0, False)],
+    "a cell": [((0, 0, 300, 300), 1, 1, 0, False)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "wild"), [*((name, 0.0) for name in LAYOUTS), *((name, 0.1) for name in [*LAYOUTS][:4])]
+)
+def test_grids_are_found_though_some_tokens_are_not(name: str, wild: float) -> None:
+    """A majority decides; of a single row or column there is none."""
+    layout = LAYOUTS[name]
+    tokens = [token for box, rows, columns, *rest in layout for token in cells(box, rows, columns, *rest)]
+    found = list(lattice.grids(lying(tokens, noise=0.1, wild=wild)))
+    assert [(grid.image, grid.rows, grid.columns) for grid in found] == [(i, r, c) for _, r, c, i, _ in layout]
+    for grid, (box, rows, columns, _, newline) in zip(found, layout, strict=True):
+        assert grid.row_stride == (columns + 1 if newline else None)
+        cell = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
+        assert np.abs(np.subtract(grid.box or (), box) / (cell * 2)).max() < 0.5
+
+
+def test_nothing_that_answers_makes_no_grid() -> None:
+    assert list(lattice.grids(lying([(-1, 0, 0, 1, 1)] * 4))) == []
+
+
+def test_a_grid_that_as_good_as_ends_at_an_edge_ends_there() -> None:
+    grid = Grid(0, 0, 3, 4, (-5.0, 30.0, 102.0, 118.0))
+    assert lattice.snapped(grid, (100, 120)).box == (0, 30.0, 100, 120)
+    assert lattice.snapped(Grid(0, 0, 3, 4, (1.0, 2.0, 99.0, 118.0)), (100, 120)).box is None
+
+
+# The check
+
+
+def mean_of_pixels(signs: NDArray[np.int8], box: tuple[float, ...], scale: int) -> float:
+    """In steps of a fraction of a pixel."""
+    fine = np.repeat(np.repeat(signs.astype(float), scale, 0), scale, 1)
+    left, top, right, bottom = (round(edge * scale) for edge in box)
+    inside = fine[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    return float(inside.mean()) if inside.size else float("nan")
+
+
+@pytest.mark.parametrize("box", [(0, 0, 12, 10), (2.5, 1.25, 9.75, 8.5), (-6, -5, 18, 15), (1, 1, 1.5, 1.75)])
+def test_shares_of_cells_are_means_of_their_pixels(box: tuple[float, ...]) -> None:
+    signs = np.where(np.random.default_rng(0).random((10, 12)) < 0.5, 1, -1).astype(np.int8)
+    rows, columns = 3, 4
+    found = checking.shares(Grid(0, 0, rows, columns, (box[0], box[1], box[2], box[3])), (12, 10), signs)
+    for row in range(rows):
+        for column in range(columns):
+            x, y = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
+            cell = (box[0] + column * x, box[1] + row * y, box[0] + (column + 1) * x, box[1] + (row + 1) * y)
+            assert found[row, column] == pytest.approx(mean_of_pixels(signs, cell, 240), abs=0.03, nan_ok=True)
+
+
+def test_agreement_is_the_correlation_along_white() -> None:
+    expected = np.array([[1.0, -1, 0.5, np.nan]])
+    white = torch.randn(4, 6, dtype=torch.float64)
+    answers = torch.from_numpy(np.nan_to_num(expected[0]))[:, None] * white
+    assert checking.agreement(expected, answers[None], white) == pytest.approx(1)
+    assert checking.agreement(expected, -answers[None], white) == pytest.approx(-1)
+    assert checking.agreement(expected, torch.zeros(1, 4, 6), white) == 0
