@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from types_beyond import BEYOND, Beyond
 
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import InputError, ModelError
-from dexar_fast.model.elsewhere import written
+from dexar_fast.model.elsewhere import begun, written
 
 TARGETS = torch.tensor([20, 31, 44])
 BOUND = 1e-11  # of the largest of each array; float64
@@ -248,3 +251,65 @@ def test_a_given_answer_begins_as_generate_makes_it_begin(tmp_path: Path) -> Non
     explainer = Explainer(model, processor)
     assert explainer.explain(PICTURE, "", max_new_tokens=2).token_ids[0] == 5
     assert explainer.explain(PICTURE, "", "a cat").token_ids.tolist() == [5, 9, 10]
+
+
+def runs(modules: Sequence[torch.nn.Module]) -> Counter[torch.nn.Module]:
+    """How often each runs from now on."""
+    seen: Counter[torch.nn.Module] = Counter()
+    for module in modules:
+        module.register_forward_hook(lambda module, *_: seen.update([module]))
+    return seen
+
+
+@pytest.mark.parametrize("name", ["blip", "blip-2", "git", "kosmos-2", "mllama", "florence2", "udop", "pix2struct"])
+def test_a_known_prompt_begins_with_its_first_layers_alone(name: str) -> None:
+    """And what an encoder gave there serves the answer, too."""
+    beyond = BEYOND[name]()
+    explainer = Explainer(beyond.model)
+    explainer.explain_inputs(beyond.inputs, target_ids=TARGETS)
+    decoder = explainer.decoder
+    assert decoder is not None and decoder.begins
+    encoders = [beyond.model.get_encoder()] if name in ("florence2", "udop", "pix2struct") else []
+    seen = runs([decoder.layers[-1], *encoders])
+    again = explainer.explain_inputs(beyond.inputs, target_ids=TARGETS)
+    assert set(seen.values()) == {1} and len(seen) == 1 + len(encoders)
+    agrees(again, calls_oracle.expected(beyond, TARGETS), BOUND)
+
+
+@pytest.mark.parametrize("name", ["git", "udop"])
+def test_a_prompt_whose_first_layers_tell_something_else_runs_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond = BEYOND[name]()
+    explainer = Explainer(beyond.model)
+    early = begun._first_layers
+
+    def other(*given: Any) -> Any:
+        found = early(*given)
+        return replace(found, begun=replace(found.begun, ids=found.begun.ids + 1))
+
+    monkeypatch.setattr(begun, "_first_layers", other)
+    for _ in range(2):
+        agrees(
+            explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), calls_oracle.expected(beyond, TARGETS), BOUND
+        )
+    assert explainer.decoder is not None and explainer.decoder.begins is False
+
+
+def test_an_encoders_states_that_change_the_model_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    beyond = BEYOND["udop"]()
+    explainer = Explainer(beyond.model)
+    plain = type(beyond.model).forward
+
+    @wraps(plain)
+    def forward(self: Any, *args: Any, **given: Any) -> Any:
+        """Another answer where states are given and there is no cache."""
+        found = plain(self, *args, **given)
+        if given.get("encoder_outputs") is not None and not given.get("use_cache", True):
+            found.logits = found.logits * 2
+        return found
+
+    monkeypatch.setattr(type(beyond.model), "forward", forward)
+    for _ in range(2):
+        agrees(
+            explainer.explain_inputs(beyond.inputs, target_ids=TARGETS), calls_oracle.expected(beyond, TARGETS), BOUND
+        )
+    assert explainer.decoder is not None and explainer.decoder.begins is False
