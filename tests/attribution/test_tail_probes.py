@@ -12,7 +12,7 @@ from tail_agreement import TARGETS, assert_same, by_autograd, trusted
 from torch import nn
 
 from dexar_fast.attribution import engine
-from dexar_fast.attribution.tails import probes
+from dexar_fast.attribution.tails import probes, values
 from dexar_fast.attribution.tails.relations import Relation, hold
 
 
@@ -93,3 +93,16 @@ def test_a_residual_hides_no_change_of_what_is_added_to_it(size: float, dtype: t
         [True, False, True],
         [True, True, False],
     ]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 48, 192, 511])
+def test_rows_that_are_all_alike_do_not_cancel(rows: int) -> None:
+    """As those of an answer that says one token again and again: their rounding would look like a difference."""
+    drawn, total = values.weights(rows, torch.float64, torch.device("cpu"))
+    assert (total[:, 0].abs() > 0.2 * drawn.abs().sum(1)).all()
+    assert rows < 4 or (drawn[1] < 0).any()
+    module = linear(61, 512)
+    read = torch.randn(1, 512, generator=torch.Generator().manual_seed(1)).expand(rows, 512)
+    made = values.Sums.made({"read": read, "up": module(read).detach()}, values.EPS[torch.float32])
+    sums = values.Sums.stacked([made])
+    assert hold([sums.product("up", [module], sums.of["read"])])[0].tolist() == [True]
