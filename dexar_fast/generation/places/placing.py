@@ -30,14 +30,14 @@ def settled(setup: Setup, request: Request, images: list[Image.Image], declared:
     """The declared layout where it is a known family's, or nothing can be measured; else what measuring finds."""
     if declared.how == DECLARED or not images or setup.processor is None:
         return declared
-    key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
-    found = recalled(key)
-    if found is None:
-        try:
+    try:
+        key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
+        found = recalled(key)
+        if found is None:
             found = measured(setup, request, images, declared)
-        except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
-            return declared
-        keep(key, found)
+            keep(key, found)
+    except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
+        return declared
     return _layout(declared, found)
 
 

@@ -5,6 +5,7 @@ A single token may be found anywhere: what makes a row or a column is what most 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -34,8 +35,18 @@ class Places:
     height: Floats
 
 
-def grids(places: Places) -> Iterator[Grid]:
-    """The grids that all tokens with a place make up, in the order of the sequence."""
+def grids(places: Places) -> list[Grid]:
+    """The grids that tokens with a place make up, in the order of the sequence.
+
+    Tokens that stand in no row or column with others, several of one picture, are left out: where each sees all of it,
+    they have no place.
+    """
+    found = [*_all_grids(places)]
+    alone = Counter(grid.image for grid in found if grid.cells.size == 1)
+    return [grid for grid in found if grid.cells.size > 1 or alone[grid.image] == 1]
+
+
+def _all_grids(places: Places) -> Iterator[Grid]:
     places = replace(places, width=_pitch(places), height=_near(places.height, FEW_ROWS, 75))
     start, count = 0, len(places.x)
     while start < count:
