@@ -95,7 +95,17 @@ def test_pictures_are_told_apart(count: int) -> None:
     codes = Codes.of([(40, 30)] * count, 100)
     which = codes.patterns()[codes.across + codes.down :]
     shares = np.array([[pattern[image].mean() for pattern in which] for image in range(count)]).reshape(count, -1)
-    assert codes.image_of(shares).tolist() == list(range(count))
+    first, joined = codes.images_of(shares)
+    assert first.tolist() == list(range(count)) and set(joined) == {1}
+
+
+def test_steps_of_several_frames_are_told_from_single_ones() -> None:
+    codes = Codes.of([(40, 30)] * 7, 100)
+    which = codes.patterns()[codes.across + codes.down :]
+    shares = np.array([[pattern[frame].mean() for pattern in which] for frame in range(7)])
+    steps = np.array([shares[:2].mean(0), shares[2:4].mean(0), shares[4:6].mean(0), shares[6]])
+    first, joined = codes.images_of(0.9 * steps)
+    assert (first.tolist(), joined.tolist()) == ([0, 2, 4, 6], [2, 2, 2, 1])
 
 
 # Decoding
@@ -150,7 +160,7 @@ def lying(tokens: list[tuple[float, ...]], noise: float = 0.0, wild: float = 0.0
     lost = draw.random(len(x)) < wild
     x = np.where(lost, draw.uniform(0, 300, len(x)), x + noise * width * draw.standard_normal(len(x)))
     y = np.where(lost, draw.uniform(0, 300, len(x)), y + noise * height * draw.standard_normal(len(x)))
-    return Places(image.astype(int), x, y, width, height)
+    return Places(image.astype(int), np.ones(len(x), int), x, y, width, height)
 
 
 TILES = [((0, 0, 150, 150), 8, 8), ((150, 0, 300, 150), 8, 8), ((0, 150, 150, 300), 8, 8), ((0, 0, 300, 300), 8, 8)]

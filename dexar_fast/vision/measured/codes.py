@@ -12,6 +12,7 @@ from PIL import Image
 
 from dexar_fast.vision.grid import Size
 
+JOINED = (1, 2, 4)  # frames that one visual token may stand for
 Signs = NDArray[np.int8]  # of each place, 1 where it is white and -1 where it is black
 
 
@@ -68,11 +69,18 @@ class Codes:
         ]
         return [*across, *down, *which]
 
-    def image_of(self, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-        """[N] the picture that tokens saw, by their shares [N, bits] of white in the codes of the pictures."""
-        if not self.images:
-            return np.zeros(len(shares), np.int64)
-        return (shares @ self._which()[:, : len(self.sizes)]).argmax(1)
+    def images_of(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[N] the first picture that each token saw, and how many in a row: a step of a video may join several frames.
+
+        Args:
+            shares: [N, bits] of white in the codes of the pictures.
+        """
+        count, signs = len(self.sizes), self._which()
+        ways = [(first, joined) for joined in JOINED for first in range(count - joined + 1)]
+        expected = np.array([signs[:, first : first + joined].mean(1) for first, joined in ways])  # [ways, bits]
+        distance = (expected**2).sum(1) - 2 * shares @ expected.T
+        best = np.array(ways)[distance.argmin(1)]
+        return best[:, 0], best[:, 1]
 
     def _which(self) -> Signs:
         return stripes(self.images) if self.images else np.empty((0, 1), np.int8)

@@ -26,9 +26,13 @@ LONGEST = 1024  # tokens of a row
 
 @dataclass(frozen=True)
 class Places:
-    """Where each visual token lies: centres and widths [N] in pixels of its picture; the picture, -1 for no place."""
+    """Where each visual token lies: centres and widths [N] in pixels of its picture; the picture, -1 for no place.
+
+    `frames` counts the pictures from this one that it stands for.
+    """
 
     image: NDArray[np.int64]
+    frames: NDArray[np.int64]
     x: Floats
     y: Floats
     width: Floats
@@ -116,7 +120,8 @@ def _grid(places: Places, cells: NDArray[np.int64]) -> Grid:
     start, stride = int(cells[0, 0]), int(cells[1, 0] - cells[0, 0]) if rows > 1 else columns
     image = int(np.median(places.image[cells]))
     box = (left, top, right, bottom)
-    return Grid(image, start, rows, columns, box, None if stride == columns else stride)
+    frames = int(np.median(places.frames[cells]))
+    return Grid(image, start, rows, columns, box, None if stride == columns else stride, frames)
 
 
 def _ends(centres: Floats, width: float) -> tuple[float, float]:

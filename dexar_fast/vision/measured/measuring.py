@@ -61,11 +61,11 @@ class Measuring:
         return [grid for grid in found if self._agreement(grid, shown, answers) > checking.AGREE]
 
     def _agreement(self, grid: Grid, shown: list[checking.Blocks], answers: list[Tensor]) -> float:
-        pairs = [(each.signs[grid.image], of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
+        pairs = [(each, of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
         if not pairs:
             return 0.0
         cells = torch.from_numpy(grid.cells.ravel())
-        expected = [checking.shares(grid, self.sizes[grid.image], signs).ravel() for signs, _ in pairs]
+        expected = [checking.expected(grid, self.sizes, each.signs).ravel() for each, _ in pairs]
         return checking.agreement(np.stack(expected), torch.stack([of[cells] for _, of in pairs]), self.white[cells])
 
     def _difference(self, signs: Sequence[Signs]) -> Tensor:
@@ -82,7 +82,7 @@ def placed(codes: Codes, answers: decoding.Answers) -> Places:
     across, down, which = np.split(answers.shares, [codes.across, codes.across + codes.down], axis=1)
     x, width = decoding.places(across, codes.across)
     y, height = decoding.places(down, codes.down)
-    image = codes.image_of(which)
+    image, frames = codes.images_of(which)
     scale = np.array(codes.sizes, dtype=float)[image]
     answered = np.where(answers.answered, image, -1)
-    return Places(answered, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
+    return Places(answered, frames, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
