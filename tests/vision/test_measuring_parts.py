@@ -99,13 +99,16 @@ def test_pictures_are_told_apart(count: int) -> None:
     assert first.tolist() == list(range(count)) and set(joined) == {1}
 
 
-def test_steps_of_several_frames_are_told_from_single_ones() -> None:
-    codes = Codes.of([(40, 30)] * 7, 100)
+@pytest.mark.parametrize("weight", [0.5, 0.2])
+def test_steps_of_several_frames_are_told_from_single_ones(weight: float) -> None:
+    """However a step weighs its two frames; the first picture is none, and the last frame stands alone."""
+    codes = Codes.of([(40, 30)] * 6, 100, stills=1)
     which = codes.patterns()[codes.across + codes.down :]
-    shares = np.array([[pattern[frame].mean() for pattern in which] for frame in range(7)])
-    steps = np.array([shares[:2].mean(0), shares[2:4].mean(0), shares[4:6].mean(0), shares[6]])
-    first, joined = codes.images_of(0.9 * steps)
-    assert (first.tolist(), joined.tolist()) == ([0, 2, 4, 6], [2, 2, 2, 1])
+    shares = np.array([[pattern[frame].mean() for pattern in which] for frame in range(6)])
+    pairs = [weight * shares[first] + (1 - weight) * shares[first + 1] for first in (1, 3)]
+    steps = np.array([shares[0], *pairs, shares[5]])
+    first, joined = codes.images_of(0.95 * steps)
+    assert (first.tolist(), joined.tolist()) == ([0, 1, 3, 5], [1, 2, 2, 1])
 
 
 # Decoding

@@ -25,18 +25,27 @@ DIRECTIONS = 128  # random ones, in which features are compared: enough to tell 
 
 @dataclass(frozen=True)
 class Measuring:
-    """Shows pictures of these sizes to a model in which no token reads another."""
+    """Shows pictures of these sizes to a model in which no token reads another.
+
+    Args:
+        stills: how many of them, the first, are no frames of a video; None: all.
+    """
 
     see: See
     sizes: Sequence[Size]
+    stills: int | None = None
 
     @classmethod
     def at_first(
-        cls, layers: Iterable[L], see: Callable[[L, list[Image.Image]], Tensor], sizes: Sequence[Size]
+        cls,
+        layers: Iterable[L],
+        see: Callable[[L, list[Image.Image]], Tensor],
+        sizes: Sequence[Size],
+        stills: int | None = None,
     ) -> Self | None:
         """Where pictures first change what enters a layer at the visual tokens; None where they never do."""
         for layer in layers:
-            found = cls(partial(see, layer), sizes)
+            found = cls(partial(see, layer), sizes, stills)
             if bool((found.white != 0).any()):
                 return found
         return None
@@ -48,7 +57,7 @@ class Measuring:
 
     def grids(self) -> list[Grid]:
         """Where the visual tokens lie, as far as they answer; what the check finds otherwise is left out."""
-        codes = Codes.of(self.sizes, len(self.white))
+        codes = Codes.of(self.sizes, len(self.white), self.stills)
         differences = torch.stack([self._difference(signs) for signs in codes.patterns()])
         places = placed(codes, decoding.Answers.of(differences, self.white))
         found = [snapped(grid, self.sizes[grid.image]) for grid in grids(places)]
