@@ -27,3 +27,4 @@ class Asked:
     grids: tuple[Grid, ...]  # where they lie in the images; empty where that is unknown
     chunk_size: int | None = None  # tokens to explain at once; None: as many as fit
     backend: str = "auto"
+    exact: bool = True  # whether the grids end where the model's view of an image does; measured ones nearly do

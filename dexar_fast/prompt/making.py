@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 CLOSE = 0.001  # of the variance of the pixels: how far another backend's resize may be off, on average
 VIDEO = "pixel_values_videos"
+WAYS = 256  # of sharing frames out that are tried
 AS_GIVEN = {"do_sample_frames": False}  # the frames given are those that were sampled
 
 
@@ -47,16 +50,35 @@ def made(make: Callable[..., Mapping[str, Any]], images: Any, settings: Mapping[
         return None
 
 
-def made_of_video(
-    processor: Any, frames: list[Image.Image], inputs: Mapping[str, Any], settings: Mapping[str, Any] = AS_GIVEN
+def shared_out(frames: list[Image.Image], inputs: Mapping[str, Any]) -> Iterator[list[list[Image.Image]]]:
+    """Each way in which the frames can be those of the videos that the inputs hold, one behind the other."""
+    for counts in itertools.islice(itertools.product(*_ranges(len(frames), inputs)), WAYS):
+        if sum(counts) == len(frames):
+            ends = [*itertools.accumulate(counts, initial=0)]
+            yield [frames[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _ranges(frames: int, inputs: Mapping[str, Any]) -> list[Iterable[int]]:
+    """How many of the frames each video of the inputs can have."""
+    grids, pixels = inputs.get("video_grid_thw"), inputs.get(VIDEO)
+    if isinstance(grids, Tensor) and len(grids) > 1:
+        steps = grids[:, 0].tolist()
+        most = math.ceil(frames / sum(steps))  # frames in a step, of which the last of a video may lack some
+        return [range((each - 1) * most + 1, each * most + 1) for each in steps]
+    count = len(pixels) if isinstance(pixels, Tensor) and pixels.ndim == 5 else 1
+    return [[frames // count]] * count
+
+
+def made_of_videos(
+    processor: Any, videos: list[list[Image.Image]], inputs: Mapping[str, Any], settings: Mapping[str, Any] = AS_GIVEN
 ) -> Mapping[str, Any] | None:
-    """What the processor makes of the frames of one video; None where it refuses them, or reads no videos.
+    """What the processor makes of the frames of each video; None where it refuses them, or reads no videos.
 
     Where the inputs have no name for the pixels of videos, they are those of images (InternVL).
     """
     make = getattr(processor, "video_processor", None)
     usual = usual_settings(processor, "videos_kwargs")
-    found = None if make is None else made(make, [frames], {**usual, **settings})
+    found = None if make is None else made(make, videos, {**usual, **settings})
     if found is None or VIDEO in inputs or VIDEO not in found:
         return found
     return {"pixel_values": found[VIDEO].flatten(0, 1)}

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.prompt.making import AS_GIVEN, CLOSE, VIDEO, made, made_of_video, nested, same, split, usual_settings
+from dexar_fast.prompt.making import AS_GIVEN, CLOSE, VIDEO, made, made_of_videos, nested, same, split, usual_settings
 
 Make = Callable[[Sequence[Image.Image]], Mapping[str, Any] | None]
 
@@ -74,7 +74,7 @@ class Pixels:
     ) -> Mapping[str, Any] | None:
         """What the processor makes of pictures of which the last are frames."""
         images = [*pictures[: len(pictures) - frames]]
-        video = made_of_video(self._processor, [*pictures[len(images) :]], self._inputs, sampling)
+        video = made_of_videos(self._processor, [[*pictures[len(images) :]]], self._inputs, sampling)
         beside = self._made(nested(images, self._inputs)) if images else {}
         return None if video is None or beside is None else {**beside, **video}
 

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.prompt.making import CLOSE, VIDEO, made, made_of_video, nested, same, split, usual_settings
+from dexar_fast.prompt.making import CLOSE, VIDEO, made, made_of_videos, nested, same, shared_out, split, usual_settings
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
@@ -96,7 +96,7 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
     for pictures in readings(request.given):
         images, frames = split(pictures, inputs)
-        if frames and not same(made_of_video(processor, frames, inputs), inputs, CLOSE):
+        if frames and not _are_its_videos(processor, frames, inputs):
             continue
         for changed in _settings(base, usual) if images else [usual]:
             if not images or same(made(base, nested(images, inputs), changed), inputs, CLOSE):
@@ -105,6 +105,11 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
         resized = _resized(pictures, inputs, base)
         if resized and same(made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
             yield pictures, Called(Settings(base, usual))
+
+
+def _are_its_videos(processor: Any, frames: list[Image.Image], inputs: Mapping[str, Any]) -> bool:
+    ways = shared_out(frames, inputs)
+    return any(same(made_of_videos(processor, videos, inputs), inputs, CLOSE) for videos in ways)
 
 
 def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

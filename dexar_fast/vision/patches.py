@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from dexar_fast.vision.blocks import Block, Blocks, Prompt, UnknownLayout
 from dexar_fast.vision.grid import Box, Grid, Size
 
 MERGES = ("spatial_merge_size", "merge_kernel_size", "merge_size")
+WAYS = 256  # of sharing out frames that are tried
 PADDERS = ("kimi_k25", "glm5_next")  # pad an image on the right and below: the grid is not all of it
 
 
@@ -87,22 +89,30 @@ def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> li
         return []
     per_step = prompt.vision("temporal_patch_size")
     frames = [[per_step] * t for t, _, _ in videos]
-    if prompt.sizes is not None:
-        missing = sum(map(sum, frames)) - (len(prompt.sizes) - len(images))
-        if 0 < missing < per_step and len(videos) == 1 and _repeats(prompt, videos[0], per_step, missing):
-            frames[0][-1] -= missing
+    missing = 0 if prompt.sizes is None else sum(map(sum, frames)) - (len(prompt.sizes) - len(images))
+    if missing > 0:
+        for video, count in _filled(prompt, videos, per_step, missing).items():
+            frames[video][-1] -= count
     return frames
 
 
-def _repeats(prompt: Prompt, grid: Sequence[int], per_step: int, count: int) -> bool:
-    """Whether the last step of a video repeats the last frame `count` times to fill up."""
+def _filled(prompt: Prompt, videos: list[Any], per_step: int, missing: int) -> dict[int, int]:
+    """By video, how often its last step repeats the last frame to fill up, `missing` times in all; else none."""
+    ends = np.cumsum([t * h * w for t, h, w in videos]).tolist()
+    ways = [[0, *_repeats(prompt, end, h * w, per_step)] for end, (_, h, w) in zip(ends, videos, strict=True)]
+    fitting = [counts for counts in itertools.islice(itertools.product(*ways), WAYS) if sum(counts) == missing]
+    return dict(enumerate(fitting[0])) if len(fitting) == 1 else {}
+
+
+def _repeats(prompt: Prompt, end: int, patches: int, per_step: int) -> list[int]:
+    """How often the last step of a video, `patches` before `end`, may repeat its last frame."""
     pixels = prompt.output("pixel_values_videos")
     area = prompt.vision("patch_size") ** 2
     if pixels.ndim != 2 or pixels.shape[1] % (per_step * area):
         raise UnknownLayout("pixel_values_videos is not [patches, channels * frames * pixels]")
-    slots = pixels[-grid[1] * grid[2] :].unflatten(1, (-1, per_step, area))
-    last = slots[:, :, per_step - 1 - count : per_step - count]
-    return torch.equal(last.expand(-1, -1, count, -1), slots[:, :, per_step - count :])
+    slots = pixels[end - patches : end].unflatten(1, (-1, per_step, area))
+    alike = [torch.equal(slots[:, :, n], slots[:, :, n + 1]) for n in range(per_step - 1)][::-1]
+    return list(range(1, 1 + (alike.index(False) if False in alike else len(alike))))
 
 
 def _steps(rows: int, columns: int, frames: list[int]) -> Block:

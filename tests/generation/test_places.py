@@ -144,7 +144,19 @@ class Queries(Shared):
         return self.inner(weights @ features)
 
 
-@pytest.mark.parametrize(("projector", "reason"), [(Shared, "answers to alone"), (Queries, "attention alone")])
+class Pooled(Shared):
+    """One whose tokens attend to all patches, and to as many others."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        keys = torch.cat([features, features], 1)
+        weights = torch.softmax(torch.ones_like(features) @ keys.mT, -1)
+        return self.inner(weights @ keys)
+
+
+@pytest.mark.parametrize(
+    ("projector", "reason"),
+    [(Shared, "answers to alone"), (Queries, "attention alone"), (Pooled, "answers to alone")],
+)
 def test_tokens_without_a_part_of_their_own_have_no_place(
     monkeypatch: pytest.MonkeyPatch, projector: type[Shared], reason: str
 ) -> None:

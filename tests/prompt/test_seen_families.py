@@ -13,6 +13,7 @@ import processors
 import pytest
 import torch
 import transformers
+import videos
 from pictures import picture, seen
 from PIL import Image
 from processors import IMAGES, VIDEOS, Family, around, ask, real, real_onevision, watch
@@ -160,6 +161,22 @@ def test_a_video_before_a_picture(name: str) -> None:
     found = seen(processor, config, inputs, [image, *frames])
     assert found.grids[-1].image == 0 and not found.grids[-1].video and found.warning is None
     assert seen(processor, config, inputs, [*frames, image]).grids == ()
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="video processors need torchvision")
+@pytest.mark.parametrize("counts", [(4, 4), (3, 4), (2, 5), (3, 3), (1, 2, 3)])
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_frames_of_several_videos_are_shared_out(name: str, counts: tuple[int, ...]) -> None:
+    """Two frames a step; the last of an odd number stands alone. In another order they have no place."""
+    model, processor, *_ = reader = videos.FAMILIES[name]()
+    shots = [[picture((64, 48), 10 * video + n) for n in range(count)] for video, count in enumerate(counts)]
+    frames = [frame for shot in shots for frame in shot]
+    inputs = videos.watched(reader, *shots)
+    found = seen(processor, model.config, inputs, frames)
+    steps = [n for count in counts for n in [2] * (count // 2) + [1] * (count % 2)]
+    assert [grid.frames for grid in found.grids] == steps and found.warning is None
+    assert [n for grid in found.grids for n in grid.images] == list(range(sum(counts)))
+    assert seen(processor, model.config, inputs, frames[::-1]).grids == ()
 
 
 @pytest.mark.skipif(not is_torchvision_available(), reason="InternVL's processor needs torchvision")

@@ -95,7 +95,20 @@ def test_pictures_are_told_apart(count: int) -> None:
     codes = Codes.of([(40, 30)] * count, 100)
     which = codes.patterns()[codes.across + codes.down :]
     shares = np.array([[pattern[image].mean() for pattern in which] for image in range(count)]).reshape(count, -1)
-    assert codes.image_of(shares).tolist() == list(range(count))
+    first, joined = codes.images_of(shares)
+    assert first.tolist() == list(range(count)) and set(joined) == {1}
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.2])
+def test_steps_of_several_frames_are_told_from_single_ones(weight: float) -> None:
+    """However a step weighs its two frames; the first picture is none, and the last frame stands alone."""
+    codes = Codes.of([(40, 30)] * 6, 100, stills=1)
+    which = codes.patterns()[codes.across + codes.down :]
+    shares = np.array([[pattern[frame].mean() for pattern in which] for frame in range(6)])
+    pairs = [weight * shares[first] + (1 - weight) * shares[first + 1] for first in (1, 3)]
+    steps = np.array([shares[0], *pairs, shares[5]])
+    first, joined = codes.images_of(0.95 * steps)
+    assert (first.tolist(), joined.tolist()) == ([0, 1, 3, 5], [1, 2, 2, 1])
 
 
 # Decoding
@@ -150,7 +163,7 @@ def lying(tokens: list[tuple[float, ...]], noise: float = 0.0, wild: float = 0.0
     lost = draw.random(len(x)) < wild
     x = np.where(lost, draw.uniform(0, 300, len(x)), x + noise * width * draw.standard_normal(len(x)))
     y = np.where(lost, draw.uniform(0, 300, len(x)), y + noise * height * draw.standard_normal(len(x)))
-    return Places(image.astype(int), x, y, width, height)
+    return Places(image.astype(int), np.ones(len(x), int), x, y, width, height)
 
 
 TILES = [((0, 0, 150, 150), 8, 8), ((150, 0, 300, 150), 8, 8), ((0, 150, 150, 300), 8, 8), ((0, 0, 300, 300), 8, 8)]

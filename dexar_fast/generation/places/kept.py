@@ -66,8 +66,8 @@ def _held(value: Tensor) -> Any:
 
 def _settings(processor: Any) -> dict[str, Any]:
     """Of each part that makes pixels, its class and settings."""
-    parts = [getattr(processor, name) for name in ("image_processor", "video_processor") if hasattr(processor, name)]
-    return {type(part).__qualname__: part.to_dict() for part in parts}
+    parts: list[Any] = [getattr(processor, name, None) for name in ("image_processor", "video_processor")]
+    return {type(part).__qualname__: part.to_dict() if hasattr(part, "to_dict") else repr(part) for part in parts}
 
 
 def _file(key: str) -> Path:

@@ -30,14 +30,14 @@ def settled(setup: Setup, request: Request, images: list[Image.Image], declared:
     """The declared layout where it is a known family's, or nothing can be measured; else what measuring finds."""
     if declared.how == DECLARED or not images or setup.processor is None:
         return declared
-    key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
-    found = recalled(key)
-    if found is None:
-        try:
+    try:
+        key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
+        found = recalled(key)
+        if found is None:
             found = measured(setup, request, images, declared)
-        except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
-            return declared
-        keep(key, found)
+            keep(key, found)
+    except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
+        return declared
     return _layout(declared, found)
 
 
@@ -51,18 +51,17 @@ def measured(setup: Setup, request: Request, images: list[Image.Image], declared
     pixels = Pixels(setup.processor, request.inputs, images)
     with borrowed(setup.model):
         shown = _Shown(setup.model, request, pixels, declared)
-        sizes = [image.size for image in images]
-        quick = Measuring.at_first(shown.layers, shown.quickly, sizes)
+        sizes, stills = [image.size for image in images], len(images) - pixels.frames
+        quick = Measuring.at_first(shown.layers, shown.quickly, sizes, stills)
         if quick is not None and declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
             return Found(CHECKED, declared.grids)
-        whole = Measuring.at_first(shown.layers, shown.wholly, sizes)
+        whole = Measuring.at_first(shown.layers, shown.wholly, sizes, stills)
         if whole is None:
             return Found(NONE, reason=SHARED)
         likely = quick.grids() if quick is not None else []
         grids = whole.confirmed(likely) if likely else whole.grids()
     if not grids:
         return Found(NONE, reason=MIXED)
-    stills = len(images) - pixels.frames
     return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids))
 
 

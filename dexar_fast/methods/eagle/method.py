@@ -101,11 +101,12 @@ class Eagle:
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""
         pixels = Pixels(asked.processor, asked.inputs, asked.images)
-        cut = divided(asked.images, asked.grids, self.regions, self.segmentation, self.labels, self.fill, pixels.frames)
+        grids = asked.grids if asked.exact else ()  # else the pixels tell which regions the processor leaves out
+        cut = divided(asked.images, grids, self.regions, self.segmentation, self.labels, self.fill, pixels.frames)
         chosen = self.chosen(len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
         probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
-        return self.ranking(cut, seen_by(cut, asked.grids, pixels.of), chosen, probabilities)
+        return self.ranking(cut, seen_by(cut, grids, pixels.of), chosen, probabilities)
 
     def chosen(self, count: int) -> Tensor:
         """[n] the tokens to search for of an answer of `count`, counted from 0. Raises InputError."""

@@ -77,6 +77,11 @@ def _count(grids: Sequence[Grid], sizes: Sequence[Size], image: int) -> tuple[in
     return max(2, min(height, round(height / down))), max(2, min(width, round(width / across)))
 
 
+def expected(grid: Grid, sizes: Sequence[Size], signs: Sequence[Signs]) -> Floats:
+    """[rows, columns] how much more white than black each cell sees of the images that the grid covers together."""
+    return np.mean([shares(grid, sizes[image], signs[image]) for image in grid.images], axis=0)
+
+
 def shares(grid: Grid, size: Size, signs: Signs) -> Floats:
     """[rows, columns] how much more white than black each cell sees, from -1 to 1; NaN where it sees no picture."""
     left, top, right, bottom = grid.box or (0, 0, *size)
@@ -97,17 +102,17 @@ def _between(rows: Floats, at: Floats) -> Floats:
     return rows[below] * (1 - share) + rows[below + 1] * share
 
 
-def agreement(expected: Floats, differences: Tensor, white: Tensor) -> float:
+def agreement(should: Floats, differences: Tensor, white: Tensor) -> float:
     """The correlation of what cells should see with what they answered.
 
     Args:
-        expected: [K, n]; NaN is left out.
+        should: [K, n]; NaN is left out.
         differences: [K, n, d] of what each picture of blocks made and its inverse made.
         white: [n, d] the same of a white and a black picture.
     """
     along = torch.nn.functional.normalize(white.double(), dim=-1)
     answers = ((differences.double() * along).sum(-1) / white.double().norm(dim=-1).clamp(min=1e-30)).numpy()
-    known = np.isfinite(expected)
-    if known.sum() < 2 or expected[known].std() == 0 or answers[known].std() == 0:
+    known = np.isfinite(should)
+    if known.sum() < 2 or should[known].std() == 0 or answers[known].std() == 0:
         return 0.0
-    return float(np.corrcoef(expected[known], np.clip(answers[known], -1.5, 1.5))[0, 1])
+    return float(np.corrcoef(should[known], np.clip(answers[known], -1.5, 1.5))[0, 1])

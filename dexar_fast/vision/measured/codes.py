@@ -12,6 +12,8 @@ from PIL import Image
 
 from dexar_fast.vision.grid import Size
 
+JOINED = (1, 2, 4)  # frames that one visual token may stand for
+DEARER = 0.05  # by how much more frames in a step must fit better
 Signs = NDArray[np.int8]  # of each place, 1 where it is white and -1 where it is black
 
 
@@ -48,16 +50,17 @@ class Codes:
     across: int
     down: int
     images: int  # bits that tell the pictures apart
+    stills: int  # how many of them, the first, are no frames of a video
 
     @classmethod
-    def of(cls, sizes: Sequence[Size], tokens: int) -> Codes:
-        """For pictures of these sizes that make so many visual tokens."""
+    def of(cls, sizes: Sequence[Size], tokens: int, stills: int | None = None) -> Codes:
+        """For pictures of these sizes that make so many visual tokens; `stills` as below, None: all."""
         each = math.sqrt(tokens)
         widest = max(max(1.0, width / height) for width, height in sizes)
         tallest = max(max(1.0, height / width) for width, height in sizes)
         across = min(bits(each * math.sqrt(widest), width) for width, _ in sizes)
         down = min(bits(each * math.sqrt(tallest), height) for _, height in sizes)
-        return cls(sizes, across, down, math.ceil(math.log2(len(sizes))))
+        return cls(sizes, across, down, math.ceil(math.log2(len(sizes))), len(sizes) if stills is None else stills)
 
     def patterns(self) -> list[list[Signs]]:
         """Of each code the signs [height, width] of each picture: all bits across, all down, those of the pictures."""
@@ -68,11 +71,27 @@ class Codes:
         ]
         return [*across, *down, *which]
 
-    def image_of(self, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-        """[N] the picture that tokens saw, by their shares [N, bits] of white in the codes of the pictures."""
-        if not self.images:
-            return np.zeros(len(shares), np.int64)
-        return (shares @ self._which()[:, : len(self.sizes)]).argmax(1)
+    def images_of(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[N] the first picture that each token saw, and how many in a row: a step of a video may join several frames.
+
+        Args:
+            shares: [N, bits] of white in the codes of the pictures.
+        """
+        tried = [self._nearest(shares, joined) for joined in JOINED if joined == 1 or self.stills < len(self.sizes)]
+        costs = [distance + DEARER * n for n, (distance, _) in enumerate(tried)]
+        best = tried[int(np.argmin(costs))][1]
+        return best[:, 0], best[:, 1]
+
+    def _nearest(self, shares: NDArray[np.float64], joined: int) -> tuple[float, NDArray[np.int64]]:
+        """If so many frames make a step: how far the shares are from what they can be, and the steps [N, 2]."""
+        count, signs = len(self.sizes), self._which()
+        steps = [(image, 1) for image in range(self.stills)]
+        steps += [(frame, min(joined, count - frame)) for frame in range(self.stills, count, joined)]
+        ends = [signs[:, first : first + length] for first, length in steps]
+        low, high = (np.array([extreme(each, axis=1) for each in ends]) for extreme in (np.min, np.max))
+        off = shares[:, None] - shares[:, None].clip(low, high)  # [N, steps, bits]: a step may weigh its frames anyhow
+        distance = (off**2).sum(2)
+        return float(distance.min(1).mean()), np.array(steps)[distance.argmin(1)]
 
     def _which(self) -> Signs:
         return stripes(self.images) if self.images else np.empty((0, 1), np.int8)

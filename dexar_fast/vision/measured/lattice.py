@@ -5,6 +5,7 @@ A single token may be found anywhere: what makes a row or a column is what most 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,17 +26,31 @@ LONGEST = 1024  # tokens of a row
 
 @dataclass(frozen=True)
 class Places:
-    """Where each visual token lies: centres and widths [N] in pixels of its picture; the picture, -1 for no place."""
+    """Where each visual token lies: centres and widths [N] in pixels of its picture; the picture, -1 for no place.
+
+    `frames` counts the pictures from this one that it stands for.
+    """
 
     image: NDArray[np.int64]
+    frames: NDArray[np.int64]
     x: Floats
     y: Floats
     width: Floats
     height: Floats
 
 
-def grids(places: Places) -> Iterator[Grid]:
-    """The grids that all tokens with a place make up, in the order of the sequence."""
+def grids(places: Places) -> list[Grid]:
+    """The grids that tokens with a place make up, in the order of the sequence.
+
+    Tokens that stand in no row or column with others, several of one picture, are left out: where each sees all of it,
+    they have no place.
+    """
+    found = [*_all_grids(places)]
+    alone = Counter(grid.image for grid in found if grid.cells.size == 1)
+    return [grid for grid in found if grid.cells.size > 1 or alone[grid.image] == 1]
+
+
+def _all_grids(places: Places) -> Iterator[Grid]:
     places = replace(places, width=_pitch(places), height=_near(places.height, FEW_ROWS, 75))
     start, count = 0, len(places.x)
     while start < count:
@@ -105,7 +120,8 @@ def _grid(places: Places, cells: NDArray[np.int64]) -> Grid:
     start, stride = int(cells[0, 0]), int(cells[1, 0] - cells[0, 0]) if rows > 1 else columns
     image = int(np.median(places.image[cells]))
     box = (left, top, right, bottom)
-    return Grid(image, start, rows, columns, box, None if stride == columns else stride)
+    frames = int(np.median(places.frames[cells]))
+    return Grid(image, start, rows, columns, box, None if stride == columns else stride, frames)
 
 
 def _ends(centres: Floats, width: float) -> tuple[float, float]:

@@ -25,18 +25,27 @@ DIRECTIONS = 128  # random ones, in which features are compared: enough to tell 
 
 @dataclass(frozen=True)
 class Measuring:
-    """Shows pictures of these sizes to a model in which no token reads another."""
+    """Shows pictures of these sizes to a model in which no token reads another.
+
+    Args:
+        stills: how many of them, the first, are no frames of a video; None: all.
+    """
 
     see: See
     sizes: Sequence[Size]
+    stills: int | None = None
 
     @classmethod
     def at_first(
-        cls, layers: Iterable[L], see: Callable[[L, list[Image.Image]], Tensor], sizes: Sequence[Size]
+        cls,
+        layers: Iterable[L],
+        see: Callable[[L, list[Image.Image]], Tensor],
+        sizes: Sequence[Size],
+        stills: int | None = None,
     ) -> Self | None:
         """Where pictures first change what enters a layer at the visual tokens; None where they never do."""
         for layer in layers:
-            found = cls(partial(see, layer), sizes)
+            found = cls(partial(see, layer), sizes, stills)
             if bool((found.white != 0).any()):
                 return found
         return None
@@ -48,7 +57,7 @@ class Measuring:
 
     def grids(self) -> list[Grid]:
         """Where the visual tokens lie, as far as they answer; what the check finds otherwise is left out."""
-        codes = Codes.of(self.sizes, len(self.white))
+        codes = Codes.of(self.sizes, len(self.white), self.stills)
         differences = torch.stack([self._difference(signs) for signs in codes.patterns()])
         places = placed(codes, decoding.Answers.of(differences, self.white))
         found = [snapped(grid, self.sizes[grid.image]) for grid in grids(places)]
@@ -61,11 +70,11 @@ class Measuring:
         return [grid for grid in found if self._agreement(grid, shown, answers) > checking.AGREE]
 
     def _agreement(self, grid: Grid, shown: list[checking.Blocks], answers: list[Tensor]) -> float:
-        pairs = [(each.signs[grid.image], of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
+        pairs = [(each, of) for each, of in zip(shown, answers, strict=True) if grid in each.grids]
         if not pairs:
             return 0.0
         cells = torch.from_numpy(grid.cells.ravel())
-        expected = [checking.shares(grid, self.sizes[grid.image], signs).ravel() for signs, _ in pairs]
+        expected = [checking.expected(grid, self.sizes, each.signs).ravel() for each, _ in pairs]
         return checking.agreement(np.stack(expected), torch.stack([of[cells] for _, of in pairs]), self.white[cells])
 
     def _difference(self, signs: Sequence[Signs]) -> Tensor:
@@ -82,7 +91,7 @@ def placed(codes: Codes, answers: decoding.Answers) -> Places:
     across, down, which = np.split(answers.shares, [codes.across, codes.across + codes.down], axis=1)
     x, width = decoding.places(across, codes.across)
     y, height = decoding.places(down, codes.down)
-    image = codes.image_of(which)
+    image, frames = codes.images_of(which)
     scale = np.array(codes.sizes, dtype=float)[image]
     answered = np.where(answers.answered, image, -1)
-    return Places(answered, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
+    return Places(answered, frames, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
