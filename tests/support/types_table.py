@@ -5,6 +5,7 @@ Each is built small, explained in every way, and compared with an oracle that sh
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from types_cases import TYPES, Case, case
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import DexarError, reason
 
-PAGE = ROOT / "dexar_fast" / "TYPES.md"
+PAGE, RESULTS = ROOT / "dexar_fast" / "TYPES.md", ROOT / "bench" / "results"
 TARGETS = torch.tensor([20, 31, 44])
 ROUNDING = 1e-9
 WAYS = ("given", "given again", "generated", "streamed", "pooled")
@@ -34,11 +35,17 @@ the array's largest value. The oracle is autograd over one eager forward, and sh
 less is rounding. More is that of models which compute a part (or all: inkling2, inkling2_loop) in float32, whatever
 their dtype: {narrow}.
 
+Way: how the layers of a larger model (d = 512, 4 layers, float32) get their gradients: by formula; by autograd, through
+the chunk of the answer; or run again at the answer's positions alone, where the prompt has to run with its answer. The
+ratio is the time of explaining a given answer of 64 tokens, over one plain forward of the same tokens behind the same
+prompt of 620 (`python -m bench types`; {measured}).
+
 {counts}
 
-| type | class | status | {ways} |
-|---|---|---|{rules}|
+| type | class | status | {ways} | way | ratio |
+|---|---|---|{rules}|---|---|
 """
+MEASURED = max((json.loads(path.read_text()) for path in RESULTS.glob("*/types.json")), key=lambda found: found["date"])
 
 
 class Row(NamedTuple):
@@ -112,6 +119,7 @@ def page(rows: list[Row]) -> str:
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
     narrow = [row.model_type for row in rows if row.status == EXPLAINED and max(map(float, row.errors)) > ROUNDING]
     head = HEAD.format(
+        measured=f"{MEASURED['machine']['cpu']}, {MEASURED['date']}",
         narrow=", ".join(narrow),
         version=transformers.__version__,
         tokens=len(TARGETS),
@@ -124,7 +132,15 @@ def page(rows: list[Row]) -> str:
 
 def line(row: Row) -> str:
     cells = row.errors if len(row.errors) == len(WAYS) else (row.errors[0].replace("|", "\\|"), *[""] * (len(WAYS) - 1))
-    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells])} |\n"
+    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells, *cost(row.model_type)])} |\n"
+
+
+def cost(model_type: str) -> tuple[str, str]:
+    """The way of a type's layers and the ratio; empty where it was not measured."""
+    for group in MEASURED["groups"]:
+        if group["parameters"]["type"] == model_type:
+            return group["notes"]["way"], f"{group['ratios']['explain/forward']['median']:.2f}"
+    return "", ""
 
 
 def rows(chosen: Callable[[str], bool] = lambda name: True) -> list[Row]:
