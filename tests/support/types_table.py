@@ -5,6 +5,7 @@ Each is built small, explained in every way, and compared with an oracle that sh
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from types_places import place
 from dexar_fast import Explainer, Explanation, KVPool
 from dexar_fast.errors import DexarError, reason
 
-PAGE = ROOT / "dexar_fast" / "TYPES.md"
+PAGE, RESULTS = ROOT / "dexar_fast" / "TYPES.md", ROOT / "bench" / "results"
 TARGETS = torch.tensor([20, 31, 44])
 ROUNDING = 1e-9
 WAYS = ("given", "given again", "generated", "streamed", "pooled")
@@ -40,11 +41,17 @@ against painted regions in tests. Declared: the inputs name a grid, and what the
 it. Measured: by structured light through the type's real image processor and its tower. Untested: no image processor
 that fits a small model is at hand here, and the first prompt with pictures is measured.
 
+Way: how the layers of a larger model (d = 512, 4 layers, float32) get their gradients: by formula; by autograd, through
+the chunk of the answer; or run again at the answer's positions alone, where the prompt has to run with its answer. The
+ratio is the time of explaining a given answer of 64 tokens, over one plain forward of the same tokens behind the same
+prompt of 620 (`python -m bench types`; {measured}).
+
 {counts}
 
-| type | class | status | {ways} | place |
-|---|---|---|{rules}|---|
+| type | class | status | {ways} | place | way | ratio |
+|---|---|---|{rules}|---|---|---|
 """
+MEASURED = max((json.loads(path.read_text()) for path in RESULTS.glob("*/types.json")), key=lambda found: found["date"])
 
 
 class Row(NamedTuple):
@@ -120,6 +127,7 @@ def page(rows: list[Row]) -> str:
     said = ", ".join(f"{count} {status}" for status, count in counts.items())
     narrow = [row.model_type for row in rows if row.status == EXPLAINED and max(map(float, row.errors)) > ROUNDING]
     head = HEAD.format(
+        measured=f"{MEASURED['machine']['cpu']}, {MEASURED['date']}",
         narrow=", ".join(narrow),
         version=transformers.__version__,
         tokens=len(TARGETS),
@@ -132,7 +140,16 @@ def page(rows: list[Row]) -> str:
 
 def line(row: Row) -> str:
     cells = row.errors if len(row.errors) == len(WAYS) else (row.errors[0].replace("|", "\\|"), *[""] * (len(WAYS) - 1))
-    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells, row.place])} |\n"
+    cells = [*cells, row.place, *cost(row.model_type)]
+    return f"| {' | '.join([row.model_type, f'`{row.model_class}`', row.status, *cells])} |\n"
+
+
+def cost(model_type: str) -> tuple[str, str]:
+    """The way of a type's layers and the ratio; empty where it was not measured."""
+    for group in MEASURED["groups"]:
+        if group["parameters"]["type"] == model_type:
+            return group["notes"]["way"], f"{group['ratios']['explain/forward']['median']:.2f}"
+    return "", ""
 
 
 def rows(chosen: Callable[[str], bool] = lambda name: True) -> list[Row]:

@@ -94,7 +94,7 @@ class CallGradients:
     def settle(self) -> None:
         """Checks a forward at its end. Raises Outdated if a layer that ran again did not give the same."""
         again, self._differ = self._differ, []
-        if again and bool(torch.stack(again).any()):
+        if again and bool(torch.stack([each.to(again[0].device) for each in again]).any()):
             self._record_all()
             raise Outdated("layers do not give the same when they run again at the explained positions alone")
 
