@@ -16,6 +16,7 @@ from dexar_fast.vision.measured import checking, lattice
 from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes
 from dexar_fast.vision.measured.decoding import Answers, means, places
 from dexar_fast.vision.measured.lattice import Places
+from dexar_fast.vision.measured.skipping import Blocks
 from dexar_fast.vision.measured.unmixed import Unmixed
 
 # Attention off
@@ -233,3 +234,38 @@ def test_agreement_is_the_correlation_along_white() -> None:
     assert checking.agreement(expected, answers[None], white) == pytest.approx(1)
     assert checking.agreement(expected, -answers[None], white) == pytest.approx(-1)
     assert checking.agreement(expected, torch.zeros(1, 4, 6), white) == 0
+
+
+# Blocks left out
+
+
+class Pair(nn.Module):
+    """A block that returns its hidden states in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, None]:
+        return self.inner(hidden), None
+
+
+def test_blocks_are_left_out_inside_and_run_again_outside() -> None:
+    """Those that keep the shape of their input; an instance's own forward comes back."""
+    model = nn.Module()
+    model.plain = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)])
+    model.pairs, model.decoder = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    own = model.plain[1].forward = lambda hidden: hidden + 1
+    every, hidden = [*model.plain, *model.pairs, *model.decoder], torch.randn(2, 3)
+    blocks = Blocks(model, model.decoder)
+    with blocks.watched():
+        before = [block(hidden) for block in every]
+    with blocks.left_out():
+        found = [block(hidden) for block in every]
+    assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
+    assert torch.equal(found[2], before[2]) and all(
+        torch.equal(*each) for each in zip(found[5:], before[5:], strict=True)
+    )
+    assert all(each[0] is hidden and each[1] is None for each in found[3:5])
+    assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
+    assert "forward" not in vars(model.plain[0]) and not any(block._forward_hooks for block in every)
