@@ -46,7 +46,6 @@ from dexar_fast.prompt.request import Request
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.results.shards import Folder, free_folder
 from dexar_fast.stages import Laps, stage
-from dexar_fast.vision.geometry import MEASURED
 
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
@@ -129,7 +128,7 @@ class Runner:
             grids=self.placed.grids,
             chunk_size=self.setup.chunk_size,
             backend=self.setup.backend,
-            exact=self.placed.how != MEASURED,
+            exact=self.placed.is_exact,
         )
 
     @property

@@ -37,6 +37,11 @@ class Layout:
     warning: str | None = None
     how: str = DECLARED
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the grids end where the model's view of an image does; measured ones may be a part of a cell off."""
+        return self.how != MEASURED
+
 
 def names_image_token(config: Any) -> bool:
     """Whether a model's config names a placeholder id for images or video frames."""

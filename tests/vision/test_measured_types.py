@@ -7,12 +7,19 @@ that region, and every region changes some.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
+import torch
+import transformers
 import types_places
+import zoo
 from PIL import Image
+from transformers.utils import is_torchvision_available
 from types_places import Asked
+from videos import stacked
 
+from dexar_fast import Explainer
 from dexar_fast.generation.places.placing import _Shown
 from dexar_fast.prompt.pixels import Pixels
 from dexar_fast.vision.grid import Size
@@ -84,3 +91,23 @@ def test_several_pictures_are_told_apart(name: str) -> None:
     found = asked.found()
     assert {grid.image for grid in found.grids} == {0, 1}
     check_paint(asked, found, sizes)
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="video processors need torchvision")
+def test_frames_under_the_image_id_lie_in_their_steps() -> None:
+    """GLM-4V writes the id of images for its frames, and joins two in a step."""
+    model, reads = types_places.build("glm4v"), transformers.Glm4vVideoProcessor()
+    processor = SimpleNamespace(image_processor=types_places.image_processor("glm4v")(), video_processor=reads)
+    frames = [Image.effect_noise((160, 120), 80 + n).convert("RGB") for n in range(4)]
+    made = reads([stacked(frames)], return_tensors="pt", do_sample_frames=False)
+    count = int(made["video_grid_thw"][0, 1:].prod()) // 4
+    step = [zoo.START, *[model.config.image_token_id] * count, zoo.END, 12]
+    ids = torch.tensor([[zoo.BOS, *step, *step, 13]])
+    kinds = {
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == model.config.image_token_id).int() * 2,
+    }
+    found = Explainer(model, processor).explain_inputs({"input_ids": ids, **kinds, **made}, [5, 6], images=frames)
+    assert found.metadata["places"] == "measured"
+    assert [(grid.image, grid.frames, grid.video) for grid in found.grids] == [(0, 2, True), (2, 2, True)]
+    assert [(grid.rows, grid.columns, grid.box) for grid in found.grids] == [(4, 6, None)] * 2

@@ -16,6 +16,7 @@ from dexar_fast.vision.measured import checking, lattice
 from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes
 from dexar_fast.vision.measured.decoding import Answers, means, places
 from dexar_fast.vision.measured.lattice import Places
+from dexar_fast.vision.measured.skipping import Blocks
 from dexar_fast.vision.measured.unmixed import Unmixed
 
 # Attention off
@@ -95,7 +96,7 @@ def test_pictures_are_told_apart(count: int) -> None:
     codes = Codes.of([(40, 30)] * count, 100)
     which = codes.patterns()[codes.across + codes.down :]
     shares = np.array([[pattern[image].mean() for pattern in which] for image in range(count)]).reshape(count, -1)
-    first, joined = codes.images_of(shares)
+    first, joined = codes.images_of(shares, np.ones(count, bool))
     assert first.tolist() == list(range(count)) and set(joined) == {1}
 
 
@@ -107,8 +108,8 @@ def test_steps_of_several_frames_are_told_from_single_ones(weight: float) -> Non
     shares = np.array([[pattern[frame].mean() for pattern in which] for frame in range(6)])
     pairs = [weight * shares[first] + (1 - weight) * shares[first + 1] for first in (1, 3)]
     steps = np.array([shares[0], *pairs, shares[5]])
-    first, joined = codes.images_of(0.95 * steps)
-    assert (first.tolist(), joined.tolist()) == ([0, 1, 3, 5], [1, 2, 2, 1])
+    first, joined = codes.images_of(0.95 * np.vstack([steps, steps * 0]), np.arange(8) < 4)
+    assert (first[:4].tolist(), joined[:4].tolist()) == ([0, 1, 3, 5], [1, 2, 2, 1])
 
 
 # Decoding
@@ -233,3 +234,38 @@ def test_agreement_is_the_correlation_along_white() -> None:
     assert checking.agreement(expected, answers[None], white) == pytest.approx(1)
     assert checking.agreement(expected, -answers[None], white) == pytest.approx(-1)
     assert checking.agreement(expected, torch.zeros(1, 4, 6), white) == 0
+
+
+# Blocks left out
+
+
+class Pair(nn.Module):
+    """A block that returns its hidden states in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, None]:
+        return self.inner(hidden), None
+
+
+def test_blocks_are_left_out_inside_and_run_again_outside() -> None:
+    """Those that keep the shape of their input; an instance's own forward comes back."""
+    model = nn.Module()
+    model.plain = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)])
+    model.pairs, model.decoder = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    own = model.plain[1].forward = lambda hidden: hidden + 1
+    every, hidden = [*model.plain, *model.pairs, *model.decoder], torch.randn(2, 3)
+    blocks = Blocks(model, model.decoder)
+    with blocks.watched():
+        before = [block(hidden) for block in every]
+    with blocks.left_out():
+        found = [block(hidden) for block in every]
+    assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
+    assert torch.equal(found[2], before[2]) and all(
+        torch.equal(*each) for each in zip(found[5:], before[5:], strict=True)
+    )
+    assert all(each[0] is hidden and each[1] is None for each in found[3:5])
+    assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
+    assert "forward" not in vars(model.plain[0]) and not any(block._forward_hooks for block in every)

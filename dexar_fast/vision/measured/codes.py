@@ -71,19 +71,22 @@ class Codes:
         ]
         return [*across, *down, *which]
 
-    def images_of(self, shares: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def images_of(
+        self, shares: NDArray[np.float64], answered: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """[N] the first picture that each token saw, and how many in a row: a step of a video may join several frames.
 
         Args:
             shares: [N, bits] of white in the codes of the pictures.
+            answered: [N] the tokens that tell how many frames a step joins.
         """
         tried = [self._nearest(shares, joined) for joined in JOINED if joined == 1 or self.stills < len(self.sizes)]
-        costs = [distance + DEARER * n for n, (distance, _) in enumerate(tried)]
+        costs = [distance[answered].mean() + DEARER * n for n, (distance, _) in enumerate(tried)]
         best = tried[int(np.argmin(costs))][1]
         return best[:, 0], best[:, 1]
 
-    def _nearest(self, shares: NDArray[np.float64], joined: int) -> tuple[float, NDArray[np.int64]]:
-        """If so many frames make a step: how far the shares are from what they can be, and the steps [N, 2]."""
+    def _nearest(self, shares: NDArray[np.float64], joined: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """If so many frames make a step: how far [N] the shares are from what they can be, and the steps [N, 2]."""
         count, signs = len(self.sizes), self._which()
         steps = [(image, 1) for image in range(self.stills)]
         steps += [(frame, min(joined, count - frame)) for frame in range(self.stills, count, joined)]
@@ -91,7 +94,7 @@ class Codes:
         low, high = (np.array([extreme(each, axis=1) for each in ends]) for extreme in (np.min, np.max))
         off = shares[:, None] - shares[:, None].clip(low, high)  # [N, steps, bits]: a step may weigh its frames anyhow
         distance = (off**2).sum(2)
-        return float(distance.min(1).mean()), np.array(steps)[distance.argmin(1)]
+        return distance.min(1), np.array(steps)[distance.argmin(1)]
 
     def _which(self) -> Signs:
         return stripes(self.images) if self.images else np.empty((0, 1), np.int8)

@@ -91,7 +91,7 @@ def placed(codes: Codes, answers: decoding.Answers) -> Places:
     across, down, which = np.split(answers.shares, [codes.across, codes.across + codes.down], axis=1)
     x, width = decoding.places(across, codes.across)
     y, height = decoding.places(down, codes.down)
-    image, frames = codes.images_of(which)
+    image, frames = codes.images_of(which, answers.answered)
     scale = np.array(codes.sizes, dtype=float)[image]
     answered = np.where(answers.answered, image, -1)
     return Places(answered, frames, x * scale[:, 0], y * scale[:, 1], width * scale[:, 0], height * scale[:, 1])
