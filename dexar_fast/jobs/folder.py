@@ -10,15 +10,17 @@ from dexar_fast.errors import FileError, cause
 from dexar_fast.explanation import Explanation
 from dexar_fast.results.storage import write_atomically
 
-TABLE, EXPLANATIONS, PICTURES, FINISHED = "tokens.parquet", "_explanations", "_pictures", "_finished"
+TABLE, PAGE = "tokens.parquet", "_report.html"
+EXPLANATIONS, PICTURES, FINISHED = "_explanations", "_pictures", "_finished"
 
 
 @dataclass(frozen=True)
 class Folder:
     """Where the results of a job lie.
 
-    `tokens.parquet`: the table. `_explanations/00000012.safetensors`: what `Explanation.load` reads, by the item's
-    index. `_pictures/00000012.png`: its map over its picture. `_finished/0-of-1.jsonl`: what each worker has finished.
+    `tokens.parquet`: the table. `_report.html`: a page to look at. `_explanations/00000012.safetensors`: what
+    `Explanation.load` reads, by the item's index. `_pictures/00000012.png`: its map over its picture.
+    `_finished/0-of-1.jsonl`: what each worker has finished.
     """
 
     path: Path

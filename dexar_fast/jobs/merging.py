@@ -1,4 +1,4 @@
-"""What all workers of a job have finished, as one table."""
+"""What all workers of a job have finished, as one table and a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.jobs import ledger, table
+from dexar_fast.jobs import ledger, page, table
 from dexar_fast.jobs.folder import EXPLANATIONS, TABLE, Folder
 
 INDEX, COUNT = "index", "items"
@@ -18,9 +18,10 @@ INDEX, COUNT = "index", "items"
 
 @dataclass(frozen=True)
 class Merged:
-    """The table of a job, how many items of how many it holds, and the errors of those that failed by their ids."""
+    """Table and page of a job, how many of its items they hold, and the errors of those that failed, by their ids."""
 
     path: Path
+    page: Path
     finished: int
     items: int
     failed: dict[str, str]
@@ -43,7 +44,7 @@ def finished(folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def merge(out: str | os.PathLike[str]) -> Merged:
-    """Writes the table of all items that are finished, in the order of the data; the same whoever finished them.
+    """Writes table and page of all items that are finished, in the order of the data; the same whoever finished them.
 
     Raises as `finished`; FileError, too, if an explanation is missing or the table cannot be written.
     """
@@ -52,7 +53,7 @@ def merge(out: str | os.PathLike[str]) -> Merged:
     path = folder.path / TABLE
     table.write(path, _rows(folder, records))
     failed = {name: record["error"] for name, record in records.items() if record["error"] is not None}
-    return Merged(path, len(records), asked[COUNT], failed)
+    return Merged(path, page.write(folder, asked, records), len(records), asked[COUNT], failed)
 
 
 def _rows(folder: Folder, records: Mapping[str, Any]) -> Iterator[table.Columns]:

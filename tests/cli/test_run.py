@@ -48,7 +48,7 @@ def test_a_folder_of_pictures_in_a_table_out(photos: str, out: str, monkeypatch:
     options = ["--prompt", "What?", "--out", out, "--max-new-tokens", "4"]
     done = run("run", photos, *options)
     assert done.exit_code == 0, done.output
-    assert done.stdout.splitlines() == [f"{out}/tokens.parquet"]
+    assert done.stdout.splitlines() == [f"{out}/tokens.parquet", f"{out}/_report.html"]
     found = pd.read_parquet(out)
     assert found["item"].unique().tolist() == ["a.png", "b/ü.png"] and found["error"].isna().all()
     assert (found.groupby("item").size() <= 4).all() and len(found["map"][0]) == 144

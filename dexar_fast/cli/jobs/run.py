@@ -99,7 +99,7 @@ def run(
 ) -> None:
     """Explains every item of a data set. After a kill, the same command goes on.
 
-    Writes OUT/tokens.parquet, which pandas.read_parquet("OUT") reads, and OUT/_explanations/NUMBER.safetensors.
+    Writes OUT/tokens.parquet, which pandas.read_parquet("OUT") reads, OUT/_report.html, and an explanation each.
     """
     with errors_in_one_line(debug):
         from dexar_fast.jobs.share import share
@@ -181,7 +181,7 @@ def merge(
     out: Annotated[Path, typer.Argument(help="The folder that `run` was given.", parser=folder, metavar="PATH")],
     debug: Debug = False,
 ) -> None:
-    """Writes OUT/tokens.parquet from what all workers of a `run` have finished."""
+    """Writes OUT/tokens.parquet and OUT/_report.html from what all workers of a `run` have finished."""
     with errors_in_one_line(debug):
         _merge(out)
 
@@ -191,7 +191,8 @@ def _merge(out: Path) -> None:
 
     with waiting("writing the table"):
         found = merge(out)
-    Console().print(found.path, soft_wrap=True, highlight=False)
+    for path in (found.path, found.page):
+        Console().print(path, soft_wrap=True, highlight=False)
     _say_missing(found)
     if found.failed or found.finished < found.items:
         raise typer.Exit(SOME_FAILED)
