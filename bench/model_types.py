@@ -1,8 +1,8 @@
 """What explaining a given answer costs with each image-text-to-text type of transformers, over one plain forward.
 
 Models of the real classes with random weights (d = 512, 4 layers, 8 heads, float32, small towers and images). Prompts
-have 620 tokens, words behind the image (of encoder-decoders, the encoder's; fewer where the image is all of it), and
-answers 64. Seconds are those of the processor: other work on the machine does not count.
+have 620 tokens, words behind the image (of encoder-decoders, the encoder's), and answers 64; where the prompt is an
+image alone, none is measured. Seconds are those of the processor: other work on the machine does not count.
 """
 
 from __future__ import annotations

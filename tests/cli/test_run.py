@@ -52,7 +52,7 @@ def test_a_folder_of_pictures_in_a_table_out(photos: str, out: str, monkeypatch:
     found = pd.read_parquet(out)
     assert found["item"].unique().tolist() == ["a.png", "b/ü.png"] and found["error"].isna().all()
     assert (found.groupby("item").size() <= 4).all() and len(found["map"][0]) == 144
-    assert sorted(os.listdir(out)) == ["_explanations", "_finished", "tokens.parquet"]
+    assert sorted(os.listdir(out)) == ["_explanations", "_finished", "_report.html", "tokens.parquet"]
     monkeypatch.setattr(dexar_fast, "Explainer", None, raising=False)  # nothing is left: no model is loaded
     assert run("run", photos, *options).exit_code == 0
     again = refused(run("run", photos, *options, "--method", "attention"))
