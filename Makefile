@@ -22,15 +22,18 @@ RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal 
 bad-input: $(VENV)/installed-test
 	PYTHONPATH=tests/bad $(BIN)/python tests/support/bad_input_table.py
 
-# The page of model types, from explaining each of them: some minutes.
-types: $(VENV)/installed-test
+# The page of model types, from explaining each of them: some minutes, in an environment that has their processors.
+types:
+	$(MAKE) types-page VENV=.venv-types EXTRAS=test,vision
+
+types-page: $(VENV)/installed-$(EXTRAS)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/types_table.py
 
 # The page of launches on a GPU, counted without one.
 launches: $(VENV)/installed-test
 	PYTHONPATH=tests/support $(BIN)/python tests/support/launches.py
 
-.PHONY: demo bad-input types launches test test-slow test-newest test-oldest fuzz bench pins clean
+.PHONY: demo bad-input types types-page launches test test-slow test-newest test-oldest fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
