@@ -117,7 +117,7 @@ def _vjp(
     backend: str,
 ) -> Tensor:
     """u of a layer that gave `hidden`, as tail.Tails computes it."""
-    return block.vjp(seen, final.vjp(hidden, targets, backend=backend), backend)
+    return block.vjp(seen, final.vjp(hidden, targets, final.wanted(targets), backend=backend), backend)
 
 
 def map_filter(device: str = "cpu") -> Case:

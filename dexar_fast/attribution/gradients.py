@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from dexar_fast.attribution.tails.trust import has_own_forward, hooks_behind
+from dexar_fast.attribution.tails.own_ways import has_own_forward, hooks_behind
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import watcher
 from dexar_fast.model.modules import below

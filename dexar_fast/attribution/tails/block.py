@@ -153,10 +153,16 @@ class Head:
     output: nn.Linear
     slope: Callable[[Tensor, Tensor], Tensor] | None = None  # f' as `LogitLens.slope` gives it; None: f is the identity
 
-    def vjp(self, x: Tensor, targets: Tensor, norm_twice: bool = False, backend: str = "auto") -> Tensor:
-        """d o / d x [C, d] of the logits of targets [C] at x [C, d]; backend: as of a `Block`."""
-        grad = self.output.weight[targets.to(self.output.weight.device)]
+    def wanted(self, targets: Tensor) -> Tensor:
+        """W[v] [C, d] of targets [C], the same for all layers of a pass."""
+        return self.output.weight[targets.to(self.output.weight.device)]
+
+    def vjp(
+        self, x: Tensor, targets: Tensor, wanted: Tensor, norm_twice: bool = False, backend: str = "auto"
+    ) -> Tensor:
+        """d o / d x [C, d] of the logits of targets [C] at x [C, d], from their rows `wanted`; backend: as of Block."""
         once = self.norm.module.forward(x) if norm_twice else x
+        grad = wanted
         if self.slope is not None:
             grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]
         if norm_twice:

@@ -17,10 +17,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as all_modules
 
 from dexar_fast.attribution.tails.block import Block, Head
 from dexar_fast.attribution.tails.modules import block_of, head_of
+from dexar_fast.attribution.tails.own_ways import (
+    behaviour,
+    has_own_forward,
+    hooks_before,
+    hooks_behind,
+    hooks_of_all,
+    may_change,
+)
 from dexar_fast.attribution.tails.probes import forget
 from dexar_fast.attribution.tails.relations import Relation, hold
 from dexar_fast.attribution.tails.values import Sums, by_kind, norm_relation, relations, sums_of
@@ -33,10 +40,6 @@ from dexar_fast.model.modules import below
 # precision gets twice that, float32 what explanations promise. In float64 they differ by 3e-7 where a norm sums in
 # float32, as the RMSNorms of transformers do; whoever runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
-NUMBERS = (float, int, bool, str)
-PASSIVE = {"training", "gradient_checkpointing"}  # flags that are off, or change nothing, while a model is on loan
-OBSERVERS = "transformers.utils."  # its hooks capture outputs and change none
-
 TailModules = tuple[Block, Head]
 Trust = tuple[list[Any], TailModules]  # what was found of layer and lens when a tail agreed, and that tail
 
@@ -69,6 +72,7 @@ class Tails:
         self._parts: dict[int, TailModules] = {}
         self._untouched: set[int] = set()
         self._seen: dict[str, Tensor] = {}
+        self._wanted: tuple[Tensor, Tensor] | None = None  # targets of a forward, and the head's rows for them
         self._sums: dict[int, Sums] = {}  # of the layers that have run without autograd
         self._layers = {index: layer for index, layer, _ in layers}
         self._lens = lens
@@ -219,8 +223,14 @@ class Tails:
 
     def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         block, head = self._parts[index]
-        grad = head.vjp(last_rows(hidden, targets.shape[1]), targets.flatten(), norm_twice, self._backend)
+        rows, flat = last_rows(hidden, targets.shape[1]), targets.flatten()
+        grad = head.vjp(rows, flat, self._wanted_of(head, targets), norm_twice, self._backend)
         return block.vjp(seen, grad, self._backend)
+
+    def _wanted_of(self, head: Head, targets: Tensor) -> Tensor:
+        if self._wanted is None or self._wanted[0] is not targets:
+            self._wanted = targets, head.wanted(targets.flatten())
+        return self._wanted[1]
 
 
 def last_rows(hidden: Tensor, count: int) -> Tensor:
@@ -237,48 +247,6 @@ def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> Ta
 def devices_of(modules: list[nn.Module]) -> set[torch.device]:
     """The devices of the modules' own weights."""
     return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
-
-
-def behaviour(modules: list[nn.Module]) -> list[Any]:
-    """What modules do to their inputs: their forwards, the kinds of their weights, and numbers that they may read."""
-    forwards = [module.forward for module in modules]
-    kinds = [type(dict(module._parameters).get("weight")) for module in modules]
-    numbers = [
-        x
-        for m in modules
-        if type(m) is not nn.Linear
-        for name, x in vars(m).items()
-        if type(x) in NUMBERS and name not in PASSIVE
-    ]
-    return [*forwards, *kinds, *numbers]
-
-
-def hooks_before(modules: list[nn.Module]) -> list[Any]:
-    """The hooks that may change the modules' inputs."""
-    return [hook for m in modules if m._forward_pre_hooks for hook in m._forward_pre_hooks.values()]
-
-
-def hooks_behind(modules: list[nn.Module]) -> list[Any]:
-    """The hooks that may change the modules' outputs, or the gradients of these."""
-    kinds = [(m._forward_hooks, m._backward_hooks, m._backward_pre_hooks) for m in modules]
-    return [hook for some in kinds if any(some) for hooks in some for hook in hooks.values()]
-
-
-def hooks_of_all() -> list[Any]:
-    """The hooks that torch runs at every module there is."""
-    forward = all_modules._global_forward_pre_hooks, all_modules._global_forward_hooks
-    backward = all_modules._global_backward_pre_hooks, all_modules._global_backward_hooks
-    return [hook for hooks in (*forward, *backward) for hook in hooks.values()]
-
-
-def has_own_forward(module: nn.Module) -> bool:
-    """Whether a module's forward is not its class's. One of accelerate's does not count: it only moves tensors."""
-    return "forward" in vars(module) and not hasattr(module, "_hf_hook")
-
-
-def may_change(hooks: list[Any]) -> bool:
-    """Whether any of the hooks may change something, in this call or a later one."""
-    return any(not str(getattr(hook, "__module__", "")).startswith(OBSERVERS) for hook in hooks)
 
 
 @contextmanager
