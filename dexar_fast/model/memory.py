@@ -28,7 +28,7 @@ def default_chunk(layers: list[nn.Module], held: int = 0) -> int:
         held: bytes of each token beside those. Scores count for none: the backends score in blocks of a fixed size.
     """
     row = max(COPIES * _width(layer) for layer in layers) + held
-    return max(1, min(LARGEST_CHUNK, BUDGET // row))
+    return max(1, min(LARGEST_CHUNK, BUDGET // max(1, row)))  # weights of unknown kinds have no width
 
 
 def default_batch(model: nn.Module, length: int, rows: int, vocabulary: int) -> int:

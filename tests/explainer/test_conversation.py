@@ -307,7 +307,7 @@ def interrupted(*_: Any, **__: Any) -> Any:
 def test_a_turn_that_is_interrupted_leaves_the_chat_usable(fresh: Explainer) -> None:
     chat = fresh.chat(PICTURE)
     chat.ask(QUESTIONS[0], response=ANSWERS[0])
-    for owner, name in ((CallGradients, "u"), (fresh.model, "generate")):
+    for owner, name in ((CallGradients, "of"), (fresh.model, "generate")):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(owner, name, interrupted)
             chat.ask(QUESTIONS[2], max_new_tokens=4)

@@ -93,7 +93,7 @@ def interrupted_forward(model: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 def interrupted_pass(model: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Ctrl-C in the second layer that is explained."""
-    monkeypatch.setattr(CallGradients, "u", interrupting(CallGradients.u, After(1, KeyboardInterrupt)))
+    monkeypatch.setattr(CallGradients, "of", interrupting(CallGradients.of, After(1, KeyboardInterrupt)))
     return {"response": ANSWER}
 
 

@@ -77,7 +77,7 @@ def failing(*_: Any, **__: Any) -> Any:
 
 def test_raw_attention_takes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = built("llava")
-    monkeypatch.setattr(CallGradients, "u", failing)
+    monkeypatch.setattr(CallGradients, "of", failing)
     assert len(list(Explainer(model, method=Attention()).stream_inputs(inputs, chunk_size=3, **GREEDY))) == 3
     with pytest.raises(InternalError, match="a gradient"):
         list(Explainer(model, method=AttentionGradient()).stream_inputs(inputs, chunk_size=3, **GREEDY))
