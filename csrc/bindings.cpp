@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cpu/features.h"
+#include "cpu/threads.h"
 #include "head_score_binding.h"
 #include "kv_cache.h"
 #include "tail_binding.h"
@@ -125,6 +126,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ side of dexar_fast. The headers under csrc/ are its documentation.";
   m.def("cpu_features", &cpu_features, "csrc/cpu/features.h: cpu_features, as a dict of name to bool");
   m.def("physical_cores", &dexar::physical_cores, "csrc/cpu/features.h: physical_cores");
+  m.def("rest_threads", &dexar::rest_threads, "csrc/cpu/threads.h: rest_threads");
   bind_kv_cache(m);
   bind_head_score(m);
   bind_tail(m);

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import torch
 
+from dexar_fast.backends.cpu import rest_threads
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.scheduler import Record
@@ -106,6 +107,7 @@ class Stream(Iterator[Piece], AsyncIterator[Piece]):
         except BaseException:  # Ctrl-C
             self.close()
             raise
+        rest_threads()
         return True
 
     def _taken(self, item: Piece | BaseException | None) -> Piece | None:

@@ -48,3 +48,37 @@ def test_an_extension_that_was_not_built_is_named(without_extension: None) -> No
 def test_an_extension_that_does_not_load_is_named(broken_extension: str) -> None:
     with pytest.raises(BackendError, match=rf"does not load \({broken_extension}\)"):
         cpu.detect()
+
+
+RESTING = """
+import os, time, torch
+from dexar_fast.backends.cpu import rest_threads
+
+torch.set_num_threads(2)
+x = torch.randn(512, 512)
+
+def workers():
+    return len(os.listdir("/proc/self/task"))
+
+rest_threads()  # there are none yet
+expected = x @ x
+made = workers()
+rest_threads()
+end = time.monotonic() + 20
+while workers() >= made and time.monotonic() < end:
+    time.sleep(0.01)
+left = workers()
+assert torch.equal(x @ x, expected)
+print(made - left, workers() - left)
+"""
+
+
+@pytest.mark.skipif(not LINUX_X86, reason="counts threads in /proc")
+def test_workers_of_a_thread_that_rests_go_and_come_back() -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    found = subprocess.check_output([sys.executable, "-c", RESTING], text=True, env=environment)
+    assert found.split() == ["1", "1"]
+
+
+def test_without_the_extension_nothing_rests(without_extension: None) -> None:
+    cpu.rest_threads()

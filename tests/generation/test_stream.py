@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.generation import stream as stream_module
 from dexar_fast.kvcache.pool import KVPool
 
 FAMILIES = (
@@ -82,6 +84,16 @@ def test_a_stream_gives_the_explanation_of_explain_and_the_same_logits(
     if pool:
         assert pool.books.stats()["held"] == 0
         pool.books.audit()
+
+
+def test_a_reader_lets_its_workers_go_while_it_waits(
+    llava: Explainer, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time: what it does with a piece may make new ones."""
+    rested: list[int] = []
+    monkeypatch.setattr(stream_module, "rest_threads", lambda: rested.append(threading.get_ident()))
+    pieces = list(llava.stream(image, PROMPT, chunk_size=2, max_new_tokens=6, do_sample=False))
+    assert rested == [threading.get_ident()] * (len(pieces) + 1)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 64])
