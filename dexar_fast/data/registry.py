@@ -9,8 +9,10 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.errors import InputError
@@ -36,6 +38,7 @@ _READERS = {
     "voc-qa": "qa.voc",
     "vqav2": "readers.vqa.read",
 }
+_SAID: dict[Any, str] = {Integral: "a whole number", str: "a text", Path: "a path", Mapping: "a mapping"}
 _OPTION = re.compile(r",(?=\w+=)")  # a path and a JSON value may hold commas, too
 
 
@@ -57,6 +60,7 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
     reader = _reader(name)
     given = {**options, **({} if root is None else {"root": root})}
     _check(name, inspect.signature(reader).parameters, given)
+    _check_kinds(name, get_type_hints(reader), options)
     if isinstance(root, str) and name != "datasets":
         given["root"] = Path(root)
     return reader(**given)
@@ -106,6 +110,21 @@ def _check(name: str, known: Mapping[str, inspect.Parameter], given: Mapping[str
     due = [option for option, one in known.items() if one.default is one.empty and option not in given]
     if due:
         raise InputError(f"{name}: {' and '.join(due)} must be given: see help_of({name!r})")
+
+
+def _check_kinds(name: str, hints: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises InputError for an option that is of another kind than its reader takes."""
+    for option, value in given.items():
+        kinds = _kinds(hints[option])
+        if not isinstance(value, kinds):
+            said = " or ".join(_SAID.get(kind, kind.__name__) for kind in kinds if kind is not NoneType)
+            raise InputError(f"{name}: {option} is {said}, not {value!r}")
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The classes that a hint names."""
+    each = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return tuple(Integral if kind is int else get_origin(kind) or kind for kind in each)
 
 
 def help_of(name: str) -> str:

@@ -1,5 +1,6 @@
 """Data sets by name: what is asked of a caller, and that every name leads to a reader with help."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -58,3 +59,24 @@ def test_a_data_set_as_a_command_line_names_it(tmp_path):
 def test_what_names_no_data_set(text, message):
     with pytest.raises(InputError, match=message):
         of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("shapes:count=x", "shapes: count is a whole number, not 'x'"),
+        ("shapes:count=1.5", "shapes: count is a whole number, not 1.5"),
+        ("shapes:scenes=3", "shapes: scenes is a text, not 3"),
+        ("voc:.,split=2012", "voc: split is a text, not 2012"),
+        ("folder:.,question=[1]", r"folder: question is a text, not \[1\]"),
+        ("jsonl:q.jsonl,columns=image", "jsonl: columns is a mapping, not 'image'"),
+        ("pope:.,images=1", "pope: images is a text or a path, not 1"),
+    ],
+)
+def test_an_option_of_another_kind_is_named(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        of(text)
+
+
+def test_whole_numbers_may_be_numpys() -> None:
+    assert len(read("shapes", count=np.int64(2), asked="one")) == 2
