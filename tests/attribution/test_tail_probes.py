@@ -35,6 +35,13 @@ def test_a_probe_is_the_matrix_times_signs(
     torch.testing.assert_close(probes.probe(module, wide).double(), expected, rtol=0, atol=2e-5)
 
 
+def test_a_sparse_matrix_has_a_probe() -> None:
+    module = linear(61, 23)
+    expected = probes.probe(module, torch.float32)
+    module.weight = nn.Parameter(module.weight.detach().to_sparse(), requires_grad=False)
+    torch.testing.assert_close(probes.probe(module, torch.float32), expected)
+
+
 CHANGES: list[Callable[[nn.Linear], Any]] = [
     lambda module: module.weight.mul_(2),
     lambda module: module.load_state_dict({"weight": 2 * module.weight}),

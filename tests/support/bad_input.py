@@ -45,9 +45,9 @@ class Case:
     explain: Call
     like: Call | None = None  # for what is explained: this gives the same result
     program: list[str] | None = None  # arguments of the command; None: the program cannot meet it
-    command: str = "explain"
     around: Around = contextlib.nullcontext  # the state of the machine
     out: Path | None = None  # where the program writes, if not into a new folder
+    command: str = "explain"  # of the program
 
 
 @dataclass(frozen=True)

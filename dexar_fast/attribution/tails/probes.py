@@ -39,8 +39,10 @@ def probe(linear: nn.Linear, dtype: torch.dtype) -> Tensor:
 
 
 def _times_signs(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    found = torch.zeros(weight.shape[1], PROBES, dtype=dtype, device=weight.device)
     drawn = signs(weight.shape[0], dtype, weight.device)
+    if weight.layout != torch.strided:
+        return weight.T.to(dtype) @ drawn
+    found = torch.zeros(weight.shape[1], PROBES, dtype=dtype, device=weight.device)
     for rows, some in zip(weight.split(BLOCK), drawn.split(BLOCK), strict=True):
         found.addmm_(rows.T.to(dtype), some)
     return found
