@@ -147,6 +147,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "long": long,
     "rows": rows,
     "batch": ratios,
+    "run": ratios,
+    "curves": ratios,
     "micro": ratios,
     "gpu-scoring": ratios,
     "gpu-explain": ratios,
