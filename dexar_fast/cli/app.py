@@ -61,13 +61,15 @@ def profile(
         str | None,
         typer.Argument(
             help="llava-1.5-7b, qwen2.5-vl-7b, paligemma-3b or llava-512 with random weights, or a model's name on the "
-            "Hub, or its folder. [default: the embedded model]"
+            "Hub, or its folder. \\[default: the embedded model]"
         ),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Pixels of the square image, where the model has a choice.")
     ] = None,
-    prompt_tokens: Annotated[int | None, typer.Option(help="Of the whole prompt. [default: a short question]")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(help="Of the whole prompt. \\[default: a short question]")
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate and explain.")] = 32,
     device: Device = None,
     dtype: Dtype = None,

@@ -55,7 +55,7 @@ def compare(
         typer.Option(
             metavar="NAME,NAME,...",
             help="Methods without knobs: dex-ar, eagle, attention, attention-gradient, rollout, relevancy, tam, "
-            "llava-cam, and as chance lines random, random-smooth, centre, uniform. [default: dex-ar,attention]",
+            "llava-cam, and as chance lines random, random-smooth, centre, uniform. \\[default: dex-ar,attention]",
         ),
     ] = None,
     method: Annotated[

@@ -39,7 +39,7 @@ def _pair(text: str, name: str, others: str) -> tuple[str, int]:
 
 
 Layers = Annotated[
-    Any, typer.Option(help="Layers to explain: 0,1,-1. [default: all]", parser=_layers, metavar="N,N,...")
+    Any, typer.Option(help="Layers to explain: 0,1,-1. \\[default: all]", parser=_layers, metavar="N,N,...")
 ]
 LayerIndex = Annotated[int | None, typer.Option(help="Explain from this layer on; negative from the end.")]
 TextSet = Annotated[str, typer.Option(help="Keys that count as text: all, content, prompt or generated.")]

@@ -40,7 +40,8 @@ Response = Annotated[str | None, typer.Option(help="Explain this answer instead 
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A model's name on the Hub, or its folder. [default: the embedded model, which knows coloured shapes only]"
+        help="A model's name on the Hub, or its folder. "
+        "\\[default: the embedded model, which knows coloured shapes only]"
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]

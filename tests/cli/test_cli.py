@@ -232,3 +232,19 @@ def test_what_cannot_be_checked_is_written_all_the_same(
     result = run("explain", image, "What?", "--check", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0 and "the map was not checked: the geometry" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("explain", "[default: the embedded model, which knows coloured shapes only]"),
+        ("run", "[default: up to 16, as many as fit]"),
+        ("eval", "[default: those of maps beside masks]"),
+        ("compare", "[default: dex-ar,attention]"),
+        ("profile", "[default: a short question]"),
+    ],
+)
+def test_help_shows_defaults_that_are_written_out(command: str, said: str) -> None:
+    """Square brackets in a help text are markup to rich unless they are escaped."""
+    text = run(command, "--help").output
+    assert said in " ".join(text.replace("│", " ").split())

@@ -30,7 +30,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="A data set: shapes:count=100, voc:VOCdevkit/VOC2012,split=val, a folder, or a file of JSON lines or "
-            "Parquet. [default: shapes]"
+            "Parquet. \\[default: shapes]"
         ),
     ] = None,
     methods: Annotated[
@@ -45,11 +45,12 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME[:fill=FILL],...",
-            help="epg, iou, insertion:fill=blur, ..., quantus:PointingGame. [default: those of maps beside masks]",
+            help="epg, iou, insertion:fill=blur, ..., quantus:PointingGame. \\[default: those of maps beside masks]",
         ),
     ] = None,
     models: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="On the Hub, or folders. [default: embedded, a small model]")
+        str | None,
+        typer.Option(metavar="NAME,...", help="On the Hub, or folders. \\[default: embedded, a small model]"),
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Methods and metrics of a paper's tables: dex-ar, eagle, tam.")

@@ -56,7 +56,9 @@ def run(
     ],
     prompt: Annotated[
         str | None,
-        typer.Option(help="What to ask about every picture; {question} in it is the item's own. [default: {question}]"),
+        typer.Option(
+            help="What to ask about every picture; {question} in it is the item's own. \\[default: {question}]"
+        ),
     ] = None,
     model: Model = None,
     revision: Revision = None,
@@ -68,7 +70,7 @@ def run(
     ] = "dex-ar",
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Answers explained at once, by dex-ar. [default: up to 16, as many as fit]"),
+        typer.Option(min=1, help="Answers explained at once, by dex-ar. \\[default: up to 16, as many as fit]"),
     ] = None,
     out: Out = Path("out"),
     n: Annotated[int | None, typer.Option("--n", min=1, help="Only so many items.")] = None,
@@ -86,14 +88,14 @@ def run(
     allow_missing_weights: AllowMissingWeights = False,
     rank: Annotated[
         int | None,
-        typer.Option(min=0, help="Which of several workers this is. [default: as torchrun, accelerate or Slurm say]"),
+        typer.Option(min=0, help="Which of several workers this is. \\[default: as torchrun, accelerate or Slurm say]"),
     ] = None,
     world: Annotated[int | None, typer.Option(min=1, help="How many workers there are.")] = None,
     engine: Annotated[
         str, typer.Option(help="here, or ray: actors on the cluster that RAY_ADDRESS names, or else on this machine.")
     ] = "here",
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Of --engine ray. [default: one for each GPU, or one]")
+        int | None, typer.Option(min=1, help="Of --engine ray. \\[default: one for each GPU, or one]")
     ] = None,
     debug: Debug = False,
 ) -> None:
