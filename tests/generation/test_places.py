@@ -89,6 +89,16 @@ def test_what_is_found_is_kept_in_memory_and_on_the_disk(monkeypatch: pytest.Mon
     assert json.loads(file.read_text())["how"] == "measured"
 
 
+def test_another_question_about_a_picture_of_that_size_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words stand elsewhere, and there are more of them."""
+    first = explain(monkeypatch, unknown)
+    monkeypatch.setattr(placing, "measured", lambda *args: pytest.fail("measured again"))
+    explainer, picture = Explainer(MODEL, PROCESSOR), small_llava.noise(48).resize(SIZE)
+    for prompt in ("Which shape is left of the other one?", "Look. <image> What is it?"):
+        found = explainer.explain(picture, prompt, " red")
+        assert found.grids == first.grids and found.metadata["places"] == "measured"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"how": "measured", "grids": [{"image": 0}], "reason": null}'])
 def test_a_file_that_is_broken_is_measured_again(monkeypatch: pytest.MonkeyPatch, cache: Path, text: str) -> None:
     first = explain(monkeypatch, unknown).grids
@@ -110,8 +120,8 @@ def test_other_settings_sizes_and_layouts_are_other_keys() -> None:
     other = small_llava.processor(TOKENIZER)
     other.image_processor.do_center_crop = False
     placed = placing.nowhere(torch.arange(16), "so")
-    moved = placing.nowhere(torch.arange(1, 17), "so")
-    asked = [(PROCESSOR, placed, [(64, 64)]), (other, placed, [(64, 64)]), (PROCESSOR, moved, [(64, 64)])]
+    fewer = placing.nowhere(torch.arange(15), "so")
+    asked = [(PROCESSOR, placed, [(64, 64)]), (other, placed, [(64, 64)]), (PROCESSOR, fewer, [(64, 64)])]
     asked.append((PROCESSOR, placed, [(64, 65)]))
     keys = [kept.key_of(MODEL, processor, inputs, layout, sizes) for processor, layout, sizes in asked]
     assert len(set(keys)) == 4

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dexar_fast import __version__
 from dexar_fast.errors import FileError
+from dexar_fast.prompt.inputs import SEQUENCES
 from dexar_fast.results.storage import write_atomically
 from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
@@ -52,10 +53,11 @@ def keep(key: str, found: Found) -> None:
 
 
 def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
-    """A name for all that the places of visual tokens depend on."""
-    held = {name: _held(value) for name, value in inputs.items() if name != "input_ids" and isinstance(value, Tensor)}
+    """A name for all that the places of visual tokens depend on; the words around them are not among it."""
+    tensors = {name: value for name, value in inputs.items() if name not in SEQUENCES and isinstance(value, Tensor)}
+    held = {name: _held(value) for name, value in tensors.items()}
     parts = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor), sizes]
-    parts += [held, placed.positions.tolist(), [asdict(grid) for grid in placed.grids]]
+    parts += [held, len(placed.positions), [asdict(grid) for grid in placed.grids]]
     parts += [__version__, transformers.__version__]
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
