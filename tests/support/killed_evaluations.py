@@ -4,20 +4,17 @@ Prints how many items were finished before each. One process, so that the librar
 """
 
 import os
-import random
-import signal
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from kills import killed
 
 from dexar_fast import Explainer
 from dexar_fast.data import of
 from dexar_fast.jobs.eval.plan import Evaluation
 from dexar_fast.jobs.eval.running import run
-
-LONGEST = 0.5  # seconds until a kill
 
 
 def asked(data: str, methods: str, metrics: str) -> Evaluation:
@@ -32,21 +29,7 @@ def work(evaluation: Evaluation, out: str, told: int) -> None:
         pass
 
 
-def killed(evaluation: Evaluation, out: str) -> int:
-    """How many items were finished before an evaluation that is killed."""
-    told, tell = os.pipe()
-    child = os.fork()
-    if not child:
-        work(evaluation, out, tell)
-        os._exit(0)
-    done = int(os.read(told, 20))
-    time.sleep(random.random() * LONGEST)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return done
-
-
 if __name__ == "__main__":
     out, data, methods, metrics, kills = sys.argv[1:]
     for _ in range(int(kills)):
-        print(killed(asked(data, methods, metrics), out), flush=True)
+        print(killed(partial(work, asked(data, methods, metrics), out)), flush=True)

@@ -4,19 +4,16 @@ Prints how many items were left to each. One process, so that the libraries are 
 """
 
 import os
-import random
-import signal
 import sys
-import time
+from functools import partial
 
 import torch
+from kills import killed
 
 from dexar_fast import Explainer
 from dexar_fast.data import of
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.job import Job
-
-LONGEST = 0.5  # seconds until a kill
 
 
 def work(out: str, data: str, batch_size: str, answers: str, told: int) -> None:
@@ -28,21 +25,7 @@ def work(out: str, data: str, batch_size: str, answers: str, told: int) -> None:
             pass
 
 
-def killed(*arguments: str) -> int:
-    """The items that were left to a job before it was killed."""
-    told, tell = os.pipe()
-    child = os.fork()
-    if not child:
-        work(*arguments, tell)  # type: ignore[misc]
-        os._exit(0)
-    left = int(os.read(told, 20))
-    time.sleep(random.random() * LONGEST)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return left
-
-
 if __name__ == "__main__":
     *arguments, kills = sys.argv[1:]
     for _ in range(int(kills)):
-        print(killed(*arguments), flush=True)
+        print(killed(partial(work, *arguments)), flush=True)
