@@ -65,15 +65,15 @@ def leads_back(output: Tensor, start: Tensor) -> bool:
     if not output.requires_grad:
         return False
     wanted = get_gradient_edge(start).node
-    return any(node is wanted for node in _nodes(output))
+    return any(node is wanted for node in nodes(output))
 
 
 def is_narrowed(output: Tensor) -> bool:
     """Whether an output in float64 went through another dtype on its way: its digits then follow the shapes."""
-    return output.dtype == torch.float64 and any("ToCopy" in node.name() for node in _nodes(output))
+    return output.dtype == torch.float64 and any("ToCopy" in node.name() for node in nodes(output))
 
 
-def _nodes(output: Tensor) -> Iterator[Any]:
+def nodes(output: Tensor) -> Iterator[Any]:
     """The nodes of the autograd graph behind an output; those without a backward end their paths."""
     ahead: list[Any] = [get_gradient_edge(output).node]
     seen: set[Any] = set()

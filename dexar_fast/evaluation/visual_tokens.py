@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError
 from dexar_fast.metrics.maps import Mask
-from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.decoder import Decoder, first_layer
 from dexar_fast.vision.grid import Grid, Size
 
 HIDDEN = "hidden_visual_tokens"  # an input of the hooked model: bool [B, N]
@@ -71,7 +71,7 @@ def hiding(model: nn.Module, decoder: Decoder, visual: Tensor) -> Iterator[None]
 
     handles = [
         model.register_forward_pre_hook(take, with_kwargs=True, prepend=True),
-        _first_layer(model, decoder).register_forward_pre_hook(replace, with_kwargs=True, prepend=True),
+        first_layer(model, decoder).register_forward_pre_hook(replace, with_kwargs=True, prepend=True),
     ]
     try:
         yield
@@ -86,10 +86,3 @@ def _without(states: Tensor, visual: Tensor, hidden: Tensor) -> Tensor:
     changed = states.clone()
     changed[:, visual] = torch.where(hidden[..., None], rows.mean(1, keepdim=True), rows)
     return changed
-
-
-def _first_layer(model: nn.Module, decoder: Decoder) -> nn.Module:
-    """The first of all layers, whether or not it holds attention."""
-    name = next(name for name, module in decoder.places.items() if module is decoder.layers[0])
-    first: nn.Module = next(iter(model.get_submodule(name.rpartition(".")[0]).children()))
-    return first

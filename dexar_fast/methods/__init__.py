@@ -14,20 +14,29 @@ if TYPE_CHECKING:
     from dexar_fast.methods.controls import Centre, Random, SmoothRandom, Uniform
     from dexar_fast.methods.dex_ar import DexAr
     from dexar_fast.methods.eagle.method import Eagle
+    from dexar_fast.methods.gradient.attn_lrp import AttnLrp
+    from dexar_fast.methods.gradient.integrated import IntegratedGradients
+    from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient
+    from dexar_fast.methods.gradient.smooth import SmoothGrad
     from dexar_fast.methods.registry import names
 
 __all__ = [
     "Asked",
     "Attention",
     "AttentionGradient",
+    "AttnLrp",
     "Centre",
     "DexAr",
     "Eagle",
+    "GradientXInput",
+    "InputGradient",
+    "IntegratedGradients",
     "LlavaCam",
     "Maps",
     "Random",
     "Relevancy",
     "Rollout",
+    "SmoothGrad",
     "SmoothRandom",
     "Tam",
     "Uniform",
@@ -38,14 +47,19 @@ _LATE = {
     "Asked": "base",
     "Attention": "attention.raw",
     "AttentionGradient": "attention.gradient",
+    "AttnLrp": "gradient.attn_lrp",
     "Centre": "controls",
     "DexAr": "dex_ar",
     "Eagle": "eagle.method",
+    "GradientXInput": "gradient.plain",
+    "InputGradient": "gradient.plain",
+    "IntegratedGradients": "gradient.integrated",
     "LlavaCam": "activation.llava_cam",
     "Maps": "base",
     "Random": "controls",
     "Relevancy": "attention.relevancy",
     "Rollout": "attention.rollout",
+    "SmoothGrad": "gradient.smooth",
     "SmoothRandom": "controls",
     "Tam": "activation.tam",
     "Uniform": "controls",

@@ -19,13 +19,18 @@ ENTRY_POINTS = "dexar_fast.methods"  # the group in which a package names its ow
 _OURS = {
     "attention": "Attention",
     "attention-gradient": "AttentionGradient",
+    "attn-lrp": "AttnLrp",
     "centre": "Centre",
     "eagle": "Eagle",
+    "gradient-x-input": "GradientXInput",
+    "input-gradient": "InputGradient",
+    "integrated-gradients": "IntegratedGradients",
     "llava-cam": "LlavaCam",
     "random": "Random",
     "random-smooth": "SmoothRandom",
     "relevancy": "Relevancy",
     "rollout": "Rollout",
+    "smoothgrad": "SmoothGrad",
     "tam": "Tam",
     "uniform": "Uniform",
 }

@@ -104,6 +104,13 @@ def _at(model: nn.Module, name: str) -> Any:
     return reduce(lambda module, part: module._modules[part], name.split("."), model)  # type: ignore[arg-type,return-value]
 
 
+def first_layer(model: nn.Module, decoder: Decoder) -> nn.Module:
+    """The first of all layers, whether or not it holds attention."""
+    name = next(name for name, module in decoder.places.items() if module is decoder.layers[0])
+    first: nn.Module = next(iter(model.get_submodule(name.rpartition(".")[0]).children()))
+    return first
+
+
 def hidden_states(output: Any) -> Any:
     """The hidden states, of [1, C, d] or several streams, that a decoder layer returns: alone, or first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
