@@ -33,8 +33,8 @@ from dexar_fast import Explainer
 from dexar_fast.cli.explain import SAMPLE_IMAGE, SAMPLE_PROMPT
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.runner import Runner
-from dexar_fast.methods.eagle.cut.divided import Divided, divided
-from dexar_fast.methods.eagle.cut.scoring import scorer
+from dexar_fast.methods.cut.divided import Divided, divided
+from dexar_fast.methods.cut.scoring import scorer
 from dexar_fast.methods.eagle.search import LEAST, search
 from dexar_fast.profile.shapes import build
 from dexar_fast.prompt import request

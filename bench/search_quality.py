@@ -24,7 +24,7 @@ from dexar_fast import Explainer
 from dexar_fast.cli.explain import SAMPLE_PROMPT
 from dexar_fast.data.shapes import draw_scene
 from dexar_fast.generation.runner import Runner
-from dexar_fast.methods.eagle.cut.divided import divided
+from dexar_fast.methods.cut.divided import divided
 from dexar_fast.methods.eagle.search import search
 from dexar_fast.prompt import request
 

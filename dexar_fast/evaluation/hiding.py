@@ -17,7 +17,7 @@ from dexar_fast.errors import NumericalError
 from dexar_fast.evaluation.visual_tokens import HIDDEN, hidden_tokens, hiding
 from dexar_fast.generation.asked import Asked
 from dexar_fast.methods import knobs
-from dexar_fast.methods.eagle.cut.hiding import FILLS, cover
+from dexar_fast.methods.cut.hiding import FILLS, cover
 from dexar_fast.metrics.maps import Mask
 from dexar_fast.prompt.pixels import Pixels
 

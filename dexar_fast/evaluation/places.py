@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.methods.eagle.cut.labels import patches
+from dexar_fast.methods.cut.labels import patches
 from dexar_fast.metrics.maps import Map, Mask
 from dexar_fast.report import placing
 from dexar_fast.results.schema import Result

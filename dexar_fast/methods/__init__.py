@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dexar_fast.methods.gradient.integrated import IntegratedGradients
     from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient
     from dexar_fast.methods.gradient.smooth import SmoothGrad
+    from dexar_fast.methods.masked.occlusion import Occlusion
+    from dexar_fast.methods.masked.of_captum import Captum
+    from dexar_fast.methods.masked.rise import Rise
+    from dexar_fast.methods.masked.shapley import Shapley
     from dexar_fast.methods.registry import names
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "Attention",
     "AttentionGradient",
     "AttnLrp",
+    "Captum",
     "Centre",
     "DexAr",
     "Eagle",
@@ -33,9 +38,12 @@ __all__ = [
     "IntegratedGradients",
     "LlavaCam",
     "Maps",
+    "Occlusion",
     "Random",
     "Relevancy",
+    "Rise",
     "Rollout",
+    "Shapley",
     "SmoothGrad",
     "SmoothRandom",
     "Tam",
@@ -48,6 +56,7 @@ _LATE = {
     "Attention": "attention.raw",
     "AttentionGradient": "attention.gradient",
     "AttnLrp": "gradient.attn_lrp",
+    "Captum": "masked.of_captum",
     "Centre": "controls",
     "DexAr": "dex_ar",
     "Eagle": "eagle.method",
@@ -56,9 +65,12 @@ _LATE = {
     "IntegratedGradients": "gradient.integrated",
     "LlavaCam": "activation.llava_cam",
     "Maps": "base",
+    "Occlusion": "masked.occlusion",
     "Random": "controls",
     "Relevancy": "attention.relevancy",
+    "Rise": "masked.rise",
     "Rollout": "attention.rollout",
+    "Shapley": "masked.shapley",
     "SmoothGrad": "gradient.smooth",
     "SmoothRandom": "controls",
     "Tam": "activation.tam",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dexar_fast.errors import FileError, InputError, cause, reason
 from dexar_fast.methods import knobs
-from dexar_fast.methods.eagle.cut.labels import Labels, revealed_areas
+from dexar_fast.methods.cut.labels import Labels, revealed_areas
 from dexar_fast.methods.eagle.greedy.result import Curves
 from dexar_fast.methods.eagle.greedy.scores import Weights
 from dexar_fast.results.storage import DECODING_ERRORS, path_of, write_atomically

@@ -12,10 +12,10 @@ from torch import Tensor
 from dexar_fast.errors import InputError
 from dexar_fast.methods import knobs
 from dexar_fast.methods.base import Asked, Maps
-from dexar_fast.methods.eagle.cut.divided import SEGMENTATIONS, Divided, divided, label_maps
-from dexar_fast.methods.eagle.cut.hiding import FILLS
-from dexar_fast.methods.eagle.cut.scoring import scorer
-from dexar_fast.methods.eagle.cut.seen import seen_by
+from dexar_fast.methods.cut.divided import SEGMENTATIONS, Divided, divided, label_maps
+from dexar_fast.methods.cut.hiding import FILLS
+from dexar_fast.methods.cut.scoring import scorer
+from dexar_fast.methods.cut.seen import seen_by
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.ranked import Ranked

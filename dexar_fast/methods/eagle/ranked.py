@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dexar_fast.methods.base import Maps
-from dexar_fast.methods.eagle.cut.divided import Divided
+from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.modality import modality
 from dexar_fast.methods.eagle.saliency import region_saliency, token_saliency

@@ -1,1 +1,1 @@
-"""Methods that take gradients or relevance at the visual embeddings: what the decoder's first layer reads of a picture."""
+"""Methods that take gradients or relevance at the visual embeddings, which the decoder's first layer reads."""

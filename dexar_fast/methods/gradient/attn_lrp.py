@@ -48,6 +48,5 @@ def _check(found: Recorded) -> None:
     """Raises ModelError if code with a backward of its own lies on the way, which no rule has seen."""
     for node in nodes(found.logits):
         if isinstance(node, BackwardCFunction) and not isinstance(node, OWN):
-            raise ModelError(
-                f"AttnLRP has no rule for {type(node).__name__.removesuffix('Backward')}, which has a backward of its own"
-            )
+            name = type(node).__name__.removesuffix("Backward")
+            raise ModelError(f"AttnLRP has no rule for {name}, which has a backward of its own")

@@ -58,7 +58,7 @@ class IntegratedGradients:
         return maps_of(asked, shares.relu().unbind(), notes, left_out=left_out.tolist())
 
     def _shares(self, asked: Asked, way: list[Tensor], step: int) -> Tensor:
-        """[T, N]: the change of each logit by each embedding at the middle of one step, as if all steps were like it."""
+        """[T, N]: what each embedding would change each logit by if all steps were like this one."""
         found = recorded(asked, self._along((step + 0.5) / self.steps))
         return torch.stack([product(way, gradients) for gradients in found.gradients()])
 

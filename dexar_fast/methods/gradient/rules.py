@@ -32,8 +32,8 @@ _LINEAR = (
     "linear add sub rsub neg sum mean softmax getitem setitem get view reshape view_as reshape_as flatten unflatten "
     "transpose swapaxes permute movedim moveaxis squeeze unsqueeze expand expand_as narrow select split chunk unbind "
     "cat concat stack hstack vstack roll flip contiguous clone to type type_as float double half bfloat16 "
-    "repeat repeat_interleave tile index_select index_add index_copy gather take_along_dim scatter_add where masked_fill "
-    "masked_scatter tril triu dropout requires_grad t"
+    "repeat repeat_interleave tile index_select index_add index_copy gather take_along_dim scatter_add where "
+    "masked_fill masked_scatter tril triu dropout requires_grad t"
 )
 _PRODUCTS = "mul multiply matmul mm bmm einsum"
 _QUOTIENTS = "div true_divide"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dexar_fast.errors import FileError, InputError
+from dexar_fast.methods.cut import labels as regions
 from dexar_fast.methods.eagle import files
-from dexar_fast.methods.eagle.cut import labels as regions
 from dexar_fast.methods.eagle.saliency import region_saliency
 
 LABELS = eagle_cases.arrays()["qwen_rect6/labels"].astype(np.int32)

@@ -16,8 +16,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.methods.eagle.cut.divided import divided
-from dexar_fast.methods.eagle.cut.seen import seen_by
+from dexar_fast.methods.cut.divided import divided
+from dexar_fast.methods.cut.seen import seen_by
 from dexar_fast.methods.eagle.method import Eagle
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.regions import Regions

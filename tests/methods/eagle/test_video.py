@@ -20,8 +20,8 @@ from transformers.utils import is_torchvision_available
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.methods.eagle.cut.divided import divided
-from dexar_fast.methods.eagle.cut.labels import video_cells
+from dexar_fast.methods.cut.divided import divided
+from dexar_fast.methods.cut.labels import video_cells
 from dexar_fast.methods.eagle.method import Eagle
 from dexar_fast.prompt.pixels import Pixels
 from dexar_fast.report.page import pictures as page

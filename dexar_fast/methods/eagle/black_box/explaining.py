@@ -12,8 +12,8 @@ from dexar_fast import __version__
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods import result
+from dexar_fast.methods.cut.divided import divided
 from dexar_fast.methods.eagle.black_box.asking import Asking, BlackBox, name_of
-from dexar_fast.methods.eagle.cut.divided import divided
 from dexar_fast.methods.eagle.method import Eagle, given
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.results.assembly import ResultHeader

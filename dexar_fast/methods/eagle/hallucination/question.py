@@ -15,8 +15,8 @@ from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import explaining
-from dexar_fast.methods.eagle.cut.divided import Divided
-from dexar_fast.methods.eagle.cut.scoring import scorer
+from dexar_fast.methods.cut.divided import Divided
+from dexar_fast.methods.cut.scoring import scorer
 from dexar_fast.methods.eagle.method import Eagle
 from dexar_fast.prompt import request
 from dexar_fast.prompt.pixels import Pixels

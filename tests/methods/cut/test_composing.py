@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.methods.eagle.cut.composing import composed
-from dexar_fast.methods.eagle.cut.divided import Divided
-from dexar_fast.methods.eagle.cut.labels import patches
+from dexar_fast.methods.cut.composing import composed
+from dexar_fast.methods.cut.divided import Divided
+from dexar_fast.methods.cut.labels import patches
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray[Any, Any]:

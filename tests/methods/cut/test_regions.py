@@ -9,8 +9,8 @@ from PIL import Image, ImageFilter
 
 from dexar_fast.data.shapes import draw_scene
 from dexar_fast.errors import InputError, LibraryError
-from dexar_fast.methods.eagle.cut import hiding
-from dexar_fast.methods.eagle.cut import labels as regions
+from dexar_fast.methods.cut import hiding
+from dexar_fast.methods.cut import labels as regions
 
 PICTURE = np.asarray(draw_scene(3, size=97).image)[:75]  # 75 x 97
 

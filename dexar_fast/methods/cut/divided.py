@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError
 from dexar_fast.methods import knobs
-from dexar_fast.methods.eagle.cut.hiding import cover, hidden
-from dexar_fast.methods.eagle.cut.labels import Labels, Picture, patches, relabelled, slic, slico, whole_numbers
+from dexar_fast.methods.cut.hiding import cover, hidden
+from dexar_fast.methods.cut.labels import Labels, Picture, patches, relabelled, slic, slico, whole_numbers
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.regions import Cells, Regions
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.methods.eagle.cut.divided import Divided
+from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.vision.regions import Cells
 
 Process = Callable[[Sequence[Image.Image]], Mapping[str, Tensor]]

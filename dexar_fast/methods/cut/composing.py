@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexar_fast.methods.eagle.cut.divided import Divided
-from dexar_fast.methods.eagle.cut.reach import Process, coloured, flat
+from dexar_fast.methods.cut.divided import Divided
+from dexar_fast.methods.cut.reach import Process, coloured, flat
 
 TRIED = 16  # random pictures that must come out bit for bit
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.methods.eagle.cut.divided import Divided
-from dexar_fast.methods.eagle.cut.labels import Picture
+from dexar_fast.methods.cut.divided import Divided
+from dexar_fast.methods.cut.labels import Picture
 
 LARGEST = 64 * 2**20  # bytes of pixels with each set of colours revealed
 COLOURS = 6  # at most

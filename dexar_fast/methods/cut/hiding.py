@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from dexar_fast.errors import InputError
 from dexar_fast.methods import knobs
-from dexar_fast.methods.eagle.cut.labels import Labels, Picture
+from dexar_fast.methods.cut.labels import Labels, Picture
 
 BLUR = 0.1  # of the longer side: the standard deviation of the blur
 

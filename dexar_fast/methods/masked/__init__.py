@@ -1,0 +1,1 @@
+"""Methods that hide parts of the pictures and see what becomes of the answer's probability: forwards alone."""
