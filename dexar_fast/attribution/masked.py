@@ -132,6 +132,10 @@ class MaskedForwards:
     @torch.no_grad()
     def _run(self, pictures: Sequence[Pixels]) -> Tensor:
         """[B, n] of B pictures."""
+        return self.log_probabilities(pictures).exp().float().cpu()
+
+    def log_probabilities(self, pictures: Sequence[Pixels]) -> Tensor:
+        """[B, n] of B pictures in one forward, float32 or better; in the graph where autograd records."""
         count = len(pictures)
         batch = {
             name: torch.cat([value] * count) if isinstance(value, Tensor) else value
@@ -141,7 +145,7 @@ class MaskedForwards:
             batch[name] = torch.cat([picture[name] for picture in pictures]).to(self._inputs[name])
         logits = self._logits(batch) if self._at_once else self._logits_behind(batch, count)
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        return scores.gather(-1, self._ids.expand(count, -1)[..., None])[..., 0].exp().float().cpu()
+        return scores.gather(-1, self._ids.expand(count, -1)[..., None])[..., 0]
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         """[B, n, V] in one forward of prompt and answer."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dexar_fast.methods.gradient.integrated import IntegratedGradients
     from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient
     from dexar_fast.methods.gradient.smooth import SmoothGrad
+    from dexar_fast.methods.masked.igos_pp import IgosPp
     from dexar_fast.methods.masked.occlusion import Occlusion
     from dexar_fast.methods.masked.of_captum import Captum
     from dexar_fast.methods.masked.rise import Rise
@@ -34,6 +35,7 @@ __all__ = [
     "DexAr",
     "Eagle",
     "GradientXInput",
+    "IgosPp",
     "InputGradient",
     "IntegratedGradients",
     "LlavaCam",
@@ -61,6 +63,7 @@ _LATE = {
     "DexAr": "dex_ar",
     "Eagle": "eagle.method",
     "GradientXInput": "gradient.plain",
+    "IgosPp": "masked.igos_pp",
     "InputGradient": "gradient.plain",
     "IntegratedGradients": "gradient.integrated",
     "LlavaCam": "activation.llava_cam",

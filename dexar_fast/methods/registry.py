@@ -24,6 +24,7 @@ _OURS = {
     "centre": "Centre",
     "eagle": "Eagle",
     "gradient-x-input": "GradientXInput",
+    "igos++": "IgosPp",
     "input-gradient": "InputGradient",
     "integrated-gradients": "IntegratedGradients",
     "llava-cam": "LlavaCam",
