@@ -33,6 +33,8 @@ class Explainer(Asking):
             training mode.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
+        against: explains why the answer says each token rather than another: a word, a token id, or "runner-up", the
+            likeliest other token at each place. By methods of gradients and of hidden parts.
         mode, layers, layer_index, text_set, head_score, map_filter, sequence_norm, text_relevance: knobs of the method
             "dex-ar"; see `dexar_fast.settings.Settings`.
         chunk_size: how many tokens to explain at once; None takes the largest up to 512 that fits in 256 MiB.

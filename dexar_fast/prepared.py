@@ -12,7 +12,7 @@ from PIL import Image
 from dexar_fast.generation.setup import Setup
 from dexar_fast.loading import models
 from dexar_fast.loading.adapters import unwrapped
-from dexar_fast.methods import registry
+from dexar_fast.methods import contrast, registry
 from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.model.cache import goes_back
@@ -26,7 +26,7 @@ from dexar_fast.settings import Settings, positive, settings
 if TYPE_CHECKING:
     from dexar_fast.kvcache.pool import KVPool
 
-BESIDE = ("method", "chunk_size", "backend", "pool")  # options of an Explainer that are no knobs of DEX-AR
+BESIDE = ("method", "against", "chunk_size", "backend", "pool")  # options of an Explainer that are no knobs of DEX-AR
 
 
 class Prepared(Setup):
@@ -38,6 +38,7 @@ class Prepared(Setup):
         processor: Any = None,
         *,
         method: str | Method | DexAr = DexAr.name,
+        against: str | int | None = None,
         mode: str = "paper",
         layers: Sequence[int] | None = None,
         layer_index: int | None = None,
@@ -66,6 +67,7 @@ class Prepared(Setup):
         )
         self.method = registry.with_knobs(method, knobs)
         self.settings = self.method if isinstance(self.method, Settings) else knobs
+        self.against = contrast.check(against, self.method)
         self.chunk_size = None if chunk_size is None else positive("chunk_size", chunk_size)
         self.backend = backend
         self.pool = pool
@@ -102,7 +104,8 @@ class Prepared(Setup):
         knobs = {name: options.pop(name) for name in known if name in options}
         # Check the knobs first: loading the model may take minutes.
         method = knobs.get("method", DexAr.name)
-        registry.with_knobs(method, settings(**{name: value for name, value in knobs.items() if name not in BESIDE}))
+        of_dex_ar = settings(**{name: value for name, value in knobs.items() if name not in BESIDE})
+        contrast.check(knobs.get("against"), registry.with_knobs(method, of_dex_ar))
         check_process()
         loaded = models.load(name, device, dtype, allow_missing_weights=allow_missing_weights, **options)
         explainer = cls(loaded.model, loaded.processor, **knobs)
@@ -119,6 +122,7 @@ class Prepared(Setup):
         other = type(self).__new__(type(self))
         vars(other).update(vars(self))  # not as a copy is pickled: of the model there is only one
         other.method = self.method if method == self.method.name else registry.of(method)
+        contrast.check(other.against, other.method)
         other.settings = other.method if isinstance(other.method, Settings) else Settings()
         other._check_layers()
         return other

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from dexar_fast.attribution.forwards.last_rows import narrowing, wanting
 from dexar_fast.attribution.forwards.workers import shares, workers
@@ -38,6 +39,7 @@ class MaskedForwards:
         answer: [T] ids, on the CPU.
         decoder: the model's. visual: [N] positions of the prompt's image, on the CPU.
         positions: [n] which tokens of the answer count. ids: [n] whose probabilities; None takes those of the answer.
+        against: [T] ids for the answer's tokens: a probability is then that of the token where it is one of the two.
         batch: pictures in one forward; None takes as many as fit in 256 MiB, on the CPU in the caches of its threads.
     Raises:
         InputError: positions or ids that the answer or the vocabulary does not have.
@@ -53,6 +55,7 @@ class MaskedForwards:
         positions: Tensor | None = None,
         ids: Tensor | None = None,
         batch: int | None = None,
+        against: Tensor | None = None,
     ) -> None:
         self._model = model
         self._decoder = decoder
@@ -61,6 +64,7 @@ class MaskedForwards:
         _check(self._positions, len(answer))
         device = inputs["input_ids"].device
         self._ids = (answer[self._positions] if ids is None else ids).to(device)
+        self._against = None if against is None else against[self._positions].to(device)
         self._said = answer[:-1].to(device)  # what the answer's tokens read of it
         self._inputs = with_answer(inputs, self._said) if self._at_once else dict(inputs)
         self._prompt = inputs["input_ids"].shape[1]
@@ -145,7 +149,12 @@ class MaskedForwards:
             batch[name] = torch.cat([picture[name] for picture in pictures]).to(self._inputs[name])
         logits = self._logits(batch) if self._at_once else self._logits_behind(batch, count)
         scores = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        return scores.gather(-1, self._ids.expand(count, -1)[..., None])[..., 0]
+        found, *others = (
+            scores.gather(-1, ids.expand(count, -1)[..., None])[..., 0]
+            for ids in (self._ids, self._against)
+            if ids is not None
+        )
+        return logsigmoid(found - others[0]) if others else found
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         """[B, n, V] in one forward of prompt and answer."""

@@ -33,6 +33,11 @@ def placement(
     return {name: value for name, value in found.items() if value is not None}
 
 
+def against(text: str | None) -> str | int | None:
+    """A token id where it is a number."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
 def check_given_answer(response: str | None, generate: list[str] | None) -> None:
     """Raises InputError for settings of generate() where no answer is generated."""
     if response is not None and generate:

@@ -19,6 +19,7 @@ from rich.text import Text
 from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.messages import errors_in_one_line
 from dexar_fast.cli.options import (
+    Against,
     AllowMissingWeights,
     By,
     Debug,
@@ -66,6 +67,7 @@ def compare(
             "times.",
         ),
     ] = None,
+    against: Against = None,
     more: MorePictures = None,
     response: Response = None,
     model: Model = None,
@@ -97,7 +99,9 @@ def compare(
         options = asking.placement(model, revision, device, device_map, dtype)
         arguments = knobs.generate_settings(generate, max_new_tokens)
         pictures, chosen = _checked([image, *(more or [])], named, by, out, force)
-        explainer = asking.explainer(model, options | {"allow_missing_weights": allow_missing_weights}, arguments)
+        options |= {"method": chosen[0], "against": asking.against(against)}
+        options |= {"allow_missing_weights": allow_missing_weights}
+        explainer = asking.explainer(model, options, arguments)
         with waiting(f"explaining the answer by {len(chosen)} methods"):
             found = explainer.compare(pictures, prompt, chosen, response, **arguments)
         warnings = asking.warnings_of(found, explainer.warnings)

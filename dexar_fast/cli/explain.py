@@ -16,6 +16,7 @@ from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import (
+    Against,
     AllowMissingWeights,
     Backend,
     By,
@@ -61,6 +62,7 @@ def explain(
     max_new_tokens: MaxNewTokens = None,
     generate: knobs.Generate = None,
     method: knobs.Method = "dex-ar",
+    against: Against = None,
     mode: Annotated[str, typer.Option(help="paper, or official: what the authors' code computes.")] = "paper",
     layers: knobs.Layers = None,
     layer_index: knobs.LayerIndex = None,
@@ -92,7 +94,7 @@ def explain(
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"method": method, "mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
     options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
-    options |= {"text_relevance": text_relevance}
+    options |= {"text_relevance": text_relevance, "against": asking.against(against)}
     options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
         asking.silence_bars(model)

@@ -46,6 +46,13 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Stop generating after so many.")]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD|ID|runner-up",
+        help="Explain why each token rather than this one; by methods of gradients and of hidden parts.",
+    ),
+]
 By = Annotated[str, typer.Option(help="What the report shows as one: token or word.")]
 AllowMissingWeights = Annotated[
     bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")

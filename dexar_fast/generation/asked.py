@@ -27,4 +27,5 @@ class Asked:
     grids: tuple[Grid, ...]  # where they lie in the images; empty where that is unknown
     chunk_size: int | None = None  # tokens to explain at once; None: as many as fit
     backend: str = "auto"
+    against: Tensor | None = None  # [T] int64, the ids against which the tokens are explained, on the CPU
     exact: bool = True  # whether the grids end where the model's view of an image does; measured ones nearly do

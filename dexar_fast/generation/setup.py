@@ -20,6 +20,7 @@ class Setup:
     settings: Settings
     chunk_size: int | None  # tokens to explain at once; None: as many as fit
     backend: str
+    against: str | int | None  # what tokens are explained against; see `dexar_fast.methods.contrast`
     decoder: Decoder | None  # of the model, once a prompt has run
     elsewhere: bool  # whether the model may read its image elsewhere than among the prompt's tokens
     warnings: list[str]  # about the model's weights, for every explanation

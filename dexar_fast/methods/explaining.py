@@ -9,6 +9,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.scheduler import Begun
 from dexar_fast.generation.stream import Stream
+from dexar_fast.methods import contrast
 from dexar_fast.methods.base import Asked, Maps, Method, Streaming
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.methods.followed import Followed
@@ -28,9 +29,10 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
         return runner.explain()
     if runner.out is not None:
         raise InputError(f"{method.name!r} explains an answer as a whole: leave out= out, and save() the result")
-    laps, known = runner.laps(), runner.knows_decoder
+    laps, known, against = runner.laps(), runner.knows_decoder, runner.setup.against
     with runner.answered() as asked:
         laps.lap("answer")
+        asked = contrast.contrasted(asked, against)
         try:
             found = _maps(method, asked)
         except ModelError:
@@ -39,8 +41,9 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
             found = _maps(method, runner.looked_at_again(asked))
         laps.lap("explain")
     tokens = pieces(getattr(asked.processor, "tokenizer", None), asked.targets.tolist())
-    header = runner.header(settings(method), laps, own_cells=found.cells != asked.grids)
-    return explanation(header, asked.targets, tokens, found)
+    knobs = settings(method) | ({} if against is None else {"against": against})
+    header = runner.header(knobs, laps, own_cells=found.cells != asked.grids)
+    return explanation(header, asked.targets, tokens, contrast.said(found, asked, against))
 
 
 def _maps(method: Method, asked: Asked) -> Maps:
@@ -60,6 +63,8 @@ def _maps(method: Method, asked: Asked) -> Maps:
 
 def stream(runner: Runner, method: Method | DexAr, size: int) -> Stream:
     """The answer in pieces of `size` tokens, as it is written. Raises InputError where a method cannot go along."""
+    if runner.setup.against is not None:
+        raise InputError("against compares tokens of an answer as a whole: use explain()")
     if isinstance(method, DexAr):
         return runner.stream(size)
     if not isinstance(method, Streaming) or not method.streams:

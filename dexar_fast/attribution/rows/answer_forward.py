@@ -35,6 +35,7 @@ class AnswerForward(PromptWatcher):
     Args:
         inputs: the prompt's, batch 1. targets: [T] ids of the answer. visual: [N] positions of the visual tokens.
         layers: the layers whose attention `take` gets.
+        against: [T] ids whose logits are taken off those of the answer.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class AnswerForward(PromptWatcher):
         visual: Tensor,
         layers: list[int],
         take: Take,
+        against: Tensor | None = None,
     ) -> None:
         self._prompt = inputs["input_ids"].shape[1]
         super().__init__(model, self._prompt, inputs)
@@ -53,12 +55,13 @@ class AnswerForward(PromptWatcher):
         self._at_once = takes_answer(inputs, decoder, visual)
         self._decoder = decoder
         self._take = take
+        self._against = against
         self._wanted = {id(decoder.attentions[i]): i for i in layers}
         self._attended: set[int] = set()
         self._masks: dict[int, Tensor | None] = {}  # by id, each kept alive so that no other gets its id
 
     def run(self) -> Tensor:
-        """The model's logits of the answer's tokens [T], in the graph where autograd records.
+        """The model's logits of the answer's tokens [T], or their differences, in the graph where autograd records.
 
         Raises:
             ModelError: a layer attends elsewhere, or drops keys, or the model no longer computes what its lens does.
@@ -68,7 +71,7 @@ class AnswerForward(PromptWatcher):
         for index in self._wanted.values():
             if index not in self._attended:
                 raise ModelError(f"decoder layer {index} ({type(self._decoder.layers[index]).__name__}) {ELSEWHERE}")
-        return self._decoder.lens.logits(normed[:, -len(targets) :], targets)
+        return self._decoder.lens.difference(normed[:, -len(targets) :], targets, self._against)
 
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         index = self._wanted.get(id(module))

@@ -49,6 +49,7 @@ class LlavaCam:
     """
 
     name: ClassVar[str] = "llava-cam"
+    contrasts: ClassVar[bool] = True
     layer: int | None = None
     samples: int = 1
     noise: float = 0.1
@@ -114,7 +115,7 @@ def _recorded(asked: Asked, inputs: Mapping[str, Any], layer: int) -> tuple[Tens
     watched = MlpInput(decoder.layers[layer], decoder.attentions[layer])
     with torch.enable_grad(), frozen(asked.model), watched.hooked(), checked(decoder.layers[layer:]):
         normed = head_inputs(asked.model, inputs, targets[:-1], decoder, asked.visual)
-        logits = decoder.lens.logits(normed[:, -len(targets) :], targets)
+        logits = decoder.lens.difference(normed[:, -len(targets) :], targets, asked.against)
     if not leads_back(logits, watched.activations):
         raise ModelError(f"no gradient leads from the logits back to layer {layer}: it cannot be explained")
     return watched.activations, logits

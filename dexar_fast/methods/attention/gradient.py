@@ -75,6 +75,11 @@ class AttentionGradient(OfLayers):
         return maps_of(asked, found, chosen, self._notes)
 
     @property
+    def contrasts(self) -> bool:
+        """Of the model's logits."""
+        return self.of == "final"
+
+    @property
     def streams(self) -> bool:
         """Of the layers' own lenses; the model's logit takes a graph through all layers."""
         return self.of == "lens"

@@ -37,6 +37,7 @@ class Relevancy:
     """
 
     name: ClassVar[str] = "relevancy"
+    contrasts: ClassVar[bool] = True
 
     def maps(self, asked: Asked) -> Maps:
         layers, recorder, found = all_layers(asked, self.name), Recorder(), no_maps(asked)

@@ -46,7 +46,8 @@ def all_layers(asked: Asked, name: str) -> list[int]:
 
 def answer_forward(asked: Asked, layers: list[int], take: Take) -> AnswerForward:
     """The forward of a request, `take` called after the attention of these layers."""
-    return AnswerForward(asked.model, asked.decoder, asked.inputs, asked.targets, asked.visual, layers, take)
+    request = asked.inputs, asked.targets, asked.visual
+    return AnswerForward(asked.model, asked.decoder, *request, layers, take, asked.against)
 
 
 def no_maps(asked: Asked) -> VisualMaps:

@@ -29,9 +29,8 @@ def scorer(
     Args:
         pixels: of the request. positions, ids, batch: of `MaskedForwards`.
     """
-    forwards = MaskedForwards(
-        asked.model, asked.inputs, asked.targets, asked.decoder, asked.visual, positions, ids, batch
-    )
+    request = asked.inputs, asked.targets, asked.decoder, asked.visual
+    forwards = MaskedForwards(asked.model, *request, positions, ids, batch, asked.against)
     masked = _MaskedPixels(cut, pixels)
 
     def probabilities(revealed: Tensor) -> Tensor:

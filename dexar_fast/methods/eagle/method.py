@@ -48,6 +48,7 @@ class Eagle:
     """
 
     name: ClassVar[str] = "eagle"
+    contrasts: ClassVar[bool] = True
 
     regions: int = 64
     segmentation: str = "grid"

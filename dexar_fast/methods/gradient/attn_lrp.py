@@ -33,6 +33,7 @@ class AttnLrp:
     """
 
     name: ClassVar[str] = "attn-lrp"
+    contrasts: ClassVar[bool] = True
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], at least 0. Raises as `forward.recorded`; ModelError where no rule is defined."""

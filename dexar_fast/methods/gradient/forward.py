@@ -56,7 +56,7 @@ def recorded(asked: Asked, change: Change, rules: Rules = nullcontext) -> Record
         rules(),
     ):
         normed = head_inputs(asked.model, asked.inputs, targets[:-1], decoder, asked.visual)
-        logits = decoder.lens.logits(normed[:, -len(targets) :], targets)
+        logits = decoder.lens.difference(normed[:, -len(targets) :], targets, asked.against)
     if not entry.leaves or not all(leads_back(logits, leaf) for leaf in entry.leaves):
         raise ModelError(
             "no gradient leads from the answer back to the visual embeddings: it cannot be explained by it"

@@ -40,6 +40,7 @@ class IntegratedGradients:
     """
 
     name: ClassVar[str] = "integrated-gradients"
+    contrasts: ClassVar[bool] = True
     steps: int = 16
     baseline: Baseline = "mean"
 

@@ -32,6 +32,7 @@ class InputGradient:
     """
 
     name: ClassVar[str] = "input-gradient"
+    contrasts: ClassVar[bool] = True
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], at least 0. Raises as `forward.recorded`."""
@@ -47,6 +48,7 @@ class GradientXInput:
     """
 
     name: ClassVar[str] = "gradient-x-input"
+    contrasts: ClassVar[bool] = True
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], at least 0. Raises as `forward.recorded`."""

@@ -34,6 +34,7 @@ class SmoothGrad:
     """
 
     name: ClassVar[str] = "smoothgrad"
+    contrasts: ClassVar[bool] = True
     samples: int = 8
     noise: float = 0.1
     seed: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,8 @@ class OfRegions:
         fill: what a hidden region shows: "black", "mean" (colour of the picture), "blur" or "noise".
         batch: pictures in one forward; None takes as many as fit in 256 MiB.
     """
+
+    contrasts: ClassVar[bool] = True
 
     regions: int = 64
     segmentation: str = "grid"

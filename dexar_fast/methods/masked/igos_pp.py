@@ -59,6 +59,7 @@ class IgosPp:
     """
 
     name: ClassVar[str] = "igos++"
+    contrasts: ClassVar[bool] = True
     tokens: Sequence[int] | None = None
     side: int = 32
     steps: int = 10
@@ -86,7 +87,8 @@ class IgosPp:
             OutOfMemoryError: one forward with its graph does not fit.
         """
         chosen, search = self._chosen(len(asked.targets)), self._search(asked)
-        run = MaskedForwards(asked.model, asked.inputs, asked.targets, asked.decoder, asked.visual)
+        request = asked.inputs, asked.targets, asked.decoder, asked.visual
+        run = MaskedForwards(asked.model, *request, against=asked.against)
         found = torch.zeros(len(asked.targets), self.side**2)
         with fitting("one forward with its graph for method 'igos++'"), torch.enable_grad(), frozen(asked.model):
             whole = search.map(lambda shown: run.log_probabilities([shown]).sum()).flatten()

@@ -66,7 +66,8 @@ class Rise(OfRegions):
         def made(chosen: range) -> list[dict[str, Tensor]]:
             return pixels.of_each([_shown(cut, covers, self._masks(cut, i)) for i in chosen])
 
-        run = MaskedForwards(asked.model, asked.inputs, asked.targets, asked.decoder, asked.visual, batch=self.batch)
+        request = asked.inputs, asked.targets, asked.decoder, asked.visual
+        run = MaskedForwards(asked.model, *request, batch=self.batch, against=asked.against)
         scores = run(self.samples, made).double()
         shares = torch.stack([_of_regions(cut, self._masks(cut, i)) for i in range(self.samples)])
         values = (scores - scores.mean(0)).T @ shares / (self.samples * float(self.share))

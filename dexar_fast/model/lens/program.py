@@ -83,6 +83,11 @@ class LogitLens:
         row = self._head_row(normed, targets.to(normed.device))[None, :, None]
         return self._run(self.after, {self.logit_slot: row}, normed.device)[self.output_slot].flatten()
 
+    def difference(self, normed: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
+        """The logits of targets [C], less those of other ids [C] where there are some; as `logits`."""
+        found = self.logits(normed, targets)
+        return found if against is None else found - self.logits(normed, against)
+
     def __call__(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """o(x_c)[v_c]: x at C positions and targets [C] to [C]."""
         return self.logits(self.norm(hidden), targets)

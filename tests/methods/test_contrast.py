@@ -1,0 +1,174 @@
+"""Why this token rather than that one: differences of logits, and pairs of probabilities."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from asked import asked
+from command_line import run as run_command
+from oracle import full_sequence, text_model
+from PIL import Image
+
+from dexar_fast import Explainer
+from dexar_fast.errors import InputError
+from dexar_fast.methods import registry
+from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient
+from dexar_fast.methods.masked.occlusion import Occlusion
+
+IMAGE, PROMPT, ANSWER = "dexar_fast/assets/sample.png", "Describe the image.", " A red triangle."
+TOKENS, OTHERS = torch.tensor([165, 19, 144]), torch.tensor([7, 88, 41])
+CONTRASTING = [name for name in registry.names() if getattr(registry.of(name), "contrasts", False)]
+FEW = {"rise": "rise:samples=8", "igos++": "igos++:side=4,steps=1,iterations=2", "eagle": "eagle:regions=4"}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Explainer:
+    return Explainer.from_pretrained()
+
+
+def of(embedded: Explainer, method: Any, against: Any) -> Any:
+    explainer = Explainer(embedded.model, embedded.processor, method=method, against=against)
+    return explainer.explain(IMAGE, PROMPT, ANSWER)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen3_vl", "paligemma2"])
+def test_gradients_are_those_of_the_difference(family: str) -> None:
+    model, inputs = zoo.build(family)
+    wanted = {name: x for name, x in inputs.items() if name != "labels"}
+    kept: list[torch.Tensor] = []
+
+    def enter(module: Any, args: Any) -> Any:
+        kept.append(args[0].detach().requires_grad_())
+        return (kept[0], *args[1:])
+
+    text_model(model).layers[0].register_forward_pre_hook(enter)
+    logits = model(**full_sequence(model, wanted, TOKENS), use_cache=False).logits[0]
+    first = wanted["input_ids"].shape[1] - 1
+    visual = (wanted["input_ids"][0] == zoo.IMAGE).nonzero()[:, 0]
+    with asked(*zoo.build(family), TOKENS) as request:
+        object.__setattr__(request, "against", OTHERS)
+        found = InputGradient().maps(request)
+    for t, (own, other) in enumerate(zip(TOKENS.tolist(), OTHERS.tolist(), strict=True)):
+        difference = logits[first + t, own] - logits[first + t, other]
+        (gradient,) = torch.autograd.grad(difference, kept[0], retain_graph=True)
+        if family == "qwen3_vl":  # its deepstack takes part, too
+            assert (found.token_maps[t] >= gradient[0, visual].norm(dim=-1) * (1 - 1e-6)).all()
+        else:
+            length = gradient[0, visual].norm(dim=-1)
+            torch.testing.assert_close(found.token_maps[t], length, rtol=1e-5, atol=1e-5 * float(length.max()))
+
+
+def plain_scores(embedded: Explainer, picture: Image.Image) -> torch.Tensor:
+    """[T, V]: the log-probabilities at the places of the answer's tokens, of one plain forward."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+    text = embedded.processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = embedded.processor(images=picture, text=text, return_tensors="pt")
+    answer = embedded.explain(IMAGE, PROMPT, ANSWER).token_ids
+    with torch.no_grad():
+        ids = torch.cat([inputs["input_ids"], answer[None]], 1)
+        logits = embedded.model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits[0].double()
+    return logits[-1 - len(answer) : -1].log_softmax(-1)
+
+
+def test_hidden_parts_are_scored_by_the_pair_of_probabilities(embedded: Explainer) -> None:
+    """log p / (p + q) of each token, its fall where one half of the picture is hidden."""
+    picture = Image.open(IMAGE).convert("RGB")
+    labels = np.zeros(picture.size[::-1], int)
+    labels[:, picture.width // 2 :] = 1
+    found = of(embedded, Occlusion(labels=labels, fill="black"), "circle")
+    own, other = found.token_ids, embedded.processor.tokenizer(" circle", add_special_tokens=False)["input_ids"]
+    shown = [
+        picture,
+        *(Image.fromarray(np.where(labels[..., None] == half, 0, picture).astype(np.uint8)) for half in (0, 1)),
+    ]
+    odds = []
+    for each in shown:
+        scores = plain_scores(embedded, each)
+        mine = scores.gather(1, own[:, None])[:, 0]
+        odds.append(mine - torch.logaddexp(mine, scores[:, other[0]]))
+    falls = torch.stack([odds[0] - odds[1], odds[0] - odds[2]], 1).relu().float()
+    behind_a_space = [token.startswith(" ") for token in found.tokens]
+    assert found.diagnostics["against"][:3] == [" circle"] * 3 and behind_a_space == [True] * 3 + [False]
+    torch.testing.assert_close(found.token_maps[:3], falls[:3], rtol=1e-3, atol=1e-5)
+
+
+def test_the_runner_up_is_the_likeliest_other_token(embedded: Explainer) -> None:
+    found = of(embedded, "input-gradient", "runner-up")
+    scores = plain_scores(embedded, Image.open(IMAGE).convert("RGB"))
+    scores[torch.arange(len(scores)), found.token_ids] = float("-inf")
+    expected = [embedded.processor.tokenizer.decode([id]) for id in scores.argmax(1).tolist()]
+    assert [text.strip() for text in found.diagnostics["against"]] == [text.strip() for text in expected]
+    assert "the runner-up at its place" in found.diagnostics["notes"][-1]
+    assert found.metadata["settings"]["against"] == "runner-up"
+
+
+@pytest.mark.parametrize("method", CONTRASTING)
+def test_every_method_that_contrasts_does(embedded: Explainer, method: str) -> None:
+    """Another map than without, which says what it is against; a token against itself shows nothing."""
+    method = FEW.get(method, method)
+    plain, against = (of(embedded, method, other) for other in (None, "blue"))
+    assert not torch.equal(plain.token_maps, against.token_maps)
+    assert "Contrastive: every value is of the token against 'blue'" in against.diagnostics["notes"][-1]
+    assert "against" not in plain.diagnostics
+
+
+def test_a_token_against_itself_has_an_empty_map(embedded: Explainer) -> None:
+    found = of(embedded, GradientXInput(), "red")
+    assert found.tokens[1] == " red"
+    assert found.token_maps[1].abs().max() == 0 < found.token_maps[2].max()
+
+
+@pytest.mark.parametrize("method", ["tam", "attention", "attention-gradient", "random", "rollout"])
+def test_methods_without_a_difference_refuse_it(embedded: Explainer, method: str) -> None:
+    with pytest.raises(InputError, match=f"method '{method}' explains no token against another"):
+        of(embedded, method, "dog")
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [
+        (True, "against is a word, a token id or 'runner-up', not True"),
+        ("", "against is a word"),
+        (1.5, "against is a word"),
+        (10**6, "against 1000000 is no token of the model"),
+        (-1, "against -1 is no token of the model"),
+        ("  ", "holds no token of the model's tokenizer"),
+    ],
+)
+def test_bad_values_are_refused(embedded: Explainer, against: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        of(embedded, "input-gradient", against)
+
+
+def test_what_the_answer_says_itself_is_refused(embedded: Explainer) -> None:
+    explainer = Explainer(embedded.model, embedded.processor, method="input-gradient", against="red")
+    with pytest.raises(InputError, match="against 'red' is what the answer says"):
+        explainer.explain(IMAGE, PROMPT, " red")
+
+
+def test_a_word_takes_a_tokenizer(embedded: Explainer) -> None:
+    explainer = Explainer(embedded.model, None, method="input-gradient", against="red")
+    inputs = embedded.processor(images=Image.open(IMAGE), text="<image> What?", return_tensors="pt")
+    with pytest.raises(InputError, match="takes the processor's tokenizer"):
+        explainer.explain_inputs(inputs, torch.tensor([5, 6]))
+
+
+def test_a_stream_refuses_it(embedded: Explainer) -> None:
+    explainer = Explainer(embedded.model, embedded.processor, method="attention-gradient:of=final", against="red")
+    with pytest.raises(InputError, match="use explain"):
+        explainer.stream(IMAGE, PROMPT)
+
+
+def test_the_command_line_takes_it(tmp_path: Path) -> None:
+    wanted = ["--response", ANSWER, "--against", "blue", "--out", str(tmp_path)]
+    run = run_command("compare", IMAGE, PROMPT, "--methods", "attn-lrp,input-gradient", *wanted)
+    assert run.exit_code == 0, run.output
+    assert "against 'blue'" in html.unescape((tmp_path / "compare.html").read_text())
+    run = run_command("explain", IMAGE, PROMPT, "--method", "tam", *wanted, "--force")
+    assert run.exit_code == 2 and "explains no token against another" in run.output
