@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from dexar_fast import combining
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.chosen import indices
 from dexar_fast.report.page.document import compare_html
+
+ENSEMBLE = ("mean of ranks", "disagreement")
 
 
 class Comparison(Sequence[Explanation]):
@@ -48,6 +51,23 @@ class Comparison(Sequence[Explanation]):
             return None
         return buffer.getvalue()
 
+    def mean_ranks(self) -> Explanation:
+        """The mean of the methods' ranks of each patch, as an explanation: what several of them hold for important.
+
+        Raises:
+            InputError: fewer than two, other answers, or maps without a place.
+        """
+        return combining.mean_ranks(self._explanations, self.names)
+
+    def disagreement(self) -> Explanation:
+        """The standard deviation of these ranks over the methods, as an explanation. Raises as `mean_ranks`."""
+        return combining.disagreement(self._explanations, self.names)
+
+    def with_ensemble(self) -> Comparison:
+        """These, and behind them both of that. Raises as `mean_ranks`."""
+        more = [self.mean_ranks(), self.disagreement()]
+        return type(self)([*self.names, *ENSEMBLE], [*self._explanations, *more])
+
     def picture(self, tokens: Sequence[int] | None = None, *, max_tokens: int = 6, width: int = 1200) -> Image.Image:
         """A row for each method: its maps of the whole answer and of some tokens, the same for all, over the image.
 
@@ -56,7 +76,7 @@ class Comparison(Sequence[Explanation]):
 
         Args:
             tokens: which to show. None is up to `max_tokens` (from 1): those of the greatest weight where a method
-                weighs them, DEX-AR's before others; else words, evenly spaced.
+                weighs them, DEX-AR's before others; else words, evenly spaced. None of answers that differ.
             width: of the picture in pixels, from 320.
 
         Returns:
@@ -68,8 +88,15 @@ class Comparison(Sequence[Explanation]):
         """
         from dexar_fast.report.drawing import compared
 
-        shown = compared.tokens_shown(self, max_tokens) if tokens is None else indices(tokens, len(self[0]), "token")
+        if tokens is None:
+            shown = compared.tokens_shown(self, max_tokens) if self._same_answer else []
+        else:
+            shown = indices(tokens, len(self[0]), "token")
         return compared.draw_compared(self, self.names, shown, width)
+
+    @property
+    def _same_answer(self) -> bool:
+        return all(each.tokens == self[0].tokens for each in self)
 
     def to_html(self, path: str | os.PathLike[str], *, by: Literal["token", "word"] = "token") -> None:
         """Write a page with all of them side by side: a token chosen in one is chosen in all.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from dexar_fast import combining
 from dexar_fast.asking import Asking
 from dexar_fast.comparison import Comparison
 from dexar_fast.conversation import Chat
@@ -172,6 +173,22 @@ class Explainer(Asking):
             found.append(each._explain(asked, arguments, self.pool))
             self.decoder, asked = each.decoder, replace(asked, targets=found[0].token_ids)
         return Comparison([each.method.name for each in explainers], found)
+
+    @faults.of_method
+    def difference(self, image: Any, prompt: str | Sequence[Mapping[str, Any]], a: str, b: str) -> Comparison:
+        """What each of two answers rests on that the other does not, side by side.
+
+        Each map is scaled to a sum of 1, the other answer's is taken off, and what is left below 0 is 0.
+
+        Args:
+            image, prompt: as in `explain`. a, b: the answers, which must differ.
+        Raises:
+            As `explain`.
+        """
+        if a == b:
+            raise InputError("the two answers are the same: there is no difference to explain")
+        one, other = self.explain_many(image, [prompt], [[a, b]])
+        return Comparison([a.strip(), b.strip()], [combining.beyond(one, other), combining.beyond(other, one)])
 
     @faults.of_method
     def check(

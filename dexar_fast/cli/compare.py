@@ -55,8 +55,10 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="Methods without knobs: dex-ar, eagle, attention, attention-gradient, rollout, relevancy, tam, "
-            "llava-cam, and as chance lines random, random-smooth, centre, uniform. \\[default: dex-ar,attention]",
+            help="Methods without knobs: dex-ar, eagle, tam, llava-cam; of attention: attention, attention-gradient, "
+            "rollout, relevancy; of gradients: input-gradient, gradient-x-input, integrated-gradients, smoothgrad, "
+            "attn-lrp; of hidden parts: occlusion, rise, shapley, captum, igos++; and as chance lines random, "
+            "random-smooth, centre, uniform. \\[default: dex-ar,attention]",
         ),
     ] = None,
     method: Annotated[
@@ -67,6 +69,10 @@ def compare(
             "times.",
         ),
     ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Add the mean of the methods' ranks of each patch, and where they disagree."),
+    ] = False,
     against: Against = None,
     more: MorePictures = None,
     response: Response = None,
@@ -99,11 +105,13 @@ def compare(
         options = asking.placement(model, revision, device, device_map, dtype)
         arguments = knobs.generate_settings(generate, max_new_tokens)
         pictures, chosen = _checked([image, *(more or [])], named, by, out, force)
-        options |= {"method": chosen[0], "against": asking.against(against)}
+        if against is not None:
+            options |= {"method": chosen[0], "against": asking.against(against)}
         options |= {"allow_missing_weights": allow_missing_weights}
         explainer = asking.explainer(model, options, arguments)
         with waiting(f"explaining the answer by {len(chosen)} methods"):
             found = explainer.compare(pictures, prompt, chosen, response, **arguments)
+            found = found.with_ensemble() if ensemble else found
         warnings = asking.warnings_of(found, explainer.warnings)
         files = folder.fill(out, _writers(found, by), results_in)
         print(document(found, warnings, files)) if json else _print(found, files, Console())
@@ -138,9 +146,10 @@ def _checked(images: list[str], named: list[str], by: str, out: Path, force: boo
 
 def results_in(out: Path) -> list[str]:
     """The names of an earlier comparison's files, and of what else has their names."""
+    from dexar_fast.comparison import ENSEMBLE
     from dexar_fast.methods import registry
 
-    arrays = re.compile(rf"({'|'.join(map(_stem, registry.names()))})(-\d+)?\.safetensors")
+    arrays = re.compile(rf"({'|'.join(map(_stem, (*registry.names(), *ENSEMBLE)))})(-\d+)?\.safetensors")
     listed = folder.listed(out)
     return [name for name in (PAGE, PICTURE) if name in listed] + sorted(filter(arrays.fullmatch, listed))
 
@@ -166,7 +175,8 @@ def _print(found: Comparison, files: list[Path], console: Console) -> None:
     table.add_column("method")
     table.add_column("seconds", justify="right")
     for name, explanation in zip(found.names, found, strict=True):
-        table.add_row(Text(name), f"{explanation.metadata['seconds']['explain']:.2f}")
+        seconds = explanation.metadata["seconds"].get("explain")
+        table.add_row(Text(name), "" if seconds is None else f"{seconds:.2f}")
     console.print(table)
     if not found[0].grids:
         console.print(results.NO_PICTURES)

@@ -1,0 +1,69 @@
+"""Maps of one kind of cells read at the places of others, so that maps of several methods compare cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexar_fast.vision.grid import Box, Grid, Size
+from dexar_fast.vision.regions import Cells, Regions
+
+NOWHERE = -1
+
+
+def places(targets: Sequence[Cells], count: int, sources: Sequence[Cells], sizes: Sequence[Size]) -> NDArray[np.int64]:
+    """[count] for each value of the targets' maps the source's value at the centre of its cell, -1 where there is none.
+
+    Where several source grids lie there (tiles and a thumbnail), it is the one with the smallest cells.
+
+    Args:
+        sizes: (width, height) of each picture.
+    """
+    found = np.full(count, NOWHERE)
+    for target in targets:
+        size = sizes[target.image]
+        x, y = _centres(target, size)
+        for source in sorted(sources, key=lambda each: -_cell(each, size)):
+            if target.image in source.images:
+                values = _read(source, x, y, size)
+                cells = target.cells[values != NOWHERE]
+                found[cells] = values[values != NOWHERE]
+    return found
+
+
+def _box(cells: Cells, size: Size) -> Box:
+    return cells.box or (0.0, 0.0, float(size[0]), float(size[1]))
+
+
+def _cell(cells: Cells, size: Size) -> float:
+    """The area of a cell in pixels."""
+    left, top, right, bottom = _box(cells, size)
+    return (right - left) * (bottom - top) / (cells.rows * cells.columns)
+
+
+def _centres(cells: Cells, size: Size) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y [rows, columns] of the cells' centres, in pixels of the picture."""
+    left, top, right, bottom = _box(cells, size)
+    x = left + (np.arange(cells.columns) + 0.5) / cells.columns * (right - left)
+    y = top + (np.arange(cells.rows) + 0.5) / cells.rows * (bottom - top)
+    across, down = np.meshgrid(x, y)
+    return across, down
+
+
+def _read(source: Cells, x: NDArray[np.float64], y: NDArray[np.float64], size: Size) -> NDArray[np.int64]:
+    """The source's value at each place, -1 outside its box."""
+    left, top, right, bottom = _box(source, size)
+    table = source.start + source.labels.astype(np.int64) if isinstance(source, Regions) else source.cells
+    rows, columns = table.shape
+    row = np.floor((y - top) / (bottom - top) * rows).astype(int)
+    column = np.floor((x - left) / (right - left) * columns).astype(int)
+    inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    return np.where(inside, table[row.clip(0, rows - 1), column.clip(0, columns - 1)], NOWHERE)
+
+
+def finest(of_each: Sequence[Sequence[Cells]]) -> int:
+    """Which of several kinds of cells is that of visual tokens; the first one if none is."""
+    tokens = (i for i, cells in enumerate(of_each) if cells and all(isinstance(each, Grid) for each in cells))
+    return next(tokens, 0)
