@@ -42,6 +42,10 @@ EAGLE = """\
 EAGLE searches for the regions that do what insertion and deletion measure, so these favour it by construction. Each of
 its maps takes hundreds of forwards; it is measured on these items alone. The areas of perturbation are means of ratios:
 a few items with high ones move them. Beside masks, on the same items:"""
+MORE = """\
+The same metrics on fewer scenes, as most of these methods take many forwards or backwards a token. Methods that hide
+parts are favoured by what hides parts, too, and give regions, not patches. `igos++` found the answers' maps alone, so
+its words are blank; `captum` is its ShapleyValueSampling."""
 BESIDE_MASKS = ("epg", "iou", "pointing", "word-epg", "word-iou")
 
 
@@ -52,7 +56,7 @@ def read(folder: Path) -> Read:
 
 def written(found: Read) -> str:
     """The page."""
-    maps, hiding, checks = found["maps"], found["hiding"], found["checks"]
+    maps, hiding, checks, more = (found[name] for name in ("maps", "hiding", "checks", "more"))
     compared = hiding.table(BESIDE_MASKS, [runs.EAGLE, PLAIN, *chance_methods.NAMES])
     sections = {
         "What to take from it": [claims.taken(maps, hiding)],
@@ -63,6 +67,13 @@ def written(found: Read) -> str:
             *_metrics(hiding, runs.OF_HIDING),
             EAGLE,
             compared,
+        ],
+        f"Gradients and hidden parts, {_count(more, 'more')}": [
+            more.table(runs.OF_MAPS),
+            more.table(runs.OF_WORDS),
+            more.table(runs.OF_MORE),
+            claims.at_chance(more, runs.OF_MAPS),
+            MORE,
         ],
         f"Sanity and stability, {_count(checks, 'checks')}": [checks.table(runs.OF_SANITY), claims.sanity(checks)],
         "Where DEX-AR loses": [claims.losses(maps), claims.losses(hiding)],

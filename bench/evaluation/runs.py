@@ -1,4 +1,4 @@
-"""The four evaluations of the page, by name."""
+"""The five evaluations of the page, by name."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ ONE_PASS = (
     "llava-cam",
 )
 EAGLE = "eagle:regions=36"
+MORE = (
+    "dex-ar",
+    "input-gradient",
+    "gradient-x-input",
+    "integrated-gradients",
+    "smoothgrad",
+    "attn-lrp",
+    "occlusion:regions=36",
+    "rise",
+    "shapley",
+    "captum:samples=8",
+    "igos++:tokens=[],side=16",
+)
 OF_MAPS = ("soft-iou", "iou", "epg", "snr", "pointing", "blank")
 OF_WORDS = tuple(f"word-{name}" for name in OF_MAPS)
 OF_TOKENS = ("token-ratio", "obj-iou", "func-iou", "f1-iou")
@@ -30,12 +43,14 @@ OF_HIDING = (
     "occlusion-rank",
     "occlusion-top",
 )
+OF_MORE = ("perturbation-positive", "insertion", "deletion", "occlusion-rank")
 OF_SANITY = ("weights-random", "other-picture", "stability")
-SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50}
+SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50, "more": 50}
 _ASKED = {
     "maps": (ONE_PASS, (*OF_MAPS, *OF_WORDS, *OF_TOKENS)),
     "shape-words": (ONE_PASS[:2], OF_WORDS),
     "checks": (ONE_PASS, OF_SANITY),
+    "more": (MORE, (*OF_MAPS, *OF_WORDS, *OF_MORE)),
     "hiding": ((*ONE_PASS, EAGLE), (*OF_HIDING, *OF_MAPS, *OF_WORDS)),
 }
 
