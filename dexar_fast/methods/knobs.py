@@ -34,6 +34,14 @@ def indices(name: str, values: Any) -> list[int]:
     return [index(f"each of {name}", value) for value in found]
 
 
+def tokens_of(chosen: Iterable[int] | None, count: int) -> list[int]:
+    """Which tokens of an answer of `count`, from 0; None is all. Raises InputError for one beyond."""
+    tokens = [*range(count)] if chosen is None else [*chosen]
+    if any(not -count <= token < count for token in tokens):
+        raise InputError(f"tokens {tokens} must name tokens of the answer, 0 to {count - 1}")
+    return [token % count for token in tokens]
+
+
 def seed(value: Any) -> int:
     """What a generator of random numbers starts from."""
     if whole("seed", value, 0) > MOST_SEED:
@@ -46,6 +54,14 @@ def real(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= _float(value) < math.inf:
         raise InputError(f"{name} is a finite number of at least 0, not {value!r}")
     return float(value)
+
+
+def reals(name: str, values: Any) -> list[float]:
+    """A list of finite numbers of at least 0."""
+    found = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise InputError(f"{name} is a list of numbers, not {values!r}")
+    return [real(f"each of {name}", value) for value in found]
 
 
 def flag(name: str, value: Any) -> None:

@@ -33,10 +33,12 @@ class Recorded:
     logits: Tensor
 
     def gradients(self) -> Iterator[list[Tensor]]:
-        """Of each token's logit at each leaf, shaped as the leaves; the graph is kept to the last."""
-        last = len(self.logits) - 1
-        for t, logit in enumerate(self.logits):
-            yield list(torch.autograd.grad(logit, self.leaves, retain_graph=t < last))
+        """Of each token's logit at each leaf, shaped as the leaves."""
+        yield from map(self.gradient, self.logits)
+
+    def gradient(self, value: Tensor) -> list[Tensor]:
+        """Of a number made of the logits."""
+        return list(torch.autograd.grad(value, self.leaves, retain_graph=True))
 
 
 def recorded(asked: Asked, change: Change, rules: Rules = nullcontext) -> Recorded:

@@ -86,7 +86,7 @@ class IgosPp:
             InputError: no picture, several, no processor for it or one whose pixels no mask blends; a token beyond.
             OutOfMemoryError: one forward with its graph does not fit.
         """
-        chosen, search = self._chosen(len(asked.targets)), self._search(asked)
+        chosen, search = knobs.tokens_of(self.tokens, len(asked.targets)), self._search(asked)
         request = asked.inputs, asked.targets, asked.decoder, asked.visual
         run = MaskedForwards(asked.model, *request, against=asked.against)
         found = torch.zeros(len(asked.targets), self.side**2)
@@ -97,12 +97,6 @@ class IgosPp:
         cells = (Grid(0, 0, self.side, self.side),)
         notes = [_NOTES[0].format(self.fill), *_NOTES[1:]]
         return Maps(found, whole, cells, notes=notes, diagnostics={"fill": self.fill, "tokens": chosen})
-
-    def _chosen(self, count: int) -> list[int]:
-        tokens = range(count) if self.tokens is None else self.tokens
-        if any(not -count <= token < count for token in tokens):
-            raise InputError(f"tokens {list(tokens)} must name tokens of the answer, 0 to {count - 1}")
-        return [token % count for token in tokens]
 
     def _search(self, asked: Asked) -> MaskSearch:
         pixels = Pixels(asked.processor, asked.inputs, asked.images)

@@ -17,7 +17,7 @@ from oracle import full_sequence, text_model
 from torch import Tensor
 from torch.nn import functional
 
-from dexar_fast.errors import ModelError
+from dexar_fast.errors import InputError, ModelError
 from dexar_fast.methods.gradient.attn_lrp import AttnLrp
 from dexar_fast.methods.gradient.rules import AttnLrpRules
 
@@ -199,7 +199,42 @@ def test_maps_are_the_relevance_at_the_visual_embeddings(family: str) -> None:
         torch.testing.assert_close(
             torch.tensor(found.diagnostics["relevance"]).double(), expected.sum(1), rtol=1e-5, atol=1e-6
         )
-    torch.testing.assert_close(found.sequence_map, found.token_maps.sum(0))
+        torch.testing.assert_close(
+            found.sequence_map, expected.sum(0).relu(), rtol=0, atol=1e-5 * float(expected.abs().max())
+        )
+
+
+def test_the_whole_answers_map_takes_one_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the tokens' relevances, weighted; a token that is not chosen has no map."""
+    with asked_of("llava", 4) as request:
+        every = AttnLrp(weights=[0.5, 2, 0, 1]).maps(request)
+        backwards: list[int] = []
+        grad = torch.autograd.grad
+        monkeypatch.setattr(
+            torch.autograd, "grad", lambda *args, **kwargs: backwards.append(1) or grad(*args, **kwargs)
+        )
+        found = AttnLrp(tokens=(), weights=[0.5, 2, 0, 1]).maps(request)
+        assert len(backwards) == 1
+        one = AttnLrp(tokens=[-1]).maps(request)
+    torch.testing.assert_close(found.sequence_map, every.sequence_map)
+    assert found.token_maps.abs().max() == 0 and found.sequence_map.max() > 0
+    torch.testing.assert_close(one.token_maps[3], every.token_maps[3])
+    assert one.token_maps[:3].abs().max() == 0 and one.diagnostics["tokens"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"weights": [1]}, "one for each of the 2 tokens of the answer, not 1"),
+        ({"weights": [1, -1]}, "each of weights is a finite number of at least 0"),
+        ({"weights": "12"}, "weights is a list of numbers"),
+        ({"tokens": [2]}, "must name tokens of the answer, 0 to 1"),
+        ({"tokens": [0.5]}, "each of tokens is a whole number"),
+    ],
+)
+def test_bad_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
+    with asked_of("llava", 2) as request, pytest.raises(InputError, match=message):
+        AttnLrp(**knobs).maps(request)
 
 
 def test_half_precision_gives_float32_maps() -> None:
