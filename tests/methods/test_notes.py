@@ -16,7 +16,16 @@ from dexar_fast.report import plain_words
 from dexar_fast.report.page.document import render
 
 IMAGE, PROMPT, ANSWER = "dexar_fast/assets/sample.png", "Describe the image.", " A red circle."
-OURS = [f"{name}:regions=4" if name == "eagle" else name for name in registry.names() if name != "dex-ar"]
+FEW = {
+    "eagle": "regions=4",
+    "captum": "samples=1",
+    "igos++": "side=4,steps=1,iterations=2",
+    "integrated-gradients": "steps=2",
+    "rise": "samples=8",
+    "shapley": "samples=2",
+    "smoothgrad": "samples=2",
+}
+OURS = [f"{name}:{FEW[name]}" if name in FEW else name for name in registry.names() if name != "dex-ar"]
 OF_DEX_AR = "G, for a token, a layer, a head and a place"
 
 

@@ -225,7 +225,7 @@ def test_the_whole_answers_map_takes_one_backward(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"weights": [1]}, "one for each of the 2 tokens of the answer, not 1"),
+        ({"weights": [1]}, "one for each of the 2 tokens, not 1"),
         ({"weights": [1, -1]}, "each of weights is a finite number of at least 0"),
         ({"weights": "12"}, "weights is a list of numbers"),
         ({"tokens": [2]}, "must name tokens of the answer, 0 to 1"),
