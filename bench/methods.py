@@ -5,6 +5,8 @@ On a LLaVA of random weights in float32: text width 512, 4 layers, 24 x 24 visua
 - TAM of a given answer, from the last hidden states, against its formula: the logits of the whole vocabulary at all
   positions, and for each word a minimiser and a filter. The filter runs window by window, or on all windows at once.
   Both need the same forward, which is timed beside them.
+- The methods of gradients of a short given answer, over one plain forward; AttnLRP beside one forward and backward for
+  each token, and of a weighted sum of the tokens.
 - The attention methods of a given answer, over one plain forward of the same tokens. Relevancy, with a backward for
   each token, is measured on the shorter answer.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -30,6 +33,12 @@ from dexar_fast.methods.attention.raw import Attention
 from dexar_fast.methods.attention.relevancy import Relevancy
 from dexar_fast.methods.attention.rollout import Rollout
 from dexar_fast.methods.base import Asked, Method
+from dexar_fast.methods.gradient.attn_lrp import AttnLrp
+from dexar_fast.methods.gradient.forward import recorded, unchanged
+from dexar_fast.methods.gradient.integrated import IntegratedGradients
+from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient, product
+from dexar_fast.methods.gradient.rules import AttnLrpRules
+from dexar_fast.methods.gradient.smooth import SmoothGrad
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.model.prefill import Prefix, prefill
 from dexar_fast.model.teacher_forcing import head_inputs
@@ -47,7 +56,16 @@ ATTENTION: dict[str, Method] = {
     "rollout": Rollout(),
     "relevancy": Relevancy(),
 }
-RELEVANCY_ROUNDS = 3
+FEW_ROUNDS = 3
+GRADIENT: dict[str, Method] = {
+    "input-gradient": InputGradient(),
+    "gradient-x-input": GradientXInput(),
+    "integrated-gradients, 4 steps": IntegratedGradients(steps=4),
+    "smoothgrad, 4 samples": SmoothGrad(samples=4),
+    "attn-lrp": AttnLrp(),
+    "attn-lrp of a sum": AttnLrp(tokens=()),
+}
+MANY_FORWARDS = ("integrated-gradients, 4 steps", "smoothgrad, 4 samples", "one by one")
 
 
 @contextmanager
@@ -98,15 +116,34 @@ def attention(tokens: int, rounds: int) -> Group:
     found = subject(build("llava-512"), tokens)
     with asked(found) as request:
         methods = [
-            Job(
-                name, f"{method}.maps", partial(method.maps, request), RELEVANCY_ROUNDS if name == "relevancy" else None
-            )
+            Job(name, f"{method}.maps", partial(method.maps, request), FEW_ROUNDS if name == "relevancy" else None)
             for name, method in ATTENTION.items()
             if name != "relevancy" or tokens == min(TOKENS)
         ]
         jobs = [Job("forward", "one plain no-grad forward of prompt and answer", found.forward), *methods]
         parameters = {"kind": "attention", "tokens": tokens, "prompt": found.prompt}
         return timed(f"attention, T={tokens}", parameters, jobs, rounds=rounds, floor="forward")
+
+
+def gradient(tokens: int, rounds: int) -> Group:
+    """The methods of gradients over one plain forward of prompt and answer."""
+    found = subject(build("llava-512"), tokens)
+    with asked(found) as request:
+        methods = [Job(name, f"{method}.maps", partial(method.maps, request)) for name, method in GRADIENT.items()]
+        alone = Job("one by one", "AttnLRP with a forward and a backward for each token", partial(_one_by_one, request))
+        plain = Job("forward", "one plain no-grad forward of prompt and answer", found.forward)
+        jobs = [replace(job, rounds=FEW_ROUNDS if job.name in MANY_FORWARDS else None) for job in (*methods, alone)]
+        parameters = {"kind": "gradient", "tokens": tokens, "prompt": found.prompt}
+        return timed(f"gradient, T={tokens}", parameters, [plain, *jobs], rounds=rounds, floor="forward")
+
+
+def _one_by_one(request: Asked) -> list[Tensor]:
+    """The map of each token from a forward of its own."""
+    found = []
+    for token in range(len(request.targets)):
+        run = recorded(request, unchanged, AttnLrpRules)
+        found.append(product(run.leaves, run.gradient(run.logits[token])).relu())
+    return found
 
 
 @torch.no_grad()
@@ -119,6 +156,7 @@ def groups(options: Options) -> Iterator[Group]:
         yield tam(tokens, options.rounds_of(9))
     for tokens in options.sizes(TOKENS):
         yield attention(tokens, options.rounds_of(9))
+    yield gradient(min(TOKENS), options.rounds_of(9))
 
 
 BENCHMARK = Benchmark("methods", "what the other methods of explanation cost", gates, groups)
