@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from dexar_fast.errors import OutOfMemoryError, reason
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.batch.joining import groups, kind_of
+from dexar_fast.generation.batch.packing import fitting
 from dexar_fast.generation.batch.running import Batch
 from dexar_fast.generation.batch.writing import goes_in_batches
 from dexar_fast.generation.runner import Runner
@@ -79,18 +79,19 @@ class Many:
             except Exception as error:
                 yield n, error
         ready, kinds = list(runners), [_kind(each) for each in runners.values()]
-        for group in groups(lengths, kinds, lambda n: self._fitting(runners[ready[n]])):
+        for group in groups(lengths, kinds, lambda left: self._fitting([runners[ready[n]] for n in left])):
             yield from self._some([ready[n] for n in group], runners)
 
-    def _fitting(self, longest: Runner) -> int:
-        """How many requests that are no longer run at once."""
-        decoder, length = self._setup.decoder, _length(longest)
+    def _fitting(self, left: Sequence[Runner]) -> int:
+        """How many requests, the longest first, run at once."""
+        decoder, length = self._setup.decoder, _length(left[0])
         assert decoder is not None  # of the requests that came before
         if self._size is not None:
             return self._size
         most = default_batch(self._model, length, 1, decoder.lens.rows)
-        pays = longest.request.targets is None or self._model.device.type != "cpu"
-        return most if pays else min(most, max(1, IN_CACHE // length))
+        if left[0].request.targets is None or self._model.device.type != "cpu":
+            return most
+        return min(most, fitting(map(_length, left), IN_CACHE))
 
     def _some(self, numbers: list[int], runners: dict[int, Runner]) -> Iterator[Numbered]:
         """One batch; in halves if it does not fit, one by one if it fails."""
@@ -103,7 +104,7 @@ class Many:
             return
         except Exception as error:  # of one of them, perhaps: then it is raised again when that runs by itself
             note = ALONE.format(reason(error))
-            found = (self._one(_noted(runners[n].request, note)) for n in numbers)
+            found = (self._one(runners[n].request.noted(note)) for n in numbers)
         yield from zip(numbers, found, strict=True)
 
     def _batch(self, runners: Sequence[Runner]) -> Iterable[Found]:
@@ -137,7 +138,3 @@ def _kind(runner: Runner) -> Any:
     request = runner.request
     ends = int(runner.placed.positions[-1]) == len(request.ids) - 1
     return id(runner) if ends else (request.targets is None, kind_of(request.inputs))
-
-
-def _noted(request: Request, note: str) -> Request:
-    return replace(request, warnings=(*request.warnings, note))
