@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from dexar_fast.attribution.calls.gradients import Attended, CallGradients, Run
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers, Part, Rows, Span
 from dexar_fast.attribution.calls.turns import Turns
+from dexar_fast.attribution.forwards.last_rows import narrowing, wanting
 from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import ModelError
@@ -67,6 +68,7 @@ class Pass(Watcher):
         try:
             with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self, self._read):
                 stack.enter_context(by_hand(decoder.by_hand))
+                stack.enter_context(narrowing(decoder) if self._tails.trusts_last(decoder) else nullcontext())
                 for layer, calls in self._calls_of_layers().items():
                     stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
                     for module in layer.modules() if any(map(self._records, calls)) else ():
@@ -158,7 +160,8 @@ class Pass(Watcher):
         self._rows.begin(spans, first + self._columns)
         self._turns.begin()
         self._known_masks.clear()
-        with stage("chunk forward"):
+        queries = self._columns if known is None else first + self._columns - known
+        with stage("chunk forward"), wanting(self._explained(queries), queries):
             forward(self._prompt.cache)
         self._checks.close()
         with stage("checks"):
@@ -169,6 +172,10 @@ class Pass(Watcher):
     @property
     def _columns(self) -> int:
         return self._targets.shape[1]
+
+    def _explained(self, queries: int) -> Tensor:
+        """[C] which of the queries of a forward."""
+        return torch.arange(queries - self._columns, queries, device=self._targets.device)
 
     def _read(self, rows: Tensor) -> Tensor:
         """Of what a module took or gave, [B, Q, d], the positions that end with the C explained ones."""

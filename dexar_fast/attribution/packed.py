@@ -48,7 +48,7 @@ class Packed(Pass):
     def __init__(self, model: Any, prompt: Prefill, plans: Sequence[Plan], tails: Tails, segments: Segments) -> None:
         super().__init__(model, prompt, plans, tails)
         self._segments = segments
-        self._explained: Tensor  # [C] positions in the row
+        self._positions: Tensor  # [C] of the explained queries in the row
         self._ends: Tensor  # where the last logits of each segment stand among those computed
         self.logits: Tensor
 
@@ -61,7 +61,7 @@ class Packed(Pass):
         counts, device = [len(answer) for answer in answers], inputs["input_ids"].device
         ends = [each.stop for each in self._segments.slices]
         rows = [torch.arange(end - count, end) for end, count in zip(ends, counts, strict=True)]
-        self._explained = torch.cat(rows).to(device)
+        self._positions = torch.cat(rows).to(device)
         passed, self._ends = chosen_logits(self.model, torch.tensor(ends, device=device) - 1, ends[-1])
         targets = torch.cat(list(answers)).to(inputs["input_ids"])[None]
         forward = partial(self._forward, {**inputs, **passed})
@@ -87,10 +87,13 @@ class Packed(Pass):
             self._attended[index] = Attended(output, self._read(output), self._parts_of(index, module, call))
         return output
 
+    def _explained(self, queries: int) -> Tensor:
+        return self._positions
+
     def _read(self, rows: Tensor) -> Tensor:
-        """The explained positions alone; a module may get the row without its axis of one."""
+        """The explained positions alone; a module may get just these, or the row without its axis of one."""
         whole = rows if rows.ndim > 2 else rows[None]
-        return whole[:, self._explained]
+        return whole if whole.shape[1] == len(self._positions) else whole[:, self._positions]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         super()._keep_logits(module, args, output)

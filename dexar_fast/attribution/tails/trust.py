@@ -114,6 +114,10 @@ class Tails:
         """Whether the layer needs no autograd."""
         return index in self._parts and self._known(index) is not None
 
+    def trusts_last(self, decoder: Decoder) -> bool:
+        """Whether the decoder ends with a layer that needs no autograd: its rows are read where they are explained."""
+        return self.trusts(len(decoder.layers) - 1) and decoder.indices[-1] == decoder.total - 1
+
     def trusts_all(self) -> bool:
         """Whether no layer needs autograd."""
         return all(map(self.trusts, self._found))
