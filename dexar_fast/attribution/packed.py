@@ -16,6 +16,7 @@ from dexar_fast.attribution.calls.rows import Span
 from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.attribution.tails.trust import Tails
+from dexar_fast.errors import NumericalError
 from dexar_fast.model.attention import Call
 from dexar_fast.model.logits import chosen_logits
 from dexar_fast.model.prefill import Prefill
@@ -94,6 +95,11 @@ class Packed(Pass):
         """The explained positions alone; a module may get just these, or the row without its axis of one."""
         whole = rows if rows.ndim > 2 else rows[None]
         return whole if whole.shape[1] == len(self._positions) else whole[:, self._positions]
+
+    def _check(self) -> None:
+        if not bool(self._hidden.isfinite().all()):  # of one of the segments; the layers are as they were
+            raise NumericalError("NaN or infinity in what the decoder gives")
+        super()._check()
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         super()._keep_logits(module, args, output)

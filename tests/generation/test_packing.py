@@ -18,6 +18,7 @@ from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.tails import trust, values
 from dexar_fast.errors import InputError, NumericalError
 from dexar_fast.generation.batch import explaining, running
+from dexar_fast.model import memory
 
 APART = {
     "qwen3_vl_moe": "routes tokens to experts: its layers need autograd",
@@ -143,6 +144,7 @@ def test_a_picture_of_nan_costs_itself() -> None:
     found = batched(explainer, broken, ANSWERS)
     assert isinstance(found[1], NumericalError)
     assert_equal([found[0], found[2]], [expected[0], expected[2]], 1e-9)
+    assert "the batch that held it failed: NaN" in found[0].diagnostics["warnings"][0]
     again = batched(explainer, several, ANSWERS)
     assert_equal(again, expected, 1e-9)
     assert said(again, "packed") == [True, True, True]
@@ -170,21 +172,35 @@ def test_rows_are_as_long_as_the_budget_allows(monkeypatch: pytest.MonkeyPatch) 
         Segments, "attend", lambda self, *given: [rows.append(len(self.slices)), attend(self, *given)][1]
     )
     for budget, sizes in ((sum(lengths), {6}), (sum(lengths) - 1, {5}), (lengths[-1] + lengths[-2], {2})):
-        monkeypatch.setattr(explaining, "IN_CACHE", budget)
+        monkeypatch.setattr(explaining, "ROW", budget)
         rows.clear()
         found = batched(explainer, several, answers)
         assert_equal(found, expected, 1e-5)
         assert set(rows) == sizes
 
 
-def test_more_tokens_than_a_chunk_are_padded() -> None:
+@pytest.mark.parametrize(("chunk", "sizes"), [(9, [3, 3, 3]), (8, [2, 2, None]), (4, [3, 3, 3])])
+def test_the_answers_of_a_row_are_no_longer_than_a_chunk(chunk: int, sizes: list[Any]) -> None:
+    """They have 3, 1 and 5 tokens; the longest prompt comes first. One that is longer by itself is padded."""
     model, inputs = zoo.build("llava", torch.float32)
     several = prompts(inputs)
-    explainer = Explainer(model, chunk_size=4)
+    explainer = Explainer(model, chunk_size=chunk)
     expected = alone(explainer, several, ANSWERS)
     found = batched(explainer, several, ANSWERS)
     assert_equal(found, expected, 1e-5)
-    assert said(found, "packed") == [False, False, False]
+    assert sorted(map(str, said(found, "batch"))) == sorted(map(str, sizes))
+    assert said(found, "packed").count(True) == (sizes.count(3) or 2 if chunk > 4 else 0)
+
+
+def test_a_row_is_no_longer_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = zoo.build("llava", torch.float32)
+    explainer, several = Explainer(model), prompts(inputs)
+    expected = alone(explainer, several, ANSWERS)
+    tokens = several[1]["input_ids"].shape[1] + several[2]["input_ids"].shape[1] + 6  # the longest two, with answers
+    monkeypatch.setattr(memory, "BUDGET", memory.BUDGET * tokens // memory.row_budget(model) + 1)
+    found = batched(explainer, several, ANSWERS)
+    assert_equal(found, expected, 1e-5)
+    assert said(found, "batch") == [None, 2, 2]
 
 
 def test_a_model_whose_segments_read_each_other_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.generation.batch.joining import IDS, Inputs, in_a_row
 from dexar_fast.generation.runner import Runner
+from dexar_fast.generation.setup import Setup
+from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.model.signatures import parameters
 
@@ -32,10 +34,15 @@ def goes_packed(runner: Runner, tails: Tails, count: int) -> bool:
     Args:
         count: of all answers' tokens.
     """
-    decoder = runner.setup.decoder
-    if decoder is None or count > runner.chunk or not may_pack(runner.setup.model) or not tails.trusts_all():
+    decoder, request = runner.setup.decoder, runner.request
+    if decoder is None or request.targets is None or count > runner.chunk or not tails.trusts_all():
         return False
-    return takes_answer(runner.request.inputs, decoder, runner.placed.positions)
+    return may_pack(runner.setup.model) and takes_answer(request.inputs, decoder, runner.placed.positions)
+
+
+def tails_of(setup: Setup, decoder: Decoder) -> Tails:
+    """The tails of the layers that are explained."""
+    return Tails.of(decoder, setup.settings.layers_of(len(decoder.layers)), setup.backend)
 
 
 def row_of(model: Any, whole: Sequence[Inputs]) -> tuple[dict[str, Any], Segments]:

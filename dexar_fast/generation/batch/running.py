@@ -17,7 +17,7 @@ from dexar_fast.errors import reason
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.batch import alike
 from dexar_fast.generation.batch.joining import IDS, joined, kind_of
-from dexar_fast.generation.batch.packing import NOT_PACKED, goes_packed, row_of
+from dexar_fast.generation.batch.packing import NOT_PACKED, goes_packed, row_of, tails_of
 from dexar_fast.generation.batch.writing import first_logits, run_prompts, write
 from dexar_fast.generation.generate import EMPTY, EmptyAnswer
 from dexar_fast.generation.runner import Runner
@@ -84,26 +84,28 @@ class Batch:
 
     def _packed(self, stack: ExitStack, loan: Loan) -> list[Begun] | None:
         """Explains given answers as segments of one row; None where that is not possible."""
-        tails, count = self._tails(), sum(map(len, self._targets))
-        if not self._targets or not all(goes_packed(each, tails, count) for each in self._runners):
+        tails, count = tails_of(self._runners[0].setup, self._decoder), sum(map(len, self._targets))
+        if not all(goes_packed(each, tails, count) for each in self._runners):
             return None
         ways = [("packed", loan.attention, masked, kind_of(self._prompts[0])) for masked in (False, True)]
         try:
             known = [alike.is_known(self._model, way) for way in ways]
-            return self._in_a_row(stack, ways, known)
+            return self._in_a_row(stack, tails, ways, known)
         except alike.Mixed as error:
             for runner in self._runners:
                 runner.request = runner.request.noted(NOT_PACKED.format(reason(error)))
             return None
 
-    def _in_a_row(self, stack: ExitStack, ways: Sequence[alike.Way], known: Sequence[bool]) -> list[Begun]:
+    def _in_a_row(
+        self, stack: ExitStack, tails: Tails, ways: Sequence[alike.Way], known: Sequence[bool]
+    ) -> list[Begun]:
         begun = self._begun(stack, in_a_row=True)
         whole = self._with_answers()
         inputs, segments = row_of(self._model, whole)
         prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
         plans = [each.plan for each in begun]
         with alike.first(self._model, ways[0]) if not any(known) else nullcontext():
-            found, logits = packed.explain(self._model, prompt, plans, self._tails(), segments, self._targets)
+            found, logits = packed.explain(self._model, prompt, plans, tails, segments, self._targets)
         if not known[segments.masked]:
             alike.compare(self._model, ways[segments.masked], whole, logits)
         for each, answer, sums in zip(begun, self._targets, found, strict=True):
@@ -139,10 +141,6 @@ class Batch:
             return self._targets, run_prompts(self._model, inputs, self._decoder)
         limits = [runner.longest for runner in self._runners]
         return write(self._model, inputs, self._decoder, limits, self._generate_kwargs)
-
-    def _tails(self) -> Tails:
-        setup = self._runners[0].setup
-        return Tails.of(self._decoder, setup.settings.layers_of(len(self._decoder.layers)), setup.backend)
 
     def _with_answers(self) -> list[dict[str, Any]]:
         """The inputs of each prompt with all but the last token of its answer."""
