@@ -91,7 +91,8 @@ class Explainer(Asking):
         so does each answer unless it is sampled. Some run one by one: of a model that computes something else in a
         batch (`diagnostics["warnings"]` says so), with beams, stop strings or code of yours in generate(), and by other
         methods than "dex-ar". `metadata["batch"]` is the size of the batch, `metadata["packed"]` whether it was a row.
-        The pool is not used.
+        Rows of given answers use the explainer's pool: of prompts that begin alike, pictures included, one runs whole
+        and the others behind what it left. Batches of written answers do not use it.
 
         Args:
             requests: (image, prompt), or (image, prompt, response); each as in `explain`.
@@ -224,7 +225,7 @@ class Explainer(Asking):
         size = None if batch_size is None else positive("batch_size", batch_size)
         size = size if isinstance(self.method, DexAr) else 1
         alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
-        return Many(self, generate_kwargs, alone, size)
+        return Many(self, generate_kwargs, alone, size, self.pool)
 
     @faults.of_method
     def _read_one(self, asked: Any) -> Request:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.calls.gradients import Attended
 from dexar_fast.attribution.calls.plan import Plan
-from dexar_fast.attribution.calls.rows import Span
+from dexar_fast.attribution.calls.rows import Part, Span
 from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.attribution.tails.trust import Tails
@@ -73,7 +73,7 @@ class Packed(Pass):
 
     def _spans(self, counts: Sequence[int]) -> list[Span]:
         queries = Segments(counts).slices
-        return [Span(0, keys, mine) for keys, mine in zip(self._segments.slices, queries, strict=True)]
+        return [Span(0, keys, mine) for keys, mine in zip(self._segments.keys, queries, strict=True)]
 
     def make_mask(self, arguments: dict[str, Any]) -> Any:
         return self._segments.make_mask(arguments)
@@ -87,6 +87,9 @@ class Packed(Pass):
         if index in self._plan.layers:
             self._attended[index] = Attended(output, self._read(output), self._parts_of(index, module, call))
         return output
+
+    def _parts_of(self, index: int, module: nn.Module, call: Call) -> list[Part]:
+        return self._rows.own_parts(module, self._segments.calls, self._check_order)
 
     def _explained(self, queries: int) -> Tensor:
         return self._positions

@@ -17,8 +17,9 @@ from dexar_fast import Explainer
 from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.tails import trust, values
 from dexar_fast.errors import InputError, NumericalError
-from dexar_fast.generation.batch import explaining, running
-from dexar_fast.model import memory
+from dexar_fast.generation.batch import explaining
+from dexar_fast.model import attention, memory
+from dexar_fast.model.attention import Call
 
 APART = {
     "qwen3_vl_moe": "routes tokens to experts: its layers need autograd",
@@ -208,8 +209,14 @@ def test_a_model_whose_segments_read_each_other_is_padded(monkeypatch: pytest.Mo
     model, inputs = zoo.build("llava", torch.float32)
     explainer, several = Explainer(model), prompts(inputs)
     expected = alone(explainer, several, ANSWERS)
+    attend = Segments.attend
+
+    def together(self: Segments, module: Any, call: Call, keywords: Any) -> torch.Tensor:
+        attend(self, module, call, keywords)
+        return attention.attend(module, call, keywords)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Segments, "attend", lambda self, *given: running.packed.Pass.attend(None, *given))
+        patch.setattr(Segments, "attend", together)
         found = batched(explainer, several, ANSWERS)
     for each in (found, batched(explainer, several, ANSWERS)):
         assert_equal(each, expected, 1e-5)

@@ -142,10 +142,18 @@ class Rows:
         Args:
             check: called with each call of an order of keys that is new.
         """
-        return [self._part(row, module, call, side, check) for row in self._running]
+        own = [row.part(call, self._length) for row in self._running]
+        return self._parts(module, own, side, check)
 
-    def _part(self, row: Row, module: nn.Module, call: Call, side: Side, check: Check) -> Part:
-        own = row.part(call, self._length)
+    def own_parts(self, module: nn.Module, calls: Sequence[Call], check: Check) -> list[Part]:
+        """The same from the call of each, where every row runs."""
+        return self._parts(module, calls, Side.OWN, check)
+
+    def _parts(self, module: nn.Module, calls: Sequence[Call], side: Side, check: Check) -> list[Part]:
+        pairs = zip(self._running, calls, strict=True)
+        return [self._part(row, module, own, side, check) for row, own in pairs]
+
+    def _part(self, row: Row, module: nn.Module, own: Call, side: Side, check: Check) -> Part:
         if side is Side.OWN and not row.keys.knows(own):
             check(module, own)
         return Part(own, row.keys.of(module, own, side, row.count, row.length))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.tails.trust import Tails
@@ -17,6 +18,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.model.signatures import parameters
+from dexar_fast.prompt.inputs import SEQUENCES
 
 POSITIONS = "position_ids"
 OF_GENERATE = "_prepare_position_ids_for_generation"  # generate()'s own, which families with M-RoPE override
@@ -45,10 +47,25 @@ def tails_of(setup: Setup, decoder: Decoder) -> Tails:
     return Tails.of(decoder, setup.settings.layers_of(len(decoder.layers)), setup.backend)
 
 
-def row_of(model: Any, whole: Sequence[Inputs]) -> tuple[dict[str, Any], Segments]:
-    """The inputs of a row of prompts [1, P] with their answers, each at the positions that it has alone."""
-    positions = [_positions(model, each) for each in whole]
-    return in_a_row(whole) | {POSITIONS: torch.cat(positions, -1)}, Segments([each[IDS].shape[1] for each in whole])
+def row_of(model: Any, whole: Sequence[Inputs], caches: Sequence[Cache]) -> tuple[dict[str, Any], Segments]:
+    """The inputs of a row of prompts [1, P] with their answers, each at the positions that it has alone.
+
+    Args:
+        caches: of each, what has run of it, pictures included; none where all of them run whole.
+    """
+    known = [cache.get_seq_length() for cache in caches] or [0] * len(whole)
+    positions = [_positions(model, each)[..., first:] for each, first in zip(whole, known, strict=True)]
+    left = [_behind(each, first) for each, first in zip(whole, known, strict=True)]
+    segments = Segments([each[IDS].shape[1] for each in left], caches)
+    return in_a_row(left) | {POSITIONS: torch.cat(positions, -1)}, segments
+
+
+def _behind(inputs: Inputs, first: int) -> Inputs:
+    """The inputs from a token on that no picture stands behind; all of them from the first."""
+    if first == 0:
+        return inputs
+    tensors = {name: value[:, first:] for name, value in inputs.items() if name in SEQUENCES}
+    return tensors | {name: value for name, value in inputs.items() if not isinstance(value, Tensor)}
 
 
 def _positions(model: Any, inputs: Inputs) -> Tensor:

@@ -18,6 +18,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.generation.batch import alike
 from dexar_fast.generation.batch.joining import IDS, joined, kind_of
 from dexar_fast.generation.batch.packing import NOT_PACKED, goes_packed, row_of, tails_of
+from dexar_fast.generation.batch.sharing import opened, room_in_pool
 from dexar_fast.generation.batch.writing import first_logits, run_prompts, write
 from dexar_fast.generation.generate import EMPTY, EmptyAnswer
 from dexar_fast.generation.runner import Runner
@@ -35,15 +36,22 @@ class Batch:
 
     Args:
         generate_kwargs: of generate(), where no answers are given.
+        shares: whether the runners' pool holds the beginnings of all prompts, pictures included.
     """
 
     def __init__(
-        self, model: Any, decoder: Decoder, runners: Sequence[Runner], generate_kwargs: dict[str, Any]
+        self,
+        model: Any,
+        decoder: Decoder,
+        runners: Sequence[Runner],
+        generate_kwargs: dict[str, Any],
+        shares: bool = False,
     ) -> None:
         self._model = model
         self._decoder = decoder
         self._runners = runners
         self._generate_kwargs = generate_kwargs
+        self._shares = shares
         self._laps = [runner.laps() for runner in runners]
         self._prompts = [runner.request.inputs for runner in runners]
         self._fillers = [_filler(runner) for runner in runners]
@@ -87,27 +95,30 @@ class Batch:
         tails, count = tails_of(self._runners[0].setup, self._decoder), sum(map(len, self._targets))
         if not all(goes_packed(each, tails, count) for each in self._runners):
             return None
-        ways = [("packed", loan.attention, masked, kind_of(self._prompts[0])) for masked in (False, True)]
+        ways = [("packed", self._shares, loan.attention, masked, kind_of(self._prompts[0])) for masked in (False, True)]
         try:
             known = [alike.is_known(self._model, way) for way in ways]
-            return self._in_a_row(stack, tails, ways, known)
+            return self._in_a_row(stack, loan, tails, ways, known)
         except alike.Mixed as error:
             for runner in self._runners:
                 runner.request = runner.request.noted(NOT_PACKED.format(reason(error)))
             return None
 
     def _in_a_row(
-        self, stack: ExitStack, tails: Tails, ways: Sequence[alike.Way], known: Sequence[bool]
+        self, stack: ExitStack, loan: Loan, tails: Tails, ways: Sequence[alike.Way], known: Sequence[bool]
     ) -> list[Begun]:
         begun = self._begun(stack, in_a_row=True)
-        whole = self._with_answers()
-        inputs, segments = row_of(self._model, whole)
-        prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
-        plans = [each.plan for each in begun]
-        with alike.first(self._model, ways[0]) if not any(known) else nullcontext():
-            found, logits = packed.explain(self._model, prompt, plans, tails, segments, self._targets)
-        if not known[segments.masked]:
-            alike.compare(self._model, ways[segments.masked], whole, logits)
+        whole, plans = self._with_answers(), [each.plan for each in begun]
+        with room_in_pool(), ExitStack() as held:
+            begins = [opened(held, runner, loan) for runner in self._runners] if self._shares else []
+            inputs, segments = row_of(self._model, whole, [cache for _, cache in begins])
+            prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
+            with alike.first(self._model, ways[0]) if not any(known) else nullcontext():
+                found, logits = packed.explain(self._model, prompt, plans, tails, segments, self._targets)
+            if not known[segments.masked]:
+                alike.compare(self._model, ways[segments.masked], whole, logits)
+            for prefix, cache in begins:
+                prefix.ran(cache)
         for each, answer, sums in zip(begun, self._targets, found, strict=True):
             each.record.add(answer, sums)
         return begun
