@@ -89,15 +89,18 @@ class Explainer(Asking):
     ) -> list[Explanation | Exception]:
         """Explains many requests, several in a forward: answers that are written, or given ones.
 
-        Prompts of like length run side by side, padded on the left. Each explanation equals that of a separate call up
-        to rounding, and so does each answer unless it is sampled. Some run one by one: of a model that computes
-        something else in a batch (`diagnostics["warnings"]` says so), with beams, stop strings or code of yours in
-        generate(), and by other methods than "dex-ar". `metadata["batch"]` is the size of the batch. The pool is not
-        used.
+        Prompts of like length run side by side, padded on the left, and given answers one behind the other in a row,
+        without padding, where the model allows it. Each explanation equals that of a separate call up to rounding, and
+        so does each answer unless it is sampled. Some run one by one: of a model that computes something else in a
+        batch (`diagnostics["warnings"]` says so), with beams, stop strings or code of yours in generate(), and by other
+        methods than "dex-ar". `metadata["batch"]` is the size of the batch, `metadata["packed"]` whether it was a row.
+        Rows of given answers use the explainer's pool: of prompts that begin alike, pictures included, one runs whole
+        and the others behind what it left. Batches of written answers do not use it.
 
         Args:
             requests: (image, prompt), or (image, prompt, response); each as in `explain`.
-            batch_size: how many run at once; None takes as many as fit in 256 MiB.
+            batch_size: how many run at once, fewer where their answers have more tokens than `chunk_size`; None takes
+                as many as fit in 256 MiB.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
             In the order of the requests an explanation each, or the error that `explain` would raise: a bad request
@@ -241,7 +244,7 @@ class Explainer(Asking):
         size = None if batch_size is None else positive("batch_size", batch_size)
         size = size if isinstance(self.method, DexAr) else 1
         alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
-        return Many(self, generate_kwargs, alone, size)
+        return Many(self, generate_kwargs, alone, size, self.pool)
 
     @faults.of_method
     def _read_one(self, asked: Any) -> Request:

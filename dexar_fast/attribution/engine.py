@@ -22,7 +22,6 @@ from dexar_fast.attribution import onward
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.layer_pass import Pass
-from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.elsewhere.begun import traced
 from dexar_fast.model.lens.program import Outdated
@@ -74,21 +73,6 @@ def explain(
             renewed = done
             _look_again(model, prompt, plans[0], answers.ids[0], done)
     return chunk
-
-
-def explain_at_once(
-    model: Any, prompt: Prefill, plans: Sequence[Plan], tails: Tails, answers: Sequence[Tensor]
-) -> list[Any]:
-    """The sums of a batch of given answers [T], in one forward with their prompts.
-
-    Args:
-        prompt: the whole batch, postponed. tails: all trusted.
-    Raises:
-        Outdated: what was found about the model no longer holds.
-    """
-    assert prompt.pending is not None
-    with Pass(model, prompt, plans, tails).hooked() as running:
-        return running.with_answers(prompt.pending.inputs, answers)
 
 
 def _next(running: Pass, prompt: Prefill, plan: Plan, answers: Answers, done: int, chunk: int) -> tuple[list[Any], int]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from dexar_fast.attribution.calls import positions
+from dexar_fast.attribution.calls import order, positions
 from dexar_fast.attribution.calls.gradients import Attended, CallGradients, Run
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.attribution.calls.rows import Answers, Part, Rows, Span
 from dexar_fast.attribution.calls.turns import Turns
+from dexar_fast.attribution.forwards.last_rows import narrowing, wanting
 from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Side, Watcher, is_causal, reads_on, watcher
+from dexar_fast.model.attention import Call, Side, Watcher, is_causal, watcher
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.elsewhere import begun
@@ -66,8 +66,9 @@ class Pass(Watcher):
         decoder = self._prompt.decoder
         token = watcher.set(self)
         try:
-            with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self):
+            with ExitStack() as stack, self._checks, self._tails.watching(lambda: watcher.get() is self, self._read):
                 stack.enter_context(by_hand(decoder.by_hand))
+                stack.enter_context(narrowing(decoder) if self._tails.trusts_last(decoder) else nullcontext())
                 for layer, calls in self._calls_of_layers().items():
                     stack.callback(layer.register_forward_hook(self._hook, with_kwargs=True).remove)
                     for module in layer.modules() if any(map(self._records, calls)) else ():
@@ -109,14 +110,6 @@ class Pass(Watcher):
         whole = with_answer(inputs, targets[:-1])
         return self._alone(0, targets, lambda cache: run(self.model, cache, whole, True), known)
 
-    def with_answers(self, inputs: Mapping[str, Any], answers: Sequence[Tensor]) -> list[Any]:
-        """A batch of prompts, each with all but the last token of its answer [T], in one forward; all end together."""
-        length, columns = inputs["input_ids"].shape[1], max(map(len, answers))
-        targets = [pad(answer, (columns - len(answer), 0)) for answer in answers]
-        spans = self._rows.ending(length, [len(answer) for answer in answers])
-        forward = partial(run, self.model, left=inputs, with_logits=True)
-        return self._run(length - columns, torch.stack(targets).to(inputs["input_ids"]), forward, 0, spans)
-
     def with_all_before(self, answer: Tensor, done: int, size: int, cache: Any = None) -> list[Any]:
         """The next tokens of the answer [T] behind those that are done, in one forward with all before them.
 
@@ -147,8 +140,9 @@ class Pass(Watcher):
 
     def _alone(self, done: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None) -> list[Any]:
         """The sums of the targets [C] of one row, of whose prompt so many tokens are in the cache."""
-        span = Span(0, slice(0, len(targets)))
-        return self._run(self._plan.prompt - 1 + done, targets[None], forward, known, [span])
+        first = self._plan.prompt - 1 + done
+        span = Span(0, slice(0, first + len(targets)), slice(0, len(targets)))
+        return self._run(first, targets[None], forward, known, [span])
 
     @torch.no_grad()
     def _run(
@@ -163,20 +157,29 @@ class Pass(Watcher):
         self._first, self._targets = first, targets
         self._runs_prompt = known is not None
         self.explicit_masks = known != 0
-        self._rows.begin(spans, self._columns)
+        self._rows.begin(spans, first + self._columns)
         self._turns.begin()
         self._known_masks.clear()
-        with stage("chunk forward"):
+        queries = self._columns if known is None else first + self._columns - known
+        with stage("chunk forward"), wanting(self._explained(queries), queries):
             forward(self._prompt.cache)
         self._checks.close()
         with stage("checks"):
             self._check()
         with stage("transfer"):
-            return self._rows.attributions(first + self._columns)
+            return self._rows.attributions()
 
     @property
     def _columns(self) -> int:
         return self._targets.shape[1]
+
+    def _explained(self, queries: int) -> Tensor:
+        """[C] which of the queries of a forward."""
+        return torch.arange(queries - self._columns, queries, device=self._targets.device)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Of what a module took or gave, [B, Q, d], the positions that end with the C explained ones."""
+        return rows
 
     def _check(self) -> None:
         """Raises Outdated if the model does not compute what was found about it."""
@@ -193,12 +196,12 @@ class Pass(Watcher):
     def _keep_hidden(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if watcher.get() is self:
             self._keep_states(module, args, kwargs)
-            self._hidden = hidden_states(output).detach()
+            self._hidden = self._read(hidden_states(output).detach())
 
     def _keep_states(self, layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         beside = self._prompt.decoder.lens.beside
         if beside is not None:
-            self._states = beside.after(layer, args, kwargs).detach()[:, -self._columns :]
+            self._states = self._read(beside.after(layer, args, kwargs).detach())[:, -self._columns :]
 
     def _keep_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if watcher.get() is self:
@@ -247,18 +250,13 @@ class Pass(Watcher):
     def _parts_of(self, index: int, module: nn.Module, call: Call) -> list[Part]:
         sides = self._prompt.decoder.sides
         side = Side.OWN if sides is None else sides[index]
-        return self._rows.parts(module, call, side, self._first + self._columns, self._check_order)
+        return self._rows.parts(module, call, side, self._check_order)
 
     def _check_order(self, module: nn.Module, call: Call) -> None:
         """Raises Outdated, or ModelError, where tokens of the prompt read those of an answer that runs along."""
-        keys = call.value.shape[2]
         if self._whole:
-            if not is_causal(module, call.mask, keys) and reads_on(call.mask, self._plan.prompt, keys):
-                raise ModelError(
-                    f"{type(module).__name__} lets tokens of the prompt read the answer, which has to run in one "
-                    "forward with it: not supported"
-                )
-        elif self._prompt.pending is not None and not is_causal(module, call.mask, keys):
+            order.check_prompt(module, call, self._plan.prompt)
+        elif self._prompt.pending is not None and not is_causal(module, call.mask, call.value.shape[2]):
             self._prompt.decoder.causal = False
             raise Outdated("tokens of the prompt read those behind them")
 
@@ -274,7 +272,7 @@ class Pass(Watcher):
         found = {index: each.leaf for index, each in attended.items()}
         if self._plan.differentiates:
             with stage("VJP"):
-                run = Run(module, args, kwargs, hidden, attended, self._targets, self._states)
+                run = Run(module, args, kwargs, self._read(hidden), attended, self._targets, self._states)
                 found = self._gradients.of(run)
         with stage("scoring"):
             for index, u in found.items():

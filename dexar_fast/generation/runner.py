@@ -209,7 +209,7 @@ class Runner:
         model, given, setup = self._model, self.request.inputs, self.setup
         if setup.decoder is not None and not setup.decoder.is_of(model):
             setup.decoder = None
-        prefix = stack.enter_context(self._prefix(loan))
+        prefix = stack.enter_context(self.prefix(loan))
         if "input_ids" in given:
             stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
         with fitting("running the prompt"):
@@ -254,7 +254,8 @@ class Runner:
             return self._generate_kwargs
         return {"tokenizer": getattr(self.setup.processor, "tokenizer", None)} | self._generate_kwargs
 
-    def _prefix(self, loan: Loan) -> Prefix:
+    def prefix(self, loan: Loan) -> Prefix:
+        """How the prompt begins: over the pool, where there is one."""
         if self._pool is None or self.setup.elsewhere or not goes_back(self._model.config):
             return Prefix(self._model.config)
         from dexar_fast.kvcache.reuse import PooledPrefix

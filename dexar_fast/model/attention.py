@@ -1,8 +1,7 @@
-"""The attention function the text decoder runs while it is explained.
+"""The attention function the text decoder runs while it is explained: plain SDPA, so no attention matrix is formed.
 
-It is plain SDPA for everyone. Whoever watches this thread gets each call of it, queries and keys included. The pass of
-METHOD.md section 2 cuts the graph at its output, so that the layer tail behind it can be differentiated on its own. No
-attention matrix is ever formed.
+Whoever watches this thread gets each call of it, queries and keys included. The pass of METHOD.md section 2 cuts the
+graph at its output, so that the layer tail behind it can be differentiated on its own.
 """
 
 from __future__ import annotations
@@ -107,6 +106,14 @@ class Watcher:
         """Called before every attention with its mask [1, 1, Q, S]; returns the mask to use."""
         return mask
 
+    def make_mask(self, arguments: dict[str, Any]) -> Any:
+        """What a model gives its attention as a mask, from the arguments of `sdpa_mask`."""
+        return sdpa_mask(**arguments | ({"allow_is_causal_skip": False} if self.explicit_masks else {}))
+
+    def attend(self, module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor:
+        """The output of a call; keywords: others of the module's."""
+        return attend(module, call, keywords)
+
     def attention(self, module: nn.Module, output: Tensor, call: Call) -> Tensor:
         """Called after every attention with its output [1, Q, H, D]; returns the output to go on with."""
         return output
@@ -157,11 +164,16 @@ def attention(
         attention_mask = watching.mask(module, attention_mask)
     softcap, sinks = kwargs.pop("softcap", None), _sinks(kwargs)
     call = _call(module, query, key, value, attention_mask, softcap, sinks, kwargs)
-    if softcap is None and sinks is None:
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    else:
-        output = in_blocks(call)
-    return (output if watching is None else watching.attention(module, output, call)), None
+    if watching is None:
+        return attend(module, call, kwargs), None
+    return watching.attention(module, watching.attend(module, call, kwargs), call), None
+
+
+def attend(module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor:
+    """The output [B, Q, H, D_v] of a call, by SDPA where that serves; keywords: others of the call."""
+    if call.softcap is not None or call.sinks is not None:
+        return in_blocks(call)
+    return sdpa_attention_forward(module, call.query, call.key, call.value, call.mask, **keywords)[0]
 
 
 def _sinks(keywords: dict[str, Any]) -> Tensor | None:
@@ -278,17 +290,10 @@ def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
     return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
 
 
-def reads_on(mask: Tensor | None, prompt: int, keys: int) -> bool:
-    """Whether a token of the prompt reads one behind the prompt, by a mask [1, 1 or H, S, S] of it all."""
-    return mask is None or bool(attendable(mask, keys, keys, mask.device)[:, :prompt, prompt:].any())
-
-
-def attention_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """SDPA's mask; the watched pass needs it spelt out where SDPA would leave a causal one implicit."""
+def attention_mask(**arguments: Any) -> Any:
+    """SDPA's mask, or what this thread's watcher makes in its place."""
     watching = watcher.get()
-    if watching is not None and watching.explicit_masks:
-        kwargs["allow_is_causal_skip"] = False
-    return sdpa_mask(*args, **kwargs)
+    return sdpa_mask(**arguments) if watching is None else watching.make_mask(arguments)
 
 
 AttentionInterface.register(NAME, attention)

@@ -33,8 +33,16 @@ def default_chunk(layers: list[nn.Module], held: int = 0) -> int:
 
 def default_batch(model: nn.Module, length: int, rows: int, vocabulary: int) -> int:
     """How many sequences of `length` tokens, with the logits of some rows each, run at once within the budget."""
-    widest = max((_width(layer) for layer in _layers(model)), default=1)
-    return max(1, min(LARGEST_BATCH, BUDGET // (length * widest + 2 * 4 * rows * vocabulary)))
+    return max(1, min(LARGEST_BATCH, BUDGET // (length * _widest(model) + 2 * 4 * rows * vocabulary)))
+
+
+def row_budget(model: nn.Module) -> int:
+    """How many tokens, of whatever sequences, run at once within the budget."""
+    return max(1, BUDGET // max(1, _widest(model)))
+
+
+def _widest(model: nn.Module) -> int:
+    return max((_width(layer) for layer in _layers(model)), default=1)
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

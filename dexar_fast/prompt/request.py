@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,10 @@ class Request:
     def last(self) -> int:
         """The id of the prompt's last token; 0 where it has none."""
         return self.ids[-1] if self.ids else 0
+
+    def noted(self, warning: str) -> Request:
+        """The same with one more warning."""
+        return replace(self, warnings=(*self.warnings, warning))
 
 
 def pictures(image: Any) -> list[Image.Image]:

@@ -15,6 +15,7 @@ from engine_cases import SquareTensors, long_prompt
 from parity_arrays import ARRAYS
 
 from dexar_fast import Explainer, InputError
+from dexar_fast.attribution.forwards import last_rows
 from dexar_fast.attribution.tails import trust as tail
 from dexar_fast.attribution.tails import values as tail_values
 from dexar_fast.backends import ops
@@ -97,6 +98,26 @@ def test_text_behind_a_long_video_goes_on_alike() -> None:
     first, second, seen = twice(model, inputs | {"second_per_grid_ts": torch.tensor([4.0])})
     assert len(seen) == 1
     assert_same(second, first)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "aya_vision", "internvl"])
+def test_the_last_layer_runs_at_the_explained_positions(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matrices behind the attention; nothing reads the other rows, which are poisoned here."""
+    put_back, ran = last_rows._put_back, []
+
+    def poisoned(module: Any, args: Any, output: Any) -> Any:
+        whole = put_back(module, args, output)
+        if whole is output:
+            return None
+        ran.append(args[0].shape[1])
+        whole[:, : -len(TARGETS)] = torch.nan
+        return whole
+
+    monkeypatch.setattr(last_rows, "_put_back", poisoned)
+    model, inputs = zoo.build(family)
+    first, second, seen = twice(model, inputs)
+    assert_same(second, first)
+    assert len(seen) == 1 and set(ran) == {len(TARGETS)}
 
 
 def up_to(inputs: zoo.Inputs, token: int) -> zoo.Inputs:

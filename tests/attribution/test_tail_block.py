@@ -171,7 +171,7 @@ def tail_of(
     tails = Tails([(0, layer, layer.self_attn)], lens, {})
     earlier = torch.full((EARLIER, 1), torch.nan).to(given[0])
     rows = (torch.cat([earlier.expand(-1, x.shape[1]), x])[None] for x in reversed(given))
-    with tails.watching(lambda: True):
+    with tails.watching(lambda: True, lambda rows: rows):
         output = layer(*rows)
     u = tails.vjp(0, output, given[0][None, :, None], targets[None], norm_twice)
     norms = [*layer.modules(), *lens.modules]
@@ -255,7 +255,7 @@ def test_the_layer_of_opt(activation: str, dtype: torch.dtype) -> None:
         leaf.append(args[0].detach().requires_grad_())
         return (leaf[0],)
 
-    with tails.watching(lambda: True):
+    with tails.watching(lambda: True, lambda rows: rows):
         layer.self_attn.out_proj.register_forward_pre_hook(detached)
         output = layer(torch.randn(1, 5, 60).to(dtype))
     (wanted,) = torch.autograd.grad(lens(output, targets).sum(), leaf[0])
@@ -300,7 +300,7 @@ def test_what_a_norm_is_given_by_keyword_is_left_to_autograd() -> None:
 
     layer, head = Keyword(KINDS["stablelm"]), nn.Linear(60, VOCABULARY)
     tails = Tails([(0, layer, layer.self_attn)], lens_of(nn.LayerNorm(60), head), {})
-    with tails.watching(lambda: True):
+    with tails.watching(lambda: True, lambda rows: rows):
         output = layer(torch.randn(1, 3, 60), torch.randn(1, 3, HEADS_DIM))
     expected = torch.randn(1, 3, 4, 11)
     assert tails.judged(0, output, expected, torch.arange(3)[None], False, expected) is expected

@@ -11,11 +11,9 @@ import pytest
 import small_llava
 import torch
 import zoo
-from alike import assert_same
-from engine_cases import long_prompt
+from batches import ALL, ANSWERS, assert_equal, batched, prompts
 
 from dexar_fast import Explainer, Explanation
-from dexar_fast.attribution import engine
 from dexar_fast.attribution.calls.rows import Rows
 from dexar_fast.errors import DexarError, ImageError, InputError, ModelError, NumericalError
 from dexar_fast.generation.batch import explaining
@@ -24,38 +22,12 @@ from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.model.attention import Call
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
-ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
-ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 
 
 @pytest.fixture(scope="module")
 def small() -> Explainer:
     processor = small_llava.processor()
     return Explainer(small_llava.model(processor.tokenizer), processor)
-
-
-def prompts(inputs: zoo.Inputs) -> list[zoo.Inputs]:
-    """Three of different lengths, the first the shortest, about different pictures."""
-    found = []
-    for n, words in enumerate((0, 5, 2)):
-        longer = long_prompt(inputs, words)
-        ids = longer["input_ids"].clone()
-        ids[0, -1] += n
-        pictures = {name: x.roll(n, 0) * (1 - 0.2 * n) for name, x in inputs.items() if name.startswith("pixel_values")}
-        found.append(longer | pictures | {"input_ids": ids})
-    return found
-
-
-def batched(
-    explainer: Explainer, several: list[zoo.Inputs], answers: list[Any] | None = None, **kwargs: Any
-) -> list[Any]:
-    return explainer.explain_batch_inputs(list(zip(several, answers or [None] * len(several), strict=True)), **kwargs)
-
-
-def assert_equal(found: list[Any], expected: list[Explanation], error: float) -> None:
-    for one, other in zip(found, expected, strict=True):
-        assert isinstance(one, Explanation), one
-        assert_same(one, other, error)
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -78,20 +50,6 @@ def test_answers_that_are_given(family: str) -> None:
     found = batched(explainer, several, ANSWERS)
     assert_equal(found, expected, 1e-9)
     assert [each.metadata["batch"] for each in found] == [3, 3, 3]
-
-
-@pytest.mark.parametrize("family", ["llava", "bakllava", "qwen2_5_vl", "internvl", "gemma3", "qwen3_vl_moe"])
-def test_given_answers_that_run_with_their_prompts(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a batch of their kind has run, and no layer needs a graph."""
-    model, inputs = zoo.build(family, torch.float32)
-    explainer, several = Explainer(model), prompts(inputs)
-    expected = [explainer.explain_inputs(each, answer) for each, answer in zip(several, ANSWERS, strict=True)]
-    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-5)
-    ran: list[int] = []
-    at_once = engine.explain_at_once
-    monkeypatch.setattr(engine, "explain_at_once", lambda *given: [ran.append(len(given[2])), at_once(*given)][1])
-    assert_equal(batched(explainer, several, ANSWERS), expected, 1e-5)
-    assert ran == ([] if family in ("gemma3", "qwen3_vl_moe") else [3])
 
 
 def ending(answers: list[list[int]]) -> tuple[list[int], list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.calls.keys import KeysOfCalls
 from dexar_fast.attribution.calls.plan import Plan
+from dexar_fast.attribution.calls.segments import part, part_of_mask
 from dexar_fast.attribution.sums import Sums
 from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.model.attention import Call, Side
@@ -39,9 +40,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a row stands in a batch of S keys, of which the last C queries are explained."""
+    """Where a sequence stands in a batch whose rows have S keys each, and C queries that are explained."""
 
-    padding: int  # keys in front of its own
+    row: int  # of the batch
+    keys: slice  # of the S, its own
     queries: slice  # of the C, its own
 
 
@@ -56,13 +58,12 @@ class Part:
 class Row:
     """One row: what it computes, and what it has of the calls that run."""
 
-    def __init__(self, index: int, plan: Plan) -> None:
-        self.index = index
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.keys = KeysOfCalls(plan)
         self.sums: Sums
         self.span: Span
-        self._masks: dict[int, tuple[Any, Tensor]] = {}  # by the id of the batch's, with a reference to it
+        self._masks: dict[int, tuple[Any, Tensor | None]] = {}  # by the id of the batch's, with a reference to it
 
     def begin(self, span: Span) -> None:
         """Called before each forward."""
@@ -75,36 +76,27 @@ class Row:
         """How many of its queries are explained."""
         return self.span.queries.stop - self.span.queries.start
 
-    def part(self, call: Call, columns: int) -> Call:
-        """Its part of a call whose last `columns` queries are explained."""
-        beyond = columns - self.span.queries.stop
-        if len(call.query) == 1 and not beyond and not self.span.padding:
-            return call
-        keys = slice(self.span.padding, call.key.shape[2] - beyond)
-        last = call.query.shape[2] - beyond
-        queries = slice(max(0, last - (keys.stop - keys.start)), last)
-        mine = slice(self.index, self.index + 1)
-        return replace(
-            call,
-            query=call.query[mine, :, queries],
-            key=call.key[mine, :, keys],
-            value=call.value[mine, :, keys],
-            mask=None if call.mask is None else self._mask(call.mask, queries, keys),
-            bias=None if call.bias is None else self._of(call.bias, queries)[..., keys],
-            sinks=None if call.sinks is None else self._of(call.sinks, queries),
-        )
+    @property
+    def length(self) -> int:
+        """How many of the batch's keys are its own."""
+        return self.span.keys.stop - self.span.keys.start
 
-    def _mask(self, mask: Tensor, queries: slice, keys: slice) -> Tensor:
+    def part(self, call: Call, length: int) -> Call:
+        """Its part of a call of a batch that is `length` long so far."""
+        keys = self.span.keys
+        if len(call.query) == 1 and keys == slice(0, length):
+            return call
+        last = call.query.shape[2] - (length - keys.stop)
+        queries = slice(max(0, last - self.length), last)
+        mask = None if call.mask is None else self._mask(call.mask, queries, keys)
+        return part(call, self.span.row, queries, keys, mask)
+
+    def _mask(self, mask: Any, queries: slice, keys: slice) -> Tensor | None:
         """The same tensor for all layers that share the batch's mask: `KeysOfCalls` knows masks by their identity."""
         known = self._masks.get(id(mask))
         if known is None or known[0]() is not mask:
-            known = self._masks[id(mask)] = weakref.ref(mask), self._of(mask, queries)[..., keys]
+            known = self._masks[id(mask)] = weakref.ref(mask), part_of_mask(mask, self.span.row, queries, keys)
         return known[1]
-
-    def _of(self, tensor: Tensor, queries: slice) -> Tensor:
-        """[1, .., Q, ..] of what rows or queries may share."""
-        mine = tensor if len(tensor) == 1 else tensor[self.index : self.index + 1]
-        return mine if tensor.shape[2] == 1 else mine[:, :, queries]
 
 
 class Rows:
@@ -116,13 +108,13 @@ class Rows:
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.prompt = max(plan.prompt for plan in plans)
-        self._rows = [Row(index, plan) for index, plan in enumerate(plans)]
+        self._rows = [Row(plan) for plan in plans]
         self._running: list[Row] = []  # those with a query in the forward that runs
-        self._columns = 0
+        self._length = 0  # S
 
-    def begin(self, spans: Sequence[Span], columns: int) -> None:
-        """Called before a forward that explains C = `columns` queries of each row, or fewer where its answer ends."""
-        self._columns = columns
+    def begin(self, spans: Sequence[Span], length: int) -> None:
+        """Called before a forward of a batch that is S = `length` keys long with it."""
+        self._length = length
         for row, span in zip(self._rows, spans, strict=True):
             row.begin(span)
         self._running = [row for row in self._rows if row.count]
@@ -130,47 +122,47 @@ class Rows:
     def behind(self, answers: Answers, done: int, columns: int) -> list[Span]:
         """The spans of the next tokens behind those that are done, of prompts that end side by side."""
         left = [max(0, min(columns, length - done)) for length in answers.lengths]
-        return [Span(self.prompt - row.plan.prompt, slice(0, n)) for row, n in zip(self._rows, left, strict=True)]
-
-    def ending(self, length: int, counts: Sequence[int]) -> list[Span]:
-        """The spans of whole answers of so many tokens, which end side by side in a batch `length` long."""
-        longest, first = max(counts), length + 1
+        first = self.prompt - 1 + done
         return [
-            Span(first - row.plan.prompt - count, slice(longest - count, longest))
-            for row, count in zip(self._rows, counts, strict=True)
+            Span(row, slice(self.prompt - each.plan.prompt, first + n), slice(0, n))
+            for row, (each, n) in enumerate(zip(self._rows, left, strict=True))
         ]
 
     def attention_mask(self, keys: int, device: torch.device) -> dict[str, Tensor]:
         """The argument [B, keys] of a forward that hides the padding; none where there is none."""
-        paddings = [row.span.padding for row in self._rows]
+        paddings = [row.span.keys.start for row in self._rows]
         if not any(paddings):
             return {}
         first = torch.tensor(paddings, device=device)[:, None]
         return {"attention_mask": (torch.arange(keys, device=device) >= first).long()}
 
-    def parts(self, module: nn.Module, call: Call, side: Side, keys: int, check: Check) -> list[Part]:
-        """What each running row has of a call, in a batch whose own sequence is `keys` long so far.
+    def parts(self, module: nn.Module, call: Call, side: Side, check: Check) -> list[Part]:
+        """What each running row has of a call.
 
         Args:
             check: called with each call of an order of keys that is new.
         """
-        return [self._part(row, module, call, side, keys, check) for row in self._running]
+        own = [row.part(call, self._length) for row in self._running]
+        return self._parts(module, own, side, check)
 
-    def _part(self, row: Row, module: nn.Module, call: Call, side: Side, keys: int, check: Check) -> Part:
-        own = row.part(call, self._columns)
+    def own_parts(self, module: nn.Module, calls: Sequence[Call], check: Check) -> list[Part]:
+        """The same from the call of each, where every row runs."""
+        return self._parts(module, calls, Side.OWN, check)
+
+    def _parts(self, module: nn.Module, calls: Sequence[Call], side: Side, check: Check) -> list[Part]:
+        pairs = zip(self._running, calls, strict=True)
+        return [self._part(row, module, own, side, check) for row, own in pairs]
+
+    def _part(self, row: Row, module: nn.Module, own: Call, side: Side, check: Check) -> Part:
         if side is Side.OWN and not row.keys.knows(own):
             check(module, own)
-        return Part(own, row.keys.of(module, own, side, row.count, self._length(row, keys)))
-
-    def _length(self, row: Row, keys: int) -> int:
-        """How many of the batch's keys are the row's own."""
-        return keys - row.span.padding - (self._columns - row.span.queries.stop)
+        return Part(own, row.keys.of(module, own, side, row.count, row.length))
 
     def score(self, u: Tensor, parts: Sequence[Part]) -> None:
         """Takes a call's u [B, C, H, D]."""
-        for row, part in zip(self._running, parts, strict=True):
-            row.sums.layer(u[row.index, row.span.queries], part.call, part.keys)
+        for row, own in zip(self._running, parts, strict=True):
+            row.sums.layer(u[row.span.row, row.span.queries], own.call, own.keys)
 
-    def attributions(self, keys: int) -> list[Any]:
+    def attributions(self) -> list[Any]:
         """What the sums of each row make of all layers; None of a row that has ended."""
-        return [row.sums.attribution(self._length(row, keys)) if row.count else None for row in self._rows]
+        return [row.sums.attribution(row.length) if row.count else None for row in self._rows]

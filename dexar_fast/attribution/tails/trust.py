@@ -114,17 +114,25 @@ class Tails:
         """Whether the layer needs no autograd."""
         return index in self._parts and self._known(index) is not None
 
+    def trusts_last(self, decoder: Decoder) -> bool:
+        """Whether the decoder ends with a layer that needs no autograd: its rows are read where they are explained."""
+        return self.trusts(len(decoder.layers) - 1) and decoder.indices[-1] == decoder.total - 1
+
     def trusts_all(self) -> bool:
         """Whether no layer needs autograd."""
         return all(map(self.trusts, self._found))
 
     @contextmanager
-    def watching(self, watched: Callable[[], bool]) -> Iterator[None]:
-        """Inside the block keeps what each layer computes, while `watched()` is true, until the next layer runs."""
+    def watching(self, watched: Callable[[], bool], read: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside the block keeps what each layer computes, while `watched()` is true, until the next layer runs.
+
+        Args:
+            read: from all rows [.., n] to those that are kept, which end with the C of each row of the batch.
+        """
 
         def keep(name: str, values: tuple[Tensor, ...]) -> None:
             if values and watched():  # what is passed by keyword is not seen
-                self._seen[name] = values[0].detach()
+                self._seen[name] = read(values[0].detach())
 
         def keep_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             keep("input", args or tuple(x for x in (kwargs.get("hidden_states"),) if x is not None))

@@ -1,8 +1,8 @@
-"""The inputs of several prompts as those of one batch, padded on the left."""
+"""The inputs of several prompts as those of one batch, padded on the left, or as those of one row, without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,9 +33,23 @@ def joined(prompts: Sequence[Inputs], fillers: Sequence[int]) -> dict[str, Any]:
         fillers: the ids that stand before each shorter prompt, hidden by the mask. Taken from the prompt itself: so
             nothing that looks at which ids it holds (a repetition penalty, say) sees another.
     """
-    whole = [{MASK: torch.ones_like(each[IDS]), **each} for each in prompts]
+    whole = _with_masks(prompts)
     length = max(each[IDS].shape[1] for each in whole)
     return {name: _together(name, [each[name] for each in whole], length, fillers) for name in whole[0]}
+
+
+def in_a_row(prompts: Sequence[Inputs]) -> dict[str, Any]:
+    """The inputs [1, sum P] of prompts [1, P] of one kind that stand one behind the other."""
+    whole = _with_masks(prompts)
+    return {name: _one_after_another(name, [each[name] for each in whole]) for name in whole[0]}
+
+
+def _with_masks(prompts: Sequence[Inputs]) -> list[dict[str, Any]]:
+    return [{MASK: torch.ones_like(each[IDS]), **each} for each in prompts]
+
+
+def _one_after_another(name: str, values: Sequence[Any]) -> Any:
+    return torch.cat(list(values), int(name in SEQUENCES)) if isinstance(values[0], Tensor) else values[0]
 
 
 def _together(name: str, values: Sequence[Any], length: int, fillers: Sequence[int]) -> Any:
@@ -47,17 +61,15 @@ def _together(name: str, values: Sequence[Any], length: int, fillers: Sequence[i
     return torch.cat(list(values))
 
 
-def groups(lengths: Sequence[int], kinds: Sequence[Any], size_of: Callable[[int], int]) -> list[list[int]]:
+def groups(lengths: Sequence[int], kinds: Sequence[Any], size_of: Callable[[list[int]], int]) -> Iterator[list[int]]:
     """The numbers of prompts that run together: of one kind, those of like length side by side.
 
     Args:
-        size_of: how many run at once that are no longer than one, by its number.
+        size_of: how many of these numbers, the longest first, run at once; asked once those before have run.
     """
-    found: list[list[int]] = []
     for kind in dict.fromkeys(kinds):
         left = sorted((n for n, each in enumerate(kinds) if each == kind), key=lambda n: lengths[n], reverse=True)
         while left:
-            size = size_of(left[0])
-            found.append(left[:size])
+            size = size_of(left)
+            yield left[:size]
             left = left[size:]
-    return found

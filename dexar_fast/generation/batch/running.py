@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dexar_fast.attribution import engine
+from dexar_fast.attribution import engine, packed
 from dexar_fast.attribution.calls.rows import Answers
 from dexar_fast.attribution.tails.trust import Tails
+from dexar_fast.errors import reason
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.batch import alike
 from dexar_fast.generation.batch.joining import IDS, joined, kind_of
+from dexar_fast.generation.batch.packing import NOT_PACKED, goes_packed, row_of, tails_of
+from dexar_fast.generation.batch.sharing import opened, room_in_pool
 from dexar_fast.generation.batch.writing import first_logits, run_prompts, write
 from dexar_fast.generation.generate import EMPTY, EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.scheduler import Begun
 from dexar_fast.model.agreement import agreement_of
 from dexar_fast.model.decoder import Decoder
-from dexar_fast.model.lending.session import borrowed
+from dexar_fast.model.lending.session import Loan, borrowed
 from dexar_fast.model.memory import fitting
-from dexar_fast.model.prefill import Prefill, Prefix, postponed, takes_answer, with_answer
+from dexar_fast.model.prefill import Prefill, Prefix, postponed, with_answer
 from dexar_fast.prompt.inputs import check_scored, embedding_checked
 
 
@@ -33,15 +36,22 @@ class Batch:
 
     Args:
         generate_kwargs: of generate(), where no answers are given.
+        shares: whether the runners' pool holds the beginnings of all prompts, pictures included.
     """
 
     def __init__(
-        self, model: Any, decoder: Decoder, runners: Sequence[Runner], generate_kwargs: dict[str, Any]
+        self,
+        model: Any,
+        decoder: Decoder,
+        runners: Sequence[Runner],
+        generate_kwargs: dict[str, Any],
+        shares: bool = False,
     ) -> None:
         self._model = model
         self._decoder = decoder
         self._runners = runners
         self._generate_kwargs = generate_kwargs
+        self._shares = shares
         self._laps = [runner.laps() for runner in runners]
         self._prompts = [runner.request.inputs for runner in runners]
         self._fillers = [_filler(runner) for runner in runners]
@@ -58,8 +68,7 @@ class Batch:
         with borrowed(self._model) as loan, ExitStack() as stack, fitting("a batch"):
             for inputs in self._prompts:
                 stack.enter_context(embedding_checked(self._model, inputs[IDS]))
-            way = loan.attention, len(set(self._lengths)) > 1, kind_of(self._prompts[0])
-            begun = self._at_once(stack) if self._goes_at_once(way) else self._behind(stack, way)
+            begun = self._packed(stack, loan) or self._behind(stack, loan)
             longest = max(self._prompts, key=lambda inputs: inputs[IDS].shape[1])
             agreement_of(self._model).check(self._model, longest, loan)
             self._lap("explain")
@@ -73,16 +82,50 @@ class Batch:
         for laps in self._laps:
             laps.lap(part)
 
-    def _begun(self, stack: ExitStack) -> list[Begun]:
+    def _begun(self, stack: ExitStack, in_a_row: bool = False) -> list[Begun]:
         """What the pass computes for each request; the stack closes the records."""
-        count = len(self._runners)
-        begun = [runner.begun(laps, batch=count) for runner, laps in zip(self._runners, self._laps, strict=True)]
+        how: dict[str, Any] = {"batch": len(self._runners), "packed": in_a_row}
+        begun = [runner.begun(laps, **how) for runner, laps in zip(self._runners, self._laps, strict=True)]
         for each in begun:
             stack.enter_context(each.record)
         return begun
 
-    def _behind(self, stack: ExitStack, way: alike.Way) -> list[Begun]:
-        """Explains the answers behind prompts that have run."""
+    def _packed(self, stack: ExitStack, loan: Loan) -> list[Begun] | None:
+        """Explains given answers as segments of one row; None where that is not possible."""
+        tails, count = tails_of(self._runners[0].setup, self._decoder), sum(map(len, self._targets))
+        if not all(goes_packed(each, tails, count) for each in self._runners):
+            return None
+        ways = [("packed", self._shares, loan.attention, masked, kind_of(self._prompts[0])) for masked in (False, True)]
+        try:
+            known = [alike.is_known(self._model, way) for way in ways]
+            return self._in_a_row(stack, loan, tails, ways, known)
+        except alike.Mixed as error:
+            for runner in self._runners:
+                runner.request = runner.request.noted(NOT_PACKED.format(reason(error)))
+            return None
+
+    def _in_a_row(
+        self, stack: ExitStack, loan: Loan, tails: Tails, ways: Sequence[alike.Way], known: Sequence[bool]
+    ) -> list[Begun]:
+        begun = self._begun(stack, in_a_row=True)
+        whole, plans = self._with_answers(), [each.plan for each in begun]
+        with room_in_pool(), ExitStack() as held:
+            begins = [opened(held, runner, loan) for runner in self._runners] if self._shares else []
+            inputs, segments = row_of(self._model, whole, [cache for _, cache in begins])
+            prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
+            with alike.first(self._model, ways[0]) if not any(known) else nullcontext():
+                found, logits = packed.explain(self._model, prompt, plans, tails, segments, self._targets)
+            if not known[segments.masked]:
+                alike.compare(self._model, ways[segments.masked], whole, logits)
+            for prefix, cache in begins:
+                prefix.ran(cache)
+        for each, answer, sums in zip(begun, self._targets, found, strict=True):
+            each.record.add(answer, sums)
+        return begun
+
+    def _behind(self, stack: ExitStack, loan: Loan) -> list[Begun]:
+        """Explains the answers behind prompts that have run, padded on the left."""
+        way = loan.attention, len(set(self._lengths)) > 1, kind_of(self._prompts[0])
         inputs = joined(self._prompts, self._fillers)
         said, prompt = self._checked(inputs, way)
         self._lap("prefill" if self._targets else "generate")
@@ -101,7 +144,7 @@ class Batch:
         shortest = self._lengths.index(min(self._lengths))
         with first_logits(self._model, shortest) as logits:
             found = self._answered(inputs)
-        alike.compare(self._model, way, self._prompts[shortest], logits[0])
+        alike.compare(self._model, way, [self._prompts[shortest]], torch.stack(logits))
         return found
 
     def _answered(self, inputs: dict[str, Any]) -> tuple[list[Tensor], Prefill]:
@@ -110,28 +153,12 @@ class Batch:
         limits = [runner.longest for runner in self._runners]
         return write(self._model, inputs, self._decoder, limits, self._generate_kwargs)
 
-    def _goes_at_once(self, way: alike.Way) -> bool:
-        """Whether given answers run in one forward with their prompts."""
-        if not self._targets or not alike.is_known(self._model, way) or max(map(len, self._targets)) > self._chunk:
-            return False
-        takes = [takes_answer(each.request.inputs, self._decoder, each.placed.positions) for each in self._runners]
-        return all(takes) and self._tails().trusts_all()
-
-    def _tails(self) -> Tails:
-        setup = self._runners[0].setup
-        return Tails.of(self._decoder, setup.settings.layers_of(len(self._decoder.layers)), setup.backend)
-
-    def _at_once(self, stack: ExitStack) -> list[Begun]:
+    def _with_answers(self) -> list[dict[str, Any]]:
+        """The inputs of each prompt with all but the last token of its answer."""
         for answer in self._targets:
             check_scored(answer, self._decoder.lens.rows)
-        begun = self._begun(stack)
         pairs = zip(self._prompts, self._targets, strict=True)
-        inputs = joined([with_answer(prompt, answer[:-1].to(prompt[IDS])) for prompt, answer in pairs], self._fillers)
-        prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
-        found = engine.explain_at_once(self._model, prompt, [each.plan for each in begun], self._tails(), self._targets)
-        for each, answer, sums in zip(begun, self._targets, found, strict=True):
-            each.record.add(answer, sums)
-        return begun
+        return [with_answer(prompt, answer[:-1].to(prompt[IDS])) for prompt, answer in pairs]
 
 
 def _answers(prompts: Tensor, said: Sequence[Tensor]) -> Answers:
