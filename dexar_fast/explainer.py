@@ -242,7 +242,7 @@ class Explainer(Asking):
 
     def _many(self, batch_size: int | None, generate_kwargs: dict[str, Any]) -> Many:
         size = None if batch_size is None else positive("batch_size", batch_size)
-        size = size if isinstance(self.method, DexAr) else 1
+        size = size if isinstance(self.method, DexAr) and self.against is None else 1
         alone = partial(self._explain, generate_kwargs=generate_kwargs, pool=self.pool)
         return Many(self, generate_kwargs, alone, size, self.pool)
 

@@ -46,7 +46,8 @@ class Pass(Watcher):
         self._prompt = prompt
         self._plan = plan = plans[0]
         self._turns = Turns(prompt.decoder)
-        self._tails = tails or Tails.of(prompt.decoder, plan.layers if plan.differentiates else [], plan.backend)
+        by_tails = plan.layers if plan.differentiates and plan.against is None else []
+        self._tails = tails or Tails.of(prompt.decoder, by_tails, plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
         self._rows = Rows(plans)
         self._first = 0  # position of the first of the C explained queries
@@ -170,6 +171,12 @@ class Pass(Watcher):
             return self._rows.attributions()
 
     @property
+    def _against(self) -> Tensor | None:
+        """[C], beside the targets."""
+        done = self._first + 1 - self._plan.prompt
+        return None if self._plan.against is None else self._plan.against[done : done + self._columns]
+
+    @property
     def _columns(self) -> int:
         return self._targets.shape[1]
 
@@ -272,7 +279,9 @@ class Pass(Watcher):
         found = {index: each.leaf for index, each in attended.items()}
         if self._plan.differentiates:
             with stage("VJP"):
-                run = Run(module, args, kwargs, self._read(hidden), attended, self._targets, self._states)
+                run = Run(
+                    module, args, kwargs, self._read(hidden), attended, self._targets, self._states, self._against
+                )
                 found = self._gradients.of(run)
         with stage("scoring"):
             for index, u in found.items():

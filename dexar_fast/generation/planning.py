@@ -81,6 +81,7 @@ def plan_of(
         inputs=inputs,
         tails=tails,
         beside=beside,
+        against=request.against,
     )
 
 

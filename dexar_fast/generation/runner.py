@@ -233,7 +233,7 @@ class Runner:
         decoder, given = self.setup.decoder, self.request.inputs
         if self.setup.elsewhere:
             return begun.begin(self._model, given, decoder)
-        if decoder is not None and takes_answer(given, decoder, self.placed.positions):
+        if decoder is not None and self.request.against is None and takes_answer(given, decoder, self.placed.positions):
             layers = self.setup.settings.layers_of(len(decoder.layers))
             self._tails = Tails.of(decoder, layers, self.setup.backend)
             alone = not goes_back(self._model.config)  # it will run with each chunk in any case

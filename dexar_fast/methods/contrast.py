@@ -12,15 +12,11 @@ from dexar_fast.errors import InputError
 from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.teacher_forcing import head_inputs
 from dexar_fast.prompt.pieces import pieces
+from dexar_fast.report.plain_words import contrastive
 
 RUNNER_UP = "runner-up"
 Against = str | int | None
 """A text, whose first token counts; an id; "runner-up", the likeliest other token at each place; or nothing."""
-
-_NOTE = (
-    "Contrastive: every value is of the token against {}: of the difference of their two logits or, by methods that "
-    "hide parts, of the token's probability where it is one of the two."
-)
 
 
 def check(against: Any, method: Any) -> Against:
@@ -46,12 +42,16 @@ def contrasted(asked: Asked, against: Against) -> Asked:
 
 def said(found: Maps, asked: Asked, against: Against) -> Maps:
     """The maps, with what they are against among their notes and diagnostics."""
-    if asked.against is None:
+    if asked.against is None or against is None:
         return found
-    texts = pieces(getattr(asked.processor, "tokenizer", None), asked.against.tolist())
-    other = f"the {RUNNER_UP} at its place" if against == RUNNER_UP else repr(texts[0].strip())
-    notes = [*found.notes, _NOTE.format(other)]
+    texts = texts_of(asked)
+    notes = [*found.notes, contrastive(against, texts)]
     return replace(found, notes=notes, diagnostics=found.diagnostics | {"against": texts})
+
+
+def texts_of(asked: Asked) -> list[str]:
+    """What the other ids say."""
+    return [] if asked.against is None else pieces(getattr(asked.processor, "tokenizer", None), asked.against.tolist())
 
 
 def _ids(asked: Asked, against: str | int) -> Tensor:

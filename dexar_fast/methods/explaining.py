@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from dexar_fast.errors import DexarError, InputError, ModelError
@@ -25,10 +26,12 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
         InputError: a folder for a method that does not go along with the answer. InputError, ModelError: the method is
             not defined for this request or this model. Else as `Runner.explain`.
     """
-    if isinstance(method, DexAr):
+    if isinstance(method, DexAr) and runner.setup.against is None:
         return runner.explain()
     if runner.out is not None:
         raise InputError(f"{method.name!r} explains an answer as a whole: leave out= out, and save() the result")
+    if isinstance(method, DexAr):
+        return _by_difference(runner, runner.setup.against)
     laps, known, against = runner.laps(), runner.knows_decoder, runner.setup.against
     with runner.answered() as asked:
         laps.lap("answer")
@@ -44,6 +47,20 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
     knobs = settings(method) | ({} if against is None else {"against": against})
     header = runner.header(knobs, laps, own_cells=found.cells != asked.grids)
     return explanation(header, asked.targets, tokens, contrast.said(found, asked, against))
+
+
+def _by_difference(runner: Runner, against: contrast.Against) -> Explanation:
+    """By DEX-AR, of the answer's tokens against others: first the answer, then one pass for the differences."""
+    with runner.answered() as asked:
+        asked = contrast.contrasted(asked, against)
+    runner.request = replace(runner.request, targets=asked.targets, against=asked.against)
+    found = runner.explain()
+    settings = found.metadata["settings"] | {"against": against}
+    return replace(
+        found,
+        diagnostics=found.diagnostics | {"against": contrast.texts_of(asked)},
+        metadata=found.metadata | {"settings": settings},
+    )
 
 
 def _maps(method: Method, asked: Asked) -> Maps:

@@ -36,6 +36,7 @@ class Request:
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
     earlier: Pictures | None = None  # the images that an earlier prompt of the same dialogue held
     given: Any = None  # the pictures that came with given inputs, unread: a processor may read them otherwise
+    against: Tensor | None = None  # [T] ids that DEX-AR explains the targets against
 
     @cached_property
     def ids(self) -> list[int]:

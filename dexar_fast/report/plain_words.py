@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,18 @@ def numbers(explanation: Result) -> list[str]:
         return [str(note) for note in notes]
     known = explanation.metadata.get("settings")
     settings = known if isinstance(known, dict) else {}
-    return _of_dex_ar(settings) if settings.get("method", _DEX_AR) == _DEX_AR else []
+    against, texts = settings.get("against"), explanation.diagnostics.get("against")
+    contrast = [contrastive(against, texts)] if against is not None and texts else []
+    return _of_dex_ar(settings) + contrast if settings.get("method", _DEX_AR) == _DEX_AR else []
+
+
+def contrastive(against: str | int, texts: Sequence[str]) -> str:
+    """What the values of tokens against others are; texts: of those others."""
+    other = "the runner-up at its place" if against == "runner-up" else repr(texts[0].strip())
+    return (
+        f"Contrastive: every value is of the token against {other}: of the difference of their two logits or, by "
+        "methods that hide parts, of the token's probability where it is one of the two."
+    )
 
 
 def _of_dex_ar(settings: dict[str, Any]) -> list[str]:

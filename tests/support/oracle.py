@@ -34,15 +34,17 @@ def oracle(
     map_filter: tuple[str, int] | None = None,
     sequence_norm: str = "none",
     grid: tuple[int, int] | None = None,
+    against: torch.Tensor | None = None,
     return_gradients: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Every array of an Explanation, float64, for `target_ids` [T] after the processor's `inputs`.
 
+    With `against` [T], o_l[v_t] is less o_l[against_t].
     `grid` is (rows, columns) of the one visual grid, needed by `map_filter` only. With `return_gradients`
     also `gradients` [T, L, H, P + T]: relu(d o_l[v_t] / d A_l[h, j]), 0 at keys that p_t cannot attend to.
     """
     prompt = inputs["input_ids"].shape[1]
-    gradients, attendable = _gradients(model, inputs, target_ids)
+    gradients, attendable = _gradients(model, inputs, target_ids, against)
     if layers is not None:
         gradients, attendable = gradients[:, layers], attendable[:, layers]
     visual = _is_visual(model, inputs["input_ids"][0], gradients.shape[-1])
@@ -168,7 +170,9 @@ class Recording:
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def _gradients(model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _gradients(
+    model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tensor, against: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """G [T, L, H, S] and the attendable keys [T, L, S] of every explained position."""
     recording = record(model, full_sequence(model, inputs, target_ids))
     first = inputs["input_ids"].shape[1] - 1
@@ -177,6 +181,9 @@ def _gradients(model: PreTrainedModel, inputs: Inputs, target_ids: torch.Tensor)
         [_gradient(model, recording, layer, first + t, int(target)) for layer in layers]
         for t, target in enumerate(target_ids)
     ]
+    for t, other in enumerate([] if against is None else against):
+        for layer in layers:
+            gradients[t][layer] = gradients[t][layer] - _gradient(model, recording, layer, first + t, int(other))
     attendable = [[rows[first + t] for rows in recording.attendable] for t in range(len(target_ids))]
     mask = torch.stack([torch.stack(row) for row in attendable])
     relu = torch.stack([torch.stack(row) for row in gradients]).double().relu()

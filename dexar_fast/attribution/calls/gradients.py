@@ -46,6 +46,7 @@ class Run:
     calls: Mapping[int, Attended]  # by their indices
     targets: Tensor  # [B, C]
     states: Tensor | None  # [B, C, n, d] of earlier layers, where the lens reads such
+    against: Tensor | None = None  # [C] ids whose logits are taken off; B = 1
 
     @property
     def last(self) -> int:
@@ -155,7 +156,7 @@ class CallGradients:
             check_norms_twice(run.layer, hidden, normed, run.states)
             normed = lens.norm(normed)
         normed = normed.flatten(0, 1)[None]
-        logits = lens.logits(normed, targets.flatten())
+        logits = lens.difference(normed, targets.flatten(), run.against)
         check_gradient(lens.head, (normed,), {}, logits)
         logits = logits.view_as(targets)
         self._measure(index, logits, leaf)

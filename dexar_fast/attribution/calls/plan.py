@@ -29,6 +29,7 @@ class Plan:
     inputs: Mapping[str, Any]  # the prompt's
     tails: Tails | None = None  # found before a prompt that runs with its answer
     beside: int = 0  # keys beside the decoder's own sequence
+    against: Tensor | None = None  # [T] ids whose logits are taken off those of the targets
     differentiates: bool = True  # False: the sums need no u, and get the attention's output in its place
 
     @property

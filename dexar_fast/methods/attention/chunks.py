@@ -53,5 +53,6 @@ def plan_of(
         double_final_norm=False,
         inputs=asked.inputs,
         tails=tails,
+        against=asked.against,
         differentiates=differentiates,
     )

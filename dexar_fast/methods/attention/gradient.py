@@ -61,6 +61,7 @@ class AttentionGradient(OfLayers):
     """
 
     name: ClassVar[str] = "attention-gradient"
+    contrasts: ClassVar[bool] = True
     of: Of = "lens"
     layers: Layers = None
 
@@ -73,11 +74,6 @@ class AttentionGradient(OfLayers):
         chosen = self.layers_of(len(asked.decoder.layers))
         found = _of_lens(asked, chosen) if self.of == "lens" else _of_final(asked, chosen)
         return maps_of(asked, found, chosen, self._notes)
-
-    @property
-    def contrasts(self) -> bool:
-        """Of the model's logits."""
-        return self.of == "final"
 
     @property
     def streams(self) -> bool:
@@ -97,11 +93,13 @@ class AttentionGradient(OfLayers):
 def _of_lens(asked: Asked, layers: list[int]) -> Tensor:
     """The maps [T, N] of the layers' own logit-lens values."""
     inputs, ids = asked.inputs, asked.inputs["input_ids"]
-    prompt, tails = ids.shape[1], Tails.of(asked.decoder, layers, asked.backend)
+    prompt, by_tails = ids.shape[1], layers if asked.against is None else []
+    tails = Tails.of(asked.decoder, by_tails, asked.backend)
     plan = plan_of(asked, layers, net_gradient, tails=tails)
     matrices = 2 * 4 * _heads(asked) * (prompt + len(asked.targets))  # a layer's attention and its gradient
     chunk = asked.chunk_size or default_chunk(asked.decoder.layers, matrices)
-    at_once = takes_answer(inputs, asked.decoder, asked.visual) and len(asked.targets) <= chunk and tails.trusts_all()
+    fits = len(asked.targets) <= chunk and takes_answer(inputs, asked.decoder, asked.visual)
+    at_once = fits and asked.against is None and tails.trusts_all()
     begin = postponed if at_once else prefill
     with in_memory(AttentionGradient.name):
         prefilled = begin(asked.model, inputs, asked.decoder, Prefix(asked.model.config))
