@@ -1,4 +1,4 @@
-"""What README says of five methods on the sample picture: how often a word's hottest point lies at its own shape."""
+"""What METHODS.md says of five methods on the sample picture: how often a word's hottest point lies at its own shape."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def test_so_many_words_point_at_their_shape(embedded: Explainer, method: str, hi
             pointed[word] = bool((low <= hottest).all() and (hottest <= high).all())
     assert sum(pointed.values()) == hits
     assert pointed.keys() == SHAPES.keys() - ({"triangle"} if method == "dex-ar" else set())
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"{hits} times by `{method}`" in readme or f"{hits} by `{method}`" in readme
+    page = " ".join((ROOT / "dexar_fast/METHODS.md").read_text("utf-8").split())
+    assert f"{hits} times by `{method}`" in page or f"{hits} by `{method}`" in page
