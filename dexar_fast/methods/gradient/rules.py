@@ -33,12 +33,14 @@ _LINEAR = (
     "transpose swapaxes permute movedim moveaxis squeeze unsqueeze expand expand_as narrow select split chunk unbind "
     "cat concat stack hstack vstack roll flip contiguous clone to type type_as float double half bfloat16 "
     "repeat repeat_interleave tile index_select index_add index_copy gather take_along_dim scatter_add where "
-    "masked_fill masked_scatter tril triu dropout requires_grad t"
+    "copy conv1d pad masked_fill masked_scatter tril triu dropout requires_grad t"
 )
 _PRODUCTS = "mul multiply matmul mm bmm einsum"
 _QUOTIENTS = "div true_divide"
-_ACTIVATIONS = "silu gelu relu relu6 leaky_relu elu selu mish hardswish tanh sigmoid logsigmoid square softplus"
-_CONSTANTS = "rsqrt sqrt std var norm vector_norm topk"
+_ACTIVATIONS = (
+    "silu gelu relu relu6 leaky_relu elu selu mish hardswish tanh sigmoid logsigmoid log_sigmoid square softplus"
+)
+_CONSTANTS = "rsqrt sqrt std var norm vector_norm linalg_vector_norm topk"
 
 
 class AttnLrpRules(TorchFunctionMode):

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import types_cases
 import zoo
 from asked import asked, asked_of
 from oracle import full_sequence, text_model
 from torch import Tensor
 from torch.nn import functional
 
+from dexar_fast import Explainer
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.methods.gradient.attn_lrp import AttnLrp
 from dexar_fast.methods.gradient.rules import AttnLrpRules
@@ -240,3 +242,15 @@ def test_bad_knobs_are_refused(knobs: dict[str, Any], message: str) -> None:
 def test_half_precision_gives_float32_maps() -> None:
     with asked_of("llava", 2, dtype=torch.bfloat16) as request:
         assert AttnLrp().maps(request).token_maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("family", "outcome"), [("lfm2_vl", None), ("kimi_k25", None), ("qwen3_5", "exp")])
+def test_decoders_of_other_layers_are_explained_or_refused(family: str, outcome: str | None) -> None:
+    """Short convolutions and norms by a vector's length have rules, gated delta rules have none."""
+    given = types_cases.case(family)
+    explainer = Explainer(given.model, None, method="attn-lrp")
+    if outcome is None:
+        assert explainer.explain_inputs(given.inputs, TOKENS % 100).token_maps.max() > 0
+    else:
+        with pytest.raises(ModelError, match=rf"AttnLRP has no rule for {outcome}\(\)"):
+            explainer.explain_inputs(given.inputs, TOKENS % 100)
