@@ -1,4 +1,4 @@
-"""What METHODS.md says of five methods on the sample picture: how often a word's hottest point lies at its own shape."""
+"""What METHODS.md says of five methods on the sample: how often a word's hottest point lies at its own shape."""
 
 from __future__ import annotations
 
