@@ -47,6 +47,9 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Stop generating after so many.")]
 By = Annotated[str, typer.Option(help="What the report shows as one: token or word.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what failed; what is finished stays finished.")
+]
 AllowMissingWeights = Annotated[
     bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")
 ]

@@ -63,7 +63,16 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
     _check_kinds(name, get_type_hints(reader), options)
     if isinstance(root, str) and name != "datasets":
         given["root"] = Path(root)
-    return reader(**given)
+    found: DataSet = reader(**given)
+    found.source = _source(name, root, options)
+    return found
+
+
+def _source(name: str, root: Any, options: Mapping[str, Any]) -> str:
+    """NAME:ROOT,OPTION=VALUE,..., as `of` takes it; of a table in memory its type."""
+    place = [] if root is None else [str(root) if isinstance(root, str | Path) else type(root).__name__]
+    parts = [*place, *(f"{option}={value}" for option, value in options.items())]
+    return f"{name}:{','.join(parts)}" if parts else name
 
 
 def of(text: str) -> DataSet:

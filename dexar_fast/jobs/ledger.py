@@ -23,7 +23,7 @@ class Ledger(Mapping[str, Any]):
 
     Its file holds what was asked, then a line for each item. It is locked while the ledger is open; the lock ends with
     the process, however that ends. A last line that was cut off is dropped. What is added survives a kill of the
-    process at once, and a loss of power once a second has passed.
+    process at once, and a loss of power once a second has passed. Of several lines for an item the last counts.
 
     Attributes:
         asked: as plain JSON.
@@ -55,14 +55,16 @@ class Ledger(Mapping[str, Any]):
             compare(self.path, begun, asked)
         self.asked = asked
 
-    def add(self, finished: Mapping[str, Any]) -> None:
+    def add(self, finished: Mapping[str, Any], again: bool = False) -> None:
         """Writes the records of items that are finished: plain JSON by key, without NaN.
 
+        Args:
+            again: records of keys that are in the ledger already take the place of theirs.
         Raises:
             InputError: a key that is in the ledger already, or what is no JSON; nothing is written.
             FileError: the disk is full or gone; nothing of this call counts.
         """
-        known = [key for key in finished if key in self._records]
+        known = [] if again else [key for key in finished if key in self._records]
         if known:
             raise InputError(f"{known[0]!r} is finished already: {self.path} holds each item once")
         lines = {key: _line({_KEY: key, _RECORD: record}) for key, record in finished.items()}
@@ -152,7 +154,7 @@ def _parsed(path: Path, data: bytes) -> tuple[dict[str, Any] | None, dict[str, A
     records: dict[str, Any] = {}
     for number, line in enumerate(lines, 2):
         key, record = _entry(path, number, line)
-        records.setdefault(key, record)
+        records[key] = record
     return asked, records, end
 
 

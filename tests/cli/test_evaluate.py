@@ -66,6 +66,17 @@ def test_failures_are_named_and_tell_in_the_status(out: str, tmp_path: Path) -> 
     assert figures(out)["blank", "attention"]["n"] == 1
 
 
+def test_what_failed_is_tried_again_on_request(tmp_path: Path, out: str) -> None:
+    damaged(tmp_path / "b.png")
+    path = lines(tmp_path / "d.jsonl", {"image": "b.png", "question": "What?", "id": "b"})
+    options = ["--data", str(path), "--methods", "attention", "--metrics", "blank", "--out", out]
+    assert run("eval", *options).exit_code == SOME_FAILED
+    picture(tmp_path / "b.png")
+    assert run("eval", *options).exit_code == SOME_FAILED
+    assert run("eval", *options, "--retry-failed").exit_code == 0
+    assert figures(out)["blank", "attention"]["n"] == 1
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

@@ -69,6 +69,16 @@ def test_failures_are_named_and_tell_in_the_status(photos: str, out: str) -> Non
     assert again.exit_code == SOME_FAILED and "broken.png" in again.stderr
 
 
+def test_failures_are_tried_again_on_request(photos: str, out: str) -> None:
+    damaged(Path(photos, "broken.png"))
+    options = ["--prompt", "What?", "--out", out, "--method", "uniform"]
+    assert run("run", photos, *options).exit_code == SOME_FAILED
+    picture(Path(photos, "broken.png"))
+    assert run("run", photos, *options).exit_code == SOME_FAILED
+    assert run("run", photos, *options, "--retry-failed").exit_code == 0
+    assert run("run", photos, *options).exit_code == 0
+
+
 def test_nothing_is_asked(photos: str, out: str) -> None:
     done = run("run", photos, "--out", out)
     assert done.exit_code == SOME_FAILED and "a.png: item 'a.png' asks nothing: give a prompt" in done.stderr

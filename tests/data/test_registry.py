@@ -1,5 +1,7 @@
 """Data sets by name: what is asked of a caller, and that every name leads to a reader with help."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +78,15 @@ def test_what_names_no_data_set(text, message):
 def test_an_option_of_another_kind_is_named(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         of(text)
+
+
+def test_a_data_set_says_which_it_is(tmp_path: Path) -> None:
+    """The same however it was asked for, and another for other places and options."""
+    for name in ("a", "b"):
+        picture(tmp_path / name / "x.png")
+    sources = [of(str(tmp_path / name)).source for name in ("a", "b")]
+    assert sources == [f"folder:{tmp_path}/a", f"folder:{tmp_path}/b"] and of(sources[0]).source == sources[0]
+    assert read("shapes").source == "shapes" and of("shapes:count=2,asked=one").source == "shapes:count=2,asked=one"
 
 
 def test_whole_numbers_may_be_numpys() -> None:

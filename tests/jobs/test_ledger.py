@@ -56,6 +56,14 @@ def test_a_key_is_written_once(tmp_path: Path) -> None:
         assert made.path.read_bytes() == before and dict(made) == {"a": 1}
 
 
+def test_a_record_that_is_made_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l", ASKED) as made:
+        made.add({"a": 1, "b": 2})
+        made.add({"a": 3}, again=True)
+        assert list(made.items()) == [("a", 3), ("b", 2)]
+    assert ledger.read(tmp_path / "l")[1] == {"a": 3, "b": 2}
+
+
 @pytest.mark.parametrize("record", [float("nan"), {1, 2}, {"x": b""}])
 def test_what_is_no_json_is_refused(tmp_path: Path, record: object) -> None:
     with Ledger(tmp_path / "l", ASKED) as made:

@@ -15,7 +15,7 @@ from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.jobs.progress import progress
 from dexar_fast.cli.jobs.run import NAMED, SOME_FAILED
 from dexar_fast.cli.messages import errors_in_one_line, say
-from dexar_fast.cli.options import Debug, Device, Dtype, Out
+from dexar_fast.cli.options import Debug, Device, Dtype, Out, RetryFailed
 from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import InputError
 
@@ -62,6 +62,7 @@ def evaluate(
     device_map: knobs.DeviceMap = None,
     dtype: Dtype = None,
     out: Out = Path("out"),
+    retry_failed: RetryFailed = False,
     debug: Debug = False,
 ) -> None:
     """Measures methods on data beside chance maps. After a kill, the same command goes on.
@@ -79,7 +80,7 @@ def evaluate(
         placement = asking.placement(None, None, device, device_map, dtype)
         with waiting("reading the data set"):
             asked = _asked(protocol, {**named, **given}, seed, placement)
-        failed = _run(asked, out)
+        failed = _run(asked, out, retry_failed)
         if failed:
             _say(failed)
             raise typer.Exit(SOME_FAILED)
@@ -112,13 +113,13 @@ def _asked(protocol: str | None, given: dict[str, Any], seed: int, placement: di
     return Evaluation(data.of(spelled), spelled, seed=seed, placement=tuple(placement.items()), **texts)
 
 
-def _run(asked: Evaluation, out: Path) -> list[str]:
+def _run(asked: Evaluation, out: Path, retry: bool) -> list[str]:
     """Runs what is left, writes the reports, and gives what failed."""
     from dexar_fast.jobs.eval import report
     from dexar_fast.jobs.eval.running import Models, finished, run
 
     models = Models(asked)
-    steps = run(asked, out, models.load)
+    steps = run(asked, out, models.load, retry)
     with progress(*next(steps)) as advance:
         for _ in steps:
             advance()

@@ -27,6 +27,7 @@ from dexar_fast.cli.options import (
     MaxNewTokens,
     Model,
     Out,
+    RetryFailed,
     Revision,
     folder,
 )
@@ -78,6 +79,7 @@ def run(
         bool, typer.Option("--write-answers", help="Let the model answer where the data set gives an answer, too.")
     ] = False,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw each answer's map over its picture.")] = False,
+    retry_failed: RetryFailed = False,
     max_new_tokens: MaxNewTokens = None,
     generate: knobs.Generate = None,
     device: Device = None,
@@ -114,7 +116,8 @@ def run(
         options |= {"allow_missing_weights": allow_missing_weights}
         arguments = knobs.generate_settings(generate, max_new_tokens)
         asked = {"prompt": prompt, "written": write_answers, "batch_size": batch_size, "arguments": arguments}
-        with _job(data, out, asked, model, options, count=n, pictures=pictures, share=mine) as job:
+        more: dict[str, Any] = {"count": n, "pictures": pictures, "share": mine, "retry": retry_failed}
+        with _job(data, out, asked, model, options, **more) as job:
             if job.left:
                 _finish(job, _on_ray(job, model, options, actors) if on_ray else _here(job, model, options, arguments))
         if mine.world > 1:

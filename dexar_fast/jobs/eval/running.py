@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,14 @@ class Models:
         return self._loaded[1]
 
 
-def run(asked: Evaluation, out: Path, load: Callable[[str], Explainer]) -> Iterator[tuple[int, int]]:
+def run(
+    asked: Evaluation, out: Path, load: Callable[[str], Explainer], retry: bool = False
+) -> Iterator[tuple[int, int]]:
     """Finishes items one by one; those in the folder's ledger are not made again.
 
     Args:
         load: gives the explainer of a model, such as `Models.load`.
+        retry: make items again of which anything failed.
     Yields:
         How many items are finished, and of how many: first of all, and then behind each.
     Raises:
@@ -50,13 +53,20 @@ def run(asked: Evaluation, out: Path, load: Callable[[str], Explainer]) -> Itera
     """
     _made(out)
     with Ledger(out / LEDGER, asked.asked()) as ledger:
-        due = [each for each in asked.due() if each[2] not in ledger]
-        items = len(ledger) + len(due)
-        yield len(ledger), items
-        for model, index, key in due:
+        every = list(asked.due())
+        due = [each for each in every if each[2] not in ledger or (retry and _failed(ledger[each[2]]))]
+        finished = len(every) - len(due)
+        yield finished, len(every)
+        for count, (model, index, key) in enumerate(due, finished + 1):
             measuring = Measuring(load(model), asked.methods, asked.measured, asked.prompt, asked.seed)
-            ledger.add({key: measuring.record(asked.data[index], partial(_others, asked, index))})
-            yield len(ledger), items
+            record = measuring.record(asked.data[index], partial(_others, asked, index))
+            ledger.add({key: record}, again=retry)
+            yield count, len(every)
+
+
+def _failed(record: Mapping[str, Any]) -> bool:
+    """Whether an item is broken, or a method or a metric failed on it."""
+    return "error" in record or any("failed" in each for each in record["methods"].values())
 
 
 def finished(asked: Evaluation, out: Path) -> dict[str, Any]:
