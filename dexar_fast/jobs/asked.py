@@ -51,3 +51,10 @@ class Asked:
         if item.question is None:
             raise InputError(f"item {item.id!r} asks nothing: give a prompt")
         return prompt.replace(QUESTION, item.question)
+
+    def text_or_none(self, item: Item) -> str | None:
+        """The same; None where nothing is asked."""
+        try:
+            return self.text(item)
+        except InputError:
+            return None

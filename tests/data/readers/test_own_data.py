@@ -87,7 +87,11 @@ def test_columns_of_other_names_and_rows_without_ids(tmp_path):
         ({"image": "one.png", "question": 4}, "question is a int where a text is due"),
         ({"image": "one.png", "answer": ["cat"]}, "answer is a list where a text is due"),
         ({"image": "one.png", "references": ["cat", 4]}, "a reference is a int where a text is due"),
-        ({"image": "one.png", "answer_ids": ["x"]}, "is broken: invalid literal"),
+        ({"image": "one.png", "answer_ids": ["x"]}, "answer_ids holds 'x', which is no token id"),
+        ({"image": "one.png", "answer_ids": [1.7]}, "answer_ids holds 1.7, which is no token id"),
+        ({"image": "one.png", "answer_ids": 5}, "answer_ids is a int where a list is due"),
+        ({"image": "one.png", "boxes": [[0, 0, 2, 2]], "labels": "a"}, "labels is a str where a list is due"),
+        ({"image": "one.png", "masks": "m"}, "masks is a str where a list is due"),
         ({"image": "one.png", "boxes": [[0, 0, 2]]}, "is broken"),
         ({"image": "one.png", "boxes": [[2, 0, 2, 4]]}, r"\[2, 0, 2, 4\] is no box"),
         ({"image": "one.png", "boxes": [[0, 0, 2, 2]], "labels": ["a", "b"]}, "equally many"),
@@ -102,6 +106,13 @@ def test_a_broken_row_costs_itself(tmp_path, row, message):
     picture(tmp_path / "one.png")
     path = lines(tmp_path / "rows.jsonl", {"image": "one.png", "id": "whole"}, row)
     assert list(whole_but(read("jsonl", path), {"#1": message})) == ["whole"]
+
+
+def test_a_reference_may_be_a_text_and_an_id_be_missing(tmp_path):
+    picture(tmp_path / "one.png")
+    path = lines(tmp_path / "rows.jsonl", {"image": "one.png", "references": "yes", "id": None}, {"image": "one.png"})
+    items = whole_but(read("jsonl", path), {})
+    assert items["#0"].references == ("yes",) and items["#1"].references == ()
 
 
 def test_pictures_in_rows(tmp_path):
