@@ -1,6 +1,7 @@
 """Data of your own: folders, JSON lines, Parquet, and tables of the `datasets` library."""
 
 import io
+import os
 import re
 import sys
 
@@ -11,6 +12,7 @@ from small_data import HEIGHT, WIDTH, box_mask, damaged, lines, picture, polygon
 
 from dexar_fast.data import Phrase, names, read, rows
 from dexar_fast.errors import InputError, LibraryError
+from dexar_fast.jobs.ledger import Ledger
 
 
 def png(height=HEIGHT, width=WIDTH):
@@ -29,6 +31,28 @@ def test_a_folder_gives_every_picture_below_it(tmp_path):
     assert data.ids == ["a/torn.jpg", "a/y.webp", "a/z.JPG", "b.png"]
     items = whole_but(data, {"a/torn.jpg": r"torn\.jpg cannot be read"})
     assert items["b.png"].question == "What is it?" and items["b.png"].image == tmp_path / "b.png"
+
+
+def test_links_are_followed_and_what_is_no_data_is_passed_over(tmp_path):
+    for name in ("p/a.png", "p/deep/b.png", "beside/c.png", "p/.trash/d.png", "p/._a.png", "p/cases/e.png"):
+        picture(tmp_path / name)
+    (tmp_path / "p" / "f.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "p" / "g.png").symlink_to("nowhere.png")
+    (tmp_path / "p" / "h.png").symlink_to("a.png")
+    (tmp_path / "p" / "i").symlink_to(tmp_path / "beside")
+    (tmp_path / "p" / "deep" / "round").symlink_to(tmp_path / "p")
+    os.mkfifo(tmp_path / "p" / "pipe.png")
+    data = read("folder", tmp_path / "p")
+    assert data.ids == ["a.png", "cases/e.png", "deep/b.png", "g.png", "h.png", "i/c.png"]
+    whole_but(data, {"g.png": r"g\.png is missing"})
+
+
+def test_pictures_that_a_job_drew_are_no_data(tmp_path):
+    for name in ("a.png", "out/_pictures/0.png", "_pictures/1.png", "eval/cases/2.png", "eval/3.png"):
+        picture(tmp_path / name)
+    (tmp_path / "out" / "_finished").mkdir()
+    Ledger(tmp_path / "eval" / "items.jsonl", {}).close()
+    assert read("folder", tmp_path).ids == ["_pictures/1.png", "a.png", "eval/3.png"]
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
