@@ -108,6 +108,16 @@ def test_options_reach_model_and_job(photos: str, out: str, loaded: type[Loaded]
     assert '"device"' not in ledger
 
 
+def test_other_weights_in_the_folder_of_the_model_are_refused(
+    photos: str, out: str, loaded: type[Loaded], tmp_path: Path
+) -> None:
+    (tmp_path / "m").mkdir()
+    options = ["--model", str(tmp_path / "m"), "--prompt", "What?", "--out", out]
+    for weights, said in ((b"one", "loaded"), (b"one", "loaded"), (b"two", "was begun with model_files")):
+        (tmp_path / "m" / "model.safetensors").write_bytes(weights)
+        assert said in refused(run("run", photos, *options))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -103,7 +103,7 @@ def run(
 ) -> None:
     """Explains every item of a data set. After a kill, the same command goes on.
 
-    Writes OUT/tokens.parquet, which pandas.read_parquet("OUT") reads, OUT/_report.html, and an explanation each.
+    Writes OUT/tokens.parquet, which pandas.read_parquet reads, OUT/_report.html, and an explanation each.
     """
     with errors_in_one_line(debug):
         from dexar_fast.jobs.share import share
@@ -142,12 +142,14 @@ def _job(data: str, out: Path, asked: dict[str, Any], model: str | None, options
         from dexar_fast.data import of
         from dexar_fast.jobs.asked import Asked
         from dexar_fast.jobs.job import Job
+        from dexar_fast.loading import fingerprint
         from dexar_fast.methods import registry
         from dexar_fast.methods.dex_ar import DexAr
 
         alone = not isinstance(registry.of(options["method"]), DexAr)
         where = ("device", "device_map")  # a job may go on elsewhere
-        by = {"model": model or "embedded"} | {name: x for name, x in options.items() if name not in where}
+        by = {"model": model or "embedded", "model_files": fingerprint.of_folder(model)}
+        by |= {name: value for name, value in options.items() if name not in where}
         return Job(of(data), out, Asked(**asked), by, alone=alone, **more)
 
 

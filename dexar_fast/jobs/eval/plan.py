@@ -16,6 +16,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.jobs.eval import chance_methods
 from dexar_fast.jobs.eval.measures import registry as measures
 from dexar_fast.jobs.eval.measures.base import Metric
+from dexar_fast.loading import fingerprint
 from dexar_fast.methods import knobs
 from dexar_fast.methods import registry as methods
 
@@ -95,6 +96,7 @@ class Evaluation:
             "methods": list(self.methods),
             "metrics": list(self.metrics),
             "models": list(self.models),
+            "model_files": {model: found for model in self.models if (found := fingerprint.of_folder(model))},
             "n": self.n,
             "seed": self.seed,
             "prompt": self.prompt,
