@@ -64,7 +64,8 @@ def difference(one: Any, other: Any, combine: Combine = mean, *, draws: int = DR
     """Paired: the items are resampled for both at once; for p, the two change places in items chosen at random.
 
     [[1], [2], [3]] and zeros: 2. Of the 8 patterns of signs two have a mean of at least 2 either way, so p = 2 / 8. All
-    patterns are tried for up to 12 items; of more, p = (1 + as much) / (1 + draws).
+    patterns are tried for up to 12 items; of more, p = (1 + as much) / (1 + draws). Equal figures differ by 0, two
+    infinite ones too.
 
     Args:
         one, other: [n, P] of the same n items.
@@ -75,8 +76,8 @@ def difference(one: Any, other: Any, combine: Combine = mean, *, draws: int = DR
     if first.shape != second.shape:
         raise InputError(f"parts {list(first.shape)} and {list(second.shape)}: the same items and parts are due")
     weights = _resampled(len(first), draws, seed)
-    value = float(combine(first.mean(0)) - combine(second.mean(0)))
-    drawn = combine(weights @ first) - combine(weights @ second)
+    value = float(_minus(combine(first.mean(0)), combine(second.mean(0))))
+    drawn = _minus(combine(weights @ first), combine(weights @ second))
     return Difference(value, *_interval(drawn), _by_chance(first, second, combine, value, draws, seed))
 
 
@@ -85,9 +86,14 @@ def _by_chance(
 ) -> float:
     swaps, every = _swaps(len(one), draws, seed)
     moved = swaps @ (one - other) / len(one)
-    found = combine(one.mean(0) - moved) - combine(other.mean(0) + moved)
+    found = _minus(combine(one.mean(0) - moved), combine(other.mean(0) + moved))
     as_much = int((np.abs(found) >= abs(value) - 1e-12).sum())
     return as_much / len(swaps) if every else (1 + as_much) / (1 + draws)
+
+
+def _minus(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.where(one == other, 0.0, one - other)
 
 
 @lru_cache(maxsize=8)

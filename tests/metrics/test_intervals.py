@@ -41,6 +41,12 @@ def test_infinity_does_no_harm() -> None:
     assert found.value == 2 and found.high == np.inf and found.low == 1
 
 
+def test_infinite_figures_that_are_equal_do_not_differ() -> None:
+    infinite, finite = [[1.0, 0], [2, 0]], [[1.0, 1], [2, 1]]
+    assert difference(infinite, infinite, ratio) == (0, 0, 0, 1)
+    assert difference(infinite, finite, ratio)[:3] == (np.inf, np.inf, np.inf)
+
+
 def test_every_pattern_of_signs_of_three_pairs() -> None:
     found = difference([[1], [2], [3]], [[0], [0], [0]])
     assert found.value == 2 and found.p == 2 / 8

@@ -87,6 +87,6 @@ def _reason(reason: str, counted: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {"reason": reason, "metrics": metrics, "methods": methods, "items": max(counted.values())}
 
 
-def _plain(found: dict[str, float]) -> dict[str, float | None]:
-    """Numbers with six digits; None for infinity, which JSON lacks."""
-    return {name: float(f"{value:.6g}") if np.isfinite(value) else None for name, value in found.items()}
+def _plain(found: dict[str, float]) -> dict[str, float | str]:
+    """Numbers with six digits; "inf" and "-inf" for what JSON lacks."""
+    return {name: float(f"{value:.6g}") if np.isfinite(value) else str(value) for name, value in found.items()}

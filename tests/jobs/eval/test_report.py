@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -107,6 +108,31 @@ def test_the_best_and_the_worst(asked: Evaluation, records: dict[str, Any]) -> N
     assert shown.ranked(asked, records, "embedded") == ("", [])
 
 
-@pytest.mark.parametrize("value, text", [(None, "∞"), (-0.0, "0"), (12345.6, "12346"), (0.12345, "0.123"), (1, "1")])
-def test_numbers(value: float | None, text: str) -> None:
+def test_cases_are_ranked_by_the_figure_of_their_item(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Of the ratio, parts [sum, number] of visual and of filler tokens: 6 / 2 over 1 / 1 is 3, the sum alone 6."""
+    ratio = Evaluation(asked.data, asked.spelled, methods=asked.methods, metrics=("token-ratio",))
+    for index, record in enumerate(records.values()):
+        record["methods"]["dex-ar"]["parts"]["token-ratio"] = [6, 2, 1, 1] if index else [5, 1, 1, 1]
+    metric, found = shown.ranked(ratio, records, "embedded")
+    assert metric == "token-ratio" and found[0] == ("best-1", 0, 5.0) and found[1][2] == 3.0
+
+
+def test_infinite_figures_keep_their_side(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Filler without any attribution: the ratio is infinite, above chance, and as far from itself as 0."""
+    ratio = Evaluation(asked.data, asked.spelled, methods=asked.methods, metrics=("token-ratio",))
+    for record in records.values():
+        for name, each in record["methods"].items():
+            each["parts"] = {"token-ratio": [1, 1, 0, 1] if name in asked.methods else [1, 1, 1, 1]}
+    found = json.loads(json.dumps(figures(ratio, records)["models"][0], allow_nan=False))
+    assert tables.summary(found).rows[:3] == [["dex-ar", "∞*"], ["tam", "∞*"], ["random-smooth", "1"]]
+    first, second, chance, *_ = next(tables.of_metrics(found, "dex-ar")).rows
+    assert second[3:] == ["0 [0, 0]", "1", "∞ [∞, ∞]", "0.000488"] and first[2] == "∞ [∞, ∞]"
+    assert chance[3:5] == ["-∞ [-∞, -∞]", "0.000488"]
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [("inf", "∞"), ("-inf", "-∞"), (-0.0, "0"), (12345.6, "12346"), (0.12345, "0.123"), (1, "1")],
+)
+def test_numbers(value: float | str, text: str) -> None:
     assert tables.number(value) == text
