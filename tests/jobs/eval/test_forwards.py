@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,9 @@ def test_corrections_of_wrong_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     given = case(item=item)
     assert parts("amcr", given) == [0.05] and parts("csr", given) == [1.0]
     assert set(asked) == {("Is there a cat?", "No")}
+    monkeypatch.setattr(forwards.stored, "prompt", lambda explainer, ids: f"prompt of {ids}")
+    parts("amcr", case(item=replace(item, references=("new York",), prompt_ids=(1, 2))))
+    assert asked[-1] == ("prompt of (1, 2)", "New York")
     for wrong, words in (
         (case(item=item, null="centre"), "'eagle' alone"),
         (case(item=item, explainer=SimpleNamespace(method=None)), "'eagle' alone"),

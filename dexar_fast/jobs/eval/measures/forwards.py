@@ -7,8 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from dexar_fast.data.item import Item
 from dexar_fast.evaluation.curves import Perturbation, Revealing, insertion_deletion, perturbation
 from dexar_fast.evaluation.occlusion import Agreement, agreement_with, occluded
+from dexar_fast.jobs import stored
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
 from dexar_fast.methods.eagle.hallucination import diagnose
@@ -63,9 +65,19 @@ def region_parts(read: Callable[[float], float], case: Case, fill: str) -> list[
         raise SkippedError("corrections are made in the order of 'eagle' alone")
     if not item.references or item.question is None:
         raise SkippedError("a correction takes a question and its right answer")
-    right = item.references[0].capitalize()
-    found = case.once("diagnosis", lambda: diagnose(case.explainer, item.image, str(item.question), right, method))
+    found = case.once("diagnosis", lambda: diagnose(case.explainer, item.image, _asked(case), _right(item), method))
     return [read(found.minimal_region)]
+
+
+def _asked(case: Case) -> str:
+    """The question, in the prompt of the data set if that stores one."""
+    ids = case.item.prompt_ids
+    return stored.prompt(case.explainer, ids) if ids else str(case.item.question)
+
+
+def _right(item: Item) -> str:
+    """The best reference, as the beginning of a sentence."""
+    return item.references[0][:1].upper() + item.references[0][1:]
 
 
 def _within(region: float) -> float:
