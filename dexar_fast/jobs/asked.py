@@ -42,8 +42,9 @@ class Asked:
 
     def request(self, item: Item) -> Request:
         """Raises the item's error; ImageError; InputError where nothing is asked."""
+        images = load_images(item.image)
         text = None if self.prompt is None and item.prompt_ids else self.text(item)
-        return load_images(item.image), text, None if self.written else item.answer
+        return images, text, None if self.written else item.answer
 
     def ids(self, item: Item) -> tuple[int, ...]:
         """Of the answer to explain; none where it is a text, or to be written."""

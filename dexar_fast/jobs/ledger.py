@@ -32,7 +32,8 @@ class Ledger(Mapping[str, Any]):
         path: the file; made if it does not exist, in a folder that does.
         asked: plain JSON: all settings on which the records depend.
     Raises:
-        InputError: the file was begun with other settings, or has settings that this job lacks; the message names them.
+        InputError: the file holds records made with other settings, or with some that this job lacks; the message
+            names them.
         FileError: another process has it open, it is no ledger, is damaged, or cannot be read or written.
     """
 
@@ -49,7 +50,8 @@ class Ledger(Mapping[str, Any]):
 
     def _resume(self, asked: dict[str, Any]) -> None:
         begun, self._records, self._end = _parsed(self.path, _content(self.path))
-        if begun is None:
+        if begun is None or not self._records:  # nothing depends on what was asked before
+            self._end = 0
             self._write(_line({_FORMAT: VERSION, _ASKED: asked}))
         else:
             compare(self.path, begun, asked)

@@ -36,7 +36,7 @@ def finished(folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:
     begun = folder.ledgers()
     if not begun:
         raise InputError(f"no job has begun in {folder.path}: give the folder that `run` was given with --out")
-    asked = ledger.read(begun[0])[0]
+    asked, _ = max((ledger.read(path) for path in begun), key=lambda found: bool(found[1]))  # one with records
     return asked, dict(sorted(compared(folder, asked).items(), key=lambda each: each[1][INDEX]))
 
 
@@ -44,12 +44,12 @@ def compared(folder: Folder, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The record of each finished item by its id; of several workers' records one without an error.
 
     Raises:
-        InputError: a worker was asked something else than `asked`. FileError: a damaged ledger.
+        InputError: a worker that has finished some was asked something else than `asked`. FileError: a damaged ledger.
     """
     records: dict[str, Any] = {}
     for path in folder.ledgers():
         begun, found = ledger.read(path)
-        ledger.compare(path, begun, asked)
+        ledger.compare(path, begun if found else asked, asked)
         records |= {name: record for name, record in found.items() if name not in records or record[ERROR] is None}
     return records
 

@@ -116,6 +116,8 @@ def test_other_weights_in_the_folder_of_the_model_are_refused(
     for weights, said in ((b"one", "loaded"), (b"one", "loaded"), (b"two", "was begun with model_files")):
         (tmp_path / "m" / "model.safetensors").write_bytes(weights)
         assert said in refused(run("run", photos, *options))
+        with Path(out, "_finished", "0-of-1.jsonl").open("a") as ledger:
+            ledger.write('{"key": "x", "record": {"index": 9, "error": "no"}}\n')
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from small_data import damaged, lines, picture
+from small_data import lines, picture
 
 from dexar_fast.data import DataSet, read
 from dexar_fast.errors import InputError
@@ -34,6 +34,16 @@ def test_what_is_refused_leaves_no_trace(photos: DataSet, finish: Any, tmp_path:
             finish.run(photos, tmp_path / "out", Asked("Why?"), share=share)
     assert [path.name for path in (tmp_path / "out" / "_finished").iterdir()] == ["0-of-1.jsonl"]
     assert finish.run(photos, tmp_path / "out") == [] and finish.merged(tmp_path / "out")[1] == before
+
+
+def test_settings_that_ended_in_an_error_can_be_put_right(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    """The model was not there: the same folder takes the right one, with any number of workers."""
+    for share in (Share(), Share(1, 2)):
+        Job(photos, tmp_path / "out", Asked("What?"), {"model": "mispelt"}, share=share).close()
+    assert len(finish.run(photos, tmp_path / "out", by={"model": "m"})) == 4
+    assert finish.merged(tmp_path / "out")[0].finished == 4
+    with pytest.raises(InputError, match='model "m", not "mispelt"'):
+        finish.run(photos, tmp_path / "out", by={"model": "mispelt"}, share=Share(1, 2))
 
 
 @pytest.mark.parametrize("share", [Share(), Share(0, 2)])
@@ -74,9 +84,8 @@ def test_names_that_look_like_those_of_repeated_ones(finish: Any, tmp_path: Path
     assert names(told) == ["x", "x#2", "x#2#2"]
 
 
-def test_a_job_that_is_refused_frees_its_share(photos: DataSet, tmp_path: Path) -> None:
-    Job(photos, tmp_path / "out", Asked("What?"), {}).close()
+def test_a_job_that_is_refused_frees_its_share(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    finish.run(photos, tmp_path / "out")
     with pytest.raises(InputError):
         Job(photos, tmp_path / "out", Asked("Why?"), {})
-    damaged(tmp_path / "photos" / "z.png")
     Job(photos, tmp_path / "out", Asked("What?"), {}).close()

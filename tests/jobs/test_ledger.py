@@ -73,10 +73,19 @@ def test_what_is_no_json_is_refused(tmp_path: Path, record: object) -> None:
 
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
-    Ledger(tmp_path / "l", ASKED | {"n": 1}).close()
+    with Ledger(tmp_path / "l", ASKED | {"n": 1}) as made:
+        made.add({"a": 1})
     with pytest.raises(InputError, match=r"sizes \[1, 2\], not \[1\]; n 1, not null; seed null, not 7: ask the same"):
         Ledger(tmp_path / "l", {"prompt": "What is it?", "sizes": [1], "seed": 7})
     Ledger(tmp_path / "l", ASKED | {"n": 1}).close()
+
+
+def test_settings_that_nothing_was_made_with_bind_nobody(tmp_path: Path) -> None:
+    """As those of a model that does not exist."""
+    Ledger(tmp_path / "l", ASKED | {"a setting with a long name": "x" * 100}).close()
+    with Ledger(tmp_path / "l", ASKED) as made:
+        made.add({"a": 1})
+    assert ledger.read(tmp_path / "l") == (ASKED, {"a": 1})
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
