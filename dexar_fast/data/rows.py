@@ -50,6 +50,8 @@ def item(columns: Mapping[str, str], base: Path, name: str, row: Mapping[str, An
         InputError: a value of another kind.
         ImageError: no such picture.
     """
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row is a {type(row).__name__} where names with values are due")
     found = {ours: row[theirs] for ours, theirs in columns.items() if row.get(theirs) is not None}
     found |= {column: _listed(column, found[column]) for column in LISTS if column in found}
     answer, regions = found.get("answer"), _regions(found, base)

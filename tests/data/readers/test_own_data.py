@@ -104,6 +104,7 @@ def test_columns_of_other_names_and_rows_without_ids(tmp_path):
     [
         ("{", r"line 2 of .*rows\.jsonl is not JSON"),
         ({}, "lacks 'image'"),
+        ([1, 2], "a row is a list where names with values are due"),
         ({"image": "gone.png"}, r"gone\.png is missing"),
         ({"image": ""}, "image is empty"),
         ({"image": 3}, "image is a int where a path"),
