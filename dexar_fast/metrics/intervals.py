@@ -20,6 +20,7 @@ Combine = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 DRAWS = 2000
 LEVEL = 95.0  # percent of the intervals
 MOST_FLIPS = 12  # pairs of which every pattern of signs is tried
+TIE = 1e-9  # of the largest difference: two that are closer count as equal
 
 
 class Estimate(NamedTuple):
@@ -86,8 +87,9 @@ def _by_chance(
 ) -> float:
     swaps, every = _swaps(len(one), draws, seed)
     moved = swaps @ (one - other) / len(one)
-    found = _minus(combine(one.mean(0) - moved), combine(other.mean(0) + moved))
-    as_much = int((np.abs(found) >= abs(value) - 1e-12).sum())
+    found = np.abs(_minus(combine(one.mean(0) - moved), combine(other.mean(0) + moved)))
+    rounding = TIE * found.max(initial=0, where=np.isfinite(found))
+    as_much = int((found >= abs(value) - rounding).sum())
     return as_much / len(swaps) if every else (1 + as_much) / (1 + draws)
 
 

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dexar_fast import InputError
 from dexar_fast.metrics.intervals import difference, estimate, mean
@@ -51,6 +52,34 @@ def test_every_pattern_of_signs_of_three_pairs() -> None:
     found = difference([[1], [2], [3]], [[0], [0], [0]])
     assert found.value == 2 and found.p == 2 / 8
     assert difference([[1], [2], [-3]], [[0], [0], [0]]).p == 1
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 0.1, 1.0, 1e3, 1e6, 1e12])
+@pytest.mark.parametrize("items", [1, 2, 3, 6])
+def test_ties_count_whatever_the_scale(items: int, scale: float) -> None:
+    """Whole numbers, so that ties are many and exact, in a unit that is not: every pattern of signs, one by one."""
+    rng = np.random.default_rng(items)
+    for _ in range(20):
+        one, other = rng.integers(-3, 4, (2, items))
+        sums = [abs(sum(signs * (one - other))) for signs in product([1, -1], repeat=items)]
+        found = difference(one[:, None] * scale, other[:, None] * scale)
+        assert found.p == np.mean([each >= abs(sum(one - other)) for each in sums])
+
+
+def test_intervals_and_p_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(0.4, 1, (30, 1)), rng.normal(0, 1, (30, 1))
+    found, how = difference(one, other, draws=9999), {"n_resamples": 9999, "rng": np.random.default_rng(4)}
+    gap = ((one - other)[:, 0],)
+    interval = stats.bootstrap(gap, np.mean, method="percentile", **how).confidence_interval
+    assert found[1:3] == pytest.approx(interval, abs=0.03)
+    expected = stats.permutation_test(gap, np.mean, permutation_type="samples", **how).pvalue
+    assert found.p == pytest.approx(expected, abs=0.015)
+    parts = rng.random((25, 2)) + 0.1
+    own = stats.bootstrap(
+        tuple(parts.T), lambda a, b: a.mean() / b.mean(), paired=True, vectorized=False, method="percentile", **how
+    ).confidence_interval
+    assert estimate(parts, ratio, draws=9999)[1:] == pytest.approx(own, abs=0.03)
 
 
 def test_a_figure_of_several_parts_changes_places_as_a_whole() -> None:
