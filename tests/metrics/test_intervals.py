@@ -111,6 +111,35 @@ def test_one_interval_in_twenty_misses_and_p_is_uniform_where_nothing_differs() 
     assert 0.88 <= covered / 300 <= 0.98 and 0.13 <= low / 300 <= 0.27
 
 
+def test_items_of_one_group_are_drawn_and_change_places_together() -> None:
+    """Each of four groups written three times: as sure as four items are, not as twelve."""
+    one, other = np.random.default_rng(5).random((2, 4, 2)) + 0.1
+    groups = [*range(4)] * 3
+    for combine in (mean, ratio):
+        three = difference(np.tile(one, (3, 1)), np.tile(other, (3, 1)), combine, groups=groups)
+        assert three == pytest.approx(difference(one, other, combine))
+        assert estimate(np.tile(one, (3, 1)), combine, groups=groups) == pytest.approx(estimate(one, combine))
+    with pytest.raises(InputError, match="3 groups of 4 items"):
+        estimate(one, groups=[1, 2, 3])
+
+
+def test_groups_of_several_sizes_by_every_resample() -> None:
+    """Items [0], [0] of one picture and [6] of another: means 0, 2 and 6 with chances 1/4, 1/2 and 1/4."""
+    assert estimate([[0], [0], [6]], groups="aab") == (2, 0, 6)
+    assert difference([[0], [0], [6]], [[1], [1], [0]], groups="aab").p == 2 / 4
+
+
+def test_intervals_of_correlated_items_hold_what_they_promise() -> None:
+    """Five questions about each picture that are all alike: without groups half of the intervals miss."""
+    rng, covered = np.random.default_rng(6), np.zeros(2)
+    for _ in range(200):
+        items = rng.normal(0, 1, (20, 1)).repeat(5, 0)
+        for place, groups in enumerate((None, [*np.arange(20).repeat(5)])):
+            found = estimate(items, groups=groups, draws=300)
+            covered[place] += found.low <= 0 <= found.high
+    assert covered[0] / 200 < 0.75 and covered[1] / 200 > 0.87
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     values = np.random.default_rng(2).random((20, 1))
     assert estimate(values, mean, seed=1) == estimate(values, mean, seed=1) != estimate(values, mean, seed=2)

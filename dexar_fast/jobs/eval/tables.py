@@ -14,11 +14,11 @@ Found = dict[str, Any]
 """What `figures` gives of one model."""
 CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared with in the tables
 MARK = "*"
-FEWEST = 10  # items: of fewer, a bootstrap interval is too narrow to go by
+FEWEST = 10  # pictures: of fewer, a bootstrap interval is too narrow to go by
 LEGEND = (
     f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
-    f"difference excluding 0, of {FEWEST} items or more. Intervals are bootstrapped over items; p is of a sign-flip "
-    "permutation test and not corrected for the number of comparisons."
+    f"difference excluding 0, of {FEWEST} pictures or more. Intervals are bootstrapped over pictures, with all their "
+    "items; p is of a sign-flip permutation test and not corrected for the number of comparisons."
 )
 
 
@@ -80,8 +80,8 @@ def is_above_chance(found: Found, method: str, metric: str) -> bool:
 
 
 def side(each: dict[str, Any]) -> int:
-    """1 or -1 where the interval of a difference lies above or below 0, of enough items; else 0."""
-    return 0 if each["n"] < FEWEST else int(float(each["low"]) > 0) - int(float(each["high"]) < 0)
+    """1 or -1 where the interval of a difference lies above or below 0, of enough pictures; else 0."""
+    return 0 if each.get("pictures", each["n"]) < FEWEST else int(float(each["low"]) > 0) - int(float(each["high"]) < 0)
 
 
 def _marked(found: Found, figure: dict[str, Any] | None) -> str:

@@ -52,6 +52,16 @@ def test_means_differences_and_n(asked: Evaluation, records: dict[str, Any]) -> 
     assert failed == {"reason": "no | memory", "metrics": ["deletion"], "methods": ["tam"], "items": 1}
 
 
+def test_questions_about_one_picture_count_as_one(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Three questions about each of four pictures: too few pictures for a mark, however many items."""
+    four = Evaluation(data.of("shapes:count=4"), "shapes:count=4", asked.methods, ("epg",))
+    shared = {key: next(iter(records.values())) for _, _, key in four.due()}
+    found = figures(four, shared)["models"][0]
+    assert {(each["n"], each["pictures"]) for each in found["figures"]} == {(len(four.data), 4)}
+    assert tables.summary(found).rows[0] == ["dex-ar", "0.9"]
+    assert figures(asked, records)["models"][0]["figures"][0]["pictures"] == 12
+
+
 def test_the_summary_marks_what_is_above_every_chance_map(asked: Evaluation, records: dict[str, Any]) -> None:
     table = tables.summary(figures(asked, records)["models"][0])
     assert table.heads == ["method", "epg ↑", "deletion ↓ (fill: black)"]
