@@ -126,7 +126,7 @@ def test_items_of_one_group_are_drawn_and_change_places_together() -> None:
 def test_groups_of_several_sizes_by_every_resample() -> None:
     """Items [0], [0] of one picture and [6] of another: means 0, 2 and 6 with chances 1/4, 1/2 and 1/4."""
     assert estimate([[0], [0], [6]], groups="aab") == (2, 0, 6)
-    assert difference([[0], [0], [6]], [[1], [1], [0]], groups="aab").p == 2 / 4
+    assert difference([[1], [1], [6]], [[0], [0], [0]], groups="aab").p == 2 / 4
 
 
 def test_intervals_of_correlated_items_hold_what_they_promise() -> None:
