@@ -47,6 +47,11 @@ Model = Annotated[
 Revision = Annotated[str | None, typer.Option(help="The branch, tag or commit of the model on the Hub.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Stop generating after so many.")]
 By = Annotated[str, typer.Option(help="What the report shows as one: token or word.")]
+Rank = Annotated[
+    int | None,
+    typer.Option(min=0, help="Which of several workers this is. \\[default: as torchrun, accelerate or Slurm say]"),
+]
+World = Annotated[int | None, typer.Option(min=1, help="How many workers there are.")]
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Try again what failed; what is finished stays finished.")
 ]

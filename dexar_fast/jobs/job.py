@@ -18,14 +18,13 @@ from dexar_fast.jobs.folder import Folder
 from dexar_fast.jobs.ledger import Ledger
 from dexar_fast.jobs.lots import lots
 from dexar_fast.jobs.merging import COUNT
-from dexar_fast.jobs.share import Share
+from dexar_fast.jobs.share import ALL, Share
 from dexar_fast.jobs.work import Records, Work
 
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
 
 LOT = 16  # items
-ALL = Share()
 Told = tuple[str, str | None]  # an item's id and its error
 
 

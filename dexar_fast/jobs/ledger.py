@@ -49,12 +49,12 @@ class Ledger(Mapping[str, Any]):
             raise
 
     def _resume(self, asked: dict[str, Any]) -> None:
-        begun, self._records, self._end = _parsed(self.path, _content(self.path))
-        if begun is None or not self._records:  # nothing depends on what was asked before
+        before, self._records, self._end = _parsed(self.path, _content(self.path))
+        if before is None or not self._records:  # nothing depends on what was asked before
             self._end = 0
             self._write(_line({_FORMAT: VERSION, _ASKED: asked}))
         else:
-            compare(self.path, begun, asked)
+            compare(self.path, before, asked)
         self.asked = asked
 
     def add(self, finished: Mapping[str, Any], again: bool = False) -> None:
@@ -123,6 +123,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     if asked is None:
         raise FileError(f"{path} is empty: nothing was asked yet")
     return asked, records
+
+
+def begun(path: Path) -> bool:
+    """Whether a ledger says what was asked: one that has just been made does not yet."""
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _opened(path: Path) -> int:

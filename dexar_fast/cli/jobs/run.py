@@ -27,8 +27,10 @@ from dexar_fast.cli.options import (
     MaxNewTokens,
     Model,
     Out,
+    Rank,
     RetryFailed,
     Revision,
+    World,
     folder,
 )
 from dexar_fast.cli.waiting import waiting
@@ -88,11 +90,8 @@ def run(
     chunk_size: ChunkSize = None,
     backend: Backend = "auto",
     allow_missing_weights: AllowMissingWeights = False,
-    rank: Annotated[
-        int | None,
-        typer.Option(min=0, help="Which of several workers this is. \\[default: as torchrun, accelerate or Slurm say]"),
-    ] = None,
-    world: Annotated[int | None, typer.Option(min=1, help="How many workers there are.")] = None,
+    rank: Rank = None,
+    world: World = None,
     engine: Annotated[
         str, typer.Option(help="here, or ray: actors on the cluster that RAY_ADDRESS names, or else on this machine.")
     ] = "here",
@@ -111,7 +110,7 @@ def run(
         asking.silence_bars(model)
         on_ray = _is_ray(engine, actors)
         mine = share(rank, world)
-        options = asking.placement(model, revision, device or _device(mine, device_map), device_map, dtype)
+        options = asking.placement(model, revision, device or device_of(mine, device_map), device_map, dtype)
         options |= {"method": method, "chunk_size": chunk_size, "backend": backend}
         options |= {"allow_missing_weights": allow_missing_weights}
         arguments = knobs.generate_settings(generate, max_new_tokens)
@@ -126,7 +125,7 @@ def run(
             _merge(out)
 
 
-def _device(mine: Share, device_map: str | None) -> str | None:
+def device_of(mine: Share, device_map: str | None) -> str | None:
     """The GPU of a worker that has others beside it."""
     if mine.world == 1 or device_map is not None:
         return None
