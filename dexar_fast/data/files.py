@@ -60,15 +60,18 @@ def json_of(path: Path, kind: type) -> Any:
 
 
 def json_lines(path: Path) -> list[Any]:
-    """The documents of a file with one a line; InputError in place of a line that is none. Raises InputError.
+    """The documents of a file with one a line; InputError in place of a line that is none.
 
-    A file that holds one JSON list gives the entries of that list.
+    A file that holds one JSON list gives the entries of that list. Raises InputError, also where no line is JSON.
     """
     content = text(path)
     if content.lstrip().startswith("["):
         return json_of(path, list)
     rows = enumerate(content.split("\n"), start=1)
-    return [_parsed(line, f"line {number} of {path}") for number, line in rows if line.strip()]
+    found = [_parsed(line, f"line {number} of {path}") for number, line in rows if line.strip()]
+    if found and all(isinstance(one, InputError) for one in found):
+        raise found[0]
+    return found
 
 
 def _parsed(content: str, where: str) -> Any:
@@ -96,9 +99,12 @@ def pictures_below(root: Path) -> list[Path]:
 
     Passed over: names that begin with a dot, and the pictures that `run` and `eval` wrote.
     """
-    Image.init()
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return sorted(path for path in _files(root) if path.suffix.lower() in endings)
+    return sorted(filter(named_as_picture, _files(root)))
+
+
+def named_as_picture(path: Path) -> bool:
+    """Whether a path has the ending of a kind of picture that Pillow opens."""
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dexar_fast.data import files
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.errors import InputError
 
@@ -94,6 +95,8 @@ def of(text: str) -> DataSet:
 
 
 def _kind(path: Path) -> str:
+    if path.is_file() and files.named_as_picture(path):
+        raise InputError(f"{path} is a single picture: name a folder of pictures, or a file that lists them")
     return "folder" if path.is_dir() else "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
 
 

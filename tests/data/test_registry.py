@@ -80,6 +80,14 @@ def test_an_option_of_another_kind_is_named(text: str, said: str) -> None:
         of(text)
 
 
+def test_a_file_that_lists_nothing_is_refused_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,question\na.png,What?\n")
+    with pytest.raises(InputError, match=r"line 1 of .*a\.csv is not JSON"):
+        of(str(tmp_path / "a.csv"))
+    with pytest.raises(InputError, match=r"b\.jpg is a single picture: name a folder"):
+        of(str(picture(tmp_path / "b.jpg")))
+
+
 def test_a_data_set_says_which_it_is(tmp_path: Path) -> None:
     """The same however it was asked for, and another for other places and options."""
     for name in ("a", "b"):
