@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dexar_fast import data
+from dexar_fast.data import DataSet, Item
 from dexar_fast.jobs.eval import report, shown, tables
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.plan import Evaluation
@@ -91,6 +94,20 @@ def test_reports_hold_what_was_asked_and_what_failed(
     ]
     assert page.count("data:image/png;base64,") == 6 and "&lt;b&gt;" in page and "<b>is" not in page
     assert report.failures(found) == [f"{key}: the picture <b>is</b> gone"]
+
+
+def test_names_and_answers_may_hold_anything(evaluated: Any, tmp_path: Any, load: Any) -> None:
+    """Bytes that are no text, lines, bars and markup."""
+    names = ["bad\udcff.png", "<b>*a*\n|</b> `b` [c](d).png"]
+    items = [Item(name, partial(Image.new, "RGB", (60, 50), "red"), "<i>?</i>", " A <s>.") for name in names]
+    asked, records = evaluated(
+        DataSet("odd", items, lambda _, item: item, lambda item: item.id), methods=("attention",), metrics=("blank",)
+    )
+    report.write(asked, records, tmp_path, load)
+    text, page = (tmp_path / report.MARKDOWN).read_text(), (tmp_path / report.PAGE).read_text()
+    for found in (text, page):
+        assert "bad\\udcff.png" in found and "<b>" not in found and "<i>" not in found and "<s>" not in found
+    assert "&lt;b>\\*a\\* \\|&lt;/b> \\`b\\` \\[c\\](d).png: &lt;i>?&lt;/i> A &lt;s>." in text
 
 
 def test_failures_name_methods_and_metrics(asked: Evaluation, records: dict[str, Any]) -> None:
