@@ -70,9 +70,9 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
 
 
 def _source(name: str, root: Any, options: Mapping[str, Any]) -> str:
-    """NAME:ROOT,OPTION=VALUE,..., as `of` takes it; of a table in memory its type."""
-    place = [] if root is None else [str(root) if isinstance(root, str | Path) else type(root).__name__]
-    parts = [*place, *(f"{option}={value}" for option, value in options.items())]
+    """NAME:ROOT,OPTION=VALUE,..., as `of` takes it; of a table in memory its fingerprint."""
+    place = str(root) if isinstance(root, str | Path) else f"{type(root).__name__} {getattr(root, '_fingerprint', '')}"
+    parts = [*([] if root is None else [place]), *(f"{option}={value}" for option, value in options.items())]
     return f"{name}:{','.join(parts)}" if parts else name
 
 

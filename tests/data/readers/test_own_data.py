@@ -214,6 +214,11 @@ def test_a_table_of_the_datasets_library(hub, tmp_path):
         assert items["#2"].question == "c?" and items["#2"].image.size == (5, 4)
 
 
+def test_tables_in_memory_are_told_apart(hub):
+    one, other = (read("datasets", each, columns=COLUMNS) for each in (hub, hub.select([1, 2])))
+    assert one.source == read("datasets", hub, columns=COLUMNS).source != other.source
+
+
 def test_what_the_datasets_library_cannot_give_is_named(hub, tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.DatasetDict({"val": hub}).save_to_disk(tmp_path / "split")
