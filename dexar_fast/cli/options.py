@@ -54,6 +54,14 @@ Against = Annotated[
     ),
 ]
 By = Annotated[str, typer.Option(help="What the report shows as one: token or word.")]
+Rank = Annotated[
+    int | None,
+    typer.Option(min=0, help="Which of several workers this is. \\[default: as torchrun, accelerate or Slurm say]"),
+]
+World = Annotated[int | None, typer.Option(min=1, help="How many workers there are.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what failed; what is finished stays finished.")
+]
 AllowMissingWeights = Annotated[
     bool, typer.Option("--allow-missing-weights", help="Go on where the checkpoint lacks weights of the model.")
 ]

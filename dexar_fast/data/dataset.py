@@ -14,13 +14,16 @@ class DataSet(Sequence[Item]):
 
     A record from which no item can be made gives an item with its `error`; the others stay as they are. `ids` opens no
     picture, so that finished items can be skipped and items be shared out before anything is read.
+
+    Attributes:
+        source: which data these are, as a text: what `dexar_fast.data.read` was asked for, or else `name`.
     """
 
     def __init__(
         self, name: str, records: Sequence[Any], make: Callable[[str, Any], Item], name_of: Callable[[Any], object]
     ):
         """`make(id, record)` makes an item, `name_of(record)` its id; a record may be the error that stands for it."""
-        self.name = name
+        self.name = self.source = name
         self._records, self._make = records, make
         self.ids = _distinct([_id(record, index, name_of) for index, record in enumerate(records)])
 
@@ -63,6 +66,8 @@ def _distinct(ids: list[str]) -> list[str]:
     seen: set[str] = set()
     found = []
     for index, name in enumerate(ids):
-        found.append(f"{name}#{index}" if name in seen else name)
-        seen.add(found[-1])
+        while name in seen:
+            name += f"#{index}"
+        found.append(name)
+        seen.add(name)
     return found

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.data import pictures
+from dexar_fast.data.pictures import Stored
 from dexar_fast.errors import InputError, reason
 
 Mask = NDArray[np.bool_]
@@ -86,19 +87,18 @@ class Item:
         return picture if isinstance(picture, Path) else pictures.opened(picture, self.id)
 
     def masks(self) -> Mask:
-        """bool [regions, height, width] over the picture's pixels as they are stored. Raises ImageError, InputError."""
-        width, height = self._size()
-        masks = [
-            self._drawn(_outline(region), f"the region {region.label!r}", height, width) for region in self.regions
-        ]
-        return np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)
+        """bool [regions, height, width] of the picture as models see it, upright. Raises ImageError, InputError.
+
+        Outlines and boxes are of the pixels as they are stored; they turn with them where EXIF says so.
+        """
+        stored = self._stored()
+        masks = [self._drawn(_outline(region), f"the region {region.label!r}", stored) for region in self.regions]
+        return np.stack(masks) if masks else np.zeros((0, *_nothing(stored).shape), np.bool_)
 
     def ignored(self) -> Mask:
-        """bool [height, width]: the pixels of `void`. Raises ImageError, InputError."""
-        width, height = self._size()
-        return (
-            np.zeros((height, width), np.bool_) if self.void is None else self._drawn(self.void, "void", height, width)
-        )
+        """bool [height, width]: the pixels of `void`, upright as `masks`. Raises ImageError, InputError."""
+        stored = self._stored()
+        return _nothing(stored) if self.void is None else self._drawn(self.void, "void", stored)
 
     def checked(self) -> Item:
         """The item; or the same with its error, if the picture cannot be decoded or a mask not be drawn."""
@@ -117,10 +117,11 @@ class Item:
             raise InputError(f"item {self.id!r} has no picture")
         return self.picture
 
-    def _size(self) -> tuple[int, int]:
-        return pictures.size(self._picture(), self.id)
+    def _stored(self) -> Stored:
+        return pictures.stored(self._picture(), self.id)
 
-    def _drawn(self, outline: Outline, what: str, height: int, width: int) -> Mask:
+    def _drawn(self, outline: Outline, what: str, stored: Stored) -> Mask:
+        width, height, _ = stored
         try:
             mask = outline(height, width)
         except Exception as error:  # annotations may hold anything
@@ -129,7 +130,11 @@ class Item:
             raise InputError(
                 f"item {self.id!r}: {what} is {mask.shape[1]} x {mask.shape[0]} pixels, the picture {width} x {height}"
             )
-        return mask
+        return stored.upright(mask)
+
+
+def _nothing(stored: Stored) -> Mask:
+    return stored.upright(np.zeros((stored.height, stored.width), np.bool_))
 
 
 def _outline(region: Region) -> Outline:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from dexar_fast.data import files
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.errors import InputError
 
@@ -63,7 +64,16 @@ def read(name: str, root: Any = None, **options: Any) -> DataSet:
     _check_kinds(name, get_type_hints(reader), options)
     if isinstance(root, str) and name != "datasets":
         given["root"] = Path(root)
-    return reader(**given)
+    found: DataSet = reader(**given)
+    found.source = _source(name, root, options)
+    return found
+
+
+def _source(name: str, root: Any, options: Mapping[str, Any]) -> str:
+    """NAME:ROOT,OPTION=VALUE,..., as `of` takes it; of a table in memory its fingerprint."""
+    place = str(root) if isinstance(root, str | Path) else f"{type(root).__name__} {getattr(root, '_fingerprint', '')}"
+    parts = [*([] if root is None else [place]), *(f"{option}={value}" for option, value in options.items())]
+    return f"{name}:{','.join(parts)}" if parts else name
 
 
 def of(text: str) -> DataSet:
@@ -85,6 +95,8 @@ def of(text: str) -> DataSet:
 
 
 def _kind(path: Path) -> str:
+    if path.is_file() and files.named_as_picture(path):
+        raise InputError(f"{path} is a single picture: name a folder of pictures, or a file that lists them")
     return "folder" if path.is_dir() else "parquet" if path.suffix.lower() == ".parquet" else "jsonl"
 
 

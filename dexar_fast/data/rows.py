@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ class Indexed(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
-COLUMNS = ("image", "id", "question", "answer", "references", "answer_ids", "boxes", "labels", "masks", "phrases")
+LISTS = ("references", "answer_ids", "boxes", "labels", "masks", "phrases")
+COLUMNS = ("image", "id", "question", "answer", *LISTS)
 
 
 def checked(data: str, columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -40,15 +42,18 @@ def item(columns: Mapping[str, str], base: Path, name: str, row: Mapping[str, An
     """The item of a row.
 
     image: a path, from `base` on; the bytes of a file, also as {"bytes": ...}; or a picture. question, answer: texts.
-    references: texts. answer_ids: token ids. boxes: [left, top, right, bottom] in pixels. masks: paths of pictures that
-    are not black where the object is, or COCO's polygons or runs. labels: the names of boxes and masks. phrases:
-    [start, stop] in the answer, or [start, stop, indices of regions].
+    references: texts, or one. answer_ids: token ids. boxes: [left, top, right, bottom] in pixels. masks: paths of
+    pictures that are not black where the object is, or COCO's polygons or runs. labels: the names of boxes and masks.
+    phrases: [start, stop] in the answer, or [start, stop, indices of regions].
 
     Raises:
         InputError: a value of another kind.
         ImageError: no such picture.
     """
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row is a {type(row).__name__} where names with values are due")
     found = {ours: row[theirs] for ours, theirs in columns.items() if row.get(theirs) is not None}
+    found |= {column: _listed(column, found[column]) for column in LISTS if column in found}
     answer, regions = found.get("answer"), _regions(found, base)
     return Item(
         name,
@@ -56,15 +61,15 @@ def item(columns: Mapping[str, str], base: Path, name: str, row: Mapping[str, An
         found.get("question"),
         answer,
         references=tuple(found.get("references", ())),
-        answer_ids=tuple(map(int, found.get("answer_ids", ()))),
+        answer_ids=tuple(_id(one) for one in found.get("answer_ids", ())),
         regions=regions,
         phrases=tuple(_phrase(one, answer or "", len(regions)) for one in found.get("phrases", ())),
     )
 
 
 def name_of(columns: Mapping[str, str], row: Mapping[str, Any]) -> Any:
-    """The id of a row."""
-    return row[columns["id"]]
+    """The id of a row. Raises LookupError where it has none."""
+    return id_at((0, row[columns["id"]]))
 
 
 def item_at(table: Indexed, make: Callable[[str, Any], Item], name: str, record: tuple[int, Any]) -> Item:
@@ -77,6 +82,21 @@ def id_at(record: tuple[int, Any]) -> Any:
     if record[1] is None:
         raise LookupError("no id")
     return record[1]
+
+
+def _listed(column: str, value: Any) -> Sequence[Any]:
+    """A list, which a text is not: its characters would pass for one. Raises InputError."""
+    if column == "references" and isinstance(value, str):
+        return [value]
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise InputError(f"{column} is a {type(value).__name__} where a list is due")
+    return value
+
+
+def _id(value: Any) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise InputError(f"answer_ids holds {value!r}, which is no token id")
+    return int(value)
 
 
 def _picture(value: Any, base: Path) -> pictures.Picture:

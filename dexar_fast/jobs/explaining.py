@@ -10,6 +10,8 @@ import torch
 
 from dexar_fast.data import Item
 from dexar_fast.explanation import Explanation
+from dexar_fast.generation.arguments import at_most
+from dexar_fast.jobs import stored
 from dexar_fast.jobs.asked import Asked, Read, Request
 from dexar_fast.jobs.learnt import as_if_known
 from dexar_fast.jobs.lots import picture_of
@@ -37,10 +39,24 @@ def explained(explainer: Explainer, read: Sequence[Read], asked: Asked, seed: in
 
 def _seeded(explainer: Explainer, good: Sequence[Asking], asked: Asked, seed: int) -> list[Found]:
     torch.manual_seed(seed)
+    if any(request[1] is None or asked.ids(item) for item, request in good):
+        return [_stored(explainer, item, request, asked) for item, request in good]
     if in_batches(explainer.method, asked):
         return explainer.explain_batch([request for _, request in good], asked.batch_size, **asked.arguments)
     shared = (list(group) for _, group in groupby(good, key=lambda each: picture_of(each[0])))
     return [one for group in shared for one in _of_one_picture(explainer, [each for _, each in group], asked)]
+
+
+def _stored(explainer: Explainer, item: Item, request: Request, asked: Asked) -> Found:
+    """Of an item whose prompt or answer may be stored as ids."""
+    image, text, answer = request
+    before = item.prompt_ids if text is None else ()
+    try:
+        prompt = stored.prompt(explainer, before) if text is None else text
+        own = stored.request(explainer, image, prompt, answer, asked.ids(item), before)
+        return explainer._explain(own, at_most(None, dict(asked.arguments)), explainer.pool)
+    except Exception as error:  # see _alone
+        return error
 
 
 def in_batches(method: object, asked: Asked) -> bool:
@@ -60,6 +76,6 @@ def _of_one_picture(explainer: Explainer, requests: Sequence[Request], asked: As
 
 def _alone(explainer: Explainer, request: Request, asked: Asked) -> Found:
     try:
-        return explainer.explain(*request, **asked.arguments)
+        return explainer.explain(*request, **asked.arguments)  # type: ignore[arg-type]
     except Exception as error:  # a plugged-in method may raise any kind
         return error

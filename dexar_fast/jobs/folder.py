@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dexar_fast.errors import FileError, cause
 from dexar_fast.explanation import Explanation
+from dexar_fast.jobs.ledger import begun
 from dexar_fast.results.storage import write_atomically
 
 TABLE, PAGE = "tokens.parquet", "_report.html"
@@ -35,7 +36,7 @@ class Folder:
 
     def ledgers(self) -> list[Path]:
         """The ledgers of all workers that have begun."""
-        return sorted(filter(_begun, (self.path / FINISHED).glob("*.jsonl")))
+        return sorted(filter(begun, (self.path / FINISHED).glob("*.jsonl")))
 
     def ledger(self, rank: int, world: int) -> Path:
         return self.path / FINISHED / f"{rank}-of-{world}.jsonl"
@@ -50,8 +51,3 @@ class Folder:
             data = BytesIO()
             found.overlay().save(data, "PNG")
             write_atomically(self.path / PICTURES / f"{index:08}.png", data.getvalue())
-
-
-def _begun(ledger: Path) -> bool:
-    with ledger.open("rb") as file:
-        return file.readline().endswith(b"\n")

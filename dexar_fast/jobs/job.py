@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any, Self
 from dexar_fast import __version__
 from dexar_fast.data import DataSet
 from dexar_fast.errors import InputError
-from dexar_fast.jobs import ledger, table
+from dexar_fast.jobs import merging, table
 from dexar_fast.jobs.ahead import ahead
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.folder import Folder
 from dexar_fast.jobs.ledger import Ledger
 from dexar_fast.jobs.lots import lots
 from dexar_fast.jobs.merging import COUNT
-from dexar_fast.jobs.share import Share
+from dexar_fast.jobs.share import ALL, Share
 from dexar_fast.jobs.work import Records, Work
 
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer
 
 LOT = 16  # items
-ALL = Share()
 Told = tuple[str, str | None]  # an item's id and its error
 
 
@@ -44,6 +43,7 @@ class Job:
         alone: one item at a time: methods that run no batches.
         pictures: also write each answer's map over its picture.
         share: of this worker.
+        retry: explain again what failed, and what has lost the file of its explanation.
     Attributes:
         work: what explains a lot, in this process or in another.
         lots: what this worker has left. items: how many items it has in all.
@@ -65,6 +65,7 @@ class Job:
         alone: bool = False,
         pictures: bool = False,
         share: Share = ALL,
+        retry: bool = False,
     ) -> None:
         self._ids = data.ids[:count]
         if not self._ids:
@@ -73,26 +74,23 @@ class Job:
         folder = Folder(Path(out))
         folder.make(pictures)
         self.work = Work(data, folder, asked, pictures)
-        self._ledger = Ledger(folder.ledger(share.rank, share.world), self._settings(by))
-        self._finished = {name for path in folder.ledgers() for name in self._records(path)}
+        settings = self._settings(by)
+        merging.compared(folder, settings)  # before a ledger of other settings lies in the folder
         size = 1 if alone or asked.batch_size == 1 else asked.batch_size or LOT
-        every = lots((data[index] for index in range(len(self._ids))), size)
-        self.lots = [lot for lot in every[share.rank :: share.world] if self._left_of(lot)]
-        self.items = sum(map(len, every[share.rank :: share.world]))
+        mine = lots((data[index] for index in range(len(self._ids))), size)[share.rank :: share.world]
+        self._ledger = Ledger(folder.ledger(share.rank, share.world), settings)
+        found = merging.compared(folder, settings)
+        self._finished = {name for name, record in found.items() if not (retry and merging.is_lost(folder, record))}
+        self.lots = [lot for lot in mine if self._left_of(lot)]
+        self.items = sum(map(len, mine))
 
     def _settings(self, by: Mapping[str, Any]) -> dict[str, Any]:
         ids = hashlib.sha256("\0".join(self._ids).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         work, asked = self.work, self.work.asked
-        data = {"data": work.data.name, COUNT: len(self._ids), "ids": ids}
+        data = {"data": work.data.source, COUNT: len(self._ids), "ids": ids}
         how = {"prompt": asked.prompt, "written": asked.written, "batch_size": asked.batch_size}
         more = {"generate": dict(asked.arguments), "pictures": work.pictures, "dexar_fast": __version__}
         return data | how | more | dict(by)
-
-    def _records(self, path: Path) -> dict[str, Any]:
-        """What a worker has finished. Raises InputError: of another job."""
-        begun, records = ledger.read(path)
-        ledger.compare(path, begun, self._ledger.asked)
-        return records
 
     @property
     def left(self) -> int:
@@ -113,7 +111,7 @@ class Job:
     def add(self, records: Records) -> Iterator[Told]:
         """Takes what is finished of a lot into the ledger."""
         new = {name: record for name, record in records.items() if name not in self._finished}
-        self._ledger.add(new)
+        self._ledger.add(new, again=True)
         self._finished.update(new)
         yield from ((name, record["error"]) for name, record in new.items())
 

@@ -23,7 +23,7 @@ class Ledger(Mapping[str, Any]):
 
     Its file holds what was asked, then a line for each item. It is locked while the ledger is open; the lock ends with
     the process, however that ends. A last line that was cut off is dropped. What is added survives a kill of the
-    process at once, and a loss of power once a second has passed.
+    process at once, and a loss of power once a second has passed. Of several lines for an item the last counts.
 
     Attributes:
         asked: as plain JSON.
@@ -32,7 +32,8 @@ class Ledger(Mapping[str, Any]):
         path: the file; made if it does not exist, in a folder that does.
         asked: plain JSON: all settings on which the records depend.
     Raises:
-        InputError: the file was begun with other settings, or has settings that this job lacks; the message names them.
+        InputError: the file holds records made with other settings, or with some that this job lacks; the message
+            names them.
         FileError: another process has it open, it is no ledger, is damaged, or cannot be read or written.
     """
 
@@ -48,21 +49,24 @@ class Ledger(Mapping[str, Any]):
             raise
 
     def _resume(self, asked: dict[str, Any]) -> None:
-        begun, self._records, self._end = _parsed(self.path, _content(self.path))
-        if begun is None:
+        before, self._records, self._end = _parsed(self.path, _content(self.path))
+        if before is None or not self._records:  # nothing depends on what was asked before
+            self._end = 0
             self._write(_line({_FORMAT: VERSION, _ASKED: asked}))
         else:
-            compare(self.path, begun, asked)
+            compare(self.path, before, asked)
         self.asked = asked
 
-    def add(self, finished: Mapping[str, Any]) -> None:
+    def add(self, finished: Mapping[str, Any], again: bool = False) -> None:
         """Writes the records of items that are finished: plain JSON by key, without NaN.
 
+        Args:
+            again: records of keys that are in the ledger already take the place of theirs.
         Raises:
             InputError: a key that is in the ledger already, or what is no JSON; nothing is written.
             FileError: the disk is full or gone; nothing of this call counts.
         """
-        known = [key for key in finished if key in self._records]
+        known = [] if again else [key for key in finished if key in self._records]
         if known:
             raise InputError(f"{known[0]!r} is finished already: {self.path} holds each item once")
         lines = {key: _line({_KEY: key, _RECORD: record}) for key, record in finished.items()}
@@ -121,6 +125,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     return asked, records
 
 
+def begun(path: Path) -> bool:
+    """Whether a ledger says what was asked: one that has just been made does not yet."""
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
+
+
 def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -152,7 +162,7 @@ def _parsed(path: Path, data: bytes) -> tuple[dict[str, Any] | None, dict[str, A
     records: dict[str, Any] = {}
     for number, line in enumerate(lines, 2):
         key, record = _entry(path, number, line)
-        records.setdefault(key, record)
+        records[key] = record
     return asked, records, end
 
 

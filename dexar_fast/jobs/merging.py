@@ -13,7 +13,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.jobs import ledger, page, table
 from dexar_fast.jobs.folder import EXPLANATIONS, TABLE, Folder
 
-INDEX, COUNT = "index", "items"
+INDEX, COUNT, ERROR = "index", "items", "error"
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,30 @@ def finished(folder: Folder) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: no job has begun there, or its workers were asked different things. FileError: a damaged ledger.
     """
-    ledgers = [(path, *ledger.read(path)) for path in folder.ledgers()]
-    if not ledgers:
+    begun = folder.ledgers()
+    if not begun:
         raise InputError(f"no job has begun in {folder.path}: give the folder that `run` was given with --out")
-    asked = ledgers[0][1]
-    for path, other, _ in ledgers[1:]:
-        ledger.compare(path, asked, other)
-    records = {name: record for *_, found in ledgers for name, record in found.items()}
-    return asked, dict(sorted(records.items(), key=lambda each: each[1][INDEX]))
+    asked, _ = max((ledger.read(path) for path in begun), key=lambda found: bool(found[1]))  # one with records
+    return asked, dict(sorted(compared(folder, asked).items(), key=lambda each: each[1][INDEX]))
+
+
+def compared(folder: Folder, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of each finished item by its id; of several workers' records one without an error.
+
+    Raises:
+        InputError: a worker that has finished some was asked something else than `asked`. FileError: a damaged ledger.
+    """
+    records: dict[str, Any] = {}
+    for path in folder.ledgers():
+        begun, found = ledger.read(path)
+        ledger.compare(path, begun if found else asked, asked)
+        records |= {name: record for name, record in found.items() if name not in records or record[ERROR] is None}
+    return records
+
+
+def is_lost(folder: Folder, record: Mapping[str, Any]) -> bool:
+    """Whether a finished item failed, or has no explanation any more."""
+    return record[ERROR] is not None or not folder.explanation(record[INDEX]).exists()
 
 
 def merge(out: str | os.PathLike[str]) -> Merged:
@@ -52,13 +68,13 @@ def merge(out: str | os.PathLike[str]) -> Merged:
     asked, records = finished(folder)
     path = folder.path / TABLE
     table.write(path, _rows(folder, records))
-    failed = {name: record["error"] for name, record in records.items() if record["error"] is not None}
+    failed = {name: record[ERROR] for name, record in records.items() if record[ERROR] is not None}
     return Merged(path, page.write(folder, asked, records), len(records), asked[COUNT], failed)
 
 
 def _rows(folder: Folder, records: Mapping[str, Any]) -> Iterator[table.Columns]:
     for name, record in records.items():
-        index, error = record[INDEX], record["error"]
+        index, error = record[INDEX], record[ERROR]
         path = folder.explanation(index)
         told = {"item": name, "image": record["image"], "prompt": record["prompt"], "error": error}
         told["file"] = f"{EXPLANATIONS}/{path.name}" if error is None else None

@@ -27,6 +27,9 @@ class Share:
             )
 
 
+ALL = Share()
+
+
 def share(rank: int | None = None, world: int | None = None, environ: Mapping[str, str] = os.environ) -> Share:
     """This process's share: as given, or as its launcher says, or all of it. Raises InputError."""
     if (rank is None) != (world is None):
@@ -36,7 +39,7 @@ def share(rank: int | None = None, world: int | None = None, environ: Mapping[st
     for names in _LAUNCHERS:
         if names[0] in environ and names[1] in environ:
             return Share(*(_number(name, environ.get(name, "0")) for name in names))
-    return Share()
+    return ALL
 
 
 def _number(name: str, text: str) -> int:

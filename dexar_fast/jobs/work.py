@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexar_fast.data import DataSet, Item
-from dexar_fast.errors import InputError, reason
+from dexar_fast.errors import reason
 from dexar_fast.explanation import Explanation
 from dexar_fast.jobs.asked import Asked, Read
 from dexar_fast.jobs.explaining import Found, explained
@@ -51,11 +51,4 @@ def told(asked: Asked, item: Item, found: Found) -> dict[str, str | None]:
     """What the table says of an item beside its tokens."""
     image = str(item.picture) if isinstance(item.picture, Path) else None
     error = None if isinstance(found, Explanation) else reason(found)
-    return {"image": image, "prompt": _prompt(asked, item), "error": error}
-
-
-def _prompt(asked: Asked, item: Item) -> str | None:
-    try:
-        return asked.text(item)
-    except InputError:
-        return None
+    return {"image": image, "prompt": asked.text_or_none(item), "error": error}

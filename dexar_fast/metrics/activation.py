@@ -27,8 +27,10 @@ def object_iou(maps: Sequence[Any], mask: Any) -> Found:
     """Obj-IoU: of the maps of an object's tokens that whose foreground has the best IoU with the object's mask.
 
     M is 4 of 16 pixels; a map of 1 in half of M and in 2 other pixels, 0 elsewhere: 2 / 6 = .333; precision and recall
-    2 / 4. Chance: M's share of the image, which a uniform map gets. Words that name one object are handed over
-    together, so that the better counts.
+    2 / 4. Words that name one object are handed over together, so that the better counts.
+
+    Chance, s being M's share: s for a uniform map; q s / (q + s - q s) for one that knows nothing of M and has a share
+    q above its threshold, half of the pixels if their values are uniform; more for the best of several.
 
     Raises:
         InputError: no map, or as `maps.checked`. LibraryError: scikit-image is missing.
@@ -54,7 +56,10 @@ def function_iou(maps: Sequence[Any], nouns: Sequence[Any]) -> float:
 
 
 def f1_iou(objects: float, functions: float) -> float:
-    """F1-IoU: the harmonic mean of the means of Obj-IoU and Func-IoU over a data set. .25 and .75: .375; 0 beside 0."""
+    """F1-IoU: the harmonic mean of the means of Obj-IoU and Func-IoU over a data set. .25 and .75: .375; 0 beside 0.
+
+    Chance: that of the chances of both. Uniform maps have 0, since no function word of theirs is dark.
+    """
     total = objects + functions
     return 2 * objects * functions / total if total else 0.0
 

@@ -16,7 +16,11 @@ def uniform(height: int, width: int) -> Map:
 
 
 def random_smooth(height: int, width: int, rng: np.random.Generator) -> Map:
-    """Uniform noise in [0, 1) on 4 x 4 cells, bilinearly upsampled: blobs about as large as those of real maps."""
+    """Uniform noise in [0, 1) on 4 x 4 cells, bilinearly upsampled: blobs about as large as those of real maps.
+
+    Its mean is the same everywhere, .5. Its maximum is not: 12 of the 16 cells lie at the edges, and their values reach
+    on to these, so that it lies in the outer eighth of the picture about three times in four.
+    """
     return upsampled(rng.random((SMOOTH_CELLS, SMOOTH_CELLS)), height, width)
 
 

@@ -56,7 +56,7 @@ def csr(regions: Sequence[float], within: float = 0.1) -> float:
 def csr_of_corrected(regions: Sequence[float], within: float = 0.1) -> float:
     """The same as EAGLE's script counts it: among the samples that some removal puts right. Never less than `csr`.
 
-    [.05, .1, .4, 1] gives 2 / 3, since the last is left out. NaN if none is put right.
+    [.05, .1, .4, 1] gives 2 / 3, since the last is left out. NaN if none is put right. Chance: as of `amcr`.
     """
     return csr([region for region in regions if region < NONE], within)
 

@@ -36,7 +36,8 @@ def area(curve: Any, fractions: Any = FRACTIONS) -> float:
     """Mean height of a curve over the removed fraction: the trapezoid rule, divided by the width (.9).
 
     [1, 2, 4] over [0, .2, .4]: (.3 + .6) / .4 = 2.25. Positive order (most important first): higher is better;
-    negative: lower is better. Chance: one area in both, on average over maps that know nothing.
+    negative: lower is better. Chance: one area in both, on average over maps that know nothing. Where every part of the
+    picture matters alike it is that of any map: exp(f) after the share f is (e^.9 - 1) / .9 = 1.62.
 
     Raises:
         InputError: lists of different lengths, fewer than two steps, or fractions that do not rise.

@@ -27,7 +27,8 @@ def areas(insertion: Any, deletion: Any, shares: Any) -> Areas:
 
     One token, shares [0, .5, 1]; shown .1, .7, .9: (.4 + .8) / 2 = .6. Hidden .9, .3, .1: (.6 + .2) / 2 = .4. The
     highest: .9. Chance: one area in both, on average over random orders; a method has found what its areas are better
-    than those of random smooth and centred maps by, on the same schedule.
+    than those of random smooth and centred maps by, on the same schedule. Of the highest: what the whole picture gives,
+    by any order, where no part of it speaks against the answer.
 
     Args:
         insertion, deletion: [K + 1, n] probabilities of n tokens, from nothing shown or hidden to everything.

@@ -58,7 +58,8 @@ def snr(a: Any, mask: Any) -> float:
 def points_at(a: Any, mask: Any) -> float:
     """Pointing game, fair to ties: the share of the map's maxima that lie in M. 1 or 0 where the maximum is unique.
 
-    Two of three maxima inside: 2 / 3. Chance: s.
+    Two of three maxima inside: 2 / 3. Chance: s where the maximum may lie anywhere. That of a random smooth map prefers
+    the edges (`chance.random_smooth`), so objects off the edges have less by chance.
     """
     values, inside = checked(a, mask)
     return float(inside[values == values.max()].mean())

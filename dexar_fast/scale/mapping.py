@@ -51,7 +51,8 @@ def ray_map(
         columns: theirs by our name, where they differ: {"image": "path"}.
         batch_size: rows explained at once.
         actors: how many; None is one for each GPU, or one.
-        done: a folder that the same call filled before it was killed: items whose ids its tables hold are left out.
+        done: a folder that the same call filled before it was killed: rows whose id and prompt its tables hold are left
+            out. A row without an id has the path of its picture for one.
         options: further ones of `Explainer.from_pretrained`.
         generate_kwargs: of generate().
     Returns:
@@ -64,7 +65,7 @@ def ray_map(
     asked = Asked(prompt, written, batch_size, generate_kwargs)
     made = {"model": model, "options": {"method": method, **(options or {})}, "asked": asked}
     names = made["columns"] = rows.checked("ray_map", columns)
-    left = ds if done is None else resuming.left(ds, Path(done), names)
+    left = ds if done is None else resuming.left(ds, Path(done), partial(key_of, asked, names))
     return left.map_batches(
         Mapper, batch_size=batch_size, batch_format="numpy", fn_constructor_kwargs=made, **cluster.pool(found, actors)
     )
@@ -102,6 +103,13 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def key_of(asked: Asked, columns: Mapping[str, str], row: Mapping[str, Any]) -> resuming.Key:
+    """What tells a row of a Ray dataset from the others."""
+    name, image, question = (row.get(columns[ours]) for ours in ("id", "image", "question"))
+    item = Item(resuming.name_of(name, image), question=_text(question))
+    return item.id, asked.text_or_none(item)
+
+
 def item_of(row: Mapping[str, Any]) -> Item:
     """The item of a row by our names; with its error if there is none."""
     image = row.get("image")
@@ -112,4 +120,8 @@ def item_of(row: Mapping[str, Any]) -> Item:
             return Item(name, partial(Image.fromarray, image), row.get("question"), row.get("answer"))
         return rows.item(own, Path(), name, row)
     except Exception as error:  # a row may hold anything
-        return Item(name, error=InputError(f"{name}: {reason(error)}"))
+        return Item(name, question=_text(row.get("question")), error=InputError(f"{name}: {reason(error)}"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

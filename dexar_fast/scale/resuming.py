@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,32 +10,36 @@ from typing import Any
 from dexar_fast.data.libraries import library
 
 TORN = "_torn-"  # before the name of a table that a kill cut off: readers of a folder pass over it
+COLUMNS = ["item", "prompt"]
+Key = tuple[str, str | None]  # of a row: the values of these columns
 
 
-def left(ds: Any, folder: Path, columns: Mapping[str, str]) -> Any:
+def left(ds: Any, folder: Path, key_of: Callable[[Mapping[str, Any]], Key]) -> Any:
     """The rows without those that the tables of a folder hold; a table that was cut off is put aside.
 
     Args:
-        columns: the names of "id" and "image" in the rows.
+        key_of: the key of a row. Rows without a name are all left: nothing tells them apart.
     """
-    found = {name for path in sorted(folder.glob("*.parquet")) for name in _items(path)}
-    return ds.filter(partial(_is_left, found, columns["id"], columns["image"])) if found else ds
+    found = {key for path in sorted(folder.glob("*.parquet")) for key in _keys(path)}
+    return ds.filter(partial(_is_left, found, key_of)) if found else ds
 
 
 def name_of(name: Any, image: Any) -> str:
     """The id of a row; the path of its picture where it has none."""
-    return str(name or (image if isinstance(image, str) else ""))
+    return str(name if name is not None else image if isinstance(image, str) else "")
 
 
-def _is_left(found: set[str], name: str, image: str, row: Mapping[str, Any]) -> bool:
-    return name_of(row.get(name), row.get(image)) not in found
+def _is_left(found: set[Key], key_of: Callable[[Mapping[str, Any]], Key], row: Mapping[str, Any]) -> bool:
+    key = key_of(row)
+    return key[0] == "" or key not in found
 
 
-def _items(path: Path) -> Iterator[str]:
+def _keys(path: Path) -> Iterator[Key]:
     parquet, pyarrow = library("pyarrow.parquet", "a table in Parquet"), library("pyarrow", "a table in Parquet")
     if path.name.startswith("_"):
         return
     try:
-        yield from set(parquet.read_table(path, columns=["item"])["item"].to_pylist())
+        columns = parquet.read_table(path, columns=COLUMNS)
+        yield from set(zip(*(columns[name].to_pylist() for name in COLUMNS), strict=True))
     except pyarrow.ArrowInvalid:
         path.rename(path.with_name(TORN + path.name))

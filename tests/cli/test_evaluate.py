@@ -13,12 +13,15 @@ from command_line import refused, run
 from PIL import Image
 from small_data import damaged, lines, picture
 
+from dexar_fast import data
 from dexar_fast.cli.jobs.run import SOME_FAILED
 from dexar_fast.jobs.eval import protocols
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> str:
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
     return str(tmp_path / "out")
 
 
@@ -64,6 +67,30 @@ def test_failures_are_named_and_tell_in_the_status(out: str, tmp_path: Path) -> 
     assert done.exit_code == SOME_FAILED
     assert done.stderr.startswith("dexar-fast: embedded b: ") and done.stderr.count("\n") == 1
     assert figures(out)["blank", "attention"]["n"] == 1
+
+
+def test_what_failed_is_tried_again_on_request(tmp_path: Path, out: str) -> None:
+    damaged(tmp_path / "b.png")
+    path = lines(tmp_path / "d.jsonl", {"image": "b.png", "question": "What?", "id": "b"})
+    options = ["--data", str(path), "--methods", "attention", "--metrics", "blank", "--out", out]
+    assert run("eval", *options).exit_code == SOME_FAILED
+    picture(tmp_path / "b.png")
+    assert run("eval", *options).exit_code == SOME_FAILED
+    assert run("eval", *options, "--retry-failed").exit_code == 0
+    assert figures(out)["blank", "attention"]["n"] == 1
+
+
+def test_workers_share_an_evaluation(out: str) -> None:
+    """Items of one picture are one worker's; settings of another evaluation are refused whoever began."""
+    options = ["--data", "shapes:count=2", "--methods", "attention", "--metrics", "blank", "--out", out]
+    done = run("eval", *options, "--rank", "1", "--world", "2")
+    assert done.exit_code == 0 and "worker 1 of 2 is done; when all are, one process alone" in done.stderr
+    keys = [json.loads(line)["key"] for line in Path(out, "items-1-of-2.jsonl").read_text().splitlines()[1:]]
+    assert keys and all(key.startswith("embedded plain-10000001-") for key in keys)
+    assert sorted(os.listdir(out)) == ["items-1-of-2.jsonl"]
+    assert "was begun with seed 0, not 1" in refused(run("eval", *options, "--seed", "1"))
+    assert run("eval", *options).exit_code == 0
+    assert figures(out)["blank", "attention"]["n"] == len(data.of("shapes:count=2"))
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_failures_are_named_and_tell_in_the_status(photos: str, out: str) -> Non
     assert again.exit_code == SOME_FAILED and "broken.png" in again.stderr
 
 
+def test_failures_are_tried_again_on_request(photos: str, out: str) -> None:
+    damaged(Path(photos, "broken.png"))
+    options = ["--prompt", "What?", "--out", out, "--method", "uniform"]
+    assert run("run", photos, *options).exit_code == SOME_FAILED
+    picture(Path(photos, "broken.png"))
+    assert run("run", photos, *options).exit_code == SOME_FAILED
+    assert run("run", photos, *options, "--retry-failed").exit_code == 0
+    assert run("run", photos, *options).exit_code == 0
+
+
 def test_nothing_is_asked(photos: str, out: str) -> None:
     done = run("run", photos, "--out", out)
     assert done.exit_code == SOME_FAILED and "a.png: item 'a.png' asks nothing: give a prompt" in done.stderr
@@ -96,6 +106,18 @@ def test_options_reach_model_and_job(photos: str, out: str, loaded: type[Loaded]
     for part in ('"items": 1', '"model": "m"', '"dtype": "float64"', '"pictures": true', '"method": "tam"'):
         assert part in ledger
     assert '"device"' not in ledger
+
+
+def test_other_weights_in_the_folder_of_the_model_are_refused(
+    photos: str, out: str, loaded: type[Loaded], tmp_path: Path
+) -> None:
+    (tmp_path / "m").mkdir()
+    options = ["--model", str(tmp_path / "m"), "--prompt", "What?", "--out", out]
+    for weights, said in ((b"one", "loaded"), (b"one", "loaded"), (b"two", "was begun with model_files")):
+        (tmp_path / "m" / "model.safetensors").write_bytes(weights)
+        assert said in refused(run("run", photos, *options))
+        with Path(out, "_finished", "0-of-1.jsonl").open("a") as ledger:
+            ledger.write('{"key": "x", "record": {"index": 9, "error": "no"}}\n')
 
 
 @pytest.mark.parametrize(

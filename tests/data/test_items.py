@@ -5,11 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from small_data import HEIGHT, WIDTH, box_mask, damaged, picture
 
 from dexar_fast.data import DataSet, Item, Region
 from dexar_fast.errors import ImageError, InputError
+from dexar_fast.vision.images import load_image
 
 
 def make(name, record):
@@ -75,6 +76,22 @@ def test_masks_are_stacked_and_a_box_holds_the_pixels_whose_centre_it_covers(tmp
     assert np.array_equal(item.masks(), [box_mask(1, 2, 4, 7), box_mask(0, 0, 3, 3)])
     assert np.array_equal(item.ignored(), box_mask(5, 5, 6, 6))
     assert item.checked() is item
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.parametrize("path", [True, False])
+def test_masks_turn_with_a_picture_that_exif_turns(tmp_path, orientation, path):
+    """A picture that is white in the region and black elsewhere is so once Pillow has turned it upright, too."""
+    mask = box_mask(1, 2, 7, 4)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.uint8(255 * mask)).save(tmp_path / "a.png", exif=exif)
+    opened = tmp_path / "a.png" if path else partial(Image.open, tmp_path / "a.png")
+    item = Item("a", opened, regions=(Region("b", outline=lambda h, w: mask),), void=lambda h, w: ~mask)
+    upright = np.asarray(load_image(item.image).convert("L")) > 0
+    assert np.array_equal(item.masks(), upright[None]) and np.array_equal(item.ignored(), ~upright)
+    bare = Item("a", opened)
+    assert bare.masks().shape == (0, *upright.shape) and bare.ignored().shape == upright.shape
 
 
 def test_without_regions_masks_are_empty(tmp_path):

@@ -1,5 +1,7 @@
 """Data sets by name: what is asked of a caller, and that every name leads to a reader with help."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +78,23 @@ def test_what_names_no_data_set(text, message):
 def test_an_option_of_another_kind_is_named(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         of(text)
+
+
+def test_a_file_that_lists_nothing_is_refused_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,question\na.png,What?\n")
+    with pytest.raises(InputError, match=r"line 1 of .*a\.csv is not JSON"):
+        of(str(tmp_path / "a.csv"))
+    with pytest.raises(InputError, match=r"b\.jpg is a single picture: name a folder"):
+        of(str(picture(tmp_path / "b.jpg")))
+
+
+def test_a_data_set_says_which_it_is(tmp_path: Path) -> None:
+    """The same however it was asked for, and another for other places and options."""
+    for name in ("a", "b"):
+        picture(tmp_path / name / "x.png")
+    sources = [of(str(tmp_path / name)).source for name in ("a", "b")]
+    assert sources == [f"folder:{tmp_path}/a", f"folder:{tmp_path}/b"] and of(sources[0]).source == sources[0]
+    assert read("shapes").source == "shapes" and of("shapes:count=2,asked=one").source == "shapes:count=2,asked=one"
 
 
 def test_whole_numbers_may_be_numpys() -> None:

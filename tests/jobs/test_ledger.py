@@ -56,6 +56,14 @@ def test_a_key_is_written_once(tmp_path: Path) -> None:
         assert made.path.read_bytes() == before and dict(made) == {"a": 1}
 
 
+def test_a_record_that_is_made_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l", ASKED) as made:
+        made.add({"a": 1, "b": 2})
+        made.add({"a": 3}, again=True)
+        assert list(made.items()) == [("a", 3), ("b", 2)]
+    assert ledger.read(tmp_path / "l")[1] == {"a": 3, "b": 2}
+
+
 @pytest.mark.parametrize("record", [float("nan"), {1, 2}, {"x": b""}])
 def test_what_is_no_json_is_refused(tmp_path: Path, record: object) -> None:
     with Ledger(tmp_path / "l", ASKED) as made:
@@ -65,10 +73,19 @@ def test_what_is_no_json_is_refused(tmp_path: Path, record: object) -> None:
 
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
-    Ledger(tmp_path / "l", ASKED | {"n": 1}).close()
+    with Ledger(tmp_path / "l", ASKED | {"n": 1}) as made:
+        made.add({"a": 1})
     with pytest.raises(InputError, match=r"sizes \[1, 2\], not \[1\]; n 1, not null; seed null, not 7: ask the same"):
         Ledger(tmp_path / "l", {"prompt": "What is it?", "sizes": [1], "seed": 7})
     Ledger(tmp_path / "l", ASKED | {"n": 1}).close()
+
+
+def test_settings_that_nothing_was_made_with_bind_nobody(tmp_path: Path) -> None:
+    """As those of a model that does not exist."""
+    Ledger(tmp_path / "l", ASKED | {"a setting with a long name": "x" * 100}).close()
+    with Ledger(tmp_path / "l", ASKED) as made:
+        made.add({"a": 1})
+    assert ledger.read(tmp_path / "l") == (ASKED, {"a": 1})
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

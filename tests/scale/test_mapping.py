@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 from small_data import damaged, picture
 
 from dexar_fast import Explainer
-from dexar_fast.data import of, rows
+from dexar_fast.data import of
+from dexar_fast.data import rows as data_rows
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.job import Job
@@ -32,7 +34,7 @@ def batch(**columns: list[Any]) -> dict[str, np.ndarray]:
 
 
 def mapper(asked: Asked, **columns: str) -> Mapper:
-    return Mapper(None, {"method": "dex-ar"}, asked, rows.checked("ray_map", columns))
+    return Mapper(None, {"method": "dex-ar"}, asked, data_rows.checked("ray_map", columns))
 
 
 def test_rows_of_all_kinds(tmp_path: Path) -> None:
@@ -126,14 +128,26 @@ class Rows(list[dict[str, Any]]):
 
 
 def test_what_a_killed_pipeline_has_left(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"item": ["a", "a", "x.png"]}), tmp_path / "0.parquet")
+    """A picture without an id counts by its path, with each of its questions; one without either is always left."""
+    held = {"item": ["a", "a", "x.png", "0", ""], "prompt": ["What?", "What?", "What?", None, "What?"]}
+    pq.write_table(pa.table(held), tmp_path / "0.parquet")
     (tmp_path / "1.parquet").write_bytes(b"PAR1 cut off")
-    rows = Rows([{"name": "a"}, {"name": "b", "shown": "x.png"}, {"name": None, "shown": "x.png"}])
-    columns = {"id": "name", "image": "shown"}
+    done = [
+        {"name": "a", "asked": "What?"},
+        {"name": None, "shown": "x.png", "asked": "What?"},
+        {"name": 0, "shown": "x.png"},
+    ]
+    left = [
+        {"name": "b", "shown": "x.png", "asked": "What?"},
+        {"name": None, "shown": "x.png", "asked": "Why?"},
+        {"shown": b"bytes", "asked": "What?"},
+    ]
+    names = data_rows.checked("d", {"id": "name", "image": "shown", "question": "asked"})
+    key_of = partial(mapping.key_of, Asked(), names)
     for _ in range(2):
-        assert resuming.left(rows, tmp_path, columns) == [rows[1]]
+        assert resuming.left(Rows(done + left), tmp_path, key_of) == left
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.parquet", "_torn-1.parquet"]
-    assert resuming.left(rows, tmp_path / "new", columns) is rows
+    assert resuming.left(rows := Rows(done), tmp_path / "new", key_of) is rows
 
 
 def test_an_error_of_ours_in_an_actor_is_raised_as_itself() -> None:

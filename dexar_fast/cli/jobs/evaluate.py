@@ -13,14 +13,18 @@ from rich.console import Console
 
 from dexar_fast.cli import asking, knobs
 from dexar_fast.cli.jobs.progress import progress
-from dexar_fast.cli.jobs.run import NAMED, SOME_FAILED
+from dexar_fast.cli.jobs.run import NAMED, SOME_FAILED, device_of
 from dexar_fast.cli.messages import errors_in_one_line, say
-from dexar_fast.cli.options import Debug, Device, Dtype, Out
+from dexar_fast.cli.options import Debug, Device, Dtype, Out, Rank, RetryFailed, World
 from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dexar_fast.explainer import Explainer
     from dexar_fast.jobs.eval.plan import Evaluation
+    from dexar_fast.jobs.share import Share
 
 EMBEDDED = "embedded"
 
@@ -62,13 +66,19 @@ def evaluate(
     device_map: knobs.DeviceMap = None,
     dtype: Dtype = None,
     out: Out = Path("out"),
+    retry_failed: RetryFailed = False,
+    rank: Rank = None,
+    world: World = None,
     debug: Debug = False,
 ) -> None:
     """Measures methods on data beside chance maps. After a kill, the same command goes on.
 
-    Writes report.html, report.md, figures.json, cases/ and items.jsonl.
+    Writes report.html, report.md, figures.json, cases/ and items.jsonl; one of several workers its items alone.
     """
     with errors_in_one_line(debug):
+        from dexar_fast.jobs.share import share
+
+        mine = share(rank, world)
         named = {
             "methods": [*_listed(methods), *(method or [])],
             "metrics": _listed(metrics),
@@ -76,13 +86,14 @@ def evaluate(
         }
         _silence_bars(named["models"], protocol)
         given = {"data": data, "prompt": prompt, "n": n}
-        placement = asking.placement(None, None, device, device_map, dtype)
+        placement = asking.placement(None, None, device or device_of(mine, device_map), device_map, dtype)
         with waiting("reading the data set"):
             asked = _asked(protocol, {**named, **given}, seed, placement)
-        failed = _run(asked, out)
-        if failed:
-            _say(failed)
-            raise typer.Exit(SOME_FAILED)
+        load = _measure(asked, out, retry_failed, mine)
+        if mine.world == 1:
+            _report(asked, out, load)
+        else:
+            say(f"worker {mine.rank} of {mine.world} is done; when all are, one process alone writes the report")
 
 
 def _listed(text: str | None) -> list[str]:
@@ -112,21 +123,31 @@ def _asked(protocol: str | None, given: dict[str, Any], seed: int, placement: di
     return Evaluation(data.of(spelled), spelled, seed=seed, placement=tuple(placement.items()), **texts)
 
 
-def _run(asked: Evaluation, out: Path) -> list[str]:
-    """Runs what is left, writes the reports, and gives what failed."""
-    from dexar_fast.jobs.eval import report
-    from dexar_fast.jobs.eval.running import Models, finished, run
+def _measure(asked: Evaluation, out: Path, retry: bool, mine: Share) -> Callable[[str], Explainer]:
+    """Runs what is left of a share; gives what loads a model, with the last one loaded."""
+    from dexar_fast.jobs.eval.running import Models, run
 
-    models = Models(asked)
-    steps = run(asked, out, models.load)
+    load = Models(asked).load
+    steps = run(asked, out, load, retry, mine)
     with progress(*next(steps)) as advance:
         for _ in steps:
             advance()
+    return load
+
+
+def _report(asked: Evaluation, out: Path, load: Callable[[str], Explainer]) -> None:
+    """Writes the reports, and says what failed."""
+    from dexar_fast.jobs.eval import report
+    from dexar_fast.jobs.eval.running import finished
+
     with waiting("writing the report"):
-        found = report.write(asked, finished(asked, out), out, models.load)
+        found = report.write(asked, finished(asked, out), out, load)
     for name in (report.PAGE, report.MARKDOWN, report.FIGURES):
         Console().print(out / name, soft_wrap=True, highlight=False)
-    return report.failures(found)
+    failed = report.failures(found)
+    if failed:
+        _say(failed)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _say(failed: list[str]) -> None:

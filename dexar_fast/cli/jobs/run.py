@@ -27,7 +27,10 @@ from dexar_fast.cli.options import (
     MaxNewTokens,
     Model,
     Out,
+    Rank,
+    RetryFailed,
     Revision,
+    World,
     folder,
 )
 from dexar_fast.cli.waiting import waiting
@@ -78,6 +81,7 @@ def run(
         bool, typer.Option("--write-answers", help="Let the model answer where the data set gives an answer, too.")
     ] = False,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw each answer's map over its picture.")] = False,
+    retry_failed: RetryFailed = False,
     max_new_tokens: MaxNewTokens = None,
     generate: knobs.Generate = None,
     device: Device = None,
@@ -86,11 +90,8 @@ def run(
     chunk_size: ChunkSize = None,
     backend: Backend = "auto",
     allow_missing_weights: AllowMissingWeights = False,
-    rank: Annotated[
-        int | None,
-        typer.Option(min=0, help="Which of several workers this is. \\[default: as torchrun, accelerate or Slurm say]"),
-    ] = None,
-    world: Annotated[int | None, typer.Option(min=1, help="How many workers there are.")] = None,
+    rank: Rank = None,
+    world: World = None,
     engine: Annotated[
         str, typer.Option(help="here, or ray: actors on the cluster that RAY_ADDRESS names, or else on this machine.")
     ] = "here",
@@ -101,7 +102,7 @@ def run(
 ) -> None:
     """Explains every item of a data set. After a kill, the same command goes on.
 
-    Writes OUT/tokens.parquet, which pandas.read_parquet("OUT") reads, OUT/_report.html, and an explanation each.
+    Writes OUT/tokens.parquet, which pandas.read_parquet reads, OUT/_report.html, and an explanation each.
     """
     with errors_in_one_line(debug):
         from dexar_fast.jobs.share import share
@@ -109,12 +110,13 @@ def run(
         asking.silence_bars(model)
         on_ray = _is_ray(engine, actors)
         mine = share(rank, world)
-        options = asking.placement(model, revision, device or _device(mine, device_map), device_map, dtype)
+        options = asking.placement(model, revision, device or device_of(mine, device_map), device_map, dtype)
         options |= {"method": method, "chunk_size": chunk_size, "backend": backend}
         options |= {"allow_missing_weights": allow_missing_weights}
         arguments = knobs.generate_settings(generate, max_new_tokens)
         asked = {"prompt": prompt, "written": write_answers, "batch_size": batch_size, "arguments": arguments}
-        with _job(data, out, asked, model, options, count=n, pictures=pictures, share=mine) as job:
+        more: dict[str, Any] = {"count": n, "pictures": pictures, "share": mine, "retry": retry_failed}
+        with _job(data, out, asked, model, options, **more) as job:
             if job.left:
                 _finish(job, _on_ray(job, model, options, actors) if on_ray else _here(job, model, options, arguments))
         if mine.world > 1:
@@ -123,7 +125,7 @@ def run(
             _merge(out)
 
 
-def _device(mine: Share, device_map: str | None) -> str | None:
+def device_of(mine: Share, device_map: str | None) -> str | None:
     """The GPU of a worker that has others beside it."""
     if mine.world == 1 or device_map is not None:
         return None
@@ -139,12 +141,14 @@ def _job(data: str, out: Path, asked: dict[str, Any], model: str | None, options
         from dexar_fast.data import of
         from dexar_fast.jobs.asked import Asked
         from dexar_fast.jobs.job import Job
+        from dexar_fast.loading import fingerprint
         from dexar_fast.methods import registry
         from dexar_fast.methods.dex_ar import DexAr
 
         alone = not isinstance(registry.of(options["method"]), DexAr)
         where = ("device", "device_map")  # a job may go on elsewhere
-        by = {"model": model or "embedded"} | {name: x for name, x in options.items() if name not in where}
+        by = {"model": model or "embedded", "model_files": fingerprint.of_folder(model)}
+        by |= {name: value for name, value in options.items() if name not in where}
         return Job(of(data), out, Asked(**asked), by, alone=alone, **more)
 
 

@@ -9,8 +9,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from dexar_fast.data import files, rows
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item
@@ -19,15 +17,14 @@ from dexar_fast.errors import InputError, reason
 
 
 def folder(root: Path, question: str | None = None) -> DataSet:
-    """Every picture under a folder, by its path there. The question is that for all of them.
+    """Every picture under a folder, by its path there (`files.pictures_below`). The question is that for all of them.
 
     Raises:
         InputError: no folder, or no picture in it.
     """
     if not root.is_dir():
         raise InputError(f"folder: {root} is no folder")
-    endings = Image.registered_extensions()
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    paths = files.pictures_below(root)
     if not paths:
         raise InputError(f"folder: {root} holds no picture")
     return DataSet("folder", paths, partial(_pictured, question), partial(_inside, root))

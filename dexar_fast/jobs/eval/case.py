@@ -76,8 +76,18 @@ class Case:
         height, width = self.counted.shape
         if self.null is not None:
             return chance_methods.drawn(self.null, height, width, (self.seed, *(tokens or ())))
-        heat = self.explanation.heatmap(None if tokens is None else list(tokens), resolution="image")
-        return heat.astype(np.float64) if heat.any() else np.ones_like(heat, np.float64)
+        heat = self._heat(tokens)
+        return heat if heat.any() else np.ones_like(heat)
+
+    def is_blank(self, tokens: Sequence[int] | None) -> bool:
+        """Whether the map of a method is the same everywhere; chance maps do not count."""
+        return self.null is None and not self._heat(tokens).any()
+
+    def _heat(self, tokens: Sequence[int] | None) -> Map:
+        chosen = None if tokens is None else list(tokens)
+        return self.once(
+            ("heat", str(chosen)), lambda: self.explanation.heatmap(chosen, resolution="image").astype(np.float64)
+        )
 
     def tokens_of(self, phrase: Phrase) -> list[int]:
         """The tokens that hold characters of a phrase; none if the answer explained is not the item's."""

@@ -15,7 +15,7 @@ NAMES = ("random-smooth", "centre", "uniform")
 
 def seed_of(seed: int, name: str) -> int:
     """The seed of all that is drawn for an item."""
-    return zlib.crc32(f"{seed} {name}".encode())
+    return zlib.crc32(f"{seed} {name}".encode("utf-8", "surrogatepass"))
 
 
 def method(name: str, seed: int) -> str:

@@ -18,6 +18,8 @@ from dexar_fast.metrics.intervals import difference, estimate
 Records = Mapping[str, Any]
 Parts = dict[str, NDArray[np.float64]]
 """[P] by item."""
+Shown = Mapping[str, int]
+"""By item what stands for its picture."""
 
 
 def figures(asked: Evaluation, records: Records) -> dict[str, Any]:
@@ -29,10 +31,11 @@ def _of_model(asked: Evaluation, records: Records, model: str) -> dict[str, Any]
     own = {key: records[key] for each, _, key in asked.due() if each == model and key in records}
     found = {key: record for key, record in own.items() if "error" not in record}
     rows, pairs = [], []
+    shown = {key: asked.pictures[index] for each, index, key in asked.due() if each == model}
     for metric in asked.measured:
         parts = {name: _parts(found, name, metric) for name in asked.every_method}
-        rows += [_figure(metric, name, parts[name], asked.seed) for name in parts if parts[name]]
-        pairs += [_pair(metric, one, other, parts, asked.seed) for one, other in _pairs(asked.methods)]
+        rows += [_figure(metric, name, parts[name], shown, asked.seed) for name in parts if parts[name]]
+        pairs += [_pair(metric, one, other, parts, shown, asked.seed) for one, other in _pairs(asked.methods)]
     return {
         "model": model,
         "items": len(own),
@@ -49,10 +52,12 @@ def _parts(found: Records, name: str, metric: Metric) -> Parts:
     return {key: np.array(parts[metric.name]) for key, parts in scored.items() if metric.name in parts}
 
 
-def _figure(metric: Metric, name: str, parts: Parts, seed: int) -> dict[str, Any]:
-    found = estimate(list(parts.values()), metric.combine, seed=seed)
+def _figure(metric: Metric, name: str, parts: Parts, shown: Shown, seed: int) -> dict[str, Any]:
+    groups = [shown[key] for key in parts]
+    found = estimate(list(parts.values()), metric.combine, groups=groups, seed=seed)
     about = {"metric": metric.name, "better": metric.better, "fill": metric.fill, "about": metric.about}
-    return about | {"method": name, "null": name in chance_methods.NAMES, "n": len(parts)} | _plain(found._asdict())
+    counts = {"n": len(parts), "pictures": len({*groups})}
+    return about | {"method": name, "null": name in chance_methods.NAMES} | counts | _plain(found._asdict())
 
 
 def _pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -61,13 +66,17 @@ def _pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(first, other) for other in others] + [(name, null) for name in methods for null in chance_methods.NAMES]
 
 
-def _pair(metric: Metric, one: str, other: str, parts: Mapping[str, Parts], seed: int) -> dict[str, Any] | None:
+def _pair(
+    metric: Metric, one: str, other: str, parts: Mapping[str, Parts], shown: Shown, seed: int
+) -> dict[str, Any] | None:
     both = [key for key in parts[one] if key in parts[other]]
     if not both:
         return None
     first, second = ([parts[name][key] for key in both] for name in (one, other))
-    found = difference(first, second, metric.combine, seed=seed)
-    return {"metric": metric.name, "method": one, "other": other, "n": len(both)} | _plain(found._asdict())
+    groups = [shown[key] for key in both]
+    found = difference(first, second, metric.combine, groups=groups, seed=seed)
+    about = {"metric": metric.name, "method": one, "other": other, "n": len(both), "pictures": len({*groups})}
+    return about | _plain(found._asdict())
 
 
 def _reasons(found: Records, asked: Evaluation, kind: str) -> list[dict[str, Any]]:
@@ -87,6 +96,6 @@ def _reason(reason: str, counted: Counter[tuple[str, str]]) -> dict[str, Any]:
     return {"reason": reason, "metrics": metrics, "methods": methods, "items": max(counted.values())}
 
 
-def _plain(found: dict[str, float]) -> dict[str, float | None]:
-    """Numbers with six digits; None for infinity, which JSON lacks."""
-    return {name: float(f"{value:.6g}") if np.isfinite(value) else None for name, value in found.items()}
+def _plain(found: dict[str, float]) -> dict[str, float | str]:
+    """Numbers with six digits; "inf" and "-inf" for what JSON lacks."""
+    return {name: float(f"{value:.6g}") if np.isfinite(value) else str(value) for name, value in found.items()}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from PIL import Image
 
 from dexar_fast.data.item import Item
@@ -16,12 +15,12 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.runner import Runner
-from dexar_fast.jobs.eval import chance_methods, stored
+from dexar_fast.jobs import stored
+from dexar_fast.jobs.eval import chance_methods
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
 from dexar_fast.jobs.learnt import as_if_known
 from dexar_fast.methods import explaining
-from dexar_fast.prompt import request
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.images import load_images
 
@@ -37,24 +36,23 @@ class Asking:
     """
 
     def __init__(self, explainer: Explainer, item: Item, prompt: str) -> None:
-        self._explainer = explainer
-        self._prompt = stored.prompt(explainer, item.prompt_ids) if item.prompt_ids else item.question or prompt
-        asked = self._read(load_images(item.image), item.answer)
-        stored.check(item, asked.ids)
-        self._request = replace(asked, targets=torch.tensor(item.answer_ids)) if item.answer_ids else asked
+        self._explainer, self._images = explainer, load_images(item.image)
+        before, ids = stored.chosen(item)
+        self._prompt = stored.prompt(explainer, before) if before else item.question or prompt
+        self._request = stored.request(explainer, self._images, self._prompt, item.answer, ids, before)
         self.found: dict[Any, Any] = {}  # whatever the method
 
     def explained(self, method: str) -> tuple[Explainer, Explanation]:
         """By a method, and the explainer of that; each method explains the same tokens. Raises DexarError."""
         own = self._explainer.with_method(method)
-        found = self._by(own, self._request)
+        reads_words = own.settings.text_set == "content"
+        found = self._by(own, self._read(own, self._images) if reads_words else self._request)
         self._request = replace(self._request, targets=found.token_ids)
         return own, found
 
     def again(self, own: Explainer, picture: Image.Image) -> Any:
         """The map [N] of another picture with the same question and answer."""
-        asked = replace(self._read([picture], None), targets=self._request.targets)
-        return self._by(own, asked).sequence_map
+        return self._by(own, self._read(own, [picture])).sequence_map
 
     def _by(self, own: Explainer, asked: Request) -> Explanation:
         runner = partial(Runner, own, asked, at_most(None, {}), None)
@@ -62,8 +60,8 @@ class Asking:
         self._explainer.decoder = own.decoder
         return found
 
-    def _read(self, pictures: list[Image.Image], answer: str | None) -> Request:
-        return request.read(self._explainer.processor, pictures, self._prompt, answer, with_content=True)
+    def _read(self, own: Explainer, pictures: list[Image.Image]) -> Request:
+        return replace(own._read(pictures, self._prompt, None), targets=self._request.targets)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from dexar_fast.errors import InputError
 from dexar_fast.jobs.eval import chance_methods
 from dexar_fast.jobs.eval.measures import registry as measures
 from dexar_fast.jobs.eval.measures.base import Metric
+from dexar_fast.jobs.lots import picture_of
+from dexar_fast.loading import fingerprint
 from dexar_fast.methods import knobs
 from dexar_fast.methods import registry as methods
 
@@ -82,6 +84,11 @@ class Evaluation:
             return list(range(count))
         return sorted(np.random.default_rng(self.seed).choice(count, self.n, replace=False).tolist())
 
+    @cached_property
+    def pictures(self) -> dict[int, int]:
+        """By the indices of the items what stands for the picture of each: equal for items that share one."""
+        return {index: hash(picture_of(self.data[index])) for index in self.chosen}
+
     def due(self) -> Iterator[tuple[str, int, str]]:
         """(model, index, key of its record) of all that is to be done, in order."""
         for model in self.models:
@@ -95,6 +102,7 @@ class Evaluation:
             "methods": list(self.methods),
             "metrics": list(self.metrics),
             "models": list(self.models),
+            "model_files": {model: found for model in self.models if (found := fingerprint.of_folder(model))},
             "n": self.n,
             "seed": self.seed,
             "prompt": self.prompt,

@@ -32,8 +32,8 @@ def write(asked: Evaluation, records: Mapping[str, Any], out: Path, load: Callab
         for case in section["cases"]:
             write_atomically(out / CASES / case["file"], case["picture"])
     write_atomically(out / FIGURES, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
-    write_atomically(out / MARKDOWN, _markdown(found["asked"], sections).encode())
-    write_atomically(out / PAGE, _html(found["asked"], sections).encode())
+    for name, text in ((MARKDOWN, _markdown(found["asked"], sections)), (PAGE, _html(found["asked"], sections))):
+        write_atomically(out / name, text.encode("utf-8", "backslashreplace"))  # names of files may be no text
     return found
 
 
@@ -62,7 +62,8 @@ def _markdown(asked: dict[str, Any], sections: list[dict[str, Any]]) -> str:
     for section in sections:
         lines += ["", f"## {section['model']}", "", section["counted"]]
         for table in section["tables"]:
-            lines += ["", f"### {table.title}", "", *([table.about, ""] if table.about else []), markdown(table)]
+            about = [_cell(table.about), ""] if table.about else []
+            lines += ["", f"### {table.title}", "", *about, markdown(table)]
         lines += _case_lines(section["cases"])
     return "\n".join(lines) + "\n"
 
@@ -74,11 +75,16 @@ def markdown(table: tables.Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("*", "\\*")
+    return " ".join(text.split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _plain(text: str) -> str:
+    """One line, in which Markdown finds no markup."""
+    return re.sub(r"([_`\[\]])", r"\\\1", _cell(text))
 
 
 def _asked_lines(asked: dict[str, Any]) -> list[str]:
-    return [f"- {name}: {_shown(value)}" for name, value in asked.items() if value not in (None, {}, [])]
+    return [f"- {name}: {_plain(_shown(value))}" for name, value in asked.items() if value not in (None, {}, [])]
 
 
 def _shown(value: Any) -> str:
@@ -89,7 +95,7 @@ def _case_lines(cases: list[dict[str, Any]]) -> list[str]:
     lines = ["", f"### {CASES_TITLE}", ""] if cases else []
     return lines + [
         f"![{case['place']}]({CASES}/{case['file']}) {case['place']}, {case['metric']} "
-        f"{tables.number(case['score'])}, {case['item']}: {_cell(case['question'])} {_cell(case['answer'])}\n"
+        f"{tables.number(case['score'])}, {_plain(case['item'])}: {_plain(case['question'])} {_plain(case['answer'])}\n"
         for case in cases
     ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from dexar_fast.jobs import ledger as ledgers
 from dexar_fast.jobs.eval.items import Measuring
 from dexar_fast.jobs.eval.plan import EMBEDDED, Evaluation
 from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.share import ALL, Share
 from dexar_fast.vision.images import load_images
 
 LEDGER = "items.jsonl"
@@ -37,32 +39,64 @@ class Models:
         return self._loaded[1]
 
 
-def run(asked: Evaluation, out: Path, load: Callable[[str], Explainer]) -> Iterator[tuple[int, int]]:
-    """Finishes items one by one; those in the folder's ledger are not made again.
+def run(
+    asked: Evaluation, out: Path, load: Callable[[str], Explainer], retry: bool = False, share: Share = ALL
+) -> Iterator[tuple[int, int]]:
+    """Finishes items one by one; those in the folder's ledgers are not made again.
 
     Args:
         load: gives the explainer of a model, such as `Models.load`.
+        retry: make items again of which anything failed.
+        share: of this worker: every `world`-th picture, with all its items.
     Yields:
-        How many items are finished, and of how many: first of all, and then behind each.
+        How many of the share's items are finished, and how many it has: first of all, and then behind each.
     Raises:
         InputError: the folder was begun with other settings. FileError: it cannot be written, or another process
             writes it. ModelError: a model that cannot be loaded.
     """
     _made(out)
-    with Ledger(out / LEDGER, asked.asked()) as ledger:
-        due = [each for each in asked.due() if each[2] not in ledger]
-        items = len(ledger) + len(due)
-        yield len(ledger), items
-        for model, index, key in due:
+    _found(asked, out)  # before a ledger of other settings lies in the folder
+    with Ledger(out / _name(share), asked.asked()) as ledger:
+        found, every = _found(asked, out), list(_mine(asked, share))
+        due = [each for each in every if each[2] not in found or (retry and _failed(found[each[2]]))]
+        finished = len(every) - len(due)
+        yield finished, len(every)
+        for count, (model, index, key) in enumerate(due, finished + 1):
             measuring = Measuring(load(model), asked.methods, asked.measured, asked.prompt, asked.seed)
-            ledger.add({key: measuring.record(asked.data[index], partial(_others, asked, index))})
-            yield len(ledger), items
+            record = measuring.record(asked.data[index], partial(_others, asked, index))
+            ledger.add({key: record}, again=retry)
+            yield count, len(every)
 
 
 def finished(asked: Evaluation, out: Path) -> dict[str, Any]:
     """The folder's records by key, in the order of `Evaluation.due`: some, while a run goes on. Raises FileError."""
-    records = ledgers.read(out / LEDGER)[1]
+    records = _found(asked, out)
     return {key: records[key] for _, _, key in asked.due() if key in records}
+
+
+def _name(share: Share) -> str:
+    return LEDGER if share.world == 1 else f"items-{share.rank}-of-{share.world}.jsonl"
+
+
+def _mine(asked: Evaluation, share: Share) -> Iterator[tuple[str, int, str]]:
+    places = {picture: place for place, picture in enumerate(dict.fromkeys(asked.pictures.values()))}
+    return (each for each in asked.due() if places[asked.pictures[each[1]]] % share.world == share.rank)
+
+
+def _found(asked: Evaluation, out: Path) -> dict[str, Any]:
+    """What all workers have finished, by key; where several have, one of which nothing failed. Raises as `run`."""
+    records: dict[str, Any] = {}
+    settings = json.loads(json.dumps(asked.asked()))
+    for path in sorted(filter(ledgers.begun, out.glob("items*.jsonl"))):
+        begun, found = ledgers.read(path)
+        ledgers.compare(path, begun if found else settings, settings)
+        records |= {key: record for key, record in found.items() if key not in records or not _failed(record)}
+    return records
+
+
+def _failed(record: Mapping[str, Any]) -> bool:
+    """Whether an item is broken, or a method or a metric failed on it."""
+    return "error" in record or any("failed" in each for each in record["methods"].values())
 
 
 def _made(out: Path) -> None:

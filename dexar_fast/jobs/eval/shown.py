@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dexar_fast.errors import DexarError
@@ -36,7 +37,7 @@ def ranked(asked: Evaluation, records: Mapping[str, Any], model: str) -> tuple[s
     method = asked.methods[0]
     for metric in asked.measured:
         scored = {
-            index: records[key]["methods"][method]["parts"][metric.name][0]
+            index: float(metric.combine(np.array(records[key]["methods"][method]["parts"][metric.name])))
             for each, index, key in asked.due()
             if each == model and metric.name in records[key].get("methods", {}).get(method, {}).get("parts", {})
         }

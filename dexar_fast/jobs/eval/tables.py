@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf
+from math import isinf
 from typing import Any
 
 from dexar_fast.jobs.eval import chance_methods
@@ -14,11 +14,11 @@ Found = dict[str, Any]
 """What `figures` gives of one model."""
 CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared with in the tables
 MARK = "*"
-FEWEST = 10  # items: of fewer, a bootstrap interval is too narrow to go by
+FEWEST = 10  # pictures: of fewer, a bootstrap interval is too narrow to go by
 LEGEND = (
     f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
-    f"difference excluding 0, of {FEWEST} items or more. Intervals are bootstrapped over items; p is of a sign-flip "
-    "permutation test and not corrected for the number of comparisons."
+    f"difference excluding 0, of {FEWEST} pictures or more. Intervals are bootstrapped over pictures, with all their "
+    "items; p is of a sign-flip permutation test and not corrected for the number of comparisons."
 )
 
 
@@ -64,11 +64,12 @@ def left_out(found: Found) -> Table:
     return Table("Left out", "", ["what", "metrics", "methods", "items", "why"], rows)
 
 
-def number(value: float | None) -> str:
-    """Three digits; JSON has no infinity, which stands as None."""
-    if value is None:
-        return "∞"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # never -0
+def number(value: float | str) -> str:
+    """Three digits; JSON has no infinity, which is a text there."""
+    found = float(value) + 0.0  # never -0
+    if isinf(found):
+        return "∞" if found > 0 else "-∞"
+    return f"{found:.0f}" if abs(found) >= 1000 else f"{found:.3g}"
 
 
 def is_above_chance(found: Found, method: str, metric: str) -> bool:
@@ -79,9 +80,8 @@ def is_above_chance(found: Found, method: str, metric: str) -> bool:
 
 
 def side(each: dict[str, Any]) -> int:
-    """1 or -1 where the interval of a difference lies above or below 0, of enough items; else 0."""
-    low, high = (-inf if each["low"] is None else each["low"]), (inf if each["high"] is None else each["high"])
-    return 0 if each["n"] < FEWEST else int(low > 0) - int(high < 0)
+    """1 or -1 where the interval of a difference lies above or below 0, of enough pictures; else 0."""
+    return 0 if each.get("pictures", each["n"]) < FEWEST else int(float(each["low"]) > 0) - int(float(each["high"]) < 0)
 
 
 def _marked(found: Found, figure: dict[str, Any] | None) -> str:
@@ -110,8 +110,7 @@ def difference(found: Found, metric: str, method: str, other: str) -> dict[str, 
 
 def _turned(each: dict[str, Any]) -> dict[str, Any]:
     """The same difference, seen from the other method."""
-    value, low, high = (None if each[name] is None else -each[name] for name in ("value", "high", "low"))
-    value = None if each["value"] is None else -each["value"]
+    value, low, high = (-float(each[name]) for name in ("value", "high", "low"))
     return {"value": value, "low": low, "high": high}
 
 

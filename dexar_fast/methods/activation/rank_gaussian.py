@@ -21,7 +21,7 @@ def rank_gaussian(maps: Tensor) -> Tensor:
     ranks = torch.arange(len(values), device=maps.device, dtype=maps.dtype) - len(values) // 2
     weights = (-ranks.square()[:, None] / (2 * spread.square()).flatten()).exp().view_as(values)
     filtered = (values * weights).sum(0) / weights.sum(0)
-    return torch.where(mean > 0, filtered, 0)
+    return torch.where(mean == 0, 0, filtered)
 
 
 def _neighbourhoods(maps: Tensor) -> Tensor:

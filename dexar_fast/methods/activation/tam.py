@@ -108,4 +108,4 @@ def _scaled(maps: Tensor, text: Tensor, earlier: Tensor) -> Tensor:
     """Each column of maps [N, T] by the extremes of its own and of its earlier items' scores; a constant one to 0."""
     low = torch.minimum(maps.amin(0), text.masked_fill(~earlier, torch.inf).amin(0))
     span = torch.maximum(maps.amax(0), text.masked_fill(~earlier, 0).amax(0)) - low
-    return torch.where(span > 0, (maps - low) / span, 0)
+    return torch.where(span == 0, 0, (maps - low) / span)

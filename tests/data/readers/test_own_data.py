@@ -1,6 +1,7 @@
 """Data of your own: folders, JSON lines, Parquet, and tables of the `datasets` library."""
 
 import io
+import os
 import re
 import sys
 
@@ -11,6 +12,7 @@ from small_data import HEIGHT, WIDTH, box_mask, damaged, lines, picture, polygon
 
 from dexar_fast.data import Phrase, names, read, rows
 from dexar_fast.errors import InputError, LibraryError
+from dexar_fast.jobs.ledger import Ledger
 
 
 def png(height=HEIGHT, width=WIDTH):
@@ -29,6 +31,28 @@ def test_a_folder_gives_every_picture_below_it(tmp_path):
     assert data.ids == ["a/torn.jpg", "a/y.webp", "a/z.JPG", "b.png"]
     items = whole_but(data, {"a/torn.jpg": r"torn\.jpg cannot be read"})
     assert items["b.png"].question == "What is it?" and items["b.png"].image == tmp_path / "b.png"
+
+
+def test_links_are_followed_and_what_is_no_data_is_passed_over(tmp_path):
+    for name in ("p/a.png", "p/deep/b.png", "beside/c.png", "p/.trash/d.png", "p/._a.png", "p/cases/e.png"):
+        picture(tmp_path / name)
+    (tmp_path / "p" / "f.pdf").write_bytes(b"%PDF-1.4")
+    (tmp_path / "p" / "g.png").symlink_to("nowhere.png")
+    (tmp_path / "p" / "h.png").symlink_to("a.png")
+    (tmp_path / "p" / "i").symlink_to(tmp_path / "beside")
+    (tmp_path / "p" / "deep" / "round").symlink_to(tmp_path / "p")
+    os.mkfifo(tmp_path / "p" / "pipe.png")
+    data = read("folder", tmp_path / "p")
+    assert data.ids == ["a.png", "cases/e.png", "deep/b.png", "g.png", "h.png", "i/c.png"]
+    whole_but(data, {"g.png": r"g\.png is missing"})
+
+
+def test_pictures_that_a_job_drew_are_no_data(tmp_path):
+    for name in ("a.png", "out/_pictures/0.png", "_pictures/1.png", "eval/cases/2.png", "eval/3.png"):
+        picture(tmp_path / name)
+    (tmp_path / "out" / "_finished").mkdir()
+    Ledger(tmp_path / "eval" / "items.jsonl", {}).close()
+    assert read("folder", tmp_path).ids == ["_pictures/1.png", "a.png", "eval/3.png"]
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
@@ -80,6 +104,7 @@ def test_columns_of_other_names_and_rows_without_ids(tmp_path):
     [
         ("{", r"line 2 of .*rows\.jsonl is not JSON"),
         ({}, "lacks 'image'"),
+        ([1, 2], "a row is a list where names with values are due"),
         ({"image": "gone.png"}, r"gone\.png is missing"),
         ({"image": ""}, "image is empty"),
         ({"image": 3}, "image is a int where a path"),
@@ -87,7 +112,11 @@ def test_columns_of_other_names_and_rows_without_ids(tmp_path):
         ({"image": "one.png", "question": 4}, "question is a int where a text is due"),
         ({"image": "one.png", "answer": ["cat"]}, "answer is a list where a text is due"),
         ({"image": "one.png", "references": ["cat", 4]}, "a reference is a int where a text is due"),
-        ({"image": "one.png", "answer_ids": ["x"]}, "is broken: invalid literal"),
+        ({"image": "one.png", "answer_ids": ["x"]}, "answer_ids holds 'x', which is no token id"),
+        ({"image": "one.png", "answer_ids": [1.7]}, "answer_ids holds 1.7, which is no token id"),
+        ({"image": "one.png", "answer_ids": 5}, "answer_ids is a int where a list is due"),
+        ({"image": "one.png", "boxes": [[0, 0, 2, 2]], "labels": "a"}, "labels is a str where a list is due"),
+        ({"image": "one.png", "masks": "m"}, "masks is a str where a list is due"),
         ({"image": "one.png", "boxes": [[0, 0, 2]]}, "is broken"),
         ({"image": "one.png", "boxes": [[2, 0, 2, 4]]}, r"\[2, 0, 2, 4\] is no box"),
         ({"image": "one.png", "boxes": [[0, 0, 2, 2]], "labels": ["a", "b"]}, "equally many"),
@@ -102,6 +131,13 @@ def test_a_broken_row_costs_itself(tmp_path, row, message):
     picture(tmp_path / "one.png")
     path = lines(tmp_path / "rows.jsonl", {"image": "one.png", "id": "whole"}, row)
     assert list(whole_but(read("jsonl", path), {"#1": message})) == ["whole"]
+
+
+def test_a_reference_may_be_a_text_and_an_id_be_missing(tmp_path):
+    picture(tmp_path / "one.png")
+    path = lines(tmp_path / "rows.jsonl", {"image": "one.png", "references": "yes", "id": None}, {"image": "one.png"})
+    items = whole_but(read("jsonl", path), {})
+    assert items["#0"].references == ("yes",) and items["#1"].references == ()
 
 
 def test_pictures_in_rows(tmp_path):
@@ -176,6 +212,11 @@ def test_a_table_of_the_datasets_library(hub, tmp_path):
         items = whole_but(read("datasets", root, columns=COLUMNS, split=split), {"#1": "not an image"})
         assert read("datasets", root, columns={**COLUMNS, "id": "query"}, split=split).ids == ["a?", "b?", "c?"]
         assert items["#2"].question == "c?" and items["#2"].image.size == (5, 4)
+
+
+def test_tables_in_memory_are_told_apart(hub):
+    one, other = (read("datasets", each, columns=COLUMNS) for each in (hub, hub.select([1, 2])))
+    assert one.source == read("datasets", hub, columns=COLUMNS).source != other.source
 
 
 def test_what_the_datasets_library_cannot_give_is_named(hub, tmp_path):

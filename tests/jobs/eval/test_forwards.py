@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from dexar_fast.data import Item
 from dexar_fast.evaluation.curves import Revealing
 from dexar_fast.jobs.eval.measures import forwards, registry
 from dexar_fast.jobs.eval.measures.base import SkippedError
@@ -42,22 +41,3 @@ def test_sensitive_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "insertion_deletion", lambda *_, **how: flat)
     with pytest.raises(SkippedError, match="no word is sensitive"):
         parts("insertion-sensitive", case())
-
-
-def test_corrections_of_wrong_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(
-        forwards, "diagnose", lambda *given: asked.append(given[2:4]) or SimpleNamespace(minimal_region=0.05)
-    )
-    item = Item("a", lambda: pytest.fail("not opened"), "Is there a cat?", references=("no",))
-    monkeypatch.setattr(Item, "image", None)
-    given = case(item=item)
-    assert parts("amcr", given) == [0.05] and parts("csr", given) == [1.0]
-    assert set(asked) == {("Is there a cat?", "No")}
-    for wrong, words in (
-        (case(item=item, null="centre"), "'eagle' alone"),
-        (case(item=item, explainer=SimpleNamespace(method=None)), "'eagle' alone"),
-        (case(item=Item("a", question="Is there?")), "right answer"),
-    ):
-        with pytest.raises(SkippedError, match=words):
-            parts("csr", wrong)

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_data import damaged, document, lines, picture
+from small_data import damaged, lines, picture
+from stored_answers import stored_list
 
 from dexar_fast import InputError, data
 from dexar_fast.data import DataSet, Item
 from dexar_fast.evaluation.curves import insertion_deletion, perturbation
 from dexar_fast.evaluation.occlusion import agreement
+from dexar_fast.jobs import stored
 from dexar_fast.jobs.eval import chance_methods
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.items import Asking
@@ -145,26 +147,34 @@ def test_a_broken_item_is_a_row_and_a_failing_method_a_sentence(evaluated: Any, 
 
 
 def test_a_stored_answer_is_explained_by_its_ids(evaluated: Any, load: Any, tmp_path: Any) -> None:
-    explainer, (item, _) = load(""), data.of(DATA)
-    item.image.save(tmp_path / "scene.png")
-    prompt = explainer.processor(images=item.image, text="USER: <image>\nWhat? ASSISTANT:", return_tensors="pt")
-    first = explainer.explain(item.image, "What?", item.answer)
-    ids = prompt["input_ids"][0].tolist()
-    entry = {"image_path": "scene.png", "generate_sentence": item.answer, "words": [""] * len(first)}
-    entry |= {"generated_ids": [ids + first.token_ids.tolist()], "location": [9, 9, 90, 90], "select_category": "x"}
-    entry |= {"segmentation": [[9, 9, 90, 9, 90, 90, 9, 90]], "selected_interpretation_token_id": [0]}
-    entry |= {"selected_interpretation_token_word_id": first.token_ids[:1].tolist()}
-    path = document(tmp_path / "list.json", [entry])
-    asked, records = evaluated(f"eagle:{path},images={tmp_path}", methods=("dex-ar",), metrics=("epg",))
+    """EAGLE's objects: one token is the target, and the map beside the object is that of this token."""
+    first, ids = stored_list(load(""), tmp_path, target=1)
+    asked, records = evaluated(f"eagle:{tmp_path}/list.json,images={tmp_path}", methods=("dex-ar",), metrics=("epg",))
     assert first.metadata["prompt"] == "USER: <image>\nWhat? ASSISTANT:"
-    a = first.heatmap(resolution="image").astype(float)
+    a = first.heatmap(1, resolution="image").astype(float)
     expected = segmentation.energy_inside(a, asked.data[0].masks()[0])
-    assert one(records)["methods"]["dex-ar"]["parts"]["epg"] == pytest.approx([expected], rel=1e-3)
-    image = explainer.model.config.image_token_id
+    record = one(records)
+    assert record["methods"]["dex-ar"]["parts"]["epg"] == pytest.approx([expected], rel=1e-3)
+    assert record["answer"] == first.tokens[1]
+    image = load("").model.config.image_token_id
     one_less = [token for index, token in enumerate(ids) if index != ids.index(image)]
+    whole = replace(asked.data[0], targets=())
     for wrong, words in (([1, 2], "holds no picture"), (one_less, f"has {len(ids) - 1} tokens, and {len(ids)} others")):
         with pytest.raises(InputError, match=words):
-            Asking(explainer, replace(asked.data[0], prompt_ids=tuple(wrong)), "")
+            Asking(load(""), replace(whole, prompt_ids=tuple(wrong)), "")
+
+
+def test_which_targets_are_explained() -> None:
+    item = Item("a", answer_ids=(5, 6, 7), prompt_ids=(1, 2))
+    for targets, expected in (
+        (((0, 5), (1, 6), (2, 7)), ((1, 2), (5, 6, 7))),
+        (((1, 6),), ((1, 2, 5), (6,))),
+        (((1, 6), (2, 7)), ((1, 2, 5), (6, 7))),
+        (((0, 9),), ((1, 2), (5, 6, 7))),  # an opposite word
+        (((0, 5), (2, 7)), ((1, 2), (5, 6, 7))),
+        ((), ((1, 2), (5, 6, 7))),
+    ):
+        assert stored.chosen(replace(item, targets=targets)) == expected
 
 
 def test_checks_of_sanity(evaluated: Any) -> None:

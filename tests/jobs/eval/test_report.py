@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dexar_fast import data
+from dexar_fast.data import DataSet, Item
 from dexar_fast.jobs.eval import report, shown, tables
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.plan import Evaluation
@@ -51,6 +55,16 @@ def test_means_differences_and_n(asked: Evaluation, records: dict[str, Any]) -> 
     assert failed == {"reason": "no | memory", "metrics": ["deletion"], "methods": ["tam"], "items": 1}
 
 
+def test_questions_about_one_picture_count_as_one(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Three questions about each of four pictures: too few pictures for a mark, however many items."""
+    four = Evaluation(data.of("shapes:count=4"), "shapes:count=4", asked.methods, ("epg",))
+    shared = {key: next(iter(records.values())) for _, _, key in four.due()}
+    found = figures(four, shared)["models"][0]
+    assert {(each["n"], each["pictures"]) for each in found["figures"]} == {(len(four.data), 4)}
+    assert tables.summary(found).rows[0] == ["dex-ar", "0.9"]
+    assert figures(asked, records)["models"][0]["figures"][0]["pictures"] == 12
+
+
 def test_the_summary_marks_what_is_above_every_chance_map(asked: Evaluation, records: dict[str, Any]) -> None:
     table = tables.summary(figures(asked, records)["models"][0])
     assert table.heads == ["method", "epg ↑", "deletion ↓ (fill: black)"]
@@ -82,6 +96,20 @@ def test_reports_hold_what_was_asked_and_what_failed(
     assert report.failures(found) == [f"{key}: the picture <b>is</b> gone"]
 
 
+def test_names_and_answers_may_hold_anything(evaluated: Any, tmp_path: Any, load: Any) -> None:
+    """Bytes that are no text, lines, bars and markup."""
+    names = ["bad\udcff.png", "<b>*a*\n|</b> `b` [c](d).png"]
+    items = [Item(name, partial(Image.new, "RGB", (60, 50), "red"), "<i>?</i>", " A <s>.") for name in names]
+    asked, records = evaluated(
+        DataSet("odd", items, lambda _, item: item, lambda item: item.id), methods=("attention",), metrics=("blank",)
+    )
+    report.write(asked, records, tmp_path, load)
+    text, page = (tmp_path / report.MARKDOWN).read_text(), (tmp_path / report.PAGE).read_text()
+    for found in (text, page):
+        assert "bad\\udcff.png" in found and "<b>" not in found and "<i>" not in found and "<s>" not in found
+    assert "&lt;b>\\*a\\* \\|&lt;/b> \\`b\\` \\[c\\](d).png: &lt;i>?&lt;/i> A &lt;s>." in text
+
+
 def test_failures_name_methods_and_metrics(asked: Evaluation, records: dict[str, Any]) -> None:
     assert report.failures(figures(asked, records)) == ["tam by deletion: 1 items: no | memory"]
     assert report.markdown(tables.left_out(figures(asked, records)["models"][0])).endswith(
@@ -107,6 +135,31 @@ def test_the_best_and_the_worst(asked: Evaluation, records: dict[str, Any]) -> N
     assert shown.ranked(asked, records, "embedded") == ("", [])
 
 
-@pytest.mark.parametrize("value, text", [(None, "∞"), (-0.0, "0"), (12345.6, "12346"), (0.12345, "0.123"), (1, "1")])
-def test_numbers(value: float | None, text: str) -> None:
+def test_cases_are_ranked_by_the_figure_of_their_item(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Of the ratio, parts [sum, number] of visual and of filler tokens: 6 / 2 over 1 / 1 is 3, the sum alone 6."""
+    ratio = Evaluation(asked.data, asked.spelled, methods=asked.methods, metrics=("token-ratio",))
+    for index, record in enumerate(records.values()):
+        record["methods"]["dex-ar"]["parts"]["token-ratio"] = [6, 2, 1, 1] if index else [5, 1, 1, 1]
+    metric, found = shown.ranked(ratio, records, "embedded")
+    assert metric == "token-ratio" and found[0] == ("best-1", 0, 5.0) and found[1][2] == 3.0
+
+
+def test_infinite_figures_keep_their_side(asked: Evaluation, records: dict[str, Any]) -> None:
+    """Filler without any attribution: the ratio is infinite, above chance, and as far from itself as 0."""
+    ratio = Evaluation(asked.data, asked.spelled, methods=asked.methods, metrics=("token-ratio",))
+    for record in records.values():
+        for name, each in record["methods"].items():
+            each["parts"] = {"token-ratio": [1, 1, 0, 1] if name in asked.methods else [1, 1, 1, 1]}
+    found = json.loads(json.dumps(figures(ratio, records)["models"][0], allow_nan=False))
+    assert tables.summary(found).rows[:3] == [["dex-ar", "∞*"], ["tam", "∞*"], ["random-smooth", "1"]]
+    first, second, chance, *_ = next(tables.of_metrics(found, "dex-ar")).rows
+    assert second[3:] == ["0 [0, 0]", "1", "∞ [∞, ∞]", "0.000488"] and first[2] == "∞ [∞, ∞]"
+    assert chance[3:5] == ["-∞ [-∞, -∞]", "0.000488"]
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [("inf", "∞"), ("-inf", "-∞"), (-0.0, "0"), (12345.6, "12346"), (0.12345, "0.123"), (1, "1")],
+)
+def test_numbers(value: float | str, text: str) -> None:
     assert tables.number(value) == text

@@ -225,3 +225,11 @@ def mirrored(index: int, size: int) -> int:
     if size == 1:
         return 0
     return abs(index) if index < size else 2 * (size - 1) - index
+
+
+def test_scores_that_are_no_numbers_give_no_blank_map() -> None:
+    """A blank map would be a result; the maps of a model that overflows are refused."""
+    visual, text = torch.ones(4, 2).double(), torch.ones(2, 2).double()
+    visual[1] = torch.nan
+    found = activation_maps(visual, text, None)
+    assert found.isnan().all() and rank_gaussian(found.view(2, 2, 2)).isnan().all()

@@ -1,8 +1,7 @@
-"""What it costs the answer to hide parts of the picture in the order of a map; and corrections of wrong answers."""
+"""What it costs the answer to hide parts of the picture in the order of a map."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -11,9 +10,6 @@ from dexar_fast.evaluation.curves import Perturbation, Revealing, insertion_dele
 from dexar_fast.evaluation.occlusion import Agreement, agreement_with, occluded
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
-from dexar_fast.methods.eagle.hallucination import diagnose
-from dexar_fast.methods.eagle.method import Eagle
-from dexar_fast.metrics.correction import csr
 from dexar_fast.metrics.revealing import areas
 from dexar_fast.metrics.tokens import sensitive
 
@@ -54,22 +50,6 @@ def _occluded(case: Case, fill: str) -> Agreement:
     hide = partial(occluded, case.explainer, case.explanation, fill=fill)
     patches = case.once_for_all(("occlusion", fill), hide)
     return case.once(("occlusion", fill), lambda: agreement_with(patches, case.explanation))
-
-
-def region_parts(read: Callable[[float], float], case: Case, fill: str) -> list[float]:
-    """The smallest removal that puts a wrong answer right, in EAGLE's order."""
-    method, item = case.explainer.method, case.item
-    if not isinstance(method, Eagle) or case.null is not None:
-        raise SkippedError("corrections are made in the order of 'eagle' alone")
-    if not item.references or item.question is None:
-        raise SkippedError("a correction takes a question and its right answer")
-    right = item.references[0].capitalize()
-    found = case.once("diagnosis", lambda: diagnose(case.explainer, item.image, str(item.question), right, method))
-    return [read(found.minimal_region)]
-
-
-def _within(region: float) -> float:
-    return csr([region])
 
 
 METRICS = [
@@ -132,12 +112,4 @@ METRICS = [
         partial(occlusion_parts, "top_share"),
         fill="blur",
     ),
-    Metric(
-        "amcr",
-        "lower",
-        "Share of the picture to hide until the answer is right",
-        partial(region_parts, float),
-        fill="black",
-    ),
-    Metric("csr", "higher", "Whether a tenth is enough", partial(region_parts, _within), fill="black"),
 ]

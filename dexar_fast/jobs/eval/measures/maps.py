@@ -36,14 +36,11 @@ def word_parts(score: Score, case: Case, fill: None) -> list[float]:
 
 
 def blank_parts(case: Case, fill: None) -> list[float]:
-    values = case.explanation.sequence_map
-    return [float(case.null is None and bool(values.max() == values.min()))]
+    return [float(case.is_blank(None))]
 
 
 def blank_words(case: Case, fill: None) -> list[float]:
-    maps = case.explanation.token_maps
-    chosen = [maps[case.tokens_of(phrase)].sum(0) for phrase in named(case)]
-    return [float(np.mean([case.null is None and bool(each.max() == each.min()) for each in chosen]))]
+    return [float(np.mean([case.is_blank(case.tokens_of(phrase)) for phrase in named(case)]))]
 
 
 def named(case: Case) -> list[Any]:

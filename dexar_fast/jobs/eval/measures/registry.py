@@ -7,11 +7,11 @@ from difflib import get_close_matches
 
 from dexar_fast.errors import InputError
 from dexar_fast.evaluation.hiding import ALL_FILLS
-from dexar_fast.jobs.eval.measures import forwards, maps, quantus, sanity, words
+from dexar_fast.jobs.eval.measures import corrections, forwards, maps, quantus, sanity, words
 from dexar_fast.jobs.eval.measures.base import Metric
 from dexar_fast.methods.knobs import one_of
 
-_OURS = {metric.name: metric for room in (maps, words, forwards, sanity) for metric in room.METRICS}
+_OURS = {metric.name: metric for room in (maps, words, forwards, corrections, sanity) for metric in room.METRICS}
 
 
 def names() -> list[str]:

@@ -2,5 +2,6 @@
 
 from dexar_fast.methods.eagle.hallucination.diagnosing import diagnose
 from dexar_fast.methods.eagle.hallucination.diagnosis import Diagnosis
+from dexar_fast.methods.eagle.hallucination.removal import minimal_region
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "minimal_region"]

@@ -5,20 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from dexar_fast.attribution.masked import AGREE
 from dexar_fast.errors import InputError
-from dexar_fast.explanation import Explanation
 from dexar_fast.generation.setup import Setup
-from dexar_fast.methods.cut.divided import Divided
+from dexar_fast.methods.eagle.hallucination import removal
 from dexar_fast.methods.eagle.hallucination.diagnosis import Diagnosis
 from dexar_fast.methods.eagle.hallucination.question import Question
 from dexar_fast.methods.eagle.method import Eagle, given
 from dexar_fast.vision.images import load_images
-from dexar_fast.vision.regions import Regions
 
 
 def diagnose(
@@ -60,53 +55,19 @@ def diagnose(
 
 def _diagnosed(asked: Question, token: int, eagle: Eagle) -> Diagnosis:
     explanation = asked.explained(eagle)
-    cut, order = _divided(explanation, eagle.fill), explanation.diagnostics["eagle"]["order"]
-    shown, revised = _smallest_removal(asked, explanation, cut, eagle.batch)
+    details, cut = explanation.diagnostics["eagle"], removal.divided(explanation, eagle.fill)
+    by, right = removal.Ordered.of(details), torch.tensor(details["insertion"])[:-1, 0]
+    shown, revised = removal.smallest(asked, cut, by, eagle.batch, right)
     return Diagnosis(
         question=asked.question,
         right=asked.right_text,
         answer=asked.text(asked.answer),
         before=asked.pictures,
-        after=asked.pictures if shown is None else cut.shown(_first(explanation, cut, shown)),
-        minimal_region=_hidden_area(explanation, shown),
+        after=asked.pictures if shown is None else cut.shown(by.first(shown, cut.count)),
+        minimal_region=by.hidden(shown),
         token=token,
         explanation=explanation,
         shown=shown,
-        removed=[] if shown is None else order[shown:],
+        removed=[] if shown is None else by.order[shown:],
         revised=revised,
     )
-
-
-def _smallest_removal(
-    asked: Question, explanation: Explanation, cut: Divided, batch: int | None
-) -> tuple[int | None, dict[int, str]]:
-    """How many regions it shows, None where there is none; and the answers on the way."""
-    counts = range(1, len(explanation.diagnostics["eagle"]["order"]))
-    masks = {count: _first(explanation, cut, count) for count in counts}
-    right = torch.tensor(explanation.diagnostics["eagle"]["insertion"])[:-1, 0]
-    wrong = asked.wrong_probabilities(cut, list(masks.values()), batch)
-    revised: dict[int, str] = {}
-    for count in reversed((right + AGREE >= wrong).nonzero()[:, 0].add(1).tolist()):
-        answer = asked.answered(cut.shown(masks[count]))
-        revised[count] = asked.text(answer)
-        if asked.is_right(answer):
-            return count, revised
-    return None, revised
-
-
-def _divided(explanation: Explanation, fill: str) -> Divided:
-    labels = [cells.labels + np.int32(cells.start) for cells in explanation.grids if isinstance(cells, Regions)]
-    return Divided([np.asarray(image) for image in explanation.images], labels, fill)
-
-
-def _first(explanation: Explanation, cut: Divided, count: int) -> Tensor:
-    """bool [N]: the first `count` regions in order, and those that the model does not see."""
-    details, revealed = explanation.diagnostics["eagle"], torch.zeros(cut.count, dtype=torch.bool)
-    revealed[details["order"][:count] + details["unseen_regions"]] = True
-    return revealed
-
-
-def _hidden_area(explanation: Explanation, shown: int | None) -> float:
-    """The share of all pixels in the regions behind the first `shown`; 1 where that is None."""
-    areas = explanation.diagnostics["eagle"]["areas"]
-    return 1.0 if shown is None else areas[-1] - areas[shown - 1]

@@ -72,14 +72,19 @@ class Question:
         """Its answer to all of the pictures, explained."""
         return explaining.explain(self._runner(self._given), eagle)
 
-    def wrong_probabilities(self, cut: Divided, masks: list[Tensor], batch: int | None) -> Tensor:
-        """[K] float32: of the first token that differs, with the regions of each mask revealed, bool [N]."""
+    def probabilities(self, cut: Divided, masks: list[Tensor], batch: int | None, right: bool = False) -> Tensor:
+        """[K] float32: of the first token that differs, with the regions of each mask revealed, bool [N].
+
+        Args:
+            right: of the right token in its place.
+        """
         if not masks:
             return torch.empty(0)
         token = torch.tensor([self.first_difference])
+        ids = self.right[token] if right else None
         with self._runner(self._given).answered() as asked:
             pixels = Pixels(asked.processor, asked.inputs, asked.images)
-            return scorer(asked, cut, pixels, token, batch=batch)(torch.stack(masks))[:, 0]
+            return scorer(asked, cut, pixels, token, ids, batch)(torch.stack(masks))[:, 0]
 
     def text(self, answer: Tensor) -> str:
         return self._setup.processor.tokenizer.decode(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.data.shapes import draw_scene
-from dexar_fast.methods.eagle.hallucination import Diagnosis, diagnose
+from dexar_fast.methods.eagle.hallucination import Diagnosis, diagnose, minimal_region
 from dexar_fast.methods.eagle.hallucination.question import Question
 from dexar_fast.methods.eagle.method import Eagle
 
@@ -70,6 +71,28 @@ def test_the_smallest_removal(ex: Explainer, regions: int, variant: Any) -> None
     assert found.explanation is not None and found.explanation.text == found.answer
     check(ex, found, ABSENT, "No")
     assert found.shown is not None and found.minimal_region < 0.5
+
+
+def test_regions_in_another_order(ex: Explainer) -> None:
+    """By the loop that writes every answer afresh; EAGLE's own order gives EAGLE's own region."""
+    method = Eagle(regions=9, variant="exact")
+    found = diagnose(ex, draw_scene(WRONG).image, ABSENT, "No", method)
+    assert found.explanation is not None
+    details = found.explanation.diagnostics["eagle"]
+    assert minimal_region(ex, found, details["order"], method) == pytest.approx(found.minimal_region)
+    labels = found.explanation.grids[0].labels
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(details["order"]).tolist()
+        other = replace(found.explanation, diagnostics={"eagle": {**details, "order": order}})
+        again = replace(found, explanation=other)
+        answers = {count: written(ex, shown(again, count), ABSENT) for count in range(1, len(order))}
+        right = max((count for count, answer in answers.items() if answer.startswith("No")), default=None)
+        expected = 1.0 if right is None else np.isin(labels, order[right:]).mean()
+        assert minimal_region(ex, found, order, method) == pytest.approx(expected)
+    with pytest.raises(InputError, match="each of the 9 regions"):
+        minimal_region(ex, found, details["order"][1:], method)
+    right = diagnose(ex, draw_scene(WRONG).image, ABSENT, "Yes", method)
+    assert minimal_region(ex, right, [], method) == 0.0
 
 
 def test_a_later_token_may_be_the_wrong_one(ex: Explainer) -> None:

@@ -1,0 +1,91 @@
+"""What a job does in a folder that another has begun: refused as a whole, or failures tried again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from small_data import lines, picture
+
+from dexar_fast.data import DataSet, read
+from dexar_fast.errors import InputError
+from dexar_fast.jobs import ledger
+from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.job import Job
+from dexar_fast.jobs.share import Share
+
+
+def names(told: list[tuple[str, Any]]) -> list[str]:
+    return [name for name, _ in told]
+
+
+def test_other_pictures_of_the_same_names_are_refused(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    finish(photos, tmp_path / "out")
+    (tmp_path / "photos").rename(tmp_path / "earlier")
+    with pytest.raises(InputError, match=r'data "folder:.*photos", not "folder:.*earlier"'):
+        finish.run(read("folder", tmp_path / "earlier"), tmp_path / "out")
+
+
+def test_what_is_refused_leaves_no_trace(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    """Neither a ledger of its settings, which would keep the right ones out for good, nor a lock."""
+    before = finish(photos, tmp_path / "out")
+    for share in (Share(0, 2), Share(0, 1)):
+        with pytest.raises(InputError, match="was begun with prompt"):
+            finish.run(photos, tmp_path / "out", Asked("Why?"), share=share)
+    assert [path.name for path in (tmp_path / "out" / "_finished").iterdir()] == ["0-of-1.jsonl"]
+    assert finish.run(photos, tmp_path / "out") == [] and finish.merged(tmp_path / "out")[1] == before
+
+
+def test_settings_that_ended_in_an_error_can_be_put_right(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    """The model was not there: the same folder takes the right one, with any number of workers."""
+    for share in (Share(), Share(1, 2)):
+        Job(photos, tmp_path / "out", Asked("What?"), {"model": "mispelt"}, share=share).close()
+    assert len(finish.run(photos, tmp_path / "out", by={"model": "m"})) == 4
+    assert finish.merged(tmp_path / "out")[0].finished == 4
+    with pytest.raises(InputError, match='model "m", not "mispelt"'):
+        finish.run(photos, tmp_path / "out", by={"model": "mispelt"}, share=Share(1, 2))
+
+
+@pytest.mark.parametrize("share", [Share(), Share(0, 2)])
+def test_what_failed_is_tried_again(photos: DataSet, finish: Any, tmp_path: Path, share: Share) -> None:
+    """By the worker that failed, or by another."""
+    whole = finish(photos, tmp_path / "out")
+    assert finish.run(photos, tmp_path / "out", share=share) == []
+    assert finish.run(photos, tmp_path / "out", share=share, retry=True)[0][1] is not None
+    picture(tmp_path / "photos" / "broken.png")
+    assert finish.run(photos, tmp_path / "out", share=share, retry=True) == [("broken.png", None)]
+    merged, rows = finish.merged(tmp_path / "out")
+    assert not merged.failed and merged.finished == 4
+    assert [row for row in rows if row["item"] != "broken.png"] == [row for row in whole if row["error"] is None]
+    assert finish.run(photos, tmp_path / "out", share=share, retry=True) == []
+
+
+def test_a_later_failure_of_another_worker_hides_nothing(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    whole = finish(photos, tmp_path / "out")
+    folder = tmp_path / "out" / "_finished"
+    asked, records = ledger.read(folder / "0-of-1.jsonl")
+    with ledger.Ledger(folder / "1-of-2.jsonl", asked) as other:
+        other.add({"z.png": records["z.png"] | {"error": "no memory"}})
+    assert finish.merged(tmp_path / "out")[1] == whole
+
+
+def test_an_explanation_that_is_gone_is_made_again(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    whole = finish(photos, tmp_path / "out")
+    (tmp_path / "out" / "_explanations" / "00000003.safetensors").unlink()
+    told = finish.run(photos, tmp_path / "out", retry=True)
+    assert names(told) == ["broken.png", photos.ids[3]] and finish.merged(tmp_path / "out")[1] == whole
+
+
+def test_names_that_look_like_those_of_repeated_ones(finish: Any, tmp_path: Path) -> None:
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "green")):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.png")
+    rows = [{"image": f"{name}.png", "id": shown} for name, shown in (("a", "x"), ("b", "x#2"), ("c", "x"))]
+    told = finish.run(read("jsonl", lines(tmp_path / "d.jsonl", *rows)), tmp_path / "out")
+    assert names(told) == ["x", "x#2", "x#2#2"]
+
+
+def test_a_job_that_is_refused_frees_its_share(photos: DataSet, finish: Any, tmp_path: Path) -> None:
+    finish.run(photos, tmp_path / "out")
+    with pytest.raises(InputError):
+        Job(photos, tmp_path / "out", Asked("Why?"), {})
+    Job(photos, tmp_path / "out", Asked("What?"), {}).close()
