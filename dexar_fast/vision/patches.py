@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,23 +22,26 @@ def patch_grids(prompt: Prompt) -> Blocks:
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL: (t, h, w) patches, merged in squares; a step of a video is several frames."""
     merge = prompt.vision("spatial_merge_size")
     images = prompt.numbers("image_grid_thw", 3) if not all(prompt.video) else []
+    return [_image(prompt, n, grid, merge) for n, grid in enumerate(images)], _videos(prompt, len(images), merge)
+
+
+def _videos(prompt: Prompt, first: int, merge: int) -> list[Block]:
+    """The steps of each video; `first` is the number of its first frame."""
     videos = prompt.numbers("video_grid_thw", 3) if any(prompt.video) else []
-    frames = _frames_per_step(prompt, images, videos)
-    first = len(images)
     blocks = []
-    for (_, h, w), count in zip(videos, frames, strict=True):
+    for (_, h, w), count in zip(videos, _frames_per_step(prompt, first, videos), strict=True):
         blocks.append(_steps(h // merge, w // merge, count))
         _check_aspect(prompt, range(first, first + sum(count)), h // merge, w // merge)
         first += sum(count)
-    return [_image(prompt, n, grid, merge) for n, grid in enumerate(images)], blocks
+    return blocks
 
 
 def named_grids(prompt: Prompt) -> Blocks:
     """A family that is not in the table: images whose grids the inputs name, patches merged as the config says."""
     if prompt.config.model_type in PADDERS:
         raise UnknownLayout("its processor pads images")
-    if any(prompt.video):
-        raise UnknownLayout("where the frames of its videos lie is not known")
+    if all(prompt.video):
+        return [], _videos(prompt, 0, _merge(prompt, 0))
     names = [(name, columns) for name, columns in NAMED if name in prompt.inputs]
     if not names:
         raise UnknownLayout(
@@ -45,7 +49,9 @@ def named_grids(prompt: Prompt) -> Blocks:
             "name no grid"
         )
     name, columns = names[0]
-    return [_image(prompt, n, grid, _merge(prompt, n)) for n, grid in enumerate(prompt.numbers(name, columns))], []
+    images = prompt.numbers(name, columns)
+    videos = _videos(prompt, len(images), _merge(prompt, 0))
+    return [_image(prompt, n, grid, _merge(prompt, n)) for n, grid in enumerate(images)], videos
 
 
 NAMED = (("image_grid_thw", 3), ("image_grid_hw", 2))
@@ -83,17 +89,29 @@ def _check_aspect(prompt: Prompt, images: Sequence[int], rows: int, columns: int
             )
 
 
-def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> list[list[int]]:
+def _frames_per_step(prompt: Prompt, images: int, videos: list[Any]) -> list[list[int]]:
     """How many frames each step of each video stands for: all the same, but the last may repeat a frame to fill up."""
     if not videos:
         return []
+    clips = () if prompt.shown is None else prompt.shown.clips
+    if len(clips) == len(videos):
+        return [_of_clip(clip, steps) for clip, (steps, _, _) in zip(clips, videos, strict=True)]
     per_step = prompt.vision("temporal_patch_size")
     frames = [[per_step] * t for t, _, _ in videos]
-    missing = 0 if prompt.sizes is None else sum(map(sum, frames)) - (len(prompt.sizes) - len(images))
+    missing = 0 if prompt.sizes is None else sum(map(sum, frames)) - (len(prompt.sizes) - images)
     if missing > 0:
         for video, count in _filled(prompt, videos, per_step, missing).items():
             frames[video][-1] -= count
     return frames
+
+
+def _of_clip(frames: int, steps: int) -> list[int]:
+    """How many of so many frames each step stands for."""
+    each = math.ceil(frames / steps)
+    last = frames - each * (steps - 1)
+    if last < 1:
+        raise UnknownLayout(f"{frames} frames do not make {steps} steps")
+    return [each] * (steps - 1) + [last]
 
 
 def _filled(prompt: Prompt, videos: list[Any], per_step: int, missing: int) -> dict[int, int]:

@@ -19,7 +19,7 @@ from PIL import Image
 from processors import IMAGES, VIDEOS, Family, around, ask, real, real_onevision, watch
 from transformers.utils import is_torchvision_available
 
-from dexar_fast.prompt.seen import UNCHECKED
+from dexar_fast.prompt.remade.seen import UNCHECKED
 from dexar_fast.vision.geometry import layout
 
 

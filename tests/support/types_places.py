@@ -26,7 +26,7 @@ from transformers.utils import is_torchvision_available
 from dexar_fast import Explainer
 from dexar_fast.generation.places import placing
 from dexar_fast.prompt import request
-from dexar_fast.prompt.seen import placed
+from dexar_fast.prompt.remade.seen import placed
 from dexar_fast.vision.families import FAMILIES
 from dexar_fast.vision.geometry import CHECKED, MEASURED, Layout
 from dexar_fast.vision.grid import Size

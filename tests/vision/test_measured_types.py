@@ -21,7 +21,7 @@ from videos import stacked
 
 from dexar_fast import Explainer
 from dexar_fast.generation.places.placing import _Shown
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.vision.grid import Size
 
 SIZES: dict[str, Size] = {"wide": (600, 200), "tall": (200, 560), "square": (300, 300), "usual": (640, 480)}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dexar_fast.generation.places.kept import Found, keep, key_of, recalled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.lending.session import borrowed
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
 from dexar_fast.vision.measured.entering import entering, layers

@@ -23,7 +23,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.methods.eagle.cut.divided import divided
 from dexar_fast.methods.eagle.cut.labels import video_cells
 from dexar_fast.methods.eagle.method import Eagle
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.report.page import pictures as page
 
 ANSWER = [70, 71, 72]

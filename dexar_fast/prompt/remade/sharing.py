@@ -1,0 +1,53 @@
+"""Which of the pictures given are images, and which are frames of which video."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dexar_fast.prompt.remade.making import IMAGES, VIDEO
+
+WAYS = 256  # of sharing frames out that are tried
+NAMES = ("image_grid_thw", "image_sizes", "pixel_values_images")  # what has a row for each image
+Clips = tuple[int, ...]  # the frames of each video
+
+
+def images_of(pictures: int, inputs: Mapping[str, Any]) -> int:
+    """How many of so many pictures, the first, are images, where frames have a name of their own in the inputs."""
+    named = [inputs[name] for name in NAMES if isinstance(inputs.get(name), Tensor)]
+    return min(pictures, len(named[0])) if named else 0
+
+
+def clips(frames: int, inputs: Mapping[str, Any]) -> Iterator[Clips]:
+    """Each way in which so many frames can be those of the videos that the inputs hold, one behind the other."""
+    for counts in itertools.islice(itertools.product(*_ranges(frames, inputs)), WAYS):
+        if sum(counts) == frames:
+            yield counts
+
+
+def parted(frames: Sequence[Any], clips: Clips) -> list[list[Any]]:
+    """The frames of each video."""
+    return [[*frames[start:end]] for start, end in itertools.pairwise(itertools.accumulate(clips, initial=0))]
+
+
+def unpadded(inputs: Mapping[str, Any]) -> Clips | None:
+    """The frames of each video where they stand as images in rows, filled up with zeros (SmolVLM); None: they do not."""
+    pixels = inputs.get(IMAGES)
+    if not isinstance(pixels, Tensor) or pixels.ndim != 5:
+        return None
+    return tuple(pixels.flatten(2).any(-1).sum(1).tolist())
+
+
+def _ranges(frames: int, inputs: Mapping[str, Any]) -> list[Iterable[int]]:
+    """How many of the frames each video of the inputs can have."""
+    grids, pixels = inputs.get("video_grid_thw"), inputs.get(VIDEO)
+    if isinstance(grids, Tensor) and len(grids) > 1:
+        steps = grids[:, 0].tolist()
+        most = math.ceil(frames / sum(steps))  # frames in a step, of which the last of a video may lack some
+        return [range((each - 1) * most + 1, each * most + 1) for each in steps]
+    count = len(pixels) if isinstance(pixels, Tensor) and pixels.ndim == 5 else 1
+    return [[frames // count]] * count
