@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, reason
 from dexar_fast.model.cache import NAMES as CACHE_NAMES
+from dexar_fast.prompt.remade.sampled import METADATA
 from dexar_fast.vision.geometry import names_image_token, visual_positions, visual_token_ids
 
-UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
+UNUSED_INPUTS = ("labels", METADATA)  # PaliGemma's processor makes labels; a loss over them is NaN
 OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "return_dict")
 # How the names of image inputs begin, in every family (Pix2Struct: flattened_patches)
 IMAGE_INPUTS = ("pixel", "image", "video", "flattened")

@@ -31,12 +31,14 @@ class Layout:
         warning: why there are no grids, or what they assume.
         how: how the grids are known. "declared": by the family and the inputs; "assumed": by the inputs of a family
             that is not known; "checked": so, and pictures of blocks confirmed them; "measured"; "none": not at all.
+        clips: how many frames, behind all images, each video has.
     """
 
     positions: Tensor
     grids: tuple[Grid, ...]
     warning: str | None = None
     how: str = DECLARED
+    clips: tuple[int, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -92,13 +94,14 @@ def layout(
     video = _of_videos(config, inputs)[positions].tolist()
     prompt = Prompt(config, getattr(processor, "image_processor", None), inputs, sizes, video, shown)
     family = FAMILIES.get(config.model_type, named_grids)
+    clips = () if shown is None else shown.clips
     try:
         grids = _placed(prompt, *family(prompt))
     except UnknownLayout as reason:
-        return nowhere(positions, str(reason))
+        return nowhere(positions, str(reason), clips)
     known = family is not named_grids
     notes = [*([] if known else [_assumption(config)]), *prompt.notes]
-    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None, DECLARED if known else ASSUMED)
+    return Layout(positions, grids, "; ".join(dict.fromkeys(notes)) or None, DECLARED if known else ASSUMED, clips)
 
 
 def _of_videos(config: Any, inputs: Mapping[str, Any]) -> Tensor:
@@ -106,13 +109,14 @@ def _of_videos(config: Any, inputs: Mapping[str, Any]) -> Tensor:
     ids, kinds = inputs["input_ids"][0].cpu(), inputs.get(KINDS)
     image_ids, video_ids = (torch.tensor(_ids(config, names), device="cpu") for names in (IMAGE_TOKENS, VIDEO_TOKENS))
     named = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
-    said = isinstance(kinds, Tensor) and kinds.shape == inputs["input_ids"].shape
-    return named | (kinds[0].cpu() == VIDEO_KIND) if said else named
+    if isinstance(kinds, Tensor) and kinds.shape == inputs["input_ids"].shape:
+        return named | (kinds[0].cpu() == VIDEO_KIND)
+    return named
 
 
-def nowhere(positions: Tensor, reason: str) -> Layout:
+def nowhere(positions: Tensor, reason: str, clips: tuple[int, ...] = ()) -> Layout:
     """Visual tokens without a place in the images."""
-    return Layout(positions, (), f"the maps have no place in the image, because {reason}", NONE)
+    return Layout(positions, (), f"the maps have no place in the image, because {reason}", NONE, clips)
 
 
 def _placed(prompt: Prompt, images: list[Block], videos: list[Block]) -> tuple[Grid, ...]:
@@ -148,7 +152,8 @@ def _check(prompt: Prompt, kinds: list[bool], images: list[Block], videos: list[
     there = [kinds.count(kind) for kind in (False, True)]
     if wanted != there or len(kinds) != len(prompt.video):
         raise UnknownLayout(
-            f"the prompt's {len(prompt.video)} visual tokens are not the {sum(wanted)} that its inputs and settings make"
+            f"the prompt's {len(prompt.video)} visual tokens are not the {sum(wanted)} that its inputs and settings "
+            "make"
         )
     shown = sum(block.images for block in images + videos)
     if prompt.sizes is not None and shown != len(prompt.sizes):

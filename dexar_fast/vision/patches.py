@@ -27,7 +27,7 @@ def patch_grids(prompt: Prompt) -> Blocks:
 
 def _videos(prompt: Prompt, first: int, merge: int) -> list[Block]:
     """The steps of each video; `first` is the number of its first frame."""
-    videos = prompt.numbers("video_grid_thw", 3) if any(prompt.video) else []
+    videos = prompt.numbers(VIDEO_GRIDS, 3) if any(prompt.video) else []
     blocks = []
     for (_, h, w), count in zip(videos, _frames_per_step(prompt, first, videos), strict=True):
         blocks.append(_steps(h // merge, w // merge, count))
@@ -40,9 +40,9 @@ def named_grids(prompt: Prompt) -> Blocks:
     """A family that is not in the table: images whose grids the inputs name, patches merged as the config says."""
     if prompt.config.model_type in PADDERS:
         raise UnknownLayout("its processor pads images")
-    if all(prompt.video):
-        return [], _videos(prompt, 0, _merge(prompt, 0))
     names = [(name, columns) for name, columns in NAMED if name in prompt.inputs]
+    if all(prompt.video) and VIDEO_GRIDS in prompt.inputs:
+        return [], _videos(prompt, 0, _merge(prompt, 0))
     if not names:
         raise UnknownLayout(
             f"where the model family {prompt.config.model_type!r} puts its visual tokens is not known, and its inputs "
@@ -55,6 +55,7 @@ def named_grids(prompt: Prompt) -> Blocks:
 
 
 NAMED = (("image_grid_thw", 3), ("image_grid_hw", 2))
+VIDEO_GRIDS = "video_grid_thw"
 
 
 def _merge(prompt: Prompt, image: int) -> int:

@@ -90,6 +90,6 @@ class _Shown:
 
 def _layout(declared: Layout, found: Found) -> Layout:
     if not found.grids:
-        return nowhere(declared.positions, str(found.reason))
+        return nowhere(declared.positions, str(found.reason), declared.clips)
     moved = found.how == MEASURED and declared.grids
-    return Layout(declared.positions, found.grids, ELSEWHERE if moved else None, found.how)
+    return replace(declared, grids=found.grids, warning=ELSEWHERE if moved else None, how=found.how)

@@ -53,7 +53,12 @@ def same(made: Mapping[str, Any] | None, inputs: Mapping[str, Any], share: float
         return False
     both = [(made[name], inputs[name]) for name in made if isinstance(inputs.get(name), Tensor)]
     same = all(isinstance(one, Tensor) and alike(one, other, share) for one, other in both)
-    return same and any(other.is_floating_point() for _, other in both)
+    return same and any(is_pixels(name, inputs[name]) for name in made if isinstance(inputs.get(name), Tensor))
+
+
+def is_pixels(name: str, value: Any) -> bool:
+    """Whether a processor's output holds pixels: numbers with a fraction, or bytes (Molmo 2's videos)."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or name.startswith(IMAGES))
 
 
 def alike(made: Tensor, given: Tensor, share: float) -> bool:

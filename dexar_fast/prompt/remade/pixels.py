@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings
+from dexar_fast.prompt.remade.making import CLOSE, VIDEO, is_pixels, made, same, usual_settings
 from dexar_fast.prompt.remade.ways import Way, Ways
 
 
@@ -29,7 +29,7 @@ class Pixels:
         self._inputs = inputs
         self._way, found = self._found(images)
         self.frames = self._way.frames
-        self.names = [name for name, value in found.items() if isinstance(value, Tensor) and value.is_floating_point()]
+        self.names = [name for name, value in found.items() if is_pixels(name, value)]
 
     def of(self, images: Sequence[Image.Image]) -> dict[str, Tensor]:
         """The pixels of other pictures, by the names and in the dtypes of the inputs, on the CPU.

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings
+from dexar_fast.prompt.remade.sampled import picked
 from dexar_fast.prompt.remade.ways import Ways
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.blocks import Shown
@@ -96,15 +97,25 @@ def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
 def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image], Called, Shown]]:
     """Each reading of the pictures that gives the inputs' pixels, the settings with which it does, and as what."""
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
-    for pictures in readings(request.given):
+    told = tuple(len(video.frames) for video in request.videos)
+    for pictures in _chosen(request):
         for changed in _settings(base, usual):
-            for way in Ways(processor, inputs, changed).of(pictures):
+            for way in Ways(processor, inputs, changed, told).of(pictures):
                 if way.shown is not None and same(way.make(pictures), inputs, CLOSE):
                     yield pictures, Called(Settings(base, changed)), way.shown
     for pictures in readings(request.given):
         resized = _resized(pictures, inputs, base)
         if resized and same(made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
             yield pictures, Called(Settings(base, usual)), Shown(len(pictures))
+
+
+def _chosen(request: Request) -> Iterator[list[Image.Image]]:
+    """Each reading of the pictures; also with the sampled frames alone, where all of the videos may be given."""
+    for pictures in readings(request.given):
+        yield pictures
+        sampled = picked(pictures, request.videos)
+        if sampled is not None:
+            yield sampled
 
 
 def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

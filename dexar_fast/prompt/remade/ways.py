@@ -11,11 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.prompt.remade.making import AS_GIVEN, IMAGES, VIDEO, made, made_of_videos, nested
-from dexar_fast.prompt.remade.sharing import Clips, clips, images_of, parted, unpadded
+from dexar_fast.prompt.remade.sharing import MANY, Clips, clips, images_of, parted, unpadded
 from dexar_fast.prompt.remade.weaving import Woven, announced, named_as_images
 from dexar_fast.vision.blocks import Shown
-
-MANY = 16  # pictures: of more, where nothing tells which are frames, all or none are
 
 Pictures = Sequence[Image.Image]
 Make = Callable[[Pictures], Mapping[str, Any] | None]
@@ -37,11 +35,16 @@ class Way:
 
 @dataclass(frozen=True)
 class Ways:
-    """A processor, the inputs that it made, and the settings of its image processor in that call."""
+    """A processor, the inputs that it made, and the settings of its image processor in that call.
+
+    Attributes:
+        told: the frames of each video, where the inputs say it.
+    """
 
     processor: Any
     inputs: Mapping[str, Any]
     settings: Mapping[str, Any]
+    told: Clips = ()
 
     def of(self, pictures: Pictures) -> Iterator[Way]:
         """Those that are worth a try, the likely ones first."""
@@ -59,10 +62,12 @@ class Ways:
 
     def _beside_images(self, pictures: int) -> Iterator[Way]:
         """Where videos have a name of their own in the inputs."""
-        frames = pictures - images_of(pictures, self.inputs)
-        for found in clips(frames, self.inputs):
-            yield Way(partial(self._both, found, AS_GIVEN), frames, Shown(pictures, found))
-        yield Way(partial(self._both, (frames,), {}), frames, None)
+        told = 0 < sum(self.told) <= pictures
+        for images in [pictures - sum(self.told)] if told else images_of(pictures, self.inputs):
+            frames = pictures - images
+            for found in [self.told] if told else clips(frames, self.inputs):
+                yield Way(partial(self._both, found, AS_GIVEN), frames, Shown(pictures, found))
+            yield Way(partial(self._both, (frames,), {}), frames, None)
 
     def _as_images(self, pictures: Pictures, frames: int) -> Iterator[Way]:
         """Where frames stand as images."""
@@ -75,7 +80,8 @@ class Ways:
             woven = Woven(self.processor, self.settings)
             order = woven.order(pictures[:images], pictures[images:], pixels)
             if order is not None:
-                yield Way(partial(woven.made, order), frames, Shown(len(pictures), (frames,), order))
+                found = self.told if sum(self.told) == frames else (frames,)
+                yield Way(partial(woven.made, order), frames, Shown(len(pictures), found, order))
 
     def _images(self, pictures: Pictures) -> Mapping[str, Any] | None:
         return made(self.processor.image_processor, nested([*pictures], self.inputs), self.settings)

@@ -31,11 +31,11 @@ class Woven:
         heads = {kind: next(pieces, None) for kind, pieces in waiting.items()}
         order, start = [], 0
         while start < len(pixels):
-            kind = next((kind for kind, piece in heads.items() if _begins(pixels[start:], piece)), None)
+            kind, length = next(_fitting(pixels[start:], heads), (None, 0))
             if kind is None:
                 return None
-            start += len(heads[kind])
             heads[kind] = next(waiting[kind], None)
+            start += length
             order.append(kind)
         return tuple(order) if len(order) == len(images) + len(frames) else None
 
@@ -81,5 +81,8 @@ def _before(ids: Sequence[int], image: int) -> Iterator[list[int]]:
             words += run
 
 
-def _begins(pixels: Tensor, piece: Tensor | None) -> bool:
-    return piece is not None and alike(piece, pixels[: len(piece)], CLOSE)
+def _fitting(pixels: Tensor, heads: Mapping[bool, Tensor | None]) -> Iterator[tuple[bool, int]]:
+    """The kinds whose next piece the pixels begin with, and how long it is."""
+    for kind, piece in heads.items():
+        if piece is not None and alike(piece, pixels[: len(piece)], CLOSE):
+            yield kind, len(piece)

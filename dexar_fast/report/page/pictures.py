@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ class Picture:
     """One image of an explanation as a page shows it.
 
     Attributes:
-        name: "image 2", "frame 1".
+        name: "image 2", "frame 1", "video 2, frame 13 (0.50 s)".
         source: a data URI; empty where the image was not kept.
         width, height: of the map drawn over it, in pixels.
         mapped: whether any visual token belongs to it.
@@ -60,14 +61,32 @@ def pictures(explanation: Result) -> list[Picture]:
 def _names(explanation: Result) -> list[str]:
     """The names of the pictures: all images, then all frames."""
     count = placing.count(explanation)
-    first_frame = min((grid.image for grid in explanation.grids if grid.video), default=count)
-    counts = {"image": 0, "frame": 0}
-    names = []
-    for index in range(count):
-        kind = "image" if index < first_frame else "frame"
-        counts[kind] += 1
-        names.append(f"{kind} {counts[kind]}")
-    return names
+    frames = _told(explanation.metadata.get("frames")) or _frames_of_grids(explanation, count)
+    images = max(0, count - len(frames))
+    several = len({frame["video"] for frame in frames}) > 1
+    return [f"image {n + 1}" for n in range(images)] + [_frame(frame, several) for frame in frames[: count - images]]
+
+
+def _told(frames: Any) -> list[dict[str, Any]]:
+    """What the result says of its frames; none where a file was changed and it says something else."""
+    listed = frames if isinstance(frames, list) and all(isinstance(frame, dict) for frame in frames) else []
+    kinds = {"video": int, "frame": int, "seconds": float}
+    whole = [
+        all(isinstance(frame.get(name, 0.0 if name == "seconds" else None), kind) for name, kind in kinds.items())
+        for frame in listed
+    ]
+    return listed if all(whole) else []
+
+
+def _frames_of_grids(explanation: Result, count: int) -> list[dict[str, Any]]:
+    first = min((grid.image for grid in explanation.grids if grid.video), default=count)
+    return [{"video": 0, "frame": n} for n in range(count - first)]
+
+
+def _frame(frame: dict[str, Any], several: bool) -> str:
+    """Such as "video 2, frame 13 (0.50 s)"."""
+    time = f" ({frame['seconds']:.2f} s)" if "seconds" in frame else ""
+    return f"video {frame['video'] + 1}, " * several + f"frame {frame['frame'] + 1}{time}"
 
 
 def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:
