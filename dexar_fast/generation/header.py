@@ -14,8 +14,8 @@ from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.prompt import positions
-from dexar_fast.prompt.remade.sampled import described
 from dexar_fast.prompt.request import Request
+from dexar_fast.prompt.sampled import described
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.vision.geometry import Layout
 

@@ -15,7 +15,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.prompt import prompting
 from dexar_fast.prompt.chat import is_chat
 from dexar_fast.prompt.inputs import as_ids
-from dexar_fast.prompt.remade.sampled import METADATA, Sampled, sampled
+from dexar_fast.prompt.sampled import METADATA, Sampled, sampled
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
 

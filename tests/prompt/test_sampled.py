@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dexar_fast.prompt.remade.sampled import Sampled, described, picked, sampled
+from dexar_fast.prompt.sampled import Sampled, described, picked, sampled
 
 TWO = [
     {"frames_indices": [0, 3], "total_num_frames": 5, "fps": 2.0},

@@ -1,7 +1,7 @@
 """Pictures and videos in one prompt, by the real processors of their families.
 
-The oracle knows no layout: where one frame is another, the visual tokens that the decoder then reads otherwise are those
-of its cells, and no others, once no token of the tower reads another.
+The oracle knows no layout: where one frame is another, the visual tokens that the decoder then reads otherwise are
+those of its cells, and no others, once no token of the tower reads another.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_the_inputs_say_which_frames_were_sampled(name: str, given: str) -> None
 
 def test_a_picture_among_frames_stands_where_the_prompt_has_it() -> None:
     """InternVL gives tiles and frames one name and one id."""
-    model, processor, image, video = family("internvl")
+    _, processor, image, video = family("internvl")
     (clip,), still = shots((3,)), picture((64, 30), 9)
     for before in (True, False):
         text = " ".join([image, video] if before else [video, image]) + " What is it?"

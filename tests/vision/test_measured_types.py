@@ -108,6 +108,6 @@ def test_frames_under_the_image_id_lie_in_their_steps() -> None:
         "mm_token_type_ids": (ids == model.config.image_token_id).int() * 2,
     }
     found = Explainer(model, processor).explain_inputs({"input_ids": ids, **kinds, **made}, [5, 6], images=frames)
-    assert found.metadata["places"] == "measured"
+    assert found.metadata["places"] == "checked"
     assert [(grid.image, grid.frames, grid.video) for grid in found.grids] == [(0, 2, True), (2, 2, True)]
     assert [(grid.rows, grid.columns, grid.box) for grid in found.grids] == [(4, 6, None)] * 2

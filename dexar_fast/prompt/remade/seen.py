@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings
-from dexar_fast.prompt.remade.sampled import picked
 from dexar_fast.prompt.remade.ways import Ways
 from dexar_fast.prompt.request import Request
+from dexar_fast.prompt.sampled import picked
 from dexar_fast.vision.blocks import Shown
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings

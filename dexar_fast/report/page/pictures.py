@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
 from dexar_fast.report import placing, sizes
+from dexar_fast.report.page import naming
 from dexar_fast.results.schema import Result
 
 _LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
@@ -46,7 +46,7 @@ class Picture:
 
 def pictures(explanation: Result) -> list[Picture]:
     """The images in order, then the frames, all within a budget of bytes."""
-    names = _names(explanation)
+    names = naming.names(explanation)
     edge = int(max(_SHORTEST_LONGEST_EDGE, min(_LONGEST_EDGE, 1600 / max(1, len(names)) ** 0.5)))
     budget = max(_FEWEST_BYTES, min(_BYTES, _BYTES_OF_ALL // max(1, len(names))))
     found = []
@@ -56,37 +56,6 @@ def pictures(explanation: Result) -> list[Picture]:
         mapped = any(index in grid.images for grid in explanation.grids)
         found.append(Picture(name, source, width, height, mapped))
     return found
-
-
-def _names(explanation: Result) -> list[str]:
-    """The names of the pictures: all images, then all frames."""
-    count = placing.count(explanation)
-    frames = _told(explanation.metadata.get("frames")) or _frames_of_grids(explanation, count)
-    images = max(0, count - len(frames))
-    several = len({frame["video"] for frame in frames}) > 1
-    return [f"image {n + 1}" for n in range(images)] + [_frame(frame, several) for frame in frames[: count - images]]
-
-
-def _told(frames: Any) -> list[dict[str, Any]]:
-    """What the result says of its frames; none where a file was changed and it says something else."""
-    listed = frames if isinstance(frames, list) and all(isinstance(frame, dict) for frame in frames) else []
-    kinds = {"video": int, "frame": int, "seconds": float}
-    whole = [
-        all(isinstance(frame.get(name, 0.0 if name == "seconds" else None), kind) for name, kind in kinds.items())
-        for frame in listed
-    ]
-    return listed if all(whole) else []
-
-
-def _frames_of_grids(explanation: Result, count: int) -> list[dict[str, Any]]:
-    first = min((grid.image for grid in explanation.grids if grid.video), default=count)
-    return [{"video": 0, "frame": n} for n in range(count - first)]
-
-
-def _frame(frame: dict[str, Any], several: bool) -> str:
-    """Such as "video 2, frame 13 (0.50 s)"."""
-    time = f" ({frame['seconds']:.2f} s)" if "seconds" in frame else ""
-    return f"video {frame['video'] + 1}, " * several + f"frame {frame['frame'] + 1}{time}"
 
 
 def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:
