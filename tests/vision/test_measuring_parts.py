@@ -250,22 +250,54 @@ class Pair(nn.Module):
         return self.inner(hidden), None
 
 
+class Halves(Pair):
+    """One that says something beside them."""
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner(hidden), hidden.sum()
+
+
 def test_blocks_are_left_out_inside_and_run_again_outside() -> None:
     """Those that keep the shape of their input; an instance's own forward comes back."""
     model = nn.Module()
     model.plain = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)])
-    model.pairs, model.decoder = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    model.pairs, model.halves = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([Halves(), Halves()])
+    model.decoder = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     own = model.plain[1].forward = lambda hidden: hidden + 1
-    every, hidden = [*model.plain, *model.pairs, *model.decoder], torch.randn(2, 3)
+    every, hidden = [*model.plain, *model.pairs, *model.halves, *model.decoder], torch.randn(2, 3)
+    blocks, before = Blocks(model, model.decoder), [block(hidden) for block in every]
+    for _ in range(2):  # the second time it is known what each returns
+        with blocks.left_out():
+            found = [block(hidden) for block in every]
+        assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
+        assert torch.equal(found[2], before[2]) and all(map(torch.equal, found[7:], before[7:]))
+        assert all(each[0] is hidden and each[1] is None for each in found[3:5])
+        assert all(torch.equal(found[n][0], before[n][0]) for n in (5, 6))
+        assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
+        assert "forward" not in vars(model.plain[0])
+
+
+def test_one_block_of_a_kind_runs_once() -> None:
+    model, runs = nn.Module(), []
+    model.blocks, model.decoder = nn.ModuleList([Pair() for _ in range(5)]), nn.ModuleList([nn.Linear(3, 3)])
+    for block in model.blocks:
+        block.inner.register_forward_hook(lambda *_: runs.append(1))
     blocks = Blocks(model, model.decoder)
-    with blocks.watched():
-        before = [block(hidden) for block in every]
-    with blocks.left_out():
-        found = [block(hidden) for block in every]
-    assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
-    assert torch.equal(found[2], before[2]) and all(
-        torch.equal(*each) for each in zip(found[5:], before[5:], strict=True)
-    )
-    assert all(each[0] is hidden and each[1] is None for each in found[3:5])
-    assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
-    assert "forward" not in vars(model.plain[0]) and not any(block._forward_hooks for block in every)
+    for _ in range(3):
+        with blocks.left_out():
+            for block in model.blocks:
+                block(torch.randn(2, 3))
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (2, 4, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_over_one_patch_is_a_product(sides: tuple[int, ...], bias: bool) -> None:
+    kind = nn.Conv2d if len(sides) == 2 else nn.Conv3d
+    for padding, patch in ((0, sides), (1, sides), (0, tuple(2 * side for side in sides))):
+        layer = kind(3, 5, sides, stride=sides, padding=padding, bias=bias).double()
+        patches = torch.randn(7, 3, *patch, dtype=torch.float64)
+        with torch.no_grad():
+            expected = layer(patches)
+            with Unmixed():
+                assert torch.allclose(layer(patches), expected, rtol=0, atol=1e-12)

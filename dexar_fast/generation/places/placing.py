@@ -74,8 +74,6 @@ class _Shown:
         self.layers = layers(model)
         if model not in _towers:
             _towers[model] = Blocks(model, self.layers)
-            with _towers[model].watched():
-                entering(model, self.layers[0], self._inputs, self._positions)
 
     def wholly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
         """[N, d] through the whole tower."""
