@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +136,52 @@ def test_grids_come_back_from_the_disk_as_they_went(cache: Path) -> None:
     kept.keep("name", found)
     kept._known.clear()
     assert kept.recalled("name") == found and kept.recalled("another") is None
+
+
+def names(cache: Path) -> set[str]:
+    return {file.stem for file in (cache / "dexar_fast" / "places").iterdir()}
+
+
+@pytest.mark.parametrize("bound", ["files", "bytes"])
+def test_the_cache_holds_what_was_used_last(bound: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Found("measured", (Grid(0, 0, 3, 4),))
+    kept.keep("first", found)
+    (size,) = (file.stat().st_size for file in (cache / "dexar_fast" / "places").iterdir())
+    monkeypatch.setattr(kept, f"MOST_{bound.upper()}", 3 if bound == "files" else 3 * size + 1)
+    for age, name in enumerate(["second", "third"]):
+        kept.keep(name, found)
+        os.utime(cache / "dexar_fast" / "places" / f"{name}.json", (age + 1, age + 1))
+    os.utime(cache / "dexar_fast" / "places" / "first.json", (0, 0))
+    kept._known.clear()
+    assert kept.recalled("first") == found  # the oldest is used once more
+    kept.keep("fourth", found)
+    assert names(cache) == {"first", "third", "fourth"}
+    kept._known.clear()
+    assert kept.recalled("second") is None
+
+
+def test_what_is_held_in_memory_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_FILES", 3)
+    for number in range(9):
+        kept.keep(str(number), Found("none", reason="so"))
+    assert [*kept._known] == ["6", "7", "8"]
+
+
+def kept_by_another(cache: str, start: int) -> None:
+    os.environ["XDG_CACHE_HOME"] = cache
+    kept.MOST_FILES = 4
+    for number in range(start, start + 40):
+        kept.keep(str(number), Found("measured", (Grid(0, number, 1, 1),)))
+
+
+def test_several_processes_keep_and_tidy_at_once(cache: Path) -> None:
+    """What is left is whole, and not more than the bound and what was written in between."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for work in [pool.submit(kept_by_another, str(cache), start) for start in (0, 100)]:
+            work.result()
+    assert 1 <= len(names(cache)) <= 5
+    for name in names(cache):
+        assert kept.recalled(name) == Found("measured", (Grid(0, int(name), 1, 1),))
 
 
 class Shared(torch.nn.Module):

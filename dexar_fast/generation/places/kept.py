@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
 
 LARGE = 64  # elements: an input that holds more is known by its shape alone
+MOST_FILES, MOST_BYTES = 512, 2**24  # kept on the disk: those that were used last
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,41 @@ def recalled(key: str) -> Found | None:
     """What was found before under this key."""
     if key not in _known:
         with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not one of ours
-            _known[key] = _read(json.loads(_file(key).read_text(encoding="utf-8")))
+            _remember(key, _read(json.loads(_file(key).read_text(encoding="utf-8"))))
+            os.utime(_file(key))
     return _known.get(key)
 
 
 def keep(key: str, found: Found) -> None:
     """Remembers it, on the disk too where the user's cache can be written."""
-    _known[key] = found
+    _remember(key, found)
     with suppress(FileError, OSError):
         _file(key).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_file(key), json.dumps(asdict(found)).encode())
+        _tidy(_file(key).parent)
+
+
+def _remember(key: str, found: Found) -> None:
+    _known[key] = found
+    if len(_known) > MOST_FILES:
+        _known.pop(next(iter(_known)), None)
+
+
+def _tidy(folder: Path) -> None:
+    """Deletes what was not used for longest, beyond what may be kept; another process may do so too."""
+    files = sorted(filter(None, map(_used, folder.iterdir())), reverse=True)
+    total = itertools.accumulate(size for _, size, _ in files)
+    for number, (size, (_, _, file)) in enumerate(zip(total, files, strict=True)):
+        if number >= MOST_FILES or size > MOST_BYTES:
+            file.unlink(missing_ok=True)
+
+
+def _used(file: Path) -> tuple[float, int, Path] | None:
+    """When a file was used last, and its bytes; None where it is gone."""
+    with suppress(OSError):
+        state = file.stat()
+        return state.st_mtime, state.st_size, file
+    return None
 
 
 def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
