@@ -55,10 +55,52 @@ def warnings_of(found: Explanation) -> str:
     return " ".join(found.diagnostics["warnings"])
 
 
-def test_a_known_family_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "measured", lambda *args: pytest.fail("measured"))
-    found = Explainer(MODEL, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
-    assert found.grids[0].box == CROP and found.metadata["places"] == "declared"
+def asked(size: tuple[int, int], processor: Any = PROCESSOR) -> Explanation:
+    return Explainer(MODEL, processor).explain(small_llava.noise().resize(size), "Describe it.", " red")
+
+
+def test_a_known_family_is_checked_once_for_each_kind_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, tall and square: a crop that is another shows in some of them alone."""
+    shown: list[Any] = []
+    measured = placing.measured
+    monkeypatch.setattr(placing, "measured", lambda *args: shown.append(args) or measured(*args))
+    found = asked(SIZE)
+    assert found.grids[0].box == CROP and found.metadata["places"] == "declared" and warnings_of(found) == ""
+    for count, size in enumerate([SIZE, (300, 90), (90, 300), (80, 240), (64, 64), (48, 48)]):
+        assert warnings_of(asked(size)) == "" and len(shown) == 1 + count // 2
+    kept._known.clear()  # as in another process
+    asked(SIZE)
+    assert len(shown) == 3
+
+
+class Stretching:
+    """An image processor of a later release: it still holds the settings of a crop, and stretches."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __call__(self, images: Any, **settings: Any) -> Any:
+        listed = images if isinstance(images, list) else [images]
+        return self._inner([image.resize((16, 16)) for image in listed], **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_known_family_whose_processor_changed_is_measured() -> None:
+    processor = small_llava.processor(TOKENIZER)
+    processor.image_processor = Stretching(processor.image_processor)
+    for size in (SIZE, (300, 90)):
+        found = asked(size, processor)
+        assert found.grids == (Grid(0, 0, 4, 4),) and found.metadata["places"] == "measured"
+        assert "not where its inputs declare" in warnings_of(found)
+
+
+def test_a_known_family_that_nothing_confirms_keeps_its_layout_with_a_warning() -> None:
+    model = small_llava.model(TOKENIZER)
+    model.model.multi_modal_projector = Shared(model.model.multi_modal_projector)
+    found = Explainer(model, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
+    assert found.grids[0].box == CROP and "did not confirm" in warnings_of(found)
 
 
 def test_what_nobody_wrote_down_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
 
 LARGE = 64  # elements: an input that holds more is known by its shape alone
+MANY = 3  # grids over a picture: more are tiles, of whatever number
 MOST_FILES, MOST_BYTES = 512, 2**24  # kept on the disk: those that were used last
 
 
@@ -83,9 +84,22 @@ def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout
     """A name for all that the places of visual tokens depend on; the words around them are not among it."""
     tensors = {name: value for name, value in inputs.items() if name not in SEQUENCES and isinstance(value, Tensor)}
     held = {name: _held(value) for name, value in tensors.items()}
-    parts = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor), sizes]
-    parts += [held, len(placed.positions), [asdict(grid) for grid in placed.grids]]
-    parts += [__version__, transformers.__version__]
+    return _name(model, processor, [sizes, held, len(placed.positions), [asdict(grid) for grid in placed.grids]])
+
+
+def family_key(model: Any, processor: Any, placed: Layout, sizes: list[Size]) -> str:
+    """A name for the kinds of pictures that a known family tells apart: upright or not, and in how many grids."""
+    grids = {image: [grid for grid in placed.grids if image in grid.images] for image in range(len(sizes))}
+    kinds = {
+        (width > height, width < height, min(MANY, len(grids[image])), any(grid.video for grid in grids[image]))
+        for image, (width, height) in enumerate(sizes)
+    }
+    return _name(model, processor, sorted(kinds))
+
+
+def _name(model: Any, processor: Any, parts: list[Any]) -> str:
+    of_model = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor)]
+    parts = [*of_model, parts, __version__, transformers.__version__]
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
 

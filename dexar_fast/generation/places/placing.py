@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from PIL import Image
 from torch import Tensor, nn
 
-from dexar_fast.generation.places.kept import Found, keep, key_of, recalled
+from dexar_fast.generation.places.kept import Found, family_key, keep, key_of, recalled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.prompt.remade.pixels import Pixels
@@ -21,21 +21,32 @@ from dexar_fast.vision.measured.skipping import Blocks
 
 ELSEWHERE = "where its visual tokens lie was measured: it is not where its inputs declare them"
 SHARED = "what its visual tokens hold reaches them through attention alone, and so has no place (learned queries, say)"
+DOUBTED = (
+    "pictures of random blocks did not confirm where the visual tokens of this model family lie, and nothing else was "
+    "found: the maps may lie elsewhere"
+)
 MIXED = "no part of it was found that one visual token answers to alone"
 
 _towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
 def settled(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Layout:
-    """The declared layout where it is a known family's, or nothing can be measured; else what measuring finds."""
-    if declared.how == DECLARED or not images or setup.processor is None:
+    """The declared layout where it is confirmed, or nothing can be measured; else what measuring finds.
+
+    That of a known family is checked once for pictures of a kind; another one for pictures of a size.
+    """
+    if not images or setup.processor is None:
         return declared
+    sizes = [image.size for image in images]
     try:
-        key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
+        family = family_key(setup.model, setup.processor, declared, sizes) if declared.how == DECLARED else None
+        if family is not None and recalled(family) is not None:
+            return declared
+        key = key_of(setup.model, setup.processor, request.inputs, declared, sizes)
         found = recalled(key)
         if found is None:
             found = measured(setup, request, images, declared)
-            keep(key, found)
+            keep(key if family is None or found.how != CHECKED else family, found)
     except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
         return declared
     return _layout(declared, found)
@@ -87,6 +98,11 @@ class _Shown:
 
 
 def _layout(declared: Layout, found: Found) -> Layout:
+    known = declared.how == DECLARED
+    if known and (found.how == CHECKED or found.reason == SHARED):  # models without a tower of their own, say
+        return declared
+    if known and not found.grids:
+        return replace(declared, warning="; ".join(filter(None, [declared.warning, DOUBTED])))
     if not found.grids:
         return nowhere(declared.positions, str(found.reason), declared.clips)
     moved = found.how == MEASURED and declared.grids

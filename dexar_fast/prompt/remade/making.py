@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,15 @@ CLOSE = 0.001  # of the variance of the pixels: how far another backend's resize
 IMAGES, VIDEO = "pixel_values", "pixel_values_videos"
 AS_GIVEN = {"do_sample_frames": False}  # the frames given are those that were sampled
 
+SWITCHES = (
+    "do_center_crop",
+    "do_pad",
+    "do_resize",
+    "crop_to_patches",
+    "do_pan_and_scan",
+    "do_image_splitting",
+)  # settings that move pixels, often given in the call
+
 
 def usual_settings(processor: Any, kind: str = "images_kwargs") -> dict[str, Any]:
     """The settings that the combined processor passes in every call, over those of its image processor.
@@ -22,6 +31,15 @@ def usual_settings(processor: Any, kind: str = "images_kwargs") -> dict[str, Any
     """
     older = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
     return {**older.get(kind, {}), **(getattr(processor, kind, None) or {})}
+
+
+def variants(base: Any, usual: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Settings that a call of the image processor `base` may have had: the usual ones, then with one switch turned."""
+    yield {**usual}
+    for name in SWITCHES:
+        value = usual.get(name, getattr(base, name, None))
+        if value is not None:
+            yield {**usual, name: not value}
 
 
 def nested(images: list[Image.Image], inputs: Mapping[str, Any]) -> Any:

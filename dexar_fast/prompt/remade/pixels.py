@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.prompt.remade.making import CLOSE, VIDEO, is_pixels, made, same, usual_settings
+from dexar_fast.prompt.remade.making import CLOSE, VIDEO, is_pixels, made, same, usual_settings, variants
 from dexar_fast.prompt.remade.ways import Way, Ways
 
 
@@ -27,7 +27,7 @@ class Pixels:
         _check(processor, inputs, images)
         self._processor = processor
         self._inputs = inputs
-        self._way, found = self._found(images)
+        self._settings, self._way, found = self._found(images)
         self.frames = self._way.frames
         self.names = [name for name, value in found.items() if is_pixels(name, value)]
 
@@ -48,16 +48,13 @@ class Pixels:
                 return [self._checked(row) for row in rows]
         return [self.of(images) for images in prompts]
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        return usual_settings(self._processor)
-
-    def _found(self, images: Sequence[Image.Image]) -> tuple[Way, Mapping[str, Any]]:
-        """How the inputs' pixels were made of the pictures, and what that way makes of them."""
-        for way in Ways(self._processor, self._inputs, self._settings).of(images):
-            found = way.make(images)
-            if found is not None and same(found, self._inputs, CLOSE):
-                return way, found
+    def _found(self, images: Sequence[Image.Image]) -> tuple[dict[str, Any], Way, Mapping[str, Any]]:
+        """With which settings and how the inputs' pixels were made of the pictures, and what that makes of them."""
+        for settings in variants(self._processor.image_processor, usual_settings(self._processor)):
+            for way in Ways(self._processor, self._inputs, settings).of(images):
+                found = way.make(images)
+                if found is not None and same(found, self._inputs, CLOSE):
+                    return settings, way, found
         raise InputError("the processor makes other pixels of the pictures than the inputs hold: pass the very ones")
 
     def _checked(self, found: Mapping[str, Any] | None) -> dict[str, Tensor]:

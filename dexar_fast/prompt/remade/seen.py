@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings
+from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings, variants
 from dexar_fast.prompt.remade.ways import Ways
 from dexar_fast.prompt.request import Request
 from dexar_fast.prompt.sampled import picked
@@ -22,14 +22,6 @@ from dexar_fast.vision.blocks import Shown
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
 
-SWITCHES = (
-    "do_center_crop",
-    "do_pad",
-    "do_resize",
-    "crop_to_patches",
-    "do_pan_and_scan",
-    "do_image_splitting",
-)  # settings that move pixels, often given in the call
 ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
 
 UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
@@ -99,7 +91,7 @@ def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image],
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
     told = tuple(len(video.frames) for video in request.videos)
     for pictures in _chosen(request):
-        for changed in _settings(base, usual):
+        for changed in variants(base, usual):
             for way in Ways(processor, inputs, changed, told).of(pictures):
                 if way.shown is not None and same(way.make(pictures), inputs, CLOSE):
                     yield pictures, Called(Settings(base, changed)), way.shown
@@ -116,15 +108,6 @@ def _chosen(request: Request) -> Iterator[list[Image.Image]]:
         sampled = picked(pictures, request.videos)
         if sampled is not None:
             yield sampled
-
-
-def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The usual settings, then these with one switch turned."""
-    yield usual
-    for name in SWITCHES:
-        value = usual.get(name, getattr(base, name, None))
-        if value is not None:
-            yield {**usual, name: not value}
 
 
 def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:
