@@ -17,6 +17,7 @@ from dexar_fast.vision.patches import named_grids
 
 IMAGE_TOKENS = ("image_token_id", "image_token_index")
 VIDEO_TOKENS = ("video_token_id", "video_token_index")
+VIDEOS = "pixel_values_videos"
 KINDS, VIDEO_KIND = "mm_token_type_ids", 2  # what processors say of each id: text 0, image 1, video 2
 
 
@@ -109,7 +110,7 @@ def _of_videos(config: Any, inputs: Mapping[str, Any]) -> Tensor:
     ids, kinds = inputs["input_ids"][0].cpu(), inputs.get(KINDS)
     image_ids, video_ids = (torch.tensor(_ids(config, names), device="cpu") for names in (IMAGE_TOKENS, VIDEO_TOKENS))
     named = torch.isin(ids, video_ids.to(ids)) & ~torch.isin(ids, image_ids.to(ids))
-    if isinstance(kinds, Tensor) and kinds.shape == inputs["input_ids"].shape:
+    if VIDEOS in inputs and isinstance(kinds, Tensor) and kinds.shape == inputs["input_ids"].shape:
         return named | (kinds[0].cpu() == VIDEO_KIND)
     return named
 

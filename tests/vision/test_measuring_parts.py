@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.measured import checking, lattice
-from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes
+from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes, textured
 from dexar_fast.vision.measured.decoding import Answers, means, places
 from dexar_fast.vision.measured.lattice import Places
+from dexar_fast.vision.measured.measuring import Measuring
 from dexar_fast.vision.measured.skipping import Blocks
 from dexar_fast.vision.measured.unmixed import Unmixed
 
@@ -301,3 +303,50 @@ def test_a_convolution_over_one_patch_is_a_product(sides: tuple[int, ...], bias:
             expected = layer(patches)
             with Unmixed():
                 assert torch.allclose(layer(patches), expected, rtol=0, atol=1e-12)
+
+
+# Pictures of another kind
+
+
+def test_a_texture_stands_for_white_and_its_inverse_for_black() -> None:
+    signs = stretched(stripes(1), (12, 6))
+    found = textured(signs, 2)
+    assert found.shape == signs.shape and set(np.unique(found)) == {-1, 1}
+    plain = textured(np.ones_like(signs), 2)
+    assert (found == plain * signs).all() and 0.2 < (plain > 0).mean() < 0.8
+    assert (plain[::2] == plain[1::2]).all() and (plain[:, ::2] == plain[:, 1::2]).all()
+    assert (textured(-signs, 2) == -found).all() and textured(signs[:5, :7], 2).shape == (5, 7)
+
+
+def norms_of_patches(pictures: list[Image.Image]) -> Tensor:
+    """[16, 16 * 3] patches of a picture of 40 x 40 pixels, the mean of each taken off."""
+    pixels = torch.from_numpy(np.asarray(pictures[0])).double() / 255
+    patches = pixels.unflatten(0, (4, 10)).unflatten(2, (4, 10)).movedim(2, 1).flatten(0, 1).flatten(1)
+    return functional.layer_norm(patches, patches.shape[1:]).float()
+
+
+def test_patches_whose_mean_is_taken_off_are_shown_a_texture() -> None:
+    """Plain white and plain black are alike to them."""
+    measuring = Measuring.at_first([norms_of_patches], lambda layer, pictures: layer(pictures), [(40, 40)])
+    assert measuring is not None and measuring.grain == 3
+    assert measuring.grids() == [Grid(0, 0, 4, 4)]
+
+
+def test_grids_that_hold_few_of_the_tokens_that_answer_were_found_by_chance() -> None:
+    """Two tokens of twenty lie somewhere, the others answer to all of the picture in ways of their own."""
+    weights = torch.randn(18, 40 * 40 * 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def see(layer: None, pictures: list[Image.Image]) -> Tensor:
+        pixels = torch.from_numpy(np.asarray(pictures[0])).double().flatten(1)
+        halves = torch.stack([pixels[:, :60].mean().repeat(8), pixels[:, 60:].mean().repeat(8)])
+        return torch.cat([halves, (weights @ pixels.flatten()).unsqueeze(1).repeat(1, 8) / 20])
+
+    measuring = Measuring.at_first([None], see, [(40, 40)])
+    assert measuring is not None and measuring.confirmed([Grid(0, 0, 1, 2)]) and measuring.grids() == []
+
+
+def test_a_picture_of_one_token_is_its_place() -> None:
+    measuring = Measuring.at_first([None], lambda _, pictures: torch.ones(1, 2) * np.mean(pictures[0]), [(9, 5)])
+    assert measuring is not None and measuring.grids() == [Grid(0, 0, 1, 1)]
+    assert measuring.confirmed([Grid(0, 0, 1, 1)]) == [Grid(0, 0, 1, 1)]
+    assert measuring.confirmed([Grid(0, 0, 1, 1, (0, 0, 2, 5))]) == []

@@ -61,8 +61,8 @@ def _cell(grid: Grid, sizes: Sequence[Size]) -> tuple[float, float]:
 
 
 def side(grid: Grid, sizes: Sequence[Size]) -> float:
-    """Of a square as large as a cell, in pixels."""
-    return math.sqrt(math.prod(_cell(grid, sizes)))
+    """Of a square as large as a cell, in pixels; 0 of one that has no area."""
+    return math.sqrt(math.prod(max(0.0, each) for each in _cell(grid, sizes)))
 
 
 def _random(draw: np.random.Generator, rows: int, columns: int) -> Signs:
