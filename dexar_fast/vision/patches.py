@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dexar_fast.vision.blocks import Block, Blocks, Prompt, UnknownLayout
+from dexar_fast.vision.blocks import Block, Blocks, Family, Prompt, UnknownLayout
 from dexar_fast.vision.grid import Box, Grid, Size
 
 MERGES = ("spatial_merge_size", "merge_kernel_size", "merge_size")
@@ -153,6 +153,28 @@ def pixtral(prompt: Prompt) -> Blocks:
         box = None if size is None else _whole_cells(size, columns * cell / w, rows * cell / h)
         blocks.append(Block([Grid(0, 0, rows, columns, box)], rows * columns))
     return blocks, []
+
+
+def coded(tower: str, newline: bool = False) -> Family:
+    """Emu3, Apertus 1.5: a code for each square of the resized image, and perhaps a newline that ends each row.
+
+    Args:
+        tower: the name of its config, whose levels halve the image.
+    """
+
+    def family(prompt: Prompt) -> Blocks:
+        levels = getattr(getattr(prompt.config, tower, None), "channel_multiplier", None)
+        if not levels:
+            raise UnknownLayout("the config of its vision tower names no channel_multiplier")
+        cell = 2 ** (len(levels) - 1)
+        blocks = []
+        for n, (h, w) in enumerate(prompt.numbers("image_sizes", 2)):
+            _check_aspect(prompt, [n], h // cell, w // cell)
+            stride = w // cell + newline
+            blocks.append(Block([Grid(0, 0, h // cell, w // cell, row_stride=stride)], h // cell * stride))
+        return blocks, []
+
+    return family
 
 
 def _whole_cells(size: Size, across: float, down: float) -> Box | None:

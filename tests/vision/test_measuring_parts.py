@@ -37,12 +37,16 @@ def by_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bij,bjd->bid", torch.softmax(torch.bmm(q, k.mT), -1), v)
 
 
+def by_turned_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.bmm(v.mT, torch.softmax(torch.bmm(q, k.mT), -1).permute(0, 2, 1)).mT
+
+
 def by_module(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     torch.manual_seed(0)
     return nn.MultiheadAttention(8, 2, batch_first=True, bias=False).eval()(q, k, v)[0]
 
 
-@pytest.mark.parametrize("attention", [by_torch, by_hand, by_product, by_module])
+@pytest.mark.parametrize("attention", [by_torch, by_hand, by_product, by_turned_product, by_module])
 def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Callable[..., Tensor]) -> None:
     q, k, v = torch.randn(3, 2, 5, 8).unbind()
     with torch.no_grad():
@@ -52,7 +56,7 @@ def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Calla
         assert torch.equal(attention(q, k, v), before) and before.any()
 
 
-@pytest.mark.parametrize("attention", [by_torch, by_hand])
+@pytest.mark.parametrize("attention", [by_torch, by_hand, by_turned_product])
 def test_other_queries_than_keys_get_the_mean_of_the_values(attention: Callable[..., Tensor]) -> None:
     q, k, v = torch.randn(2, 1, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     with Unmixed():

@@ -14,6 +14,7 @@ from dexar_fast.generation.setup import Setup
 from dexar_fast.model.lending.session import borrowed
 from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.prompt.request import Request
+from dexar_fast.vision.families import CODED
 from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
 from dexar_fast.vision.measured.entering import entering, layers
 from dexar_fast.vision.measured.measuring import Measuring
@@ -35,7 +36,8 @@ def settled(setup: Setup, request: Request, images: list[Image.Image], declared:
 
     That of a known family is checked once for pictures of a kind; another one for pictures of a size.
     """
-    if not images or setup.processor is None:
+    told_by_codes = declared.how == DECLARED and setup.model.config.model_type in CODED
+    if not images or setup.processor is None or told_by_codes:
         return declared
     sizes = [image.size for image in images]
     try:

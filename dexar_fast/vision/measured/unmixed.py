@@ -66,11 +66,13 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: A
 
 def _product(func: Callable[..., Any], args: tuple[Any, ...], found: Tensor) -> Tensor:
     """What the product of a softmax and values is to return."""
-    weights = args[0]
-    if not isinstance(weights, Tensor) or weights.shape[-1] == weights.shape[-2]:
+    place = next((n for n, each in enumerate(args) if hasattr(each, _WEIGHTS)), 0)
+    weights = args[place]
+    if func is torch.einsum or weights.shape[-1] == weights.shape[-2]:
         return torch.zeros_like(found)
     read = (weights > 0).to(weights)
-    return func(read / read.sum(-1, keepdim=True), *args[1:])
+    keys = -1 if place == 0 else -2  # the values stand before the weights, which are turned then
+    return func(*args[:place], read / read.sum(keys, keepdim=True), *args[place + 1 :])
 
 
 def _tensors(args: Iterable[Any]) -> list[Tensor]:
