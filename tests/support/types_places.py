@@ -32,6 +32,7 @@ from dexar_fast.vision.geometry import CHECKED, MEASURED, Layout
 from dexar_fast.vision.grid import Size
 
 WHOLE = ("image_size", "patch_size", "num_position_embeddings")  # what is left at the config's default
+LISTED = ("num_local_patches", "patches_grid")  # by Unlimited OCR, whatever its processor is asked for
 UNSAID = ("num_patches", "num_soft_tokens_per_image", "rows", "cols", "grids")
 
 
@@ -42,9 +43,7 @@ class Sizes:
     config: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     like: str | None = None  # the type whose processor it takes, where none is mapped to it
-    small: bool = (
-        False  # its tower is as small as in the table of types, since one of its default size is not to be run
-    )
+    small: bool = False  # its tower is as small as in the table of types: one of its default size is too large here
 
 
 def vision(size: Any, **more: Any) -> dict[str, Any]:
@@ -169,7 +168,8 @@ class Asked:
     def of(cls, model_type: str, sizes: Sequence[Size]) -> Asked:
         model, processor = build(model_type), image_processor(model_type)(**TYPES[model_type].processor)
         images = [Image.effect_noise(size, 80).convert("RGB") for size in sizes]
-        made = {k: v for k, v in processor(images, return_tensors="pt").items() if isinstance(v, Tensor)}
+        found = processor(images, return_tensors="pt")
+        made = {k: v for k, v in found.items() if isinstance(v, Tensor) or k in LISTED}
         asked = request.given(inputs(model, made), images)
         explainer = Explainer(model, SimpleNamespace(image_processor=processor))
         return cls(explainer, asked, *placed(model.config, explainer.processor, asked))
