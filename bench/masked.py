@@ -38,7 +38,7 @@ from dexar_fast.methods.cut.scoring import scorer
 from dexar_fast.methods.eagle.search import LEAST, search
 from dexar_fast.profile.shapes import build
 from dexar_fast.prompt import request
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 VOCABULARY = 32_000
 REGIONS = 64

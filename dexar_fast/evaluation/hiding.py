@@ -19,7 +19,7 @@ from dexar_fast.generation.asked import Asked
 from dexar_fast.methods import knobs
 from dexar_fast.methods.cut.hiding import FILLS, cover
 from dexar_fast.metrics.maps import Mask
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 TOKENS = "tokens"  # the fill that hides visual tokens, not pixels
 ALL_FILLS = (*FILLS, TOKENS)

@@ -15,6 +15,7 @@ from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.kinds import reads_elsewhere
 from dexar_fast.prompt import positions
 from dexar_fast.prompt.request import Request
+from dexar_fast.prompt.sampled import described
 from dexar_fast.results.assembly import ResultHeader
 from dexar_fast.vision.geometry import Layout
 
@@ -36,6 +37,7 @@ def header(
         | _layers(setup.decoder)
         | more
         | {"complete": False, "places": placed.how}
+        | _frames(request, placed)
         | _prompt(request),
     )
 
@@ -85,6 +87,11 @@ def _metadata(model: Any, request: Request, settings: dict[str, Any]) -> dict[st
             "transformers": transformers.__version__,
         },
     }
+
+
+def _frames(request: Request, placed: Layout) -> dict[str, Any]:
+    """What the last pictures are, where they are frames of videos."""
+    return {"frames": described(placed.clips, request.videos)} if placed.clips else {}
 
 
 def _prompt(request: Request) -> dict[str, Any]:

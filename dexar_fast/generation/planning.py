@@ -20,8 +20,8 @@ from dexar_fast.generation.places.placing import settled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.elsewhere.image_keys import NO_IDS
 from dexar_fast.model.prefill import BegunPrompt
+from dexar_fast.prompt.remade.seen import placed
 from dexar_fast.prompt.request import Request
-from dexar_fast.prompt.seen import placed
 from dexar_fast.vision.geometry import Layout, nowhere
 
 ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, reason
 from dexar_fast.model.cache import NAMES as CACHE_NAMES
+from dexar_fast.model.signatures import parameters
+from dexar_fast.prompt.sampled import METADATA
 from dexar_fast.vision.geometry import names_image_token, visual_positions, visual_token_ids
 
-UNUSED_INPUTS = ("labels",)  # PaliGemma's processor makes them; a loss over them is NaN
+UNUSED_INPUTS = ("labels", METADATA)  # PaliGemma's processor makes labels; a loss over them is NaN
 OWN_INPUTS = (*CACHE_NAMES, "use_cache", "logits_to_keep", "inputs_embeds", "output_attentions", "return_dict")
 # How the names of image inputs begin, in every family (Pix2Struct: flattened_patches)
 IMAGE_INPUTS = ("pixel", "image", "video", "flattened")
@@ -34,10 +36,17 @@ def on_device(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"inputs hold {', '.join(own)}: pass what the processor returns, the rest is set here")
     device = None if model.device.type == "meta" else model.device
     wanted = {key: value for key, value in inputs.items() if key not in UNUSED_INPUTS and value is not None}
-    tensors = {key: _as_tensor(key, value) for key, value in wanted.items()}
+    lists = {key for key, value in wanted.items() if isinstance(value, list) and _is_listed(model, key)}
+    tensors = {key: value if key in lists else _as_tensor(key, value) for key, value in wanted.items()}
     placed = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in tensors.items()}
     ids = placed.get("input_ids")
     return placed | {"input_ids": ids.long()} if isinstance(ids, Tensor) and _is_whole(ids) else placed
+
+
+def _is_listed(model: Any, name: str) -> bool:
+    """Whether the model's forward takes this input as a list, and not as the tensor that it would be."""
+    taken = parameters(type(model).forward).get(name)
+    return taken is not None and str(taken.annotation).startswith("list[")
 
 
 def _is_whole(ids: Tensor) -> bool:

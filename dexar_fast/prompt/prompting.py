@@ -147,11 +147,16 @@ def process(processor: Any, prompt: Prompt) -> Mapping[str, Any]:
     """
     special = _special_tokens(processor, prompt.text)
     try:
-        return processor(images=prompt.images, text=prompt.text, return_tensors="pt", **special)
+        return processor(images=_together(prompt), text=prompt.text, return_tensors="pt", **special)
     except Exception as error:  # processors raise any kind of error: an image too thin, a text too strange
         raise InputError(
             f"{type(processor).__name__} cannot take this image with this prompt: {reason(error)}"
         ) from error
+
+
+def _together(prompt: Prompt) -> list[Any]:
+    """The images, several of a chat as its template passes them on: as those of one conversation."""
+    return [prompt.images] if prompt.written is not None and len(prompt.images) > 1 else prompt.images
 
 
 def process_bare(processor: Any, prompt: Prompt) -> tuple[Prompt, Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.prompt import prompting
 from dexar_fast.prompt.chat import is_chat
 from dexar_fast.prompt.inputs import as_ids
+from dexar_fast.prompt.sampled import METADATA, Sampled, sampled
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
 
@@ -36,6 +37,7 @@ class Request:
     warnings: tuple[str, ...] = ()  # about the prompt and the given answer
     earlier: Pictures | None = None  # the images that an earlier prompt of the same dialogue held
     given: Any = None  # the pictures that came with given inputs, unread: a processor may read them otherwise
+    videos: tuple[Sampled, ...] = ()  # which frames of each the processor sampled, where the inputs say it
     against: Tensor | None = None  # [T] ids that DEX-AR explains the targets against
 
     @cached_property
@@ -62,7 +64,9 @@ def pictures(image: Any) -> list[Image.Image]:
 
 def given(inputs: Mapping[str, Any], images: Any, targets: Tensor | None = None) -> Request:
     """A request from inputs that a processor made elsewhere."""
-    return Request(inputs, targets, [] if images is None else load_images(images), given=images)
+    loaded = [] if images is None else load_images(images)
+    videos = sampled(inputs.get(METADATA)) if isinstance(inputs, Mapping) else ()
+    return Request(inputs, targets, loaded, given=images, videos=videos)
 
 
 def read(

@@ -19,6 +19,26 @@ class UnknownLayout(Exception):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the pictures given are: images, then the frames of videos.
+
+    Attributes:
+        pictures: how many there are.
+        clips: the frames of each video.
+        order: where frames stand as images, of each picture in the order of the prompt whether it is a frame.
+    """
+
+    pictures: int
+    clips: tuple[int, ...] = ()
+    order: tuple[bool, ...] | None = None
+
+    @property
+    def images(self) -> int:
+        """How many of the pictures, the first, are no frames."""
+        return self.pictures - sum(self.clips)
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What a family reads its layout from."""
 
@@ -27,6 +47,7 @@ class Prompt:
     inputs: Mapping[str, Any]
     sizes: Sequence[Size] | None  # of the original images, then of the frames of videos
     video: list[bool]  # of each visual token, whether it belongs to a video
+    shown: Shown | None = None  # None: not known
     notes: list[str] = field(default_factory=list)  # what was assumed
 
     def numbers(self, name: str, columns: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dexar_fast.vision.anyres import llava_next, llava_onevision
 from dexar_fast.vision.blocks import Blocks, Family, Prompt
-from dexar_fast.vision.patches import patch_grids, pixtral
+from dexar_fast.vision.patches import coded, patch_grids, pixtral
 from dexar_fast.vision.squares import (
     one_square,
     pan_and_scan,
@@ -48,5 +48,11 @@ FAMILIES: dict[str, Family] = {
     "idefics3": tiled(rows_of_tiles_and_thumbnail),
     "smolvlm": tiled(rows_of_tiles_and_thumbnail),
     "mistral3": pixtral,
+    "chameleon": one_square(shown),
+    "emu3": coded("vq_config", newline=True),
+    "apertus1p5": coded("vision_config"),
 }
 """model_type -> its layout."""
+
+CODED = ("chameleon", "emu3", "apertus1p5")
+"""Those whose visual tokens are codes: norms over all of the image and choices stand between them and its parts."""

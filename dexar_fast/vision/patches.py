@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from dexar_fast.vision.blocks import Block, Blocks, Prompt, UnknownLayout
+from dexar_fast.vision.blocks import Block, Blocks, Family, Prompt, UnknownLayout
 from dexar_fast.vision.grid import Box, Grid, Size
 
 MERGES = ("spatial_merge_size", "merge_kernel_size", "merge_size")
@@ -21,34 +22,40 @@ def patch_grids(prompt: Prompt) -> Blocks:
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL: (t, h, w) patches, merged in squares; a step of a video is several frames."""
     merge = prompt.vision("spatial_merge_size")
     images = prompt.numbers("image_grid_thw", 3) if not all(prompt.video) else []
-    videos = prompt.numbers("video_grid_thw", 3) if any(prompt.video) else []
-    frames = _frames_per_step(prompt, images, videos)
-    first = len(images)
+    return [_image(prompt, n, grid, merge) for n, grid in enumerate(images)], _videos(prompt, len(images), merge)
+
+
+def _videos(prompt: Prompt, first: int, merge: int) -> list[Block]:
+    """The steps of each video; `first` is the number of its first frame."""
+    videos = prompt.numbers(VIDEO_GRIDS, 3) if any(prompt.video) else []
     blocks = []
-    for (_, h, w), count in zip(videos, frames, strict=True):
+    for (_, h, w), count in zip(videos, _frames_per_step(prompt, first, videos), strict=True):
         blocks.append(_steps(h // merge, w // merge, count))
         _check_aspect(prompt, range(first, first + sum(count)), h // merge, w // merge)
         first += sum(count)
-    return [_image(prompt, n, grid, merge) for n, grid in enumerate(images)], blocks
+    return blocks
 
 
 def named_grids(prompt: Prompt) -> Blocks:
     """A family that is not in the table: images whose grids the inputs name, patches merged as the config says."""
     if prompt.config.model_type in PADDERS:
         raise UnknownLayout("its processor pads images")
-    if any(prompt.video):
-        raise UnknownLayout("where the frames of its videos lie is not known")
     names = [(name, columns) for name, columns in NAMED if name in prompt.inputs]
+    if all(prompt.video) and VIDEO_GRIDS in prompt.inputs:
+        return [], _videos(prompt, 0, _merge(prompt, 0))
     if not names:
         raise UnknownLayout(
             f"where the model family {prompt.config.model_type!r} puts its visual tokens is not known, and its inputs "
             "name no grid"
         )
     name, columns = names[0]
-    return [_image(prompt, n, grid, _merge(prompt, n)) for n, grid in enumerate(prompt.numbers(name, columns))], []
+    images = prompt.numbers(name, columns)
+    videos = _videos(prompt, len(images), _merge(prompt, 0))
+    return [_image(prompt, n, grid, _merge(prompt, n)) for n, grid in enumerate(images)], videos
 
 
 NAMED = (("image_grid_thw", 3), ("image_grid_hw", 2))
+VIDEO_GRIDS = "video_grid_thw"
 
 
 def _merge(prompt: Prompt, image: int) -> int:
@@ -83,17 +90,29 @@ def _check_aspect(prompt: Prompt, images: Sequence[int], rows: int, columns: int
             )
 
 
-def _frames_per_step(prompt: Prompt, images: list[Any], videos: list[Any]) -> list[list[int]]:
+def _frames_per_step(prompt: Prompt, images: int, videos: list[Any]) -> list[list[int]]:
     """How many frames each step of each video stands for: all the same, but the last may repeat a frame to fill up."""
     if not videos:
         return []
+    clips = () if prompt.shown is None else prompt.shown.clips
+    if len(clips) == len(videos):
+        return [_of_clip(clip, steps) for clip, (steps, _, _) in zip(clips, videos, strict=True)]
     per_step = prompt.vision("temporal_patch_size")
     frames = [[per_step] * t for t, _, _ in videos]
-    missing = 0 if prompt.sizes is None else sum(map(sum, frames)) - (len(prompt.sizes) - len(images))
+    missing = 0 if prompt.sizes is None else sum(map(sum, frames)) - (len(prompt.sizes) - images)
     if missing > 0:
         for video, count in _filled(prompt, videos, per_step, missing).items():
             frames[video][-1] -= count
     return frames
+
+
+def _of_clip(frames: int, steps: int) -> list[int]:
+    """How many of so many frames each step stands for."""
+    each = math.ceil(frames / steps)
+    last = frames - each * (steps - 1)
+    if last < 1:
+        raise UnknownLayout(f"{frames} frames do not make {steps} steps")
+    return [each] * (steps - 1) + [last]
 
 
 def _filled(prompt: Prompt, videos: list[Any], per_step: int, missing: int) -> dict[int, int]:
@@ -134,6 +153,28 @@ def pixtral(prompt: Prompt) -> Blocks:
         box = None if size is None else _whole_cells(size, columns * cell / w, rows * cell / h)
         blocks.append(Block([Grid(0, 0, rows, columns, box)], rows * columns))
     return blocks, []
+
+
+def coded(tower: str, newline: bool = False) -> Family:
+    """Emu3, Apertus 1.5: a code for each square of the resized image, and perhaps a newline that ends each row.
+
+    Args:
+        tower: the name of its config, whose levels halve the image.
+    """
+
+    def family(prompt: Prompt) -> Blocks:
+        levels = getattr(getattr(prompt.config, tower, None), "channel_multiplier", None)
+        if not levels:
+            raise UnknownLayout("the config of its vision tower names no channel_multiplier")
+        cell = 2 ** (len(levels) - 1)
+        blocks = []
+        for n, (h, w) in enumerate(prompt.numbers("image_sizes", 2)):
+            _check_aspect(prompt, [n], h // cell, w // cell)
+            stride = w // cell + newline
+            blocks.append(Block([Grid(0, 0, h // cell, w // cell, row_stride=stride)], h // cell * stride))
+        return blocks, []
+
+    return family
 
 
 def _whole_cells(size: Size, across: float, down: float) -> Box | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dexar_fast.vision.blocks import NO_PROCESSOR, Block, Blocks, Family, Prompt, UnknownLayout, part, square, whole
@@ -30,7 +31,7 @@ def one_square(box: Callable[[Size, Any, int], Box]) -> Family:
 
 
 def tiled(boxes: Callable[[Size, Any], list[Box]]) -> Family:
-    """A family that sees an image through several squares; `boxes` gives what each shows."""
+    """A family that sees an image through several squares, and a frame through one; `boxes` gives what each shows."""
 
     def family(prompt: Prompt) -> Blocks:
         squares = _squares(prompt)
@@ -38,15 +39,25 @@ def tiled(boxes: Callable[[Size, Any], list[Box]]) -> Family:
             if squares > 1:
                 raise UnknownLayout("its squares may be tiles of one image: pass images= along with the inputs")
             return _square_blocks(prompt, [[None]]), []
-        if squares == len(prompt.sizes):
-            return _square_blocks(prompt, [[whole(size)] for size in prompt.sizes]), []
-        return _square_blocks(prompt, [boxes(size, prompt.image_processor) for size in prompt.sizes]), []
+        images = len(prompt.sizes) if prompt.shown is None else prompt.shown.images
+        shown = [[whole(size)] for size in prompt.sizes]
+        if squares != len(prompt.sizes):
+            shown[:images] = [boxes(size, prompt.image_processor) for size in prompt.sizes[:images]]
+        blocks = _square_blocks(prompt, shown)
+        return blocks[:images], [_of_video(frame) for frame in blocks[images:]]
 
     return family
 
 
+def _of_video(frame: Block) -> Block:
+    return replace(frame, grids=[replace(grid, video=True) for grid in frame.grids])
+
+
 def _squares(prompt: Prompt) -> int:
-    return math.prod(prompt.shape("pixel_values")[:-3])
+    """How many there are; rows of several may be filled up with zeros, which make no visual tokens."""
+    shape = prompt.shape("pixel_values")
+    count = math.prod(shape[:-3])
+    return count if len(shape) < 5 else int(prompt.output("pixel_values").flatten(2).any(-1).sum()) or count
 
 
 def _pixels(prompt: Prompt) -> int:

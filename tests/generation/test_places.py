@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +55,52 @@ def warnings_of(found: Explanation) -> str:
     return " ".join(found.diagnostics["warnings"])
 
 
-def test_a_known_family_shows_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "measured", lambda *args: pytest.fail("measured"))
-    found = Explainer(MODEL, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
-    assert found.grids[0].box == CROP and found.metadata["places"] == "declared"
+def asked(size: tuple[int, int], processor: Any = PROCESSOR) -> Explanation:
+    return Explainer(MODEL, processor).explain(small_llava.noise().resize(size), "Describe it.", " red")
+
+
+def test_a_known_family_is_checked_once_for_each_kind_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, tall and square: a crop that is another shows in some of them alone."""
+    shown: list[Any] = []
+    measured = placing.measured
+    monkeypatch.setattr(placing, "measured", lambda *args: shown.append(args) or measured(*args))
+    found = asked(SIZE)
+    assert found.grids[0].box == CROP and found.metadata["places"] == "declared" and warnings_of(found) == ""
+    for count, size in enumerate([SIZE, (300, 90), (90, 300), (80, 240), (64, 64), (48, 48)]):
+        assert warnings_of(asked(size)) == "" and len(shown) == 1 + count // 2
+    kept._known.clear()  # as in another process
+    asked(SIZE)
+    assert len(shown) == 3
+
+
+class Stretching:
+    """An image processor of a later release: it still holds the settings of a crop, and stretches."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __call__(self, images: Any, **settings: Any) -> Any:
+        listed = images if isinstance(images, list) else [images]
+        return self._inner([image.resize((16, 16)) for image in listed], **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_a_known_family_whose_processor_changed_is_measured() -> None:
+    processor = small_llava.processor(TOKENIZER)
+    processor.image_processor = Stretching(processor.image_processor)
+    for size in (SIZE, (300, 90)):
+        found = asked(size, processor)
+        assert found.grids == (Grid(0, 0, 4, 4),) and found.metadata["places"] == "measured"
+        assert "not where its inputs declare" in warnings_of(found)
+
+
+def test_a_known_family_that_nothing_confirms_keeps_its_layout_with_a_warning() -> None:
+    model = small_llava.model(TOKENIZER)
+    model.model.multi_modal_projector = Shared(model.model.multi_modal_projector)
+    found = Explainer(model, PROCESSOR).explain(small_llava.noise().resize(SIZE), "Describe it.", " red")
+    assert found.grids[0].box == CROP and "did not confirm" in warnings_of(found)
 
 
 def test_what_nobody_wrote_down_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +178,52 @@ def test_grids_come_back_from_the_disk_as_they_went(cache: Path) -> None:
     kept.keep("name", found)
     kept._known.clear()
     assert kept.recalled("name") == found and kept.recalled("another") is None
+
+
+def names(cache: Path) -> set[str]:
+    return {file.stem for file in (cache / "dexar_fast" / "places").iterdir()}
+
+
+@pytest.mark.parametrize("bound", ["files", "bytes"])
+def test_the_cache_holds_what_was_used_last(bound: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Found("measured", (Grid(0, 0, 3, 4),))
+    kept.keep("first", found)
+    (size,) = (file.stat().st_size for file in (cache / "dexar_fast" / "places").iterdir())
+    monkeypatch.setattr(kept, f"MOST_{bound.upper()}", 3 if bound == "files" else 3 * size + 1)
+    for age, name in enumerate(["second", "third"]):
+        kept.keep(name, found)
+        os.utime(cache / "dexar_fast" / "places" / f"{name}.json", (age + 1, age + 1))
+    os.utime(cache / "dexar_fast" / "places" / "first.json", (0, 0))
+    kept._known.clear()
+    assert kept.recalled("first") == found  # the oldest is used once more
+    kept.keep("fourth", found)
+    assert names(cache) == {"first", "third", "fourth"}
+    kept._known.clear()
+    assert kept.recalled("second") is None
+
+
+def test_what_is_held_in_memory_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_FILES", 3)
+    for number in range(9):
+        kept.keep(str(number), Found("none", reason="so"))
+    assert [*kept._known] == ["6", "7", "8"]
+
+
+def kept_by_another(cache: str, start: int) -> None:
+    os.environ["XDG_CACHE_HOME"] = cache
+    kept.MOST_FILES = 4
+    for number in range(start, start + 40):
+        kept.keep(str(number), Found("measured", (Grid(0, number, 1, 1),)))
+
+
+def test_several_processes_keep_and_tidy_at_once(cache: Path) -> None:
+    """What is left is whole, and not more than the bound and what was written in between."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for work in [pool.submit(kept_by_another, str(cache), start) for start in (0, 100)]:
+            work.result()
+    assert 1 <= len(names(cache)) <= 5
+    for name in names(cache):
+        assert kept.recalled(name) == Found("measured", (Grid(0, int(name), 1, 1),))
 
 
 class Shared(torch.nn.Module):

@@ -53,6 +53,20 @@ def test_ids_alone_may_have_no_tensor_in_a_stream() -> None:
     assert sum(len(piece.tokens) for piece in pieces) >= 1
 
 
+def test_what_a_forward_takes_as_a_list_stays_one() -> None:
+    """Unlimited OCR's processor lists the tiles of each image, and its model splits by that."""
+
+    class Splits(nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, input_ids: Tensor, num_local_patches: list[int] | None = None, sizes: Any = None) -> None:
+            """Not run."""
+
+    found = inputs.on_device(Splits(), {"input_ids": [[1, 2]], "num_local_patches": [2, 0], "sizes": [3]})
+    assert found["num_local_patches"] == [2, 0]
+    assert torch.equal(found["input_ids"], torch.tensor([[1, 2]])) and torch.equal(found["sizes"], torch.tensor([3]))
+
+
 BAD: dict[str, tuple[str, Callable[[], Any]]] = {
     "ragged": ("pixel_values is no regular array", lambda: dict(asked()) | {"pixel_values": [[1.0], [1.0, 2.0]]}),
     "float ids": ("input_ids must be integers", lambda: dict(asked()) | {"input_ids": asked()["input_ids"].float()}),

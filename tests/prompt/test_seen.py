@@ -16,7 +16,7 @@ from pictures import WIDE, picture, seen
 from PIL import Image
 
 from dexar_fast import Explainer, Explanation, InputError
-from dexar_fast.prompt.seen import OTHERS, TURNED, UNCHECKED
+from dexar_fast.prompt.remade.seen import OTHERS, TURNED, UNCHECKED
 
 ORIENTATION = 0x0112
 

@@ -19,7 +19,8 @@ from PIL import Image
 from processors import IMAGES, VIDEOS, Family, around, ask, real, real_onevision, watch
 from transformers.utils import is_torchvision_available
 
-from dexar_fast.prompt.seen import UNCHECKED
+from dexar_fast.prompt import request
+from dexar_fast.prompt.remade.seen import UNCHECKED
 from dexar_fast.vision.geometry import layout
 
 
@@ -189,3 +190,22 @@ def test_tiles_that_internvl_switches_on_whatever_its_settings_say(call: dict[st
     found = seen(processor, family("internvl").config, inputs, pictures)
     assert len(found.grids) == grids and found.warning is None
     assert seen(processor, family("internvl").config, inputs, pictures[::-1]).grids == ()
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="LLaVA-OneVision's processor needs torchvision")
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_explain_asks_what_the_chat_template_asks(count: int) -> None:
+    """LLaVA-OneVision sees several pictures of one conversation as squares, those of a list as if each were alone."""
+    processor = real_onevision(family("onevision").processor.image_processor)
+    processor.chat_template = (
+        "{% for m in messages %}{% for p in m.content %}{{ '<image>' if p.type == 'image' else p.text }}"
+        "{% endfor %}{% endfor %}"
+    )
+    pictures = [picture((300 + 90 * n, 240), n) for n in range(count)]
+    parts = [*({"type": "image", "image": each} for each in pictures), {"type": "text", "text": "Compare them."}]
+    told = [{"role": "user", "content": parts}]
+    expected = processor.apply_chat_template(told, tokenize=True, return_dict=True, return_tensors="pt")
+    asked = request.read(processor, pictures, "Compare them.", None, with_content=False)
+    for name in ("input_ids", "pixel_values", "image_sizes", "batch_num_images"):
+        assert torch.equal(asked.inputs[name], expected[name]), name
+    assert asked.inputs["pixel_values"].shape[1] == (1 if count > 1 else 2)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dexar_fast.prompt.remade.seen import placed
 from dexar_fast.prompt.request import given
-from dexar_fast.prompt.seen import placed
 from dexar_fast.vision.geometry import Layout
 
 WIDE = (240, 80)

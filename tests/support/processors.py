@@ -52,6 +52,7 @@ OTHERS = [
     "<|IMG_PATCH|>",
     *(f"TILE_{tile}" for tile in range(1, 13)),
     "TILE_GLOBAL",
+    *(f"<|{end}_of_{what}|>" for what in ("image", "video") for end in ("begin", "end")),
 ]
 CLIP_336 = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
 SIGLIP_384 = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14, "vision_use_head": False}

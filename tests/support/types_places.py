@@ -26,13 +26,14 @@ from transformers.utils import is_torchvision_available
 from dexar_fast import Explainer
 from dexar_fast.generation.places import placing
 from dexar_fast.prompt import request
-from dexar_fast.prompt.seen import placed
+from dexar_fast.prompt.remade.seen import placed
 from dexar_fast.vision.families import FAMILIES
 from dexar_fast.vision.geometry import CHECKED, MEASURED, Layout
 from dexar_fast.vision.grid import Size
 
 WHOLE = ("image_size", "patch_size", "num_position_embeddings")  # what is left at the config's default
-UNSAID = ("num_patches", "num_soft_tokens_per_image", "num_local_patches", "rows", "cols", "grids")
+LISTED = ("num_local_patches", "patches_grid")  # by Unlimited OCR, whatever its processor is asked for
+UNSAID = ("num_patches", "num_soft_tokens_per_image", "rows", "cols", "grids")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Sizes:
     config: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     like: str | None = None  # the type whose processor it takes, where none is mapped to it
+    small: bool = False  # its tower is as small as in the table of types: one of its default size is too large here
 
 
 def vision(size: Any, **more: Any) -> dict[str, Any]:
@@ -61,6 +63,8 @@ GEMMA4 = {
     "num_key_value_heads": 2,
     "head_dim": 16,
 }
+GEMMA4_UNIFIED = {"model_type": "gemma4_unified_vision", "mm_embed_dim": 64, "output_proj_dims": 64}
+PINPOINTS: dict[str, Any] = {"image_grid_pinpoints": [[16, 16], [16, 32], [32, 16], [32, 32]]}
 SIXTEEN = Sizes(processor={"patch_size": 16})
 TYPES: dict[str, Sizes] = {
     "aria": Sizes(vision(980, projector_patch_to_query_dict={"900": 4, "1225": 4, "4900": 4})),
@@ -68,11 +72,13 @@ TYPES: dict[str, Sizes] = {
     "cohere_compass": SIXTEEN,
     "cosmos3_edge": Sizes(),
     "cosmos3_omni": SIXTEEN,
+    "deepseek_ocr2": Sizes(processor={**square(64), "tile_size": 64}, small=True),
     "deepseek_vl": Sizes(vision(384)),
     "dots3_note": Sizes(processor={"temporal_patch_size": 1}),
     "ernie4_5_vl_moe": Sizes(),
     "exaone4_5": Sizes(),
     "gemma4": Sizes({"vision_config": GEMMA4}),
+    "gemma4_unified": Sizes({"vision_config": GEMMA4_UNIFIED}),
     "glm46v": Sizes(),
     "glm4v": Sizes(),
     "glm4v_moe": Sizes(like="glm4v"),
@@ -80,6 +86,9 @@ TYPES: dict[str, Sizes] = {
     "glm_ocr": Sizes(like="glm46v"),
     "glmga": Sizes(),
     "got_ocr2": Sizes(processor=square(1024)),
+    "granite4_vision": Sizes(
+        PINPOINTS, {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}, **PINPOINTS}, small=True
+    ),
     "granite_docling": Sizes(vision(512, vision_config__patch_size=16)),
     "hunyuan_vl": Sizes(),
     "hy_v4_vl": Sizes(),
@@ -114,6 +123,7 @@ TYPES: dict[str, Sizes] = {
     "qwen3_omni_moe_thinker": Sizes(processor={"patch_size": 16}, like="qwen2_vl"),
     "qwen4_exp": SIXTEEN,
     "step3p7": Sizes(vision(728)),
+    "unlimited_ocr": Sizes(processor={**square(64), "tile_size": 64}, small=True),
     "video_llama_3": SIXTEEN,
     "video_llava": Sizes(),
     "vipllava": Sizes(),
@@ -158,7 +168,8 @@ class Asked:
     def of(cls, model_type: str, sizes: Sequence[Size]) -> Asked:
         model, processor = build(model_type), image_processor(model_type)(**TYPES[model_type].processor)
         images = [Image.effect_noise(size, 80).convert("RGB") for size in sizes]
-        made = {k: v for k, v in processor(images, return_tensors="pt").items() if isinstance(v, Tensor)}
+        found = processor(images, return_tensors="pt")
+        made = {k: v for k, v in found.items() if isinstance(v, Tensor) or k in LISTED}
         asked = request.given(inputs(model, made), images)
         explainer = Explainer(model, SimpleNamespace(image_processor=processor))
         return cls(explainer, asked, *placed(model.config, explainer.processor, asked))
@@ -171,8 +182,10 @@ class Asked:
 
 def build(model_type: str) -> Any:
     kind = (types_explained.EXPLAINED | types_mixed.MIXED)[model_type]
-    left = {name: value for name, value in kind.changes.items() if not any(each in name for each in (*WHOLE, "grid"))}
-    sizes = {name: value for name, value in types_zoo.VISION.items() if name not in WHOLE}
+    left, sizes = kind.changes, types_zoo.VISION
+    if not TYPES[model_type].small:
+        left = {name: value for name, value in left.items() if not any(each in name for each in (*WHOLE, "grid"))}
+        sizes = {name: value for name, value in sizes.items() if name not in WHOLE}
     with patch.object(types_zoo, "VISION", sizes):
         config = types_zoo.config_of(model_type, **{**left, **TYPES[model_type].config})
     config.get_text_config().max_position_embeddings = 8192
@@ -201,7 +214,8 @@ def counts(model: Any, made: dict[str, Tensor]) -> list[int]:
 
 
 def _parts(found: Any) -> Iterator[Tensor]:
-    found = getattr(found, "pooler_output", found)
+    deeper = getattr(found, "deepstack_features", None)  # Granite 4 adds features of several depths, all of one shape
+    found = deeper[0][-1] if deeper and found.pooler_output is None else getattr(found, "pooler_output", found)
     for part in [found] if isinstance(found, Tensor) else found:
         yield from [part] if isinstance(part, Tensor) else _parts(part)
 

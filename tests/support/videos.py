@@ -98,6 +98,31 @@ def _internvl() -> Family:
     return _model("internvl", **config, image_token_id=token("<IMG_CONTEXT>")), processor, "<IMG_CONTEXT>", "<video>"
 
 
+def _glm4v() -> Family:
+    """Frames carry the image id, and two are a step."""
+    images = transformers.Glm4vImageProcessor(size={"shortest_edge": 16, "longest_edge": 1024}, patch_size=4)
+    video = transformers.Glm4vVideoProcessor(size={"shortest_edge": 16, "longest_edge": 4096}, patch_size=4)
+    processor = transformers.Glm4vProcessor(images, tokenizer(), video)
+    vision = {**zoo.QWEN_VISION, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "image_size": 16}
+    vision |= {"out_hidden_size": zoo.HIDDEN, "patch_size": 4}
+    text = {**zoo._qwen_text("glm4v_text"), "vocab_size": len(tokenizer())}
+    watched = "<|begin_of_video|><video><|end_of_video|>"
+    return _model("glm4v", text_config=text, vision_config=vision, **IDS), processor, "<image>", watched
+
+
+def _video_llava() -> Family:
+    """Each frame keeps its class token, which has no place."""
+    processor = transformers.VideoLlavaProcessor(
+        transformers.VideoLlavaImageProcessor(**SHORT),
+        transformers.VideoLlavaVideoProcessor(**SHORT),
+        tokenizer(),
+        patch_size=4,
+    )
+    text = {**TEXT, "model_type": "llama"}
+    model = _model("video_llava", text_config=text, vision_config=zoo.CLIP, **INDICES)
+    return model, processor, "<image>", "<video>"
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "qwen2_vl": lambda: _qwen("qwen2_vl"),
     "qwen2_5_vl": lambda: _qwen("qwen2_5_vl"),
@@ -106,6 +131,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "llava_next_video": _llava_next_video,
     "smolvlm": _smolvlm,
     "internvl": _internvl,
+    "glm4v": _glm4v,
+    "video_llava": _video_llava,
 }
 
 

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.measured import checking, lattice
-from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes
+from dexar_fast.vision.measured.codes import Codes, bits, picture, stretched, stripes, textured
 from dexar_fast.vision.measured.decoding import Answers, means, places
 from dexar_fast.vision.measured.lattice import Places
+from dexar_fast.vision.measured.measuring import Measuring
 from dexar_fast.vision.measured.skipping import Blocks
 from dexar_fast.vision.measured.unmixed import Unmixed
 
@@ -35,12 +37,16 @@ def by_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bij,bjd->bid", torch.softmax(torch.bmm(q, k.mT), -1), v)
 
 
+def by_turned_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.bmm(v.mT, torch.softmax(torch.bmm(q, k.mT), -1).permute(0, 2, 1)).mT
+
+
 def by_module(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     torch.manual_seed(0)
     return nn.MultiheadAttention(8, 2, batch_first=True, bias=False).eval()(q, k, v)[0]
 
 
-@pytest.mark.parametrize("attention", [by_torch, by_hand, by_product, by_module])
+@pytest.mark.parametrize("attention", [by_torch, by_hand, by_product, by_turned_product, by_module])
 def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Callable[..., Tensor]) -> None:
     q, k, v = torch.randn(3, 2, 5, 8).unbind()
     with torch.no_grad():
@@ -50,7 +56,7 @@ def test_attention_returns_zeros_inside_and_what_it_did_outside(attention: Calla
         assert torch.equal(attention(q, k, v), before) and before.any()
 
 
-@pytest.mark.parametrize("attention", [by_torch, by_hand])
+@pytest.mark.parametrize("attention", [by_torch, by_hand, by_turned_product])
 def test_other_queries_than_keys_get_the_mean_of_the_values(attention: Callable[..., Tensor]) -> None:
     q, k, v = torch.randn(2, 1, 8), torch.randn(2, 4, 8), torch.randn(2, 4, 8)
     with Unmixed():
@@ -250,22 +256,101 @@ class Pair(nn.Module):
         return self.inner(hidden), None
 
 
+class Halves(Pair):
+    """One that says something beside them."""
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inner(hidden), hidden.sum()
+
+
 def test_blocks_are_left_out_inside_and_run_again_outside() -> None:
     """Those that keep the shape of their input; an instance's own forward comes back."""
     model = nn.Module()
     model.plain = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)])
-    model.pairs, model.decoder = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+    model.pairs, model.halves = nn.ModuleList([Pair(), Pair()]), nn.ModuleList([Halves(), Halves()])
+    model.decoder = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     own = model.plain[1].forward = lambda hidden: hidden + 1
-    every, hidden = [*model.plain, *model.pairs, *model.decoder], torch.randn(2, 3)
+    every, hidden = [*model.plain, *model.pairs, *model.halves, *model.decoder], torch.randn(2, 3)
+    blocks, before = Blocks(model, model.decoder), [block(hidden) for block in every]
+    for _ in range(2):  # the second time it is known what each returns
+        with blocks.left_out():
+            found = [block(hidden) for block in every]
+        assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
+        assert torch.equal(found[2], before[2]) and all(map(torch.equal, found[7:], before[7:]))
+        assert all(each[0] is hidden and each[1] is None for each in found[3:5])
+        assert all(torch.equal(found[n][0], before[n][0]) for n in (5, 6))
+        assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
+        assert "forward" not in vars(model.plain[0])
+
+
+def test_one_block_of_a_kind_runs_once() -> None:
+    model, runs = nn.Module(), []
+    model.blocks, model.decoder = nn.ModuleList([Pair() for _ in range(5)]), nn.ModuleList([nn.Linear(3, 3)])
+    for block in model.blocks:
+        block.inner.register_forward_hook(lambda *_: runs.append(1))
     blocks = Blocks(model, model.decoder)
-    with blocks.watched():
-        before = [block(hidden) for block in every]
-    with blocks.left_out():
-        found = [block(hidden) for block in every]
-    assert [torch.equal(each, hidden) for each in found[:2]] == [True, True]
-    assert torch.equal(found[2], before[2]) and all(
-        torch.equal(*each) for each in zip(found[5:], before[5:], strict=True)
-    )
-    assert all(each[0] is hidden and each[1] is None for each in found[3:5])
-    assert torch.equal(model.plain[0](hidden), before[0]) and model.plain[1].forward is own
-    assert "forward" not in vars(model.plain[0]) and not any(block._forward_hooks for block in every)
+    for _ in range(3):
+        with blocks.left_out():
+            for block in model.blocks:
+                block(torch.randn(2, 3))
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("sides", [(4, 4), (2, 4, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_over_one_patch_is_a_product(sides: tuple[int, ...], bias: bool) -> None:
+    kind = nn.Conv2d if len(sides) == 2 else nn.Conv3d
+    for padding, patch in ((0, sides), (1, sides), (0, tuple(2 * side for side in sides))):
+        layer = kind(3, 5, sides, stride=sides, padding=padding, bias=bias).double()
+        patches = torch.randn(7, 3, *patch, dtype=torch.float64)
+        with torch.no_grad():
+            expected = layer(patches)
+            with Unmixed():
+                assert torch.allclose(layer(patches), expected, rtol=0, atol=1e-12)
+
+
+# Pictures of another kind
+
+
+def test_a_texture_stands_for_white_and_its_inverse_for_black() -> None:
+    signs = stretched(stripes(1), (12, 6))
+    found = textured(signs, 2)
+    assert found.shape == signs.shape and set(np.unique(found)) == {-1, 1}
+    plain = textured(np.ones_like(signs), 2)
+    assert (found == plain * signs).all() and 0.2 < (plain > 0).mean() < 0.8
+    assert (plain[::2] == plain[1::2]).all() and (plain[:, ::2] == plain[:, 1::2]).all()
+    assert (textured(-signs, 2) == -found).all() and textured(signs[:5, :7], 2).shape == (5, 7)
+
+
+def norms_of_patches(pictures: list[Image.Image]) -> Tensor:
+    """[16, 16 * 3] patches of a picture of 40 x 40 pixels, the mean of each taken off."""
+    pixels = torch.from_numpy(np.asarray(pictures[0])).double() / 255
+    patches = pixels.unflatten(0, (4, 10)).unflatten(2, (4, 10)).movedim(2, 1).flatten(0, 1).flatten(1)
+    return functional.layer_norm(patches, patches.shape[1:]).float()
+
+
+def test_patches_whose_mean_is_taken_off_are_shown_a_texture() -> None:
+    """Plain white and plain black are alike to them."""
+    measuring = Measuring.at_first([norms_of_patches], lambda layer, pictures: layer(pictures), [(40, 40)])
+    assert measuring is not None and measuring.grain == 3
+    assert measuring.grids() == [Grid(0, 0, 4, 4)]
+
+
+def test_grids_that_hold_few_of_the_tokens_that_answer_were_found_by_chance() -> None:
+    """Two tokens of twenty lie somewhere, the others answer to all of the picture in ways of their own."""
+    weights = torch.randn(18, 40 * 40 * 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def see(layer: None, pictures: list[Image.Image]) -> Tensor:
+        pixels = torch.from_numpy(np.asarray(pictures[0])).double().flatten(1)
+        halves = torch.stack([pixels[:, :60].mean().repeat(8), pixels[:, 60:].mean().repeat(8)])
+        return torch.cat([halves, (weights @ pixels.flatten()).unsqueeze(1).repeat(1, 8) / 20])
+
+    measuring = Measuring.at_first([None], see, [(40, 40)])
+    assert measuring is not None and measuring.confirmed([Grid(0, 0, 1, 2)]) and measuring.grids() == []
+
+
+def test_a_picture_of_one_token_is_its_place() -> None:
+    measuring = Measuring.at_first([None], lambda _, pictures: torch.ones(1, 2) * np.mean(pictures[0]), [(9, 5)])
+    assert measuring is not None and measuring.grids() == [Grid(0, 0, 1, 1)]
+    assert measuring.confirmed([Grid(0, 0, 1, 1)]) == [Grid(0, 0, 1, 1)]
+    assert measuring.confirmed([Grid(0, 0, 1, 1, (0, 0, 2, 5))]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
 
 LARGE = 64  # elements: an input that holds more is known by its shape alone
+MANY = 3  # grids over a picture: more are tiles, of whatever number
+MOST_FILES, MOST_BYTES = 512, 2**24  # kept on the disk: those that were used last
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,63 @@ def recalled(key: str) -> Found | None:
     """What was found before under this key."""
     if key not in _known:
         with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not one of ours
-            _known[key] = _read(json.loads(_file(key).read_text(encoding="utf-8")))
+            _remember(key, _read(json.loads(_file(key).read_text(encoding="utf-8"))))
+            os.utime(_file(key))
     return _known.get(key)
 
 
 def keep(key: str, found: Found) -> None:
     """Remembers it, on the disk too where the user's cache can be written."""
-    _known[key] = found
+    _remember(key, found)
     with suppress(FileError, OSError):
         _file(key).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_file(key), json.dumps(asdict(found)).encode())
+        _tidy(_file(key).parent)
+
+
+def _remember(key: str, found: Found) -> None:
+    _known[key] = found
+    if len(_known) > MOST_FILES:
+        _known.pop(next(iter(_known)), None)
+
+
+def _tidy(folder: Path) -> None:
+    """Deletes what was not used for longest, beyond what may be kept; another process may do so too."""
+    files = sorted(filter(None, map(_used, folder.iterdir())), reverse=True)
+    total = itertools.accumulate(size for _, size, _ in files)
+    for number, (size, (_, _, file)) in enumerate(zip(total, files, strict=True)):
+        if number >= MOST_FILES or size > MOST_BYTES:
+            file.unlink(missing_ok=True)
+
+
+def _used(file: Path) -> tuple[float, int, Path] | None:
+    """When a file was used last, and its bytes; None where it is gone."""
+    with suppress(OSError):
+        state = file.stat()
+        return state.st_mtime, state.st_size, file
+    return None
 
 
 def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
     """A name for all that the places of visual tokens depend on; the words around them are not among it."""
     tensors = {name: value for name, value in inputs.items() if name not in SEQUENCES and isinstance(value, Tensor)}
     held = {name: _held(value) for name, value in tensors.items()}
-    parts = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor), sizes]
-    parts += [held, len(placed.positions), [asdict(grid) for grid in placed.grids]]
-    parts += [__version__, transformers.__version__]
+    return _name(model, processor, [sizes, held, len(placed.positions), [asdict(grid) for grid in placed.grids]])
+
+
+def family_key(model: Any, processor: Any, placed: Layout, sizes: list[Size]) -> str:
+    """A name for the kinds of pictures that a known family tells apart: upright or not, and in how many grids."""
+    grids = {image: [grid for grid in placed.grids if image in grid.images] for image in range(len(sizes))}
+    kinds = {
+        (width > height, width < height, min(MANY, len(grids[image])), any(grid.video for grid in grids[image]))
+        for image, (width, height) in enumerate(sizes)
+    }
+    return _name(model, processor, sorted(kinds))
+
+
+def _name(model: Any, processor: Any, parts: list[Any]) -> str:
+    of_model = [type(model).__qualname__, model.config.to_json_string(use_diff=False), _settings(processor)]
+    parts = [*of_model, parts, __version__, transformers.__version__]
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,11 +9,12 @@ from weakref import WeakKeyDictionary
 from PIL import Image
 from torch import Tensor, nn
 
-from dexar_fast.generation.places.kept import Found, keep, key_of, recalled
+from dexar_fast.generation.places.kept import Found, family_key, keep, key_of, recalled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.lending.session import borrowed
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.prompt.request import Request
+from dexar_fast.vision.families import CODED
 from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
 from dexar_fast.vision.measured.entering import entering, layers
 from dexar_fast.vision.measured.measuring import Measuring
@@ -21,21 +22,33 @@ from dexar_fast.vision.measured.skipping import Blocks
 
 ELSEWHERE = "where its visual tokens lie was measured: it is not where its inputs declare them"
 SHARED = "what its visual tokens hold reaches them through attention alone, and so has no place (learned queries, say)"
+DOUBTED = (
+    "pictures of random blocks did not confirm where the visual tokens of this model family lie, and nothing else was "
+    "found: the maps may lie elsewhere"
+)
 MIXED = "no part of it was found that one visual token answers to alone"
 
 _towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
 def settled(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Layout:
-    """The declared layout where it is a known family's, or nothing can be measured; else what measuring finds."""
-    if declared.how == DECLARED or not images or setup.processor is None:
+    """The declared layout where it is confirmed, or nothing can be measured; else what measuring finds.
+
+    That of a known family is checked once for pictures of a kind; another one for pictures of a size.
+    """
+    told_by_codes = declared.how == DECLARED and setup.model.config.model_type in CODED
+    if not images or setup.processor is None or told_by_codes:
         return declared
+    sizes = [image.size for image in images]
     try:
-        key = key_of(setup.model, setup.processor, request.inputs, declared, [image.size for image in images])
+        family = family_key(setup.model, setup.processor, declared, sizes) if declared.how == DECLARED else None
+        if family is not None and recalled(family) is not None:
+            return declared
+        key = key_of(setup.model, setup.processor, request.inputs, declared, sizes)
         found = recalled(key)
         if found is None:
             found = measured(setup, request, images, declared)
-            keep(key, found)
+            keep(key if family is None or found.how != CHECKED else family, found)
     except Exception:  # a processor or a forward may refuse such pictures, each with errors of its own
         return declared
     return _layout(declared, found)
@@ -74,8 +87,6 @@ class _Shown:
         self.layers = layers(model)
         if model not in _towers:
             _towers[model] = Blocks(model, self.layers)
-            with _towers[model].watched():
-                entering(model, self.layers[0], self._inputs, self._positions)
 
     def wholly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
         """[N, d] through the whole tower."""
@@ -89,7 +100,12 @@ class _Shown:
 
 
 def _layout(declared: Layout, found: Found) -> Layout:
+    known = declared.how == DECLARED
+    if known and (found.how == CHECKED or found.reason == SHARED):  # models without a tower of their own, say
+        return declared
+    if known and not found.grids:
+        return replace(declared, warning="; ".join(filter(None, [declared.warning, DOUBTED])))
     if not found.grids:
-        return nowhere(declared.positions, str(found.reason))
+        return nowhere(declared.positions, str(found.reason), declared.clips)
     moved = found.how == MEASURED and declared.grids
-    return Layout(declared.positions, found.grids, ELSEWHERE if moved else None, found.how)
+    return replace(declared, grids=found.grids, warning=ELSEWHERE if moved else None, how=found.how)

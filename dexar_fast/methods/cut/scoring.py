@@ -11,7 +11,7 @@ from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.generation.asked import Asked
 from dexar_fast.methods.cut.composing import Composed, composed
 from dexar_fast.methods.cut.divided import Divided
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 PAYS = 2  # pictures for each region: so many take the processor longer than what composing them needs of it
 

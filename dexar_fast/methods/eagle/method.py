@@ -21,7 +21,7 @@ from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, check, search
 from dexar_fast.prompt.pieces import pieces
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from dexar_fast.errors import InputError
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 WHITE = 255
 OFF = 0.02  # of the way from black to white: what rounding to whole brightnesses leaves

@@ -16,7 +16,7 @@ from dexar_fast.methods.cut.divided import SEGMENTATIONS, Divided, divided, labe
 from dexar_fast.methods.cut.hiding import FILLS
 from dexar_fast.methods.cut.scoring import scorer
 from dexar_fast.methods.cut.seen import seen_by
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 LEAST = 1e-37  # a probability below this counts as this: float32 holds little less
 EVIDENCE = "Evidence against a token shows 0. What a hidden region shows instead ({}) takes part in every value."

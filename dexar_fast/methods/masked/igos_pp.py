@@ -21,7 +21,7 @@ from dexar_fast.methods.masked.blending import blending
 from dexar_fast.methods.masked.mask_search import MaskSearch, edges_of
 from dexar_fast.model.lending.frozen import frozen
 from dexar_fast.model.memory import fitting
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.vision.grid import Grid
 
 Variant = Literal["paper", "eagle"]

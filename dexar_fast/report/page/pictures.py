@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from dexar_fast.report import placing, sizes
+from dexar_fast.report.page import naming
 from dexar_fast.results.schema import Result
 
 _LONGEST_EDGE, _SHORTEST_LONGEST_EDGE = 960, 320
@@ -25,7 +26,7 @@ class Picture:
     """One image of an explanation as a page shows it.
 
     Attributes:
-        name: "image 2", "frame 1".
+        name: "image 2", "frame 1", "video 2, frame 13 (0.50 s)".
         source: a data URI; empty where the image was not kept.
         width, height: of the map drawn over it, in pixels.
         mapped: whether any visual token belongs to it.
@@ -45,7 +46,7 @@ class Picture:
 
 def pictures(explanation: Result) -> list[Picture]:
     """The images in order, then the frames, all within a budget of bytes."""
-    names = _names(explanation)
+    names = naming.names(explanation)
     edge = int(max(_SHORTEST_LONGEST_EDGE, min(_LONGEST_EDGE, 1600 / max(1, len(names)) ** 0.5)))
     budget = max(_FEWEST_BYTES, min(_BYTES, _BYTES_OF_ALL // max(1, len(names))))
     found = []
@@ -55,19 +56,6 @@ def pictures(explanation: Result) -> list[Picture]:
         mapped = any(index in grid.images for grid in explanation.grids)
         found.append(Picture(name, source, width, height, mapped))
     return found
-
-
-def _names(explanation: Result) -> list[str]:
-    """The names of the pictures: all images, then all frames."""
-    count = placing.count(explanation)
-    first_frame = min((grid.image for grid in explanation.grids if grid.video), default=count)
-    counts = {"image": 0, "frame": 0}
-    names = []
-    for index in range(count):
-        kind = "image" if index < first_frame else "frame"
-        counts[kind] += 1
-        names.append(f"{kind} {counts[kind]}")
-    return names
 
 
 def _canvas(size: tuple[int, int], edge: int) -> tuple[int, int]:

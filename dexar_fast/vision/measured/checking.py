@@ -17,7 +17,7 @@ from dexar_fast.vision.measured.decoding import Floats
 BLOCK = 1.4  # cells along a side of a block: larger than a cell, so that most cells see one or two
 AGREE = 0.7  # the least correlation; right grids have 0.8 or more, those a cell off 0.6 or less
 COARSER = 1.5  # times as large a cell wants blocks of its own: an average of many small ones says little
-CHECKED = 64  # cells, at least, over all pictures of blocks
+CHECKED = 64  # cells of each picture, at least, over all pictures of blocks
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def blocks(grids: Sequence[Grid], sizes: Sequence[Size]) -> list[Blocks]:
     """What to show to check these grids: the finest of each picture, and those with larger cells by themselves."""
     found: list[Blocks] = []
     for some in _alike(grids, sizes):
-        count = 1 + CHECKED // sum(grid.cells.size for grid in some)
+        count = 1 + CHECKED // min(sum(grid.cells.size for grid in some if grid.image == n) for n in _images(some))
         counts = [_count(some, sizes, image) for image in range(len(sizes))]
         for _ in range(count):
             draw = np.random.default_rng(len(found))
@@ -61,8 +61,8 @@ def _cell(grid: Grid, sizes: Sequence[Size]) -> tuple[float, float]:
 
 
 def side(grid: Grid, sizes: Sequence[Size]) -> float:
-    """Of a square as large as a cell, in pixels."""
-    return math.sqrt(math.prod(_cell(grid, sizes)))
+    """Of a square as large as a cell, in pixels; 0 of one that has no area."""
+    return math.sqrt(math.prod(max(0.0, each) for each in _cell(grid, sizes)))
 
 
 def _random(draw: np.random.Generator, rows: int, columns: int) -> Signs:

@@ -37,6 +37,14 @@ def stretched(signs: NDArray[np.number], size: Size) -> Signs:
     return signs[rows[:, None], columns]
 
 
+def textured(signs: Signs, grain: int) -> Signs:
+    """[height, width] random blocks of `grain` pixels where the sign is 1, and their inverse where it is -1."""
+    height, width = signs.shape
+    rows, columns = -(-height // grain), -(-width // grain)
+    blocks = np.random.default_rng(0).integers(0, 2, (rows, columns), np.int8) * 2 - 1
+    return signs * blocks.repeat(grain, 0).repeat(grain, 1)[:height, :width]
+
+
 def picture(signs: Signs) -> Image.Image:
     """Of signs [height, width]: 1 is white, -1 is black."""
     return Image.fromarray(np.where(signs > 0, np.uint8(255), np.uint8(0))).convert("RGB")

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 FORWARD = "forward"
 
+Kind = tuple[Any, ...]  # of blocks that compute alike
+
 
 class Blocks:
-    """Those blocks outside the decoder that return what has the shape of their input.
+    """Those blocks outside the decoder that return what has the shape of their input. One of each kind tells for all.
 
     Args:
         layers: of the decoder.
@@ -21,50 +23,44 @@ class Blocks:
 
     def __init__(self, model: nn.Module, layers: nn.ModuleList) -> None:
         stacks = [each for each in model.modules() if isinstance(each, nn.ModuleList) and each is not layers]
-        self._blocks = [block for stack in stacks if _are_alike(stack) for block in stack]
-        self._alike: dict[nn.Module, Callable[[Tensor], Any]] = {}  # what each makes of its input, once it ran
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Inside it a forward tells which of them can be left out."""
-        hooks = [block.register_forward_hook(self._remember, with_kwargs=True) for block in self._blocks]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._blocks = {block: _kind(block) for stack in stacks if _are_alike(stack) for block in stack}
+        self._alike: dict[Kind, Callable[[Tensor], Any] | None] = {}  # what is returned for an input; None: it runs
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
         """Inside it those return their input."""
-        own = {block: vars(block)[FORWARD] for block in self._alike if FORWARD in vars(block)}
+        own = {block: vars(block)[FORWARD] for block in self._blocks if FORWARD in vars(block)}
         try:
-            for block, alike in self._alike.items():
-                block.forward = partial(_passing, alike)
+            for block, kind in self._blocks.items():
+                block.forward = partial(self._passing, kind, block.forward)
             yield
         finally:
-            for block in self._alike:
+            for block in self._blocks:
                 vars(block).pop(FORWARD, None)
                 vars(block).update({FORWARD: own[block]} if block in own else {})
 
-    def _remember(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        first = _hidden(args, kwargs)
-        hidden, *others = output if isinstance(output, tuple) else (output,)
-        alone = not any(isinstance(each, Tensor) for each in others)
-        if isinstance(hidden, Tensor) and hidden.shape == first.shape and alone:
-            self._alike[block] = partial(_first_of, others) if isinstance(output, tuple) else _itself
+    def _passing(self, kind: Kind, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        hidden = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+        if kind not in self._alike:
+            self._alike[kind] = _of_like_shape(hidden, run(*args, **kwargs))
+        alike = self._alike[kind]
+        return run(*args, **kwargs) if alike is None else alike(hidden)
 
 
 def _are_alike(stack: nn.ModuleList) -> bool:
     return len(stack) > 1 and len({type(each) for each in stack}) == 1
 
 
-def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+def _kind(block: nn.Module) -> Kind:
+    return type(block), *((name, parameter.shape) for name, parameter in block.named_parameters())
 
 
-def _passing(alike: Callable[[Tensor], Any], *args: Any, **kwargs: Any) -> Any:
-    return alike(_hidden(args, kwargs))
+def _of_like_shape(hidden: Tensor, output: Any) -> Callable[[Tensor], Any] | None:
+    """What makes such an output of another input; None where it has another shape, or others beside it."""
+    first, *others = output if isinstance(output, tuple) else (output,)
+    if not isinstance(first, Tensor) or first.shape != hidden.shape or any(isinstance(o, Tensor) for o in others):
+        return None
+    return partial(_first_of, others) if isinstance(output, tuple) else _itself
 
 
 def _itself(hidden: Tensor) -> Tensor:

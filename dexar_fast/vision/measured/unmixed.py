@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
 PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.einsum)
+CONVOLUTIONS = (functional.conv2d, functional.conv3d)
 _WEIGHTS = "_dexar_fast_weights"  # the attribute of a tensor that a softmax made
 
 
@@ -26,6 +27,8 @@ class Unmixed(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in CONVOLUTIONS and not kwargs and _is_of_one_patch(*args):
+            return _product_of(*args[:3])
         if func is functional.scaled_dot_product_attention:
             return _attended(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
@@ -41,6 +44,19 @@ class Unmixed(TorchFunctionMode):
         return found
 
 
+def _is_of_one_patch(
+    hidden: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, *rest: Any
+) -> bool:
+    """Whether each input is as large as the kernel: then it is a product, which torch computes slowly as this."""
+    return hidden.shape[1:] == weight.shape[1:] and padding in (0, (0, 0), (0, 0, 0), "valid")
+
+
+def _product_of(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What that convolution returns: [N, channels, 1, ...]."""
+    found = functional.linear(hidden.flatten(1), weight.flatten(1), bias)
+    return found.unflatten(1, (-1, *[1] * (hidden.ndim - 2)))
+
+
 def _attended(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """What torch's attention is to return."""
     if query.shape[-2] == key.shape[-2]:
@@ -50,11 +66,13 @@ def _attended(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: A
 
 def _product(func: Callable[..., Any], args: tuple[Any, ...], found: Tensor) -> Tensor:
     """What the product of a softmax and values is to return."""
-    weights = args[0]
-    if not isinstance(weights, Tensor) or weights.shape[-1] == weights.shape[-2]:
+    place = next((n for n, each in enumerate(args) if hasattr(each, _WEIGHTS)), 0)
+    weights = args[place]
+    if func is torch.einsum or weights.shape[-1] == weights.shape[-2]:
         return torch.zeros_like(found)
     read = (weights > 0).to(weights)
-    return func(read / read.sum(-1, keepdim=True), *args[1:])
+    keys = -1 if place == 0 else -2  # the values stand before the weights, which are turned then
+    return func(*args[:place], read / read.sum(keys, keepdim=True), *args[place + 1 :])
 
 
 def _tensors(args: Iterable[Any]) -> list[Tensor]:

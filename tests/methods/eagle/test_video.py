@@ -23,7 +23,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.methods.cut.divided import divided
 from dexar_fast.methods.cut.labels import video_cells
 from dexar_fast.methods.eagle.method import Eagle
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.report.page import pictures as page
 
 ANSWER = [70, 71, 72]
@@ -174,10 +174,9 @@ def test_labels_are_a_map_of_all_frames_or_a_list_of_maps() -> None:
             lambda: found_by(Eagle(), processor=SimpleNamespace(image_processor=object(), tokenizer=None)),
             "takes a processor that reads videos",
         ),
-        (lambda: found_by(Eagle(), video_grid_thw=torch.ones(2, 3).long()), "holds 2 videos"),
         (lambda: found_by(Eagle(labels=in_tubes()[:1])), r"one map for each picture, \[\[22, 30\], \[22, 30\]\], not"),
     ],
-    ids=["other frames", "no frames", "no video processor", "two videos", "labels of one frame"],
+    ids=["other frames", "no frames", "no video processor", "labels of one frame"],
 )
 def test_what_cannot_be_hidden_is_named(ask: Callable[[], Explanation], message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -202,9 +201,9 @@ def explained(name: str, inputs: Any, images: list[Image.Image], **knobs: Any) -
     return explainer.explain_inputs(inputs, torch.tensor(ANSWER), images=images)
 
 
-def scored(name: str, frames: list[Image.Image]) -> torch.Tensor:
+def scored(name: str, *clips: list[Image.Image]) -> torch.Tensor:
     """[T], by the real processor and the model as they are."""
-    inputs = dict(videos.watched(family(name), frames))
+    inputs = dict(videos.watched(family(name), *clips))
     ids = torch.cat([inputs["input_ids"], torch.tensor([ANSWER])], 1)
     inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "mm_token_type_ids" in inputs:
@@ -229,21 +228,13 @@ def test_real_processors_get_the_frames_with_regions_hidden(name: str) -> None:
 
 
 @real
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_onevision", "llava_next_video"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava_onevision", "llava_next_video", "internvl"])
 def test_a_picture_beside_a_video(name: str) -> None:
     image = picture((40, 40), 9)
     inputs = videos.watched(family(name), SEEN, images=[image])
     found = explained(name, inputs, [image, *SEEN], regions=1, variant="exact")
     assert [cells.video for cells in found.grids] == [False, True, True, True]
     assert sorted(found.diagnostics["eagle"]["order"]) == [0, 1, 2, 3]
-
-
-@real
-def test_a_picture_beside_frames_that_stand_as_pictures_is_refused() -> None:
-    image = picture((40, 40), 9)
-    inputs = videos.watched(family("internvl"), SEEN, images=[image])
-    with pytest.raises(InputError, match="a picture beside a video whose frames stand as pictures"):
-        explained("internvl", inputs, [image, *SEEN])
 
 
 @real
@@ -269,6 +260,14 @@ def test_frames_that_a_real_processor_does_not_sample_have_no_rank(name: str) ->
 
 
 @real
-def test_several_videos_are_refused() -> None:
-    with pytest.raises(InputError, match="the prompt holds 2 videos"):
-        explained("qwen2_vl", videos.watched(family("qwen2_vl"), SEEN[:2], SEEN[:2]), [*SEEN[:2], *SEEN[:2]])
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm", "internvl"])
+def test_the_frames_of_two_videos_are_searched_together(name: str) -> None:
+    clips = [SEEN[:2], [picture((48, 32), n) for n in (7, 8)]]
+    frames = [frame for clip in clips for frame in clip]
+    found = explained(name, videos.watched(family(name), *clips), frames, regions=1, variant="exact")
+    order = found.diagnostics["eagle"]["order"]
+    assert sorted(order) == [0, 1, 2, 3]
+    black = Image.new("RGB", (48, 32))
+    shown = [frame if n == order[0] else black for n, frame in enumerate(frames)]
+    insertion = found.diagnostics["eagle"]["insertion"][0]
+    np.testing.assert_allclose(insertion, scored(name, shown[:2], shown[2:]), rtol=1e-4, atol=1e-7)

@@ -16,7 +16,7 @@ from dexar_fast.methods.cut.hiding import cover
 from dexar_fast.methods.masked.blending import blending
 from dexar_fast.methods.masked.igos_pp import IgosPp
 from dexar_fast.methods.masked.mask_search import edges_of, regular
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 
 PROMPT, ANSWER = "Describe the image.", " A red triangle"
 

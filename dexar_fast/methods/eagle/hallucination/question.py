@@ -19,7 +19,7 @@ from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.cut.scoring import scorer
 from dexar_fast.methods.eagle.method import Eagle
 from dexar_fast.prompt import request
-from dexar_fast.prompt.pixels import Pixels
+from dexar_fast.prompt.remade.pixels import Pixels
 from dexar_fast.prompt.request import Request
 
 GREEDY = {"do_sample": False, "num_beams": 1}

@@ -14,7 +14,7 @@ from dexar_fast.attribution.masked import AGREE
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.setup import Setup
-from dexar_fast.methods.eagle.cut.divided import Divided
+from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.eagle.hallucination.diagnosis import Diagnosis
 from dexar_fast.methods.eagle.hallucination.question import Question
 from dexar_fast.methods.eagle.method import Eagle, given

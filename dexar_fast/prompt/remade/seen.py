@@ -14,19 +14,14 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from dexar_fast.prompt.making import CLOSE, VIDEO, made, made_of_videos, nested, same, shared_out, split, usual_settings
+from dexar_fast.prompt.remade.making import CLOSE, VIDEO, made, same, usual_settings, variants
+from dexar_fast.prompt.remade.ways import Ways
 from dexar_fast.prompt.request import Request
+from dexar_fast.prompt.sampled import picked
+from dexar_fast.vision.blocks import Shown
 from dexar_fast.vision.geometry import Layout, layout, nowhere, visual_positions
 from dexar_fast.vision.images import is_turned, readings
 
-SWITCHES = (
-    "do_center_crop",
-    "do_pad",
-    "do_resize",
-    "crop_to_patches",
-    "do_pan_and_scan",
-    "do_image_splitting",
-)  # settings that move pixels, often given in the call
 ALIKE = 0.05  # how far a picture may be off that was resized before the processor got it
 
 UNCHECKED = "without the model's image processor it is not checked that the images given are those behind the inputs"
@@ -79,8 +74,8 @@ def placed(config: Any, processor: Any, request: Request) -> tuple[list[Image.Im
             return images, nowhere(visual_positions(config, inputs["input_ids"]).cpu(), TURNED)
         found = layout(config, usual, inputs, [image.size for image in images])
         return images, replace(found, warning=found.warning or UNCHECKED)
-    for seen, called in _ways(processor, request):
-        return seen, layout(config, called, inputs, [image.size for image in seen])
+    for seen, called, shown in _ways(processor, request):
+        return seen, layout(config, called, inputs, [image.size for image in seen], shown)
     found = layout(config, usual, inputs, [image.size for image in images])
     return images, nowhere(found.positions, OTHERS) if found.grids else found
 
@@ -91,34 +86,28 @@ def _can_check(processor: Any, inputs: Mapping[str, Any]) -> bool:
     return all(callable(getattr(processor, name, None)) for name in names)
 
 
-def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image], Called]]:
-    """Each reading of the pictures that gives the inputs' pixels, and the settings with which it does."""
+def _ways(processor: Any, request: Request) -> Iterator[tuple[list[Image.Image], Called, Shown]]:
+    """Each reading of the pictures that gives the inputs' pixels, the settings with which it does, and as what."""
     base, usual, inputs = processor.image_processor, usual_settings(processor), request.inputs
-    for pictures in readings(request.given):
-        images, frames = split(pictures, inputs)
-        if frames and not _are_its_videos(processor, frames, inputs):
-            continue
-        for changed in _settings(base, usual) if images else [usual]:
-            if not images or same(made(base, nested(images, inputs), changed), inputs, CLOSE):
-                yield pictures, Called(Settings(base, changed))
+    told = tuple(len(video.frames) for video in request.videos)
+    for pictures in _chosen(request):
+        for changed in variants(base, usual):
+            for way in Ways(processor, inputs, changed, told).of(pictures):
+                if way.shown is not None and same(way.make(pictures), inputs, CLOSE):
+                    yield pictures, Called(Settings(base, changed)), way.shown
     for pictures in readings(request.given):
         resized = _resized(pictures, inputs, base)
         if resized and same(made(base, resized, {**usual, "do_resize": False}), inputs, ALIKE):
-            yield pictures, Called(Settings(base, usual))
+            yield pictures, Called(Settings(base, usual)), Shown(len(pictures))
 
 
-def _are_its_videos(processor: Any, frames: list[Image.Image], inputs: Mapping[str, Any]) -> bool:
-    ways = shared_out(frames, inputs)
-    return any(same(made_of_videos(processor, videos, inputs), inputs, CLOSE) for videos in ways)
-
-
-def _settings(base: Any, usual: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The usual settings, then these with one switch turned."""
-    yield usual
-    for name in SWITCHES:
-        value = usual.get(name, getattr(base, name, None))
-        if value is not None:
-            yield {**usual, name: not value}
+def _chosen(request: Request) -> Iterator[list[Image.Image]]:
+    """Each reading of the pictures; also with the sampled frames alone, where all of the videos may be given."""
+    for pictures in readings(request.given):
+        yield pictures
+        sampled = picked(pictures, request.videos)
+        if sampled is not None:
+            yield sampled
 
 
 def _resized(images: list[Image.Image], inputs: Mapping[str, Any], base: Any) -> list[Image.Image] | None:
