@@ -35,7 +35,7 @@ def questions(inputs: zoo.Inputs) -> list[zoo.Inputs]:
     for n, words in enumerate((0, 5, 2, 3)):
         longer = long_prompt(inputs, words)
         ids = longer["input_ids"].clone()
-        ids[0, -1] += n
+        ids[0, -1 - words :] += n
         found.append(longer | {"input_ids": ids})
     return found
 

@@ -50,7 +50,7 @@ def _take(module: nn.Module, args: Any) -> Any:
     rows, _, length = _wanted.get() or (None, 0, 0)
     if rows is None or not args or args[0].shape[1:-1] != (length,):
         return None
-    return args[0][:, rows], *args[1:]
+    return args[0][:, _at(rows, args[0])], *args[1:]
 
 
 def _put_back(module: nn.Module, args: Any, output: Any) -> Any:
@@ -59,5 +59,10 @@ def _put_back(module: nn.Module, args: Any, output: Any) -> Any:
         return None
     found = hidden_states(output)
     whole = found.new_zeros(len(found), length, found.shape[-1])
-    whole[:, rows] = found
+    whole[:, _at(rows, found)] = found
     return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+
+def _at(rows: Wanted, hidden: Tensor) -> Wanted:
+    """The rows, where these hidden states are: a layer may be on another device than the ids."""
+    return rows.to(hidden.device) if isinstance(rows, Tensor) else rows
