@@ -180,9 +180,9 @@ class Pass(Watcher):
     def _columns(self) -> int:
         return self._targets.shape[1]
 
-    def _explained(self, queries: int) -> Tensor:
-        """[C] which of the queries of a forward."""
-        return torch.arange(queries - self._columns, queries, device=self._targets.device)
+    def _explained(self, queries: int) -> Tensor | slice:
+        """Which C of the queries of a forward."""
+        return slice(queries - self._columns, queries)
 
     def _read(self, rows: Tensor) -> Tensor:
         """Of what a module took or gave, [B, Q, d], the positions that end with the C explained ones."""

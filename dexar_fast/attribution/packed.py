@@ -97,7 +97,7 @@ class Packed(Pass):
     def _read(self, rows: Tensor) -> Tensor:
         """The explained positions alone; a module may get just these, or the row without its axis of one."""
         whole = rows if rows.ndim > 2 else rows[None]
-        return whole if whole.shape[1] == len(self._positions) else whole[:, self._positions]
+        return whole if whole.shape[1] == len(self._positions) else whole[:, self._positions.to(whole.device)]
 
     def _check(self) -> None:
         if not bool(self._hidden.isfinite().all()):  # of one of the segments; the layers are as they were

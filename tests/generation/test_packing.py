@@ -12,6 +12,7 @@ import zoo
 from alike import assert_same
 from batches import ALL, ANSWERS, alone, assert_equal, batched, prompts, said
 from parity_arrays import ARRAYS
+from transformers.masking_utils import sliding_window_causal_mask_function
 
 from dexar_fast import Explainer
 from dexar_fast.attribution.calls.segments import Segments
@@ -224,6 +225,20 @@ def test_a_model_whose_segments_read_each_other_is_padded(monkeypatch: pytest.Mo
         assert all(
             any("not packed with other requests: of a prompt" in w for w in x.diagnostics["warnings"]) for x in each
         )
+
+
+def test_masks_of_segments() -> None:
+    """Each has the one that it has alone; where all are causal alone there is none, and otherwise that is noted."""
+    segments = Segments([3, 5])
+    whole = {"batch_size": 1, "q_length": 8, "kv_length": 8, "q_offset": 0, "kv_offset": 0, "device": "cpu"}
+    assert segments.make_mask(whole) is None and not segments.masked
+    window = {"mask_function": sliding_window_causal_mask_function(4), "local_size": 4}
+    masks = segments.make_mask(whole | window)
+    assert segments.masked and masks.own[0] is None
+    reads = torch.arange(5)[:, None] - torch.arange(5)
+    torch.testing.assert_close(masks.own[3][0, 0], (reads >= 0) & (reads < 4))
+    other = segments.make_mask(whole | {"q_length": 2, "kv_length": 4, "q_offset": 2})  # of another sequence
+    torch.testing.assert_close(other[0, 0], torch.ones(2, 4, dtype=torch.bool).tril(2))
 
 
 def test_a_model_that_does_not_take_a_row_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from engine_cases import long_prompt
 
 from dexar_fast import Explainer, InputError
 from dexar_fast.attribution.tails import trust, values
+from dexar_fast.generation.batch.sharing import Sharing
 from dexar_fast.kvcache.pool import KVPool
 
 APART = ("qwen3_vl_moe", "paligemma", "paligemma2", "gemma3")  # as in test_packing.py
@@ -34,7 +35,7 @@ def questions(inputs: zoo.Inputs) -> list[zoo.Inputs]:
     for n, words in enumerate((0, 5, 2, 3)):
         longer = long_prompt(inputs, words)
         ids = longer["input_ids"].clone()
-        ids[0, -1] += n
+        ids[0, -1 - words :] += n
         found.append(longer | {"input_ids": ids})
     return found
 
@@ -79,8 +80,10 @@ def test_the_picture_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = KVPool(2048)
     assert_equal(batched(learnt(explainer, pool), several, ANSWERS), expected, 1e-5)
     looked.clear()  # beside the first question's, those of comparisons
+    reused = pool.books.stats()["reused_slots"]
     assert_equal(batched(learnt(explainer, pool), several, ANSWERS), expected, 1e-5)
     assert not looked
+    assert pool.books.stats()["reused_slots"] - reused == sum(each["input_ids"].shape[1] - 1 for each in several)
     behind = int((inputs["input_ids"][0] == zoo.IMAGE).nonzero()[-1]) + 1
     assert pool.books.stats()["reused_slots"] >= 3 * behind
 
@@ -135,4 +138,18 @@ def test_a_bad_item_costs_itself() -> None:
     assert isinstance(found.pop(2), InputError)
     del expected[2]
     assert_equal(found, expected, 1e-9)
+    assert said(found, "batch") == [2, None, 2]
+    assert is_free(pool)
+
+
+def test_a_picture_that_the_pool_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first question failed, say: fewer run at once, until one has left it there."""
+    monkeypatch.setattr(Sharing, "is_first", lambda *_: False)
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), questions(inputs)
+    expected = [alone(explainer, several, ANSWERS) for _ in range(2)][1]
+    pool = KVPool(2048)
+    found = batched(learnt(explainer, pool), several, ANSWERS)
+    assert_equal(found, expected, 1e-9)
+    assert sorted(map(str, said(found, "batch"))) == ["2", "2", "None", "None"]
     assert is_free(pool)

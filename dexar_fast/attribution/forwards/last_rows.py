@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dexar_fast.model.decoder import Decoder, hidden_states
 
-_wanted: ContextVar[tuple[Tensor, int] | None] = ContextVar("dexar_fast_last_rows", default=None)
+Wanted = Tensor | slice  # [n] rows, or those from one to another
+_wanted: ContextVar[tuple[Wanted, int, int] | None] = ContextVar("dexar_fast_last_rows", default=None)
 
 
 @contextmanager
@@ -25,9 +26,10 @@ def narrowing(decoder: Decoder) -> Iterator[None]:
 
 
 @contextmanager
-def wanting(rows: Tensor, length: int) -> Iterator[None]:
-    """This thread's forwards over `length` positions need these rows [n] of the last layer; others hold no values."""
-    token = _wanted.set((rows, length))
+def wanting(rows: Wanted, length: int) -> Iterator[None]:
+    """This thread's forwards over `length` positions need these n rows of the last layer; others hold no values."""
+    count = len(rows) if isinstance(rows, Tensor) else rows.stop - rows.start
+    token = _wanted.set((rows, count, length) if count < length else None)
     try:
         yield
     finally:
@@ -45,16 +47,22 @@ def _behind_attention(decoder: Decoder) -> list[nn.Module]:
 
 
 def _take(module: nn.Module, args: Any) -> Any:
-    rows, length = _wanted.get() or (None, 0)
+    rows, _, length = _wanted.get() or (None, 0, 0)
     if rows is None or not args or args[0].shape[1:-1] != (length,):
         return None
-    return args[0][:, rows], *args[1:]
+    return args[0][:, _at(rows, args[0])], *args[1:]
 
 
 def _put_back(module: nn.Module, args: Any, output: Any) -> Any:
-    rows, length = _wanted.get() or (None, 0)
-    if rows is None or not args or args[0].shape[1:-1] != (len(rows),):
+    rows, count, length = _wanted.get() or (None, 0, 0)
+    if rows is None or not args or args[0].shape[1:-1] != (count,):
         return None
     found = hidden_states(output)
-    whole = found.new_zeros(len(found), length, found.shape[-1]).index_copy_(1, rows, found)
+    whole = found.new_zeros(len(found), length, found.shape[-1])
+    whole[:, _at(rows, found)] = found
     return (whole, *output[1:]) if isinstance(output, tuple) else whole
+
+
+def _at(rows: Wanted, hidden: Tensor) -> Wanted:
+    """The rows, where these hidden states are: a layer may be on another device than the ids."""
+    return rows.to(hidden.device) if isinstance(rows, Tensor) else rows

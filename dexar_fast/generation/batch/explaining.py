@@ -87,17 +87,17 @@ class Many:
                 runners[n] = runner
             except Exception as error:
                 yield n, error
-        ready, sharing = list(runners), Sharing(filter(self._may_share, runners.values()))
+        ready, sharing = list(runners), self._sharing(runners.values())
         kinds = [(_kind(each), sharing.of(each)) for each in runners.values()]
         for group in groups(lengths, kinds, lambda left: self._fitting([runners[ready[n]] for n in left], sharing)):
             yield from self._some([ready[n] for n in group], runners, sharing)
 
-    def _may_share(self, runner: Runner) -> bool:
-        return self._pool is not None and self._goes_packed(runner)
-
-    def _goes_packed(self, runner: Runner) -> bool:
+    def _sharing(self, runners: Iterable[Runner]) -> Sharing:
         decoder = self._setup.decoder
-        return decoder is not None and goes_packed(runner, tails_of(self._setup, decoder), runner.longest)
+        if self._pool is None or decoder is None:
+            return Sharing(())
+        tails = tails_of(self._setup, decoder)
+        return Sharing(each for each in runners if goes_packed(each, tails, each.longest))
 
     def _fitting(self, left: Sequence[Runner], sharing: Sharing) -> int:
         """How many requests, the longest first, run at once."""
@@ -105,7 +105,7 @@ class Many:
         assert decoder is not None  # of the requests that came before
         if sharing.is_first(longest):
             return 1
-        if self._goes_packed(longest):
+        if goes_packed(longest, tails_of(self._setup, decoder), longest.longest):
             return self._in_a_row(left, sharing)
         if self._size is not None:
             return self._size

@@ -110,15 +110,13 @@ class Batch:
         begun = self._begun(stack, in_a_row=True)
         whole, plans = self._with_answers(), [each.plan for each in begun]
         with room_in_pool(), ExitStack() as held:
-            begins = [opened(held, runner, loan) for runner in self._runners] if self._shares else []
-            inputs, segments = row_of(self._model, whole, [cache for _, cache in begins])
+            caches = [opened(held, runner, loan) for runner in self._runners] if self._shares else []
+            inputs, segments = row_of(self._model, whole, caches)
             prompt = postponed(self._model, inputs, self._decoder, Prefix(self._model.config))
             with alike.first(self._model, ways[0]) if not any(known) else nullcontext():
                 found, logits = packed.explain(self._model, prompt, plans, tails, segments, self._targets)
             if not known[segments.masked]:
                 alike.compare(self._model, ways[segments.masked], whole, logits)
-            for prefix, cache in begins:
-                prefix.ran(cache)
         for each, answer, sums in zip(begun, self._targets, found, strict=True):
             each.record.add(answer, sums)
         return begun

@@ -11,7 +11,6 @@ from transformers import Cache
 from dexar_fast.errors import CacheError, OutOfMemoryError, reason
 from dexar_fast.generation.runner import Runner
 from dexar_fast.model.lending.session import Loan
-from dexar_fast.model.prefill import Prefix
 
 
 class Sharing:
@@ -45,17 +44,16 @@ class Sharing:
         return length if self.of(runner) is None else length - _shared(runner)
 
 
-def opened(held: ExitStack, runner: Runner, loan: Loan) -> tuple[Prefix, Cache]:
-    """A prompt over its pool, and the cache with its beginning; the stack holds it.
+def opened(held: ExitStack, runner: Runner, loan: Loan) -> Cache:
+    """A cache over the pool with the beginning of a prompt; the stack holds it, and names what ran at its end.
 
     Raises:
         OutOfMemoryError: the pool no longer holds that.
     """
-    prefix = held.enter_context(runner.prefix(loan))
-    cache, _ = prefix.begin(runner.request.inputs)
+    cache: Cache = held.enter_context(runner.prefix(loan)).begin(runner.request.inputs)[0]
     if cache.get_seq_length() < _shared(runner):
         raise OutOfMemoryError("the pool has no room for the pictures that several prompts share")
-    return prefix, cache
+    return cache
 
 
 @contextmanager
