@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,10 +13,8 @@ from typing import Any
 import transformers
 from torch import Tensor
 
-from dexar_fast import __version__
-from dexar_fast.errors import FileError
+from dexar_fast import __version__, files
 from dexar_fast.prompt.inputs import SEQUENCES
-from dexar_fast.results.storage import write_atomically
 from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
 
@@ -39,17 +36,15 @@ _known: dict[str, Found] = {}
 def recalled(key: str) -> Found | None:
     """What was found before under this key."""
     if key not in _known:
-        with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not one of ours
-            _known[key] = _read(json.loads(_file(key).read_text(encoding="utf-8")))
+        with suppress(ValueError, TypeError, KeyError):  # no such file, or not one of ours
+            _known[key] = _read(files.recalled(_file(key)))
     return _known.get(key)
 
 
 def keep(key: str, found: Found) -> None:
     """Remembers it, on the disk too where the user's cache can be written."""
     _known[key] = found
-    with suppress(FileError, OSError):
-        _file(key).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(_file(key), json.dumps(asdict(found)).encode())
+    files.keep(_file(key), asdict(found))
 
 
 def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
@@ -73,8 +68,7 @@ def _settings(processor: Any) -> dict[str, Any]:
 
 
 def _file(key: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dexar_fast" / "places" / f"{key}.json"
+    return files.user_cache("places", f"{key}.json")
 
 
 def _read(found: dict[str, Any]) -> Found:
