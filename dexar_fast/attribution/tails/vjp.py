@@ -10,7 +10,8 @@ from torch import Tensor, rsqrt
 from torch.nn import functional as F
 
 from dexar_fast.backends import cpp_tail, tail_operators
-from dexar_fast.backends.plan import tail_step
+from dexar_fast.backends.plan import judged, tail_step
+from dexar_fast.backends.verdicts.case import rows_case
 
 
 def norm_vjp(
@@ -34,7 +35,7 @@ def norm_vjp(
     Returns:
         [C, d] in float64 if any of them is, else float32.
     """
-    fused = _fused(backend, x)
+    fused = _fused("norm_vjp", backend, x)
     if fused is None:
         return _norm_vjp(x, grad, scale, eps, residual, centred)
     return fused.norm_vjp(x, grad, scale, eps, residual, centred)
@@ -51,16 +52,19 @@ def gated_vjp(
     Returns:
         With respect to g and to p, [C, I] each of that dtype.
     """
-    fused = _fused(backend, gate)
+    fused = _fused("gated_vjp", backend, gate)
     if fused is None or activation not in cpp_tail.ACTIVATIONS:
         act, backward = ACTIVATIONS[activation]
         return backward(grad * up, gate), act(gate).mul_(grad)
     return fused.gated_vjp(grad, gate, up, activation)
 
 
-def _fused(backend: str, x: Tensor) -> Any:
+def _fused(op: str, backend: str, x: Tensor) -> Any:
     """The module with x's kernels; None: torch. C++ is called directly: an operator costs as much as a small call."""
-    return {"cpp": cpp_tail, "triton": tail_operators}.get(tail_step(backend, x.device.type))
+    planned = tail_step(backend, x.device.type)
+    if planned == "torch" and x.is_cuda and judged(backend, rows_case(op, "triton", x)):
+        planned = "triton"
+    return {"cpp": cpp_tail, "triton": tail_operators}.get(planned)
 
 
 def _norm_vjp(x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None, centred: bool) -> Tensor:
