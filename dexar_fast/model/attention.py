@@ -20,7 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.masks import attendable, causal, note_plain
+from dexar_fast.model.modules import parameters
 
 NAME = "dexar_fast"
 
@@ -235,23 +236,6 @@ def _rows(call: Call, rows: slice) -> Tensor | None:
     return causal(queries, keys, call.query.device, rows) if call.causal else None
 
 
-def causal(queries: int, keys: int, device: torch.device, rows: slice | Tensor = slice(None)) -> Tensor:
-    """[rows, S] bool: the last query reads every key, the one before it one key less."""
-    position = torch.arange(keys - queries, keys, device=device)[rows]
-    return torch.arange(keys, device=device) <= position[:, None]
-
-
-def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The last `queries` rows of one sequence's mask as [1, Q, S] bool, [H, Q, S] if it has one for each head.
-
-    No mask means causal.
-    """
-    if mask is None:
-        return causal(queries, keys, device)[None]
-    mask = mask[0, :, -queries:, :keys]
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-
-
 def readable(call: Call, queries: int) -> Tensor:
     """[1 or H, Q, S] bool: which keys the last `queries` of a call may read; without a mask by SDPA's own rule."""
     keys, device = call.value.shape[2], call.value.device
@@ -270,25 +254,15 @@ def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
         )
 
 
-def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
-    """Whether no query of a mask [1, 1 or H, Q, S] reads a key behind it; the last query stands at the last key."""
-    if mask is None:
-        return bool(getattr(module, "is_causal", True))  # SDPA's own rule: no mask and False: all keys
-    queries = mask.shape[-2]
-    return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
-
-
-def reads_on(mask: Tensor | None, prompt: int, keys: int) -> bool:
-    """Whether a token of the prompt reads one behind the prompt, by a mask [1, 1 or H, S, S] of it all."""
-    return mask is None or bool(attendable(mask, keys, keys, mask.device)[:, :prompt, prompt:].any())
-
-
 def attention_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """SDPA's mask; the watched pass needs it spelt out where SDPA would leave a causal one implicit."""
     watching = watcher.get()
     if watching is not None and watching.explicit_masks:
         kwargs["allow_is_causal_skip"] = False
-    return sdpa_mask(*args, **kwargs)
+    mask = sdpa_mask(*args, **kwargs)
+    if mask is not None:
+        note_plain(mask, kwargs)
+    return mask
 
 
 AttentionInterface.register(NAME, attention)

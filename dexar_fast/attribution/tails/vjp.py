@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, rsqrt
+from torch import Tensor
 from torch.nn import functional as F
 
 from dexar_fast.backends import cpp_tail, tail_operators
@@ -68,16 +68,22 @@ def _fused(op: str, backend: str, x: Tensor) -> Any:
 
 
 def _norm_vjp(x: Tensor, grad: Tensor, scale: Tensor, eps: float, residual: Tensor | None, centred: bool) -> Tensor:
+    """In few launches: each is of the order of a small model's products on a GPU."""
     dtype = torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32)
-    x, grad = x.to(dtype), grad * scale.to(dtype)
+    normed, inverse = _normed(x.to(dtype), eps, centred)
+    v = grad * scale if grad.dtype == dtype else grad.to(dtype).mul_(scale)
+    found = torch.addcmul(v, normed, (normed * v).mean(-1, keepdim=True), value=-1)
     if centred:
-        x = x - x.mean(-1, keepdim=True)
-    inverse = rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    normed = x * inverse
-    found = (grad - normed * (normed * grad).mean(-1, keepdim=True)) * inverse
+        found -= found.mean(-1, keepdim=True)
+    return found.mul_(inverse) if residual is None else torch.addcmul(residual, found, inverse)
+
+
+def _normed(x: Tensor, eps: float, centred: bool) -> tuple[Tensor, Tensor]:
+    """s y [C, d] and s [C, 1] of x [C, d], each of its dtype."""
     if centred:
-        found = found - found.mean(-1, keepdim=True)
-    return found if residual is None else found + residual
+        normed, _, inverse = torch.native_layer_norm(x, x.shape[1:], None, None, eps)
+        return normed, inverse
+    return torch.ops.aten._fused_rms_norm(x, x.shape[1:], None, eps)
 
 
 Function = Callable[..., Tensor]
