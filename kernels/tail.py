@@ -120,10 +120,12 @@ def norm_vjp(
     x, grad, scale = _in_rows(x), _in_rows(grad), scale.contiguous()
     added = x if residual is None else _in_rows(residual)
     rows, width = x.shape
-    norm_kernel[(rows,)](
-        x, grad, scale, added, out, eps, x.stride(0), grad.stride(0), added.stride(0), WIDTH=width, CENTRED=centred,
-        HAS_RESIDUAL=residual is not None, BLOCK_D=next_power_of_2(width), num_warps=warps_for(width),
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        norm_kernel[(rows,)](
+            x, grad, scale, added, out, eps, x.stride(0), grad.stride(0), added.stride(0), WIDTH=width,
+            CENTRED=centred, HAS_RESIDUAL=residual is not None, BLOCK_D=next_power_of_2(width),
+            num_warps=warps_for(width),
+        )  # fmt: skip
     return out
 
 
@@ -141,10 +143,11 @@ def gated_vjp(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> tuple[
     grad, gate, up = _in_rows(grad), _in_rows(gate), _in_rows(up)
     outputs = empty_gated(gate)
     rows, width = gate.shape
-    gated_kernel[(rows, cdiv(width, BLOCK))](
-        grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
-        SILU=activation == "silu", BLOCK_I=BLOCK,
-    )  # fmt: skip
+    with torch.cuda.device_of(gate):
+        gated_kernel[(rows, cdiv(width, BLOCK))](
+            grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
+            SILU=activation == "silu", BLOCK_I=BLOCK,
+        )  # fmt: skip
     return outputs
 
 
@@ -154,7 +157,10 @@ def _check(first: Tensor, *others: Tensor) -> None:
     for x in (first, *others):
         if x.dtype not in DTYPES:
             raise InputError(f"the Triton kernels take {DTYPES}: use backend='torch' for {x.dtype}")
+        if x.device != first.device:
+            raise InputError(f"rows lie on {first.device} and on {x.device}")
 
 
 def _in_rows(x: Tensor) -> Tensor:
+    x = x.resolve_neg()
     return x if x.stride(1) == 1 else x.contiguous()

@@ -140,7 +140,7 @@ def _fused(
     maps = sums.token_map, sums.unfiltered_map
     weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
     visual_score, text_score, winner, smallest = operators.head_score(
-        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights
+        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights, smallest=with_range
     )
     extremes = torch.stack([smallest.amin(), visual_score.amax()]) if with_range else None
     return LayerScores(visual_score, text_score, winner, extremes)

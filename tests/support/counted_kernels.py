@@ -41,13 +41,14 @@ def _reads(first: Tensor, last: Tensor, mask: Tensor, keys: int, has_mask: bool)
 def _score(
     u: Tensor, value: Tensor, query: Any, key: Any, total: Any, scale: float, visual: Tensor, text: Tensor,
     first: Tensor, last: Tensor, mask: Tensor, visual_score: Tensor, text_score: Tensor, winner: Tensor,
-    smallest: Tensor, *_: Any, HAS_MASK: bool, **constants: Any,
+    smallest: Tensor, *_: Any, HAS_MASK: bool, WITH_SMALLEST: bool, **constants: Any,
 ) -> None:  # fmt: skip
     reads = _reads(first, last, mask, value.shape[1], HAS_MASK)
     found = reference.score_layer(u.float(), value.float(), visual.long(), text.long(), reads)
     visual_score.copy_(found.visual_score), text_score.copy_(found.text_score), winner.copy_(found.text_winner)
-    gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
-    smallest.copy_(gradient[..., visual.long()].amin(-1))
+    if WITH_SMALLEST:
+        gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
+        smallest.copy_(gradient[..., visual.long()].amin(-1))
 
 
 def _maps(
