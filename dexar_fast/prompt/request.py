@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,28 @@ class Request:
     @cached_property
     def ids(self) -> list[int]:
         """Token ids of the prompt, P of them; none where the model is only shown an image."""
-        ids = self.inputs.get("input_ids")
+        ids = self.on_host.get("input_ids")
         return [] if ids is None else ids[0].tolist()
+
+    @cached_property
+    def on_host(self) -> dict[str, Any]:
+        """The inputs to be looked at: ids, masks and sizes on the CPU. A look at each on a GPU would wait for it."""
+        return {name: x.cpu() if _is_whole(x) else x for name, x in self.inputs.items()}
+
+    def showing(self, images: list[Image.Image]) -> Request:
+        """The same with the pictures that the model saw; what has come from a GPU is not fetched again."""
+        found = replace(self, images=images)
+        vars(found)["on_host"] = self.on_host
+        return found
 
     @property
     def last(self) -> int:
         """The id of the prompt's last token; 0 where it has none."""
         return self.ids[-1] if self.ids else 0
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_floating_point()
 
 
 def pictures(image: Any) -> list[Image.Image]:

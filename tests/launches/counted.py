@@ -46,6 +46,7 @@ def test_the_device_counts_what_a_gpu_would_do() -> None:
     assert events(lambda: x.cpu()) == {FROM_DEVICE: 1}
     assert events(lambda: torch.ones(3).to(DEVICE)) == {TO_DEVICE: 1}
     assert events(lambda: torch.tensor([1, 2], device=DEVICE)) == {TO_DEVICE: 1}
+    assert events(lambda: torch.tensor([], device=DEVICE)) == {}
     assert events(lambda: x.bfloat16()) == {LAUNCH: 1}
     assert events(lambda: torch.ops.aten.silu_backward(x, x)) == {LAUNCH: 1}
     assert events(lambda: torch.rms_norm(x, (3,), None, 1e-6)) == {LAUNCH: 1}

@@ -173,6 +173,8 @@ def _kinds(
 ) -> list[str]:
     """What an operator has a GPU do."""
     if name == "_to_copy" and wanted is not None and (wanted.type == "cpu" or not ours):
+        if not args[0].numel():
+            return []
         return [FROM_DEVICE if wanted.type == "cpu" else TO_DEVICE]
     if name == "copy_" and not all(isinstance(x, Counted) for x in args[:2]):
         return [TO_DEVICE if isinstance(args[0], Counted) else FROM_DEVICE]
