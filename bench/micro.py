@@ -30,7 +30,7 @@ from bench.options import Options
 from bench.timing import Job, Timer, cpu_timer
 from dexar_fast.attribution.tails import block as tail_block
 from dexar_fast.backends import eager, operands, ops, plan
-from dexar_fast.model.attention import causal
+from dexar_fast.model.masks import causal
 
 WIDTH, INTERMEDIATE, VOCABULARY = 1024, 2752, 1000
 TOKENS, HEADS, HEAD_DIM, VISUAL, SIDE = 64, 32, 128, 576, 24

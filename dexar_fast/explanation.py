@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dexar_fast.errors import DexarError, FileError, InputError
+from dexar_fast.files import write_atomically
 from dexar_fast.report import placing, scales, sizes, tables, words
 from dexar_fast.report.chosen import Choice, Picture, Tokens
 from dexar_fast.results import shards, storage
@@ -57,12 +58,12 @@ class Explanation(Choice):
     def __repr__(self) -> str:
         pairs = zip(self.tokens[:_TOKENS_IN_REPR], self.token_weights.tolist(), strict=False)
         listed = [f"{token!r} {weight:.3g}" if self.weighted else repr(token) for token, weight in pairs]
-        more = ["..."] if len(self) > _TOKENS_IN_REPR else []
+        listed += ["..."] if len(self) > _TOKENS_IN_REPR else []
         layers, heads = self.head_weights.shape[1:]
-        visual = len(self.visual_positions)
-        sizes = f"{len(self)} tokens, {visual} {self.values}" + (f", {layers} layers x {heads} heads" if layers else "")
+        of = f", {layers} layers x {heads} heads" if layers else ""
+        sizes = f"{len(self)} tokens, {len(self.visual_positions)} {self.values}{of}"
         what = "token weights" if self.weighted else "tokens"
-        return f"<{type(self).__name__}: {sizes}; {what}: {', '.join(listed + more)}>"
+        return f"<{type(self).__name__}: {sizes}; {what}: {', '.join(listed)}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer in the colours of its weights, and its map at most 480 pixels wide."""
@@ -242,12 +243,11 @@ class Explanation(Choice):
         """Write what `frames` gives as an animated GIF that repeats, each picture shown for `seconds`.
 
         Raises:
-            InputError: as in `frames`, no tokens, or `seconds` that is no duration.
-            FileError: the folder does not exist, or it cannot be written there.
+            InputError: as in `frames`, no tokens, or `seconds` that is no duration. FileError: it cannot be written.
         """
         from dexar_fast.report.drawing import animation
 
-        storage.write_atomically(path, animation.gif(self.frames(image, by=by, width=width, scale=scale), seconds))
+        write_atomically(path, animation.gif(self.frames(image, by=by, width=width, scale=scale), seconds))
 
     def to_dict(self) -> dict[str, Any]:
         """All but the images in plain values that `json.dumps` takes: `text` and the fields by their names.

@@ -1,8 +1,9 @@
 """The resources of a GPU that the Triton kernels take, compiled without one: `python -m dexar_fast.kernels.compile`.
 
-One line for each kernel, shape and architecture: registers a thread, bytes spilled, shared memory, and how many
-programs fit on a multiprocessor at once, with what limits their number. Ends with status 1 if a kernel spills, other
-than for the reason that head_score.Tiles gives.
+One line for each kernel, shape and architecture: registers a thread, bytes spilled, shared memory, how many programs
+fit on a multiprocessor at once, with what limits their number, how many there are for each multiprocessor, and the
+instructions of a thread in the longest loop over tiles. Ends with status 1 if a kernel spills, other than for the
+reason that head_score.Tiles gives.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import triton
 from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
+from dexar_fast.kernels.head_score_kernels import LISTS
 from dexar_fast.kernels.kv_cache import append_kernel, blocks
 from dexar_fast.kernels.tail import BLOCK, gated_kernel, norm_kernel, warps_for
 from triton.backends.compiler import GPUTarget
@@ -28,6 +30,7 @@ from triton.compiler import ASTSource
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 REGISTERS, THREADS, WARP = 65536, 2048, 32  # of a multiprocessor; of a warp
 SHARED = {80: 164, 90: 228, 100: 228}  # KiB of a multiprocessor (CUDA C++ Programming Guide, compute capabilities)
+MULTIPROCESSORS = {80: 108, 90: 132, 100: 148}  # of an A100, an H200 and a B200
 RESERVED = 1024  # bytes of shared memory that the system takes of each program
 TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 POINTERS = {
@@ -58,14 +61,17 @@ SHAPES = (
     Shape("LLaVA-1.5-7B", 32, 32, 128, 576, 4096, 11008, "silu"),
     Shape("Qwen2.5-VL-7B", 28, 4, 128, 1024, 3584, 18944, "silu"),
     Shape("PaliGemma-3B", 8, 1, 256, 256, 2048, 16384, "gelu_tanh"),
+    Shape("Qwen2-0.5B", 14, 2, 64, 729, 896, 4864, "silu"),  # the text model of LLaVA-OneVision-0.5B
 )
 OF_DTYPE = {  # pointers to tensors of the model's dtype
     *("u_ptr", "value_ptr", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"),
     *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
 }
 QUERIES = 64  # of a chunk
-MANY = 512  # of a whole answer: no shape sums its maps in groups of heads
-LAUNCHES = ((score_kernel, QUERIES), (map_kernel, QUERIES), (map_kernel, MANY))
+COUNTS = (1, 16, QUERIES, 512)  # tokens explained at once
+LAUNCHES = tuple(product((score_kernel, map_kernel), COUNTS))
+PLAIN, MASKED, ATTENDED = "", " masked", " x A"  # a kernel without a mask, with one, and with attention
+PRODUCT = r"\b(HGMMA|HMMA|UTCHMMA|FFMA)"
 DEFAULT_WARPS = 4  # of a launch that names none
 
 
@@ -78,17 +84,24 @@ class Usage:
     shared: int  # bytes a program
     programs: int  # on a multiprocessor at once
     limit: str
+    loop: int  # instructions of a thread in the longest loop around a product; 0 where there is none
 
 
 def usage(
-    kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, attended: bool = False, queries: int = QUERIES
+    kernel: Any, shape: Shape, dtype: torch.dtype, capability: int, kind: str = PLAIN, queries: int = QUERIES
 ) -> Usage:
-    """Compiles a kernel as its launcher would, for dense u, V, q and k without a mask."""
+    """Compiles a kernel as its launcher would, for dense u, V, q and k, where no smallest gradient is wanted.
+
+    Args:
+        kind: PLAIN, MASKED or ATTENDED.
+    """
+    attended = kind == ATTENDED
     tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
     constants = {
         "GROUP": shape.heads // shape.kv_heads,
         "DIM": shape.dim,
-        "HAS_MASK": False,
+        "HAS_MASK": kind == MASKED,
+        "WITH_SMALLEST": False,
         "ATTENDED": attended,
         "WIDEN": False,
         "ADDS": tiles.splits == 1,
@@ -100,7 +113,6 @@ def usage(
         "stride_vd": 1,
         "stride_qd": 1,
         "stride_kd": 1,
-        "stride_mt": 0,
     }
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     warps = tiles.score_warps if kernel is score_kernel else tiles.map_warps
@@ -133,7 +145,9 @@ def _compiled(
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else _type(name, dtype) for name in names}
     aligned = [
-        i for i, name in enumerate(names) if (name not in constants and name.startswith("stride")) or "_ptr" in name
+        i
+        for i, name in enumerate(names)
+        if name not in (*constants, *LISTS, "stride_mt") and (name.startswith("stride") or "_ptr" in name)
     ]
     source = ASTSource(
         kernel,
@@ -143,7 +157,7 @@ def _compiled(
     )
     target = GPUTarget("cuda", capability, WARP)
     built = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
-    registers, spilled = _resources(built.asm["cubin"])
+    registers, spilled, loop = _resources(built.asm["cubin"])
     shared = built.metadata.shared
     limits = {
         "registers": REGISTERS // (_rounded(registers, 8) * WARP * warps),
@@ -151,7 +165,15 @@ def _compiled(
         "threads": THREADS // (WARP * warps),
     }
     limit = min(limits, key=lambda name: limits[name])
-    return Usage(registers, spilled, shared, limits[limit], limit)
+    return Usage(registers, spilled, shared, limits[limit], limit, loop)
+
+
+def programs(kernel: Any, shape: Shape, dtype: torch.dtype, queries: int) -> int:
+    """How many programs a launch of head_score has."""
+    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim)
+    if kernel is score_kernel:
+        return triton.cdiv(queries * shape.heads // shape.kv_heads, tiles.rows) * shape.kv_heads
+    return triton.cdiv(queries, tiles.queries) * triton.cdiv(shape.visual, tiles.keys) * tiles.splits
 
 
 def _type(name: str, dtype: torch.dtype) -> str:
@@ -166,46 +188,71 @@ def _rounded(number: int, to: int) -> int:
     return -(-number // to) * to
 
 
-def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of local memory a thread. A kernel without arrays of its own has only spills there."""
+def _resources(cubin: bytes) -> tuple[int, int, int]:
+    """Registers and bytes of local memory a thread, and the instructions of the longest loop around a product.
+
+    A kernel without arrays of its own has only spills in local memory.
+    """
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        shown = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        shown, code = (
+            subprocess.run([CUOBJDUMP, option, file.name], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
     registers, stack, local = (re.findall(rf"{name}:(\d+)", shown)[-1] for name in ("REG", "STACK", "LOCAL"))
-    return int(registers), int(stack) + int(local)
+    return int(registers), int(stack) + int(local), longest_loop(code)
 
 
-def rows() -> Iterator[tuple[str, Usage, bool]]:
-    """Every kernel at every shape, in bfloat16 and float32, on every architecture, and whether it may spill.
+def longest_loop(code: str) -> int:
+    """Instructions from the target of a branch that goes back to that branch, with a product between them."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.*?);", code)
+    places = {int(address, 16): number for number, (address, _) in enumerate(lines)}
+    found = [0]
+    for number, (_, instruction) in enumerate(lines):
+        target = re.search(r"BRA(?:\.\w+)* .*?(0x[0-9a-f]+)", instruction)
+        first = number if target is None else places.get(int(target[1], 16), number)
+        body = [text for _, text in lines[first : number + 1]]
+        if first < number and any(re.search(PRODUCT, text) for text in body):
+            found.append(len(body))
+    return max(found)
 
-    In the names, x A means with attention.
+
+def rows() -> Iterator[tuple[str, Usage, float | None, bool]]:
+    """Every kernel at every shape, in bfloat16 and float32, on every architecture.
+
+    With it programs for each multiprocessor where they are few, and whether it may spill. In the names, x A means with
+    attention.
     """
     for capability, shape, dtype in product(SHARED, SHAPES, (torch.bfloat16, torch.float32)):
         where = f"sm_{capability:<4} {shape.name:14} {str(dtype).removeprefix('torch.'):9}"
-        for name, used, excused in _rows_of(shape, dtype, capability):
-            yield f"{where} {name:22}", used, excused
+        for name, used, count, excused in _rows_of(shape, dtype, capability):
+            yield f"{where} {name:25}", used, None if count is None else count / MULTIPROCESSORS[capability], excused
 
 
-def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tuple[str, Usage, bool]]:
-    for (kernel, queries), attended in product(LAUNCHES, (False, True)):
-        excused = attended and dtype == torch.float32
-        name = f"{kernel.__name__} of {queries}" + " x A" * attended
-        yield name, usage(kernel, shape, dtype, capability, attended, queries), excused
+def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tuple[str, Usage, int | None, bool]]:
+    for (kernel, queries), kind in product(LAUNCHES, (PLAIN, MASKED, ATTENDED)):
+        excused = kind == ATTENDED and dtype == torch.float32
+        used, count = usage(kernel, shape, dtype, capability, kind, queries), programs(kernel, shape, dtype, queries)
+        yield f"{kernel.__name__} of {queries}{kind}", used, count, excused
     for count in (1, QUERIES):
-        yield f"{append_kernel.__name__} of {count}", append_usage(shape, dtype, capability, count), False
+        yield f"{append_kernel.__name__} of {count}", append_usage(shape, dtype, capability, count), None, False
     for centred in (False, True):
         name = norm_kernel.__name__ + ", centred" * centred
-        yield name, norm_usage(shape, dtype, capability, centred), False
-    yield gated_kernel.__name__, gated_usage(shape, dtype, capability), False
+        yield name, norm_usage(shape, dtype, capability, centred), None, False
+    yield gated_kernel.__name__, gated_usage(shape, dtype, capability), None, False
 
 
 def main() -> int:
     """Prints the table; returns 1 if a kernel spills that may not."""
-    print(f"{'':55} registers  spilled  shared memory  programs a multiprocessor")
+    print(f"{'':58} registers  spilled  shared memory  loop  programs for each multiprocessor, and at once on it")
     spilled = False
-    for name, used, excused in rows():
-        print(f"{name} {used.registers:9} {used.spilled:6} B {used.shared:12} B  {used.programs:3}, by {used.limit}")
+    for name, used, count, excused in rows():
+        share = "" if count is None else f"{count:.2g}"
+        print(
+            f"{name} {used.registers:9} {used.spilled:6} B {used.shared:12} B {used.loop or '':>5} {share:>10}"
+            f" {used.programs:6}, by {used.limit}"
+        )
         spilled |= used.spilled > 0 and not excused
     return int(spilled)
 

@@ -22,6 +22,7 @@ bytes are written, summed and added afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from dexar_fast.kernels.head_score_kernels import map_kernel, score_kernel
@@ -88,22 +89,28 @@ def head_score(
     key: Tensor | None = None,
     log_sum_exp: Tensor | None = None,
     scale: float = 1.0,
+    smallest: bool = True,
 ) -> Scored:
     """`operators.head_score` on the device of its arguments, in float32 whatever their dtype.
 
     Raises:
-        InputError: a dtype other than float32, bfloat16 and float16, or maps that cannot be added to in place.
+        InputError: a dtype other than float32, bfloat16 and float16, arguments that do not fit each other or lie on
+            several devices, or maps that cannot be added to in place.
     """
-    if u.dtype != value.dtype or u.dtype not in DTYPES:
-        raise InputError(f"the Triton kernels take {DTYPES}, u and value alike: use backend='torch' for {u.dtype}")
+    _check(u, value, (visual, text), (first, last), mask)
     check_maps(u, visual, token_map, unfiltered_map)
-    scores = visual_score, text_score, *_ = empty_scores(u)
+    u, value = u.resolve_neg(), value.resolve_neg()
+    scores, maps = empty_scores(u), (token_map, unfiltered_map)
     (queries, heads, dim), kv_heads = u.shape, value.shape[0]
     attended = query is not None and key is not None and log_sum_exp is not None
     tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended)
     lists = [x.to(torch.int32).contiguous() for x in (visual, text, first, last)]
     seen = lists[2] if mask is None else mask.contiguous().view(torch.uint8)
-    attention = (query, key, log_sum_exp.float().contiguous(), scale) if attended else (u, value, u, scale)
+    attention = (
+        (query.resolve_neg(), key.resolve_neg(), log_sum_exp.float().contiguous(), scale)
+        if attended
+        else (u, value, u, scale)
+    )
     strides = (*u.stride(), *value.stride(), *attention[0].stride(), *attention[1].stride())
     strides = (*strides, 0 if mask is None else seen.stride(0))
     constants = {
@@ -116,32 +123,47 @@ def head_score(
         "BLOCK_D": tiles.dim,
         "num_stages": tiles.stages,
     }
-    score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows), kv_heads)](
-        u,
-        value,
-        *attention,
-        *lists,
-        seen,
-        *scores,
-        queries,
-        len(visual),
-        len(text),
-        *strides,
-        BLOCK_R=tiles.rows,
-        num_warps=tiles.score_warps,
-        **constants,
-    )
-    if len(visual) == 0:
-        return scores
-    maps = token_map, unfiltered_map
-    parts = maps if tiles.splits == 1 else [x.new_empty((tiles.splits, *x.shape)) for x in maps]
-    each = cdiv(kv_heads, tiles.splits)
-    map_kernel[(cdiv(queries, tiles.queries), cdiv(len(visual), tiles.keys), tiles.splits)](
-        u, value, *attention, lists[0], lists[2], lists[3], seen, visual_score, text_score, *parts,
-        queries, len(visual), kv_heads, each, *strides, ADDS=tiles.splits == 1, BLOCK_T=tiles.queries,
+    with torch.cuda.device_of(u):  # Triton launches on the current device
+        score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows), kv_heads)](
+            u, value, *attention, *lists, seen, *scores, queries, value.shape[1], len(visual), len(text), *strides,
+            WITH_SMALLEST=smallest, BLOCK_R=tiles.rows, num_warps=tiles.score_warps, **constants,
+        )  # fmt: skip
+        if len(visual):
+            _add_maps(tiles, (u, value, *attention), (lists[0], *lists[2:], seen), scores, maps, strides, constants)
+    return scores
+
+
+def _add_maps(
+    tiles: Tiles,
+    operands: tuple[Any, ...],
+    lists: tuple[Tensor, ...],
+    scores: Scored,
+    maps: tuple[Tensor, Tensor],
+    strides: tuple[int, ...],
+    constants: dict[str, Any],
+) -> None:
+    """The second launch; and if heads are summed apart, their sums."""
+    (queries, visual), kv_heads = maps[0].shape, operands[1].shape[0]
+    parts = maps if tiles.splits == 1 else maps[0].new_empty((2, tiles.splits, *maps[0].shape))
+    map_kernel[(cdiv(queries, tiles.queries), cdiv(visual, tiles.keys), tiles.splits)](
+        *operands, *lists, *scores[:2], *parts, queries, operands[1].shape[1], visual, kv_heads,
+        cdiv(kv_heads, tiles.splits), *strides, ADDS=tiles.splits == 1, BLOCK_T=tiles.queries,
         num_warps=tiles.map_warps, **constants,
     )  # fmt: skip
     if tiles.splits > 1:
-        for total, part in zip(maps, parts, strict=True):
-            total += part.sum(0)
-    return scores
+        torch._foreach_add_(list(maps), list(parts.sum(1)))  # both in one launch
+
+
+def _check(u: Tensor, value: Tensor, keys: tuple[Tensor, ...], bounds: tuple[Tensor, ...], mask: Tensor | None) -> None:
+    """What the host knows; the kernels pass over positions that are not among the keys."""
+    if u.dtype != value.dtype or u.dtype not in DTYPES:
+        raise InputError(f"the Triton kernels take {DTYPES}, u and value alike: use backend='torch' for {u.dtype}")
+    if {x.device for x in (value, *keys, *bounds, *([] if mask is None else [mask]))} != {u.device}:
+        raise InputError(f"u lies on {u.device}, and not all that it is scored with does")
+    fits = u.ndim == value.ndim == 3 and u.shape[2] == value.shape[2]
+    if not fits or value.shape[0] == 0 or u.shape[1] % value.shape[0]:
+        raise InputError(f"u [T, H, D] and value [H_kv, S, D] do not fit: {list(u.shape)} and {list(value.shape)}")
+    if any(x.ndim != 1 for x in keys) or any(x.shape != u.shape[:1] for x in bounds):
+        raise InputError(f"keys are lists of positions; first and last hold one for each of {u.shape[0]} queries")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (u.shape[0], value.shape[1])):
+        raise InputError(f"the mask must be bool [{u.shape[0]}, {value.shape[1]}], not {mask.dtype} {list(mask.shape)}")

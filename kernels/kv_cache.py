@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -96,10 +97,11 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     check_append(keys, values, key, value, start)
     (_, heads, count, dim_k), dim_v = key.shape, value.shape[3]
     constants = blocks(count, dim_k, dim_v)
-    append_kernel[(cdiv(count, constants["BLOCK_Q"]), heads, 2)](
-        keys, values, key, value, start, count, *keys.stride()[1:], *values.stride()[1:], *key.stride()[1:],
-        *value.stride()[1:], **constants,
-    )  # fmt: skip
+    with torch.cuda.device_of(keys):  # Triton launches on the current device
+        append_kernel[(cdiv(count, constants["BLOCK_Q"]), heads, 2)](
+            keys, values, key, value, start, count, *keys.stride()[1:], *values.stride()[1:], *key.stride()[1:],
+            *value.stride()[1:], **constants,
+        )  # fmt: skip
 
 
 def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies) -> None:

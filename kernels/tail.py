@@ -7,7 +7,7 @@
 A program holds a whole row of the norm in registers, so that x, grad and the residual are read once. Nothing is summed
 across programs, so results are the same in every run. With C rows of d or I features of b bytes:
 
-    norm_vjp    12 C d operations, 15 if centred; reads 2 C d b, 4 C d of the residual and 4 d of the scale, which stays
+    norm_vjp    12 C d operations, 15 if centred; reads 2 C d b, 4 C d of the residual and d b of the scale, which stays
                 in the L2 cache; writes 4 C d bytes
     gated_vjp   12 C I operations and as many exponentials as elements, 24 with gelu_tanh; reads 3 C I b, writes 2 C I b
 """
@@ -42,7 +42,7 @@ def norm_kernel(
     mask = offs < WIDTH
     y = tl.load(x_ptr + row * stride_x + offs, mask=mask, other=0).to(tl.float32)
     v = tl.load(grad_ptr + row * stride_grad + offs, mask=mask, other=0).to(tl.float32)
-    v *= tl.load(scale_ptr + offs, mask=mask, other=0)
+    v *= tl.load(scale_ptr + offs, mask=mask, other=0).to(tl.float32)
     if CENTRED:
         y = tl.where(mask, y - tl.sum(y, axis=0) / WIDTH, 0.0)
     inverse = 1 / tl.sqrt(tl.sum(y * y, axis=0) / WIDTH + eps)
@@ -117,13 +117,15 @@ def norm_vjp(
     out = empty_norm(x, grad, residual)
     if out.numel() == 0:
         return out
-    x, grad, scale = _in_rows(x), _in_rows(grad), scale.float().contiguous()
+    x, grad, scale = _in_rows(x), _in_rows(grad), scale.contiguous()
     added = x if residual is None else _in_rows(residual)
     rows, width = x.shape
-    norm_kernel[(rows,)](
-        x, grad, scale, added, out, eps, x.stride(0), grad.stride(0), added.stride(0), WIDTH=width, CENTRED=centred,
-        HAS_RESIDUAL=residual is not None, BLOCK_D=next_power_of_2(width), num_warps=warps_for(width),
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        norm_kernel[(rows,)](
+            x, grad, scale, added, out, eps, x.stride(0), grad.stride(0), added.stride(0), WIDTH=width,
+            CENTRED=centred, HAS_RESIDUAL=residual is not None, BLOCK_D=next_power_of_2(width),
+            num_warps=warps_for(width),
+        )  # fmt: skip
     return out
 
 
@@ -141,10 +143,11 @@ def gated_vjp(grad: Tensor, gate: Tensor, up: Tensor, activation: str) -> tuple[
     grad, gate, up = _in_rows(grad), _in_rows(gate), _in_rows(up)
     outputs = empty_gated(gate)
     rows, width = gate.shape
-    gated_kernel[(rows, cdiv(width, BLOCK))](
-        grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
-        SILU=activation == "silu", BLOCK_I=BLOCK,
-    )  # fmt: skip
+    with torch.cuda.device_of(gate):
+        gated_kernel[(rows, cdiv(width, BLOCK))](
+            grad, gate, up, *outputs, width, grad.stride(0), gate.stride(0), up.stride(0),
+            SILU=activation == "silu", BLOCK_I=BLOCK,
+        )  # fmt: skip
     return outputs
 
 
@@ -154,7 +157,10 @@ def _check(first: Tensor, *others: Tensor) -> None:
     for x in (first, *others):
         if x.dtype not in DTYPES:
             raise InputError(f"the Triton kernels take {DTYPES}: use backend='torch' for {x.dtype}")
+        if x.device != first.device:
+            raise InputError(f"rows lie on {first.device} and on {x.device}")
 
 
 def _in_rows(x: Tensor) -> Tensor:
+    x = x.resolve_neg()
     return x if x.stride(1) == 1 else x.contiguous()

@@ -20,13 +20,14 @@ from dexar_fast.attribution.gradients import check_gradient
 from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.errors import ModelError
 from dexar_fast.model.agreement import agreement_of
-from dexar_fast.model.attention import Call, Side, Watcher, is_causal, watcher
+from dexar_fast.model.attention import Call, Side, Watcher, watcher
 from dexar_fast.model.cache import to_forward, truncate
 from dexar_fast.model.decoder import hidden_states
 from dexar_fast.model.elsewhere import begun
 from dexar_fast.model.elsewhere.handwritten import by_hand
 from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
+from dexar_fast.model.masks import is_causal
 from dexar_fast.model.modules import offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage

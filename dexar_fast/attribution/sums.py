@@ -81,17 +81,19 @@ class LayerSums:
     def attribution(self, length: int) -> Attribution:
         """All layers together, for queries that could read `length` keys."""
         visual, text, winner = map(_stacked, zip(*self._scores, strict=True), (0, 0, -1))
+        visual, text = torch.stack([visual, text]).cpu()  # a copy from a GPU is waited for
+        winner = winner.cpu()
         if self._ranges and len({scores.shape[1] for scores, _, _ in self._scores}) > 1:
             raise ModelError(
                 "the decoder's layers differ in their number of heads: mode='official' is not defined there"
             )
-        maps = self._maps.values()
+        token_maps, unfiltered = reduce(torch.add, [maps.both.cpu() for maps in self._maps.values()])
         return Attribution(
             visual_scores=visual,
             text_scores=text,
             text_winners=torch.bincount(winner[winner >= 0], minlength=length),
-            token_maps=reduce(torch.add, [layers.token_map.cpu() for layers in maps]),
-            unfiltered_token_maps=reduce(torch.add, [layers.unfiltered_map.cpu() for layers in maps]),
+            token_maps=token_maps,
+            unfiltered_token_maps=unfiltered,
             range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
             text=None if self._text is None else self._text.maps(),
         )
@@ -133,8 +135,8 @@ def counted(winners: list[Tensor]) -> Tensor:
 
 
 def _stacked(layers: Sequence[Tensor], missing: float) -> Tensor:
-    """[C, H'] of each layer, on any devices, to [C, L, H] on the CPU; heads that a layer lacks are `missing`."""
+    """[C, H'] of each layer, on any devices, to [C, L, H] on the first; heads that a layer lacks are `missing`."""
     heads = max(layer.shape[1] for layer in layers)
     rows = [layer.to(layers[0].device) for layer in layers]
     padded = [x if x.shape[1] == heads else pad(x, (0, heads - x.shape[1]), value=missing) for x in rows]
-    return torch.stack(padded, dim=1).cpu()
+    return torch.stack(padded, dim=1)

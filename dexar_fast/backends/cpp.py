@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from dexar_fast.backends import cpu
+from dexar_fast.backends.verdicts import kept
+from dexar_fast.backends.verdicts.case import scoring_case
 from dexar_fast.errors import BackendError, InputError
 
 # Slowest first. The last two are for bfloat16; other dtypes take "avx512" under them.
 INSTRUCTION_SETS = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
-# The tests run the last two in software, and VDPBF16PS also on a CPU that hides it; no machine of ours has run "amx".
+# The others need a verdict of the machine: tests run them in software, and no machine of ours has run "amx".
 TRUSTED = INSTRUCTION_SETS[:3]
 ENVIRONMENT = "DEXAR_FAST_INSTRUCTIONS"  # names the one that a process must take
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -39,9 +41,7 @@ def obstacle() -> str | None:
 
 @cache
 def best_instruction_set() -> str:
-    """The fastest of INSTRUCTION_SETS that this CPU has; one outside TRUSTED only if it `agrees`.
-
-    DEXAR_FAST_INSTRUCTIONS in the environment overrides that.
+    """The fastest of TRUSTED that this CPU has; DEXAR_FAST_INSTRUCTIONS in the environment overrides that.
 
     Raises:
         BackendError: the environment asks for one that this CPU lacks.
@@ -49,7 +49,7 @@ def best_instruction_set() -> str:
     asked, here = os.environ.get(ENVIRONMENT), instruction_sets()
     if asked and asked not in here:
         raise BackendError(f"the environment's {ENVIRONMENT} is {asked!r}: this machine offers {', '.join(here)}")
-    return asked or next(name for name in reversed(here) if name in TRUSTED or agrees(name))
+    return asked or next(name for name in reversed(here) if name in TRUSTED)
 
 
 def instruction_sets() -> list[str]:
@@ -59,26 +59,20 @@ def instruction_sets() -> list[str]:
     return _C.instruction_sets()
 
 
-def agrees(instructions: str) -> bool:
-    """Whether an instruction set gives the result of "avx512" on a small random problem in bfloat16.
+def instructions_for(u: Tensor, value: Tensor) -> str:
+    """The instruction set that scores u [T, H, D] and value [H_kv, S, D].
 
-    G of one head, D = 64 (rows of V read in place) and 83 (copied), 65 queries and 40 keys: full register blocks, tiles
-    and their tails. Two sums of D products in any order differ by less than (D + 1) eps sum |u_d V_d|.
+    In bfloat16 the fastest that a verdict takes, unless the environment names one.
     """
-    with torch.device("cpu"):
-        return all(_difference_is_rounding(instructions, dim) for dim in (64, 83))
-
-
-def _difference_is_rounding(instructions: str, dim: int) -> bool:
-    generator = torch.Generator().manual_seed(dim)
-    u, value = (torch.randn(shape, generator=generator).bfloat16() for shape in ((65, 1, dim), (1, 40, dim)))
-    keys, last = torch.arange(40, device="cpu"), torch.full((65,), 39, device="cpu")
-    first = torch.zeros(65, dtype=torch.int32, device="cpu")
-    token_map, found, wanted = torch.zeros(3, 65, 40, device="cpu")
-    for name, gradient in ((instructions, found), ("avx512", wanted)):
-        head_score(u, value, keys, keys[:0], first, last, None, token_map, gradient, instructions=name)
-    products = u[:, 0].float().abs() @ value[0].float().abs().T
-    return bool(((found - wanted).abs() <= (dim + 1) * torch.finfo(torch.float32).eps * products).all())
+    best = best_instruction_set()
+    if u.dtype != torch.bfloat16 or os.environ.get(ENVIRONMENT):
+        return best
+    paces = {best: 1.0}
+    for name in instruction_sets():
+        verdict = None if name in TRUSTED else kept.found(scoring_case(name, u, value))
+        if verdict is not None and verdict.taken:
+            paces[name] = verdict.ratio
+    return max(paces, key=paces.__getitem__)
 
 
 def head_score(
@@ -100,7 +94,8 @@ def head_score(
     """`operators.head_score` on the CPU, by csrc/cpu/head_score.h, on torch's number of threads.
 
     Args:
-        instructions: one of `instruction_sets()`; None is `best_instruction_set()`.
+        instructions: one of `instruction_sets()`; None is `instructions_for(u, value)`. With a query, which no verdict
+            is on, it is `best_instruction_set()`.
     Raises:
         InputError: arguments that do not fit each other.
     """
@@ -124,7 +119,7 @@ def head_score(
         (_strided(query), _strided(key), _address(log_sum_exp), scale),
         [score.data_ptr() for score in scores],
         (token_map.data_ptr(), unfiltered_map.data_ptr()),
-        instructions or best_instruction_set(),
+        instructions or (instructions_for(u, value) if query is None else best_instruction_set()),
         torch.get_num_threads(),
     )
     return scores

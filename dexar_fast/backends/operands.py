@@ -23,22 +23,25 @@ class KeyLists:
 
 @dataclass(frozen=True)
 class Masked:
-    """The keys of a chunk as the torch backend takes them; a mask of None means all are attendable."""
+    """The keys of a chunk as the torch backend takes them; a mask of None hides nothing."""
 
     visual: Tensor | slice  # [N]
-    text: Tensor  # [M]
-    visual_mask: Tensor | None  # [C, N] bool
-    text_mask: Tensor | None  # [C, M] bool
+    text: Tensor | None  # [M]; None: all S keys, of which the mask hides those that are no text
+    visual_hidden: Tensor | None  # [C, N] bool
+    text_hidden: Tensor | None  # [C, M or S] bool
 
     @property
     def widest(self) -> int:
-        """The larger of N and M."""
+        """The larger of N and M, or S."""
+        if self.text is None:
+            assert self.text_hidden is not None
+            return self.text_hidden.shape[1]
         run = self.visual
         return max(run.stop - run.start if isinstance(run, slice) else len(run), len(self.text))
 
     def of_queries(self, rows: slice) -> Masked:
         """The same keys for some of the queries."""
-        of_visual, of_text = (None if mask is None else mask[rows] for mask in (self.visual_mask, self.text_mask))
+        of_visual, of_text = (None if mask is None else mask[rows] for mask in (self.visual_hidden, self.text_hidden))
         return Masked(self.visual, self.text, of_visual, of_text)
 
 
@@ -50,6 +53,10 @@ class Keys:
     text: Tensor  # [M] positions
     attendable: Tensor  # [C, S] bool
     numbers: Tensor | None = None  # [S] what each key is called in the result; None: by its position
+    causal: bool = (
+        False  # whether it is known, without a look at `attendable`, that the last query reads every key, and
+    )
+    # each before it one key less
 
     @property
     def has_image(self) -> bool:
@@ -65,16 +72,32 @@ class Keys:
 
     @cached_property
     def masked(self) -> Masked:
-        """The keys with their masks; None for a mask that would hide nothing."""
-        masks = self.attendable[:, self.visual], self.attendable[:, self.text]
-        of_visual, of_text = (None if surely(mask) else mask for mask in masks)
-        return Masked(self.visual, self.text, of_visual, of_text)
+        """The keys with what is hidden of them; None where that is nothing.
+
+        Off the CPU, where a launch costs more than a product, an image that is one run shares a product with the text.
+        """
+        seen = self.attendable
+        of_visual = None if self._sees_image or surely(seen[:, self.visual]) else ~seen[:, self.visual]
+        if seen.device.type != "cpu" and isinstance(self.visual, slice) and self.has_image:
+            is_text = torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device).index_fill_(0, self.text, True)
+            return Masked(self.visual, None, of_visual, ~(seen & is_text))
+        of_text = seen[:, self.text]
+        return Masked(self.visual, self.text, of_visual, None if surely(of_text) else ~of_text)
+
+    @property
+    def _sees_image(self) -> bool:
+        """Whether it is known that every query reads every visual key."""
+        queries, keys = self.attendable.shape
+        return self.causal and isinstance(self.visual, slice) and self.visual.stop <= keys - queries + 1
 
     @cached_property
     def lists(self) -> KeyLists:
         """The keys as lists and bounds; without a mask if each query's keys are consecutive, as in a window."""
-        seen, keys = self.attendable, self.attendable.shape[1]
+        seen, (queries, keys) = self.attendable, self.attendable.shape
         position = torch.arange(keys, dtype=torch.int32, device=seen.device)
+        if self.causal:
+            first = torch.zeros_like(position[:queries])
+            return KeyLists(position[self.visual], self.text.int(), first, position[keys - queries :], None)
         first = torch.where(seen, position, keys).amin(1).int()
         last = torch.where(seen, position, -1).amax(1).int()
         runs = (last - first + 1 == seen.sum(1)).logical_or(last < 0)
@@ -113,15 +136,16 @@ class HeadGroups:
 
 
 def keys_of_heads(
-    visual: Tensor | slice, text: Tensor, attendable: Tensor, numbers: Tensor | None = None
+    visual: Tensor | slice, text: Tensor, attendable: Tensor, numbers: Tensor | None = None, *, causal: bool = False
 ) -> Keys | HeadGroups:
     """From positions [N], [M], and what each query of each head may read, or of all heads, [H or 1, C, S] bool.
 
     Args:
         numbers: [S] what each key is called in the result; None: by its position.
+        causal: as of `Keys`.
     """
     if len(attendable) == 1:
-        return Keys(visual, text, attendable[0], numbers)
+        return Keys(visual, text, attendable[0], numbers, causal)
     kinds, group = attendable.unique(dim=0, return_inverse=True)
     if len(kinds) == 1:
         return Keys(visual, text, kinds[0], numbers)
@@ -152,18 +176,26 @@ class Attention:
 class MapSums:
     """The sums that layers add their maps to, dense, float32 or better."""
 
-    token_map: Tensor  # [C, N] sum of E
-    unfiltered_map: Tensor  # [C, N] sum of U
+    both: Tensor  # [2, C, N] sums of E and U
 
     @classmethod
     def zeros(cls, u: Tensor, visual: int) -> MapSums:
         """For layers whose u [C, H, D] is of this dtype and on this device, over N visual keys."""
-        dtype = torch.promote_types(u.dtype, torch.float32)
-        return cls(*(u.new_zeros((len(u), visual), dtype=dtype) for _ in range(2)))
+        return cls(u.new_zeros((2, len(u), visual), dtype=torch.promote_types(u.dtype, torch.float32)))
+
+    @property
+    def token_map(self) -> Tensor:
+        """[C, N] sum of E."""
+        return self.both[0]
+
+    @property
+    def unfiltered_map(self) -> Tensor:
+        """[C, N] sum of U."""
+        return self.both[1]
 
     def of_queries(self, rows: slice) -> MapSums:
         """The same memory for some of the queries."""
-        return MapSums(self.token_map[rows], self.unfiltered_map[rows])
+        return MapSums(self.both[:, rows])
 
 
 @dataclass(frozen=True)

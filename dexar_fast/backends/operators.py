@@ -21,7 +21,7 @@ from dexar_fast.backends import cpp, reference
 _SCHEMA = (
     "(Tensor u, Tensor value, Tensor visual, Tensor text, Tensor first, Tensor last, Tensor? mask,"
     " Tensor(a!) token_map, Tensor(b!) unfiltered_map,"
-    " Tensor? query=None, Tensor? key=None, Tensor? log_sum_exp=None, float scale=1.0)"
+    " Tensor? query=None, Tensor? key=None, Tensor? log_sum_exp=None, float scale=1.0, bool smallest=True)"
     " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -46,6 +46,7 @@ def _on_cpu(
     key: Tensor | None = None,
     log_sum_exp: Tensor | None = None,
     scale: float = 1.0,
+    smallest: bool = True,
 ) -> cpp.Scored:
     """Scores one layer's heads and adds up their maps, without a [T, H, S] array (METHOD.md sections 2 and 3).
 
@@ -63,6 +64,7 @@ def _on_cpu(
         token_map, unfiltered_map: [T, N], dense, float64 for float64 inputs, else float32: E and U are added to these.
         query: [T, H, D], key: [H_kv, S, D] of the same dtype, and log_sum_exp: [T, H] of the attention whose
             probabilities G is multiplied by; without them G is the gradient alone.
+        smallest: False: the last result is not wanted, and may hold anything.
     Returns:
         S_img [T, H], S_txt [T, H], position of the text key that won S_txt [T, H] int64 (-1 where none is positive),
         smallest visual G [T, H] (infinity over none); float64 for float64 inputs, else float32.

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dexar_fast.backends import cuda, eager, operators
 from dexar_fast.backends.operands import Attention, HeadGroups, KeyLists, Keys, LayerScores, MapSums, total_range
-from dexar_fast.backends.plan import moving, plan
+from dexar_fast.backends.plan import judged, moving, scoring
 from dexar_fast.backends.slots import Copies
+from dexar_fast.backends.verdicts.case import append_case, copy_case, scoring_case
 from dexar_fast.errors import ModelError
 from dexar_fast.settings import HeadScore, MapFilter
 
@@ -27,7 +28,9 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     Args:
         backend: as `plan` takes it.
     """
-    if keys.is_cuda and moving(backend, "cuda")[0].backend == "triton":  # every step of every layer runs this
+    if keys.is_cuda and (  # every step of every layer runs this
+        moving(backend, "cuda")[0].backend == "triton" or judged(backend, append_case("triton", key))
+    ):
         return operators.kv_append(keys, values, key, value, start)
     keys.narrow(2, start, key.shape[2]).copy_(key)
     values.narrow(2, start, value.shape[2]).copy_(value)
@@ -39,17 +42,25 @@ def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend:
     Args:
         backend: as `plan` takes it.
     """
-    _, copy = moving(backend, layers[0][0].device.type)
     tensors = [tensor for layer in layers for tensor in layer]
-    if copy.backend == "cuda":
+    taken = _copies_by(tensors, backend)
+    if taken == "cuda":
         return cuda.kv_copy(tensors, copies)
-    if copy.backend == "triton":
+    if taken == "triton":
         from dexar_fast.kernels import kv_cache  # if triton is missing, moving has raised
 
         return kv_cache.kv_copy(layers, copies)
     for source, target, count in copies:
         for tensor in tensors:
             tensor[:, :, target : target + count] = tensor[:, :, source : source + count]
+
+
+def _copies_by(tensors: list[Tensor], backend: str) -> str:
+    """The backend of kv_copy."""
+    planned = moving(backend, tensors[0].device.type)[1].backend
+    if planned == "torch" and tensors[0].is_cuda:
+        return next((name for name in ("cuda", "triton") if judged(backend, copy_case(name, tensors))), "torch")
+    return planned
 
 
 def head_score(
@@ -82,8 +93,11 @@ def head_score(
     """
     if isinstance(keys, HeadGroups):
         return _by_group(u, value, keys, sums, attention, map_filter, head_score, with_range, backend)
-    scoring, *_ = plan(backend, device=u.device.type, head_score=head_score, map_filter=map_filter)
-    if scoring.backend != "torch" and keys.has_image:  # the kernels score image and text together
+    plain = head_score == "max" and map_filter is None
+    fused = scoring(backend, u.device.type, plain) != "torch" or (
+        u.is_cuda and attention is None and judged(backend, scoring_case("triton", u, value), plain)
+    )
+    if fused and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
 
@@ -126,7 +140,7 @@ def _fused(
     maps = sums.token_map, sums.unfiltered_map
     weights = () if attention is None else (attention.query, attention.key, attention.log_sum_exp, attention.scale)
     visual_score, text_score, winner, smallest = operators.head_score(
-        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights
+        u, value, keys.visual, keys.text, keys.first, keys.last, keys.mask, *maps, *weights, smallest=with_range
     )
     extremes = torch.stack([smallest.amin(), visual_score.amax()]) if with_range else None
     return LayerScores(visual_score, text_score, winner, extremes)

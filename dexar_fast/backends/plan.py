@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 
+import torch
+
 from dexar_fast.backends import cpp, cuda
+from dexar_fast.backends.verdicts import kept
+from dexar_fast.backends.verdicts.case import Case
 from dexar_fast.errors import BackendError, InputError
 from dexar_fast.settings import HeadScore, MapFilter
 
 BACKENDS = ("torch", "cpp", "triton")
 DEVICES = {"cpp": "cpu", "triton": "cuda"}
 ENVIRONMENT = "DEXAR_FAST_BACKEND"
+OPERATORS = {"aggregate": ("head_score",), "layer_tail_vjp": ("norm_vjp", "gated_vjp")}  # what is judged for a choice
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,49 @@ def plan(
 ) -> list[Choice]:
     """The backend of every operation for `backend`; DEXAR_FAST_BACKEND in the environment overrides "auto".
 
+    On a GPU "auto" takes a kernel at the sizes at which a verdict of this machine does; at others torch.
+
     Raises:
         InputError: an unknown name. BackendError: the backend asked for by name cannot run, or not with these knobs.
     """
     asked = _asked(backend)
     scoring = _scoring(asked, device, head_score == "max" and map_filter is None)
     passes = Choice("head_score", *scoring), Choice("aggregate", *scoring), _tail(asked, device)
-    return [*passes, *_moving(asked, device)]
+    return [_with_verdicts(choice, asked, device) for choice in (*passes, *_moving(asked, device))]
+
+
+def judged(backend: str, case: Case, plain: bool = True) -> bool:
+    """Whether "auto" takes a GPU's kernel at these sizes; plain: head_score "max" without a map filter."""
+    device = case.device.partition(":")[0]
+    return _needs_verdict(_asked(backend), device, plain) and kept.takes(case)
+
+
+@cache
+def _needs_verdict(asked: str, device: str, plain: bool = True) -> bool:
+    """Whether a GPU's kernels could run, and "auto" has to know whether they should."""
+    return (
+        asked == "auto"
+        and device == "cuda"
+        and torch.cuda.is_available()
+        and _obstacle("triton", device, plain) is None
+    )
+
+
+def _with_verdicts(choice: Choice, asked: str, device: str) -> Choice:
+    """The same, with what verdicts on this machine's first GPU say of it."""
+    if not _needs_verdict(asked, device):
+        return choice
+    ops = OPERATORS.get(choice.op, (choice.op,))
+    verdicts = [(case.kernel, verdict.taken) for case, verdict in kept.all_of("cuda:0") if case.op in ops]
+    taken = [kernel for kernel, takes in verdicts if takes]
+    if not taken:
+        why = (
+            f"none of {len(verdicts)} verdicts takes a kernel"
+            if verdicts
+            else "no verdict yet: dexar-fast doctor --measure"
+        )
+        return replace(choice, reason=why)
+    return replace(choice, backend=taken[0], reason=f"at {len(taken)} of {len(verdicts)} sizes, by verdict; else torch")
 
 
 def _asked(backend: str) -> str:
@@ -46,6 +87,11 @@ def _asked(backend: str) -> str:
         source = f" in the environment's {ENVIRONMENT}" if named else ""
         raise InputError(f"unknown backend {asked!r}{source}: choose auto, {', '.join(BACKENDS)}")
     return asked
+
+
+def scoring(backend: str, device: str, plain: bool) -> str:
+    """The backend of scores and maps, as in `plan` but for verdicts; every layer asks for it."""
+    return _scoring(_asked(backend), device, plain)[0]
 
 
 @cache
@@ -106,7 +152,7 @@ def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
     """The choices of `moving`. Among the GPU's kernels, copies take CUDA C++ if it is built, for fewer launches."""
     if device != "cuda" or asked != "triton":
         off = "a slice is copied: nothing to fuse off a GPU"
-        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no GPU has run its kernels yet"
+        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no verdict takes a kernel"
         return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
     if missing := _no_triton():
         raise _refusal("triton", missing)

@@ -111,7 +111,7 @@ def doctor(
         bool,
         typer.Option(
             "--json",
-            help="Print one JSON document: versions, machine and operations, lists of {name, value, note}.",
+            help="Print one JSON document: versions, machine, operations, verdicts: lists of {name, value, note}.",
         ),
     ] = False,
     model: Annotated[
@@ -120,18 +120,26 @@ def doctor(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="First judge anew which kernels this machine takes: some minutes on a GPU."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Says what is installed, what the machine offers, which backend each operation takes, and what a model allows."""
     with errors_in_one_line(debug):
         from dexar_fast.cli.doctor.findings import document, render
         from dexar_fast.cli.doctor.installed import diagnose
+        from dexar_fast.cli.doctor.judged import judge
 
-        diagnosis = diagnose()
+        about = {}
         if model is not None:
             from dexar_fast.cli.doctor.examined import examine
 
-            diagnosis["model"] = examine(model, device, dtype)
+            about["model"] = examine(model, device, dtype)
+        if measure:
+            judge(say)
+        diagnosis = diagnose() | about
         print(document(diagnosis)) if json else render(diagnosis, Console())
 
 

@@ -30,9 +30,9 @@ from torch import Tensor
 from dexar_fast.errors import FileError, ImageError, InputError
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
+from dexar_fast.files import write_atomically
 from dexar_fast.report.drawing.colours import COLOUR_MAP
 from dexar_fast.report.drawing.titles import printable
-from dexar_fast.results.storage import write_atomically
 
 Panel = tuple[NDArray[np.uint8], str]
 

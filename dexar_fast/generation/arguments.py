@@ -25,11 +25,11 @@ DEFAULT_NEW_TOKENS = 128
 
 def setting(model: Any, generate_kwargs: Mapping[str, Any], name: str) -> Any:
     """The value that generate() goes by; None if nobody sets it."""
-    given = _asked(generate_kwargs, name)
+    given = asked_for(generate_kwargs, name)
     return getattr(model.generation_config, name, None) if given is None and name not in generate_kwargs else given
 
 
-def _asked(generate_kwargs: Mapping[str, Any], name: str) -> Any:
+def asked_for(generate_kwargs: Mapping[str, Any], name: str) -> Any:
     """The caller's value, from an argument or a generation config."""
     if name in generate_kwargs:  # None undoes what a config says
         return generate_kwargs[name]
@@ -84,7 +84,7 @@ def new_tokens(model: Any, prompt: int, generate_kwargs: Mapping[str, Any]) -> i
     new = DEFAULT_NEW_TOKENS if limit is None else positive(name, limit) - (prompt if name == "max_length" else 0)
     if new < 1:
         raise InputError(f"max_length {limit} ends before the prompt of {prompt} tokens: pass max_new_tokens")
-    if longest is not None and _asked(generate_kwargs, name) is None:
+    if longest is not None and asked_for(generate_kwargs, name) is None:
         new = min(new, longest - prompt)
     check_length(model, prompt, new)
     return new
@@ -131,11 +131,19 @@ def over(model: Any, generate_kwargs: Mapping[str, Any], limit: Mapping[str, Any
     These go into a copy of the user's own config, if there is one: transformers will stop taking arguments beside it.
     """
     ours = {**limit, **dict.fromkeys(PLAIN), "return_dict_in_generate": True, "use_cache": True}
-    config = generate_kwargs.get("generation_config")
-    if config is None:
-        return ours
-    config = copy.deepcopy(config)
-    config.update(**ours)
+    told = owned(generate_kwargs, ours)
+    if "generation_config" not in told:
+        return told
     # generate() fills what is None in the user's config from the model's own.
     filled = [name for name in PLAIN if getattr(model.generation_config, name, None) is not None]
-    return {"generation_config": config} | dict.fromkeys(filled)
+    return told | dict.fromkeys(filled)
+
+
+def owned(generate_kwargs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that take the place of the user's: in a copy of their own config, if there is one."""
+    config = generate_kwargs.get("generation_config")
+    if config is None:
+        return dict(ours)
+    config = copy.deepcopy(config)
+    config.update(**ours)
+    return {"generation_config": config}

@@ -11,13 +11,23 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from dexar_fast.errors import InputError
-from dexar_fast.generation.arguments import beams, check_arguments, end_ids, new_tokens, over, without_end
+from dexar_fast.generation.arguments import (
+    asked_for,
+    beams,
+    check_arguments,
+    end_ids,
+    new_tokens,
+    over,
+    owned,
+    without_end,
+)
 from dexar_fast.generation.faults import sampled
 from dexar_fast.model.cache import length_of, to_generate
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.elsewhere import begun
 from dexar_fast.model.elsewhere.tracer import CallsWatcher
 from dexar_fast.model.kinds import writer_of
+from dexar_fast.model.lending.session import Loan
 from dexar_fast.model.prefill import Prefill, Prefix, prefill, prefill_of, watcher_of
 from dexar_fast.stages import stage
 
@@ -75,6 +85,40 @@ def generate(
         cache.batch_select_indices(torch.zeros(1, dtype=torch.long, device=model.device))
     prefix.ran(cache)
     return answer, prompt
+
+
+@torch.no_grad()
+def written_apart(
+    model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any], loan: Loan, along: Any
+) -> Tensor | None:
+    """The answer [T], written while the model is as its owner has it, to be explained once it is there.
+
+    On a GPU that is faster by far: the owner's cache may be static, the forward compiled. Elsewhere where a cache is
+    asked for. None where the answer is written into a cache of ours.
+
+    Args:
+        along: whether something needs the answer, or its cache, while it is written.
+    Raises:
+        InputError: a cache is asked for that such an answer cannot have; and as `generate`.
+    """
+    asked = asked_for(generate_kwargs, "cache_implementation")
+    if asked is not None and along:
+        raise InputError(
+            f"cache_implementation={asked!r}: an answer is written into a cache of its own where it is streamed, kept "
+            "as it is written, or shares a pool; leave it out"
+        )
+    if along or model.training or (asked is None and model.device.type != "cuda"):
+        return None
+    check_arguments(model, inputs, generate_kwargs)
+    length = inputs["input_ids"].shape[1]
+    limit = {"max_new_tokens": new_tokens(model, length, generate_kwargs), "max_length": None}
+    with loan.paused(), sampled(), stage("generation"):
+        output = model.generate(**dict(inputs) | dict(generate_kwargs) | owned(generate_kwargs, limit))
+    ids = output if isinstance(output, Tensor) else output.sequences
+    answer = without_end(ids[0, length:], end_ids(model, generate_kwargs))
+    if len(answer) == 0:
+        raise EmptyAnswer(EMPTY)
+    return answer
 
 
 def arguments_of(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any], new: int) -> dict[str, Any]:

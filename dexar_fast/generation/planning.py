@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -51,7 +52,7 @@ def pictured(setup: Setup, request: Request) -> tuple[list[Image.Image], Layout]
     """The pictures that the model saw, and where the visual tokens lie in them. Raises as `placed` does."""
     if setup.elsewhere:
         return request.images, layout_elsewhere(None)
-    images, declared = placed(setup.model.config, setup.processor, request)
+    images, declared = placed(setup.model.config, setup.processor, replace(request, inputs=request.on_host))
     return images, settled(setup, request, images, declared)
 
 

@@ -25,7 +25,7 @@ from dexar_fast.generation.arguments import (
     setting,
 )
 from dexar_fast.generation.asked import Asked
-from dexar_fast.generation.generate import begun_tokens, generate, generate_begun
+from dexar_fast.generation.generate import begun_tokens, generate, generate_begun, written_apart
 from dexar_fast.generation.header import doubts, header
 from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, pictured, plan_of
 from dexar_fast.generation.result_builder import NONE, ResultBuilder
@@ -83,9 +83,9 @@ class Runner:
             self.request = replace(request, inputs=inputs.on_device(self._model, request.inputs))
         with stage("layout"):
             new = generate_kwargs.get("max_new_tokens")
-            inputs.check_inputs(self._model, self.request.inputs, request.targets, new, setup.elsewhere)
+            inputs.check_inputs(self._model, self.request.on_host, request.targets, new, setup.elsewhere)
             images, self.placed = pictured(setup, self.request)
-            self.request = replace(self.request, images=images)
+            self.request = self.request.showing(images)
         for doubt in doubts(self._model, self.request, pool is not None):
             warnings.warn(doubt, stacklevel=4)
         check_knobs(setup, self.placed)
@@ -161,8 +161,8 @@ class Runner:
             own_cells: its maps are not of the visual tokens: whether these have a place does not concern it.
         """
         placed = replace(self.placed, warning=None) if own_cells else self.placed
-        found = {**more, "seconds": laps.seconds}
-        return header(self.setup, self.request, placed, settings, found, self._pool is not None)
+        more["seconds"] = laps.seconds
+        return header(self.setup, self.request, placed, settings, more, self._pool is not None)
 
     def _named(self) -> AbstractContextManager[None]:
         return faults.named(self._model, self.request.inputs, self._generate_kwargs)
@@ -211,10 +211,14 @@ class Runner:
             setup.decoder = None
         prefix = stack.enter_context(self.prefix(loan))
         if "input_ids" in given:
-            stack.enter_context(inputs.embedding_checked(model, given["input_ids"]))
+            stack.enter_context(inputs.embedding_checked(model, self.request.on_host["input_ids"]))
         with fitting("running the prompt"):
-            if self.request.targets is not None:
-                return self.request.targets, self._prompt(self.request.targets, prefix)
+            if (targets := self.request.targets) is None:
+                targets = written_apart(
+                    model, given, self.arguments(), loan, scheduler or self._pool or setup.elsewhere
+                )
+            if targets is not None:
+                return targets, self._prompt(targets, prefix)
             try:
                 write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
                 return write(model, given, setup.decoder, generate_kwargs=self.arguments(), follow=scheduler)
@@ -286,9 +290,8 @@ class Runner:
         settings = {"method": setup.settings.name} | asdict(setup.settings) | {"layers": plan.layers}
         backend = setup.backends()["head_score"]
         header = self.header(settings, laps, chunk_size=self.chunk, backend=backend, **more)
-        tokenizer = getattr(setup.processor, "tokenizer", None)
         ids = request.ids if elsewhere is None else elsewhere.labels.tolist()
-        return Begun(plan, ResultBuilder(header, tokenizer, ids, self.out))
+        return Begun(plan, ResultBuilder(header, getattr(setup.processor, "tokenizer", None), ids, self.out))
 
     @cached_property
     def longest(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dexar_fast.backends import plan
+from dexar_fast.backends.judging.deciding import decide_later
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.pickling import picklable, register
 from dexar_fast.settings import Settings
@@ -34,7 +35,11 @@ class Setup:
         register(self.model)
 
     def backends(self) -> dict[str, str]:
-        """The backend of every operation with these knobs, where the model is now. Raises BackendError."""
+        """The backend of every operation with these knobs, where the model is now. Raises BackendError.
+
+        What earlier explanations lacked a verdict on is decided in the background, for later processes.
+        """
+        decide_later()
         knobs, device = self.settings, torch.device(self.model.device).type
         choices = plan.plan(self.backend, device=device, head_score=knobs.head_score, map_filter=knobs.map_filter)
         return {choice.op: choice.backend for choice in choices}

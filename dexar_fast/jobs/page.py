@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment
 
 from dexar_fast.explanation import Explanation
+from dexar_fast.files import write_atomically
 from dexar_fast.jobs.folder import EXPLANATIONS, PAGE, PICTURES, Folder
 from dexar_fast.report.drawing import colours
-from dexar_fast.results.storage import write_atomically
 
 MOST = 500  # answers that a page shows, and failures
 

@@ -17,7 +17,7 @@ from dexar_fast.loading.checkpoint import Report
 from dexar_fast.loading.libraries import missing
 from dexar_fast.loading.names import EMBEDDED
 from dexar_fast.model.kinds import head_of, writer_in
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 from dexar_fast.prompt.inputs import IMAGE_INPUTS
 from dexar_fast.vision.geometry import names_image_token
 

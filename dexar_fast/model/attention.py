@@ -19,7 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.masks import attendable, causal, note_plain
+from dexar_fast.model.modules import parameters
 
 NAME = "dexar_fast"
 
@@ -108,7 +109,7 @@ class Watcher:
 
     def make_mask(self, arguments: dict[str, Any]) -> Any:
         """What a model gives its attention as a mask, from the arguments of `sdpa_mask`."""
-        return sdpa_mask(**arguments | ({"allow_is_causal_skip": False} if self.explicit_masks else {}))
+        return made_mask(arguments | ({"allow_is_causal_skip": False} if self.explicit_masks else {}))
 
     def attend(self, module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor:
         """The output of a call; keywords: others of the module's."""
@@ -247,23 +248,6 @@ def _rows(call: Call, rows: slice) -> Tensor | None:
     return causal(queries, keys, call.query.device, rows) if call.causal else None
 
 
-def causal(queries: int, keys: int, device: torch.device, rows: slice | Tensor = slice(None)) -> Tensor:
-    """[rows, S] bool: the last query reads every key, the one before it one key less."""
-    position = torch.arange(keys - queries, keys, device=device)[rows]
-    return torch.arange(keys, device=device) <= position[:, None]
-
-
-def attendable(mask: Tensor | None, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The last `queries` rows of one sequence's mask as [1, Q, S] bool, [H, Q, S] if it has one for each head.
-
-    No mask means causal.
-    """
-    if mask is None:
-        return causal(queries, keys, device)[None]
-    mask = mask[0, :, -queries:, :keys]
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-
-
 def readable(call: Call, queries: int) -> Tensor:
     """[1 or H, Q, S] bool: which keys the last `queries` of a call may read; without a mask by SDPA's own rule."""
     keys, device = call.value.shape[2], call.value.device
@@ -282,18 +266,18 @@ def check_keys(module: nn.Module, value: Tensor, keys: int) -> None:
         )
 
 
-def is_causal(module: nn.Module, mask: Tensor | None, keys: int) -> bool:
-    """Whether no query of a mask [1, 1 or H, Q, S] reads a key behind it; the last query stands at the last key."""
-    if mask is None:
-        return bool(getattr(module, "is_causal", True))  # SDPA's own rule: no mask and False: all keys
-    queries = mask.shape[-2]
-    return not bool((attendable(mask, queries, keys, mask.device) & ~causal(queries, keys, mask.device)).any())
-
-
 def attention_mask(**arguments: Any) -> Any:
     """SDPA's mask, or what this thread's watcher makes in its place."""
     watching = watcher.get()
-    return sdpa_mask(**arguments) if watching is None else watching.make_mask(arguments)
+    return made_mask(arguments) if watching is None else watching.make_mask(arguments)
+
+
+def made_mask(arguments: Mapping[str, Any]) -> Tensor | None:
+    """SDPA's mask, noted where it is causal and no more."""
+    mask = sdpa_mask(**arguments)
+    if mask is not None:
+        note_plain(mask, arguments)
+    return mask
 
 
 AttentionInterface.register(NAME, attention)

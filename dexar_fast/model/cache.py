@@ -10,7 +10,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dexar_fast.errors import ModelError, reason
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 
 NAMES = ("cache", "past_key_values")  # since transformers 5.24, and before
 EMPTY = "DummyLayer"

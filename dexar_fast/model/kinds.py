@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import GenerationMixin
 
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 from dexar_fast.vision.geometry import names_image_token
 
 IDS, DECODER_IDS = "input_ids", "decoder_input_ids"

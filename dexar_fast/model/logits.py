@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 
 ARGUMENT = "logits_to_keep"
 

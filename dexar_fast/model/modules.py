@@ -1,9 +1,13 @@
-"""The modules of a model, walked in a fraction of the time that torch's own modules() takes."""
+"""The modules of a model and what functions take by keyword, in a fraction of the time that torch and inspect take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from inspect import Parameter
+from typing import Any
 
 from torch import nn
 
@@ -35,3 +39,13 @@ def offsets_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for attributes, offset in held:
             attributes[OFFSETS] = offset
+
+
+def parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """The parameters of a function by name; a method's include `self`."""
+    return _parameters(getattr(function, "__func__", function))
+
+
+@lru_cache(maxsize=64)
+def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    return inspect.signature(function).parameters

@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.attention import Call, check_keys, is_causal, watcher
+from dexar_fast.model.attention import Call, check_keys, watcher
 from dexar_fast.model.cache import cache_in
 from dexar_fast.model.decoder import Decoder, PromptWatcher, hidden_states, is_list
 from dexar_fast.model.kinds import head_of
 from dexar_fast.model.lens.beside import Visit
 from dexar_fast.model.lens.program import LogitLens
 from dexar_fast.model.lens.tracing import LensTracer
+from dexar_fast.model.masks import is_causal
 
 
 class DecoderTracer(PromptWatcher):

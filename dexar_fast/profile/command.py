@@ -13,12 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from dexar_fast.errors import FileError, cause
+from dexar_fast.files import write_atomically
 from dexar_fast.profile.figure import figure
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.recording.trace import trace
 from dexar_fast.profile.show import show
 from dexar_fast.profile.workload import workload
-from dexar_fast.results.storage import write_atomically
 
 PICTURES = (".png", ".pdf", ".svg")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
 from dexar_fast.errors import InputError
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 from dexar_fast.profile.dimensions import DIMENSIONS, TINY, llava_512
 
 Inputs = dict[str, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.errors import InputError, reason
 from dexar_fast.model.cache import NAMES as CACHE_NAMES
-from dexar_fast.model.signatures import parameters
+from dexar_fast.model.modules import parameters
 from dexar_fast.prompt.sampled import METADATA
 from dexar_fast.vision.geometry import names_image_token, visual_positions, visual_token_ids
 

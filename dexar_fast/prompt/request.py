@@ -43,8 +43,19 @@ class Request:
     @cached_property
     def ids(self) -> list[int]:
         """Token ids of the prompt, P of them; none where the model is only shown an image."""
-        ids = self.inputs.get("input_ids")
+        ids = self.on_host.get("input_ids")
         return [] if ids is None else ids[0].tolist()
+
+    @cached_property
+    def on_host(self) -> dict[str, Any]:
+        """The inputs to be looked at: ids, masks and sizes on the CPU. A look at each on a GPU would wait for it."""
+        return {name: x.cpu() if _is_whole(x) else x for name, x in self.inputs.items()}
+
+    def showing(self, images: list[Image.Image]) -> Request:
+        """The same with the pictures that the model saw; what has come from a GPU is not fetched again."""
+        found = replace(self, images=images)
+        vars(found)["on_host"] = self.on_host
+        return found
 
     @property
     def last(self) -> int:
@@ -54,6 +65,10 @@ class Request:
     def noted(self, warning: str) -> Request:
         """The same with one more warning."""
         return replace(self, warnings=(*self.warnings, warning))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_floating_point()
 
 
 def pictures(image: Any) -> list[Image.Image]:

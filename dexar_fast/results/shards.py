@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_safetensors
 
+from dexar_fast import files
 from dexar_fast.attribution.sums import Attribution
 from dexar_fast.attribution.text_maps import TextMaps
 from dexar_fast.errors import FileError
@@ -40,7 +41,7 @@ def free_folder(path: Folder) -> None:
     Raises:
         FileError: it holds an explanation or part of one, is a file, or cannot be made.
     """
-    folder = storage.path_of(path)
+    folder = files.path_of(path)
     if not os.fspath(path):  # Path takes it for the current folder
         raise FileError("the path is empty: pass the name of a folder")
     if any((folder / name).exists() for name in (INDEX, START, _name(0))):
@@ -61,7 +62,7 @@ class Shards:
     def __init__(self, folder: Folder, header: ResultHeader) -> None:
         free_folder(folder)  # another explanation may have begun there since it was first looked at
         pictures.check_pixels(str(folder), header.images)
-        self.folder = storage.path_of(folder)
+        self.folder = files.path_of(folder)
         self.finished = 0, 0  # shards, tokens
         self._header = header
         self._last = time.monotonic()
@@ -105,7 +106,7 @@ class Shards:
         self._write(INDEX, json.dumps(document, allow_nan=False).encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        storage.write_atomically(self.folder / name, data)
+        files.write_atomically(self.folder / name, data)
 
 
 def read(path: Folder) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def read(path: Folder) -> dict[str, Any]:
     Raises:
         FileError: no such folder, nothing finished in it yet, damaged, or written by a newer version.
     """
-    folder = storage.path_of(path)
+    folder = files.path_of(path)
     if not (folder / INDEX).is_file():
         raise FileError(f"{folder} is not a file, and no folder that out= named: it has no {INDEX}")
     try:

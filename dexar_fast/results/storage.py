@@ -10,10 +10,8 @@ Metadata key `dexar_fast`: a JSON object with `format_version`, `tokens`, `grids
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -22,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from dexar_fast.errors import FileError, cause
+from dexar_fast.errors import FileError
+from dexar_fast.files import path_of, write_atomically
 from dexar_fast.results import cells, pictures
 from dexar_fast.results.schema import ARRAYS, Result
 from dexar_fast.results.text_relevance import TextRelevance
@@ -40,39 +39,9 @@ DECODING_ERRORS = (
 )  # fmt: skip
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a whole file or none: a temporary file beside it takes the place of `path` once complete.
-
-    Raises:
-        FileError: no path, the folder does not exist or cannot be written, or the disk is full.
-    """
-    target = path_of(path)
-    if not os.fspath(path):  # Path takes it for the current folder
-        raise FileError("the path is empty: pass the name of a file")
-    if not os.path.isdir(target.parent):
-        raise FileError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot write {target}: {cause(error)}; choose another path or free it") from error
-    finally:
-        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
-            temporary.unlink()
-
-
 def is_folder(path: Any) -> bool:
     """Whether a path names a folder. Raises FileError if it is no path."""
     return os.path.isdir(path_of(path))
-
-
-def path_of(path: Any) -> Path:
-    """As a Path. Raises FileError if it is no path."""
-    try:
-        return Path(path)
-    except TypeError:
-        raise FileError(f"{path!r} is no path: pass the name of a file") from None
 
 
 def write(path: str | os.PathLike[str], explanation: Result, *, images: bool) -> None:

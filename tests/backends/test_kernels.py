@@ -57,9 +57,12 @@ def test_equals_the_reference(case: dict[str, Any]) -> None:
 
 def by_layer(given: Problem, backend: str) -> dict[str, torch.Tensor]:
     """Scores and maps by the operation."""
-    keys, sums = operands.Keys.of(given.visual, given.text, given.attendable), operands.MapSums(*given.before)
+    keys, sums = (
+        operands.Keys.of(given.visual, given.text, given.attendable),
+        operands.MapSums(torch.stack(given.before)),
+    )
     scores = ops.head_score(given.u, given.value, keys, sums, attention=given.attention, backend=backend)
-    return vars(scores) | vars(sums)
+    return vars(scores) | {"token_map": sums.token_map, "unfiltered_map": sums.unfiltered_map}
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)

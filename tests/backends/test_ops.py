@@ -105,7 +105,7 @@ def scored(u: Tensor, value: Tensor, keys: Keys, sums: MapSums | None = None, **
     """The scores of a layer, and its maps by themselves or added to sums."""
     sums = MapSums.zeros(u, visual_count(keys)) if sums is None else sums
     scores = ops.head_score(u, value, keys, sums, **knobs)
-    return SimpleNamespace(**vars(scores), **vars(sums))
+    return SimpleNamespace(**vars(scores), token_map=sums.token_map, unfiltered_map=sums.unfiltered_map)
 
 
 def visual_count(keys: Keys) -> int:
@@ -127,7 +127,7 @@ def compare(
     found = scored(u, value, keys, **knobs)
     check(found, wanted, tolerance)
     before = {name: draw(*wanted[name].shape, seed=i) for i, name in enumerate(MAPS)}
-    sums = MapSums(**{name: x.to(found.token_map.dtype, copy=True) for name, x in before.items()})
+    sums = MapSums(torch.stack([before[name].to(found.token_map.dtype) for name in MAPS]))
     added = scored(u, value, keys, sums, **knobs)
     check(added, wanted | {name: x + wanted[name] for name, x in before.items()}, tolerance)
     return found
@@ -276,7 +276,7 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     """Off by no more than sums of that many float32 products are in any order (kernel_cases.py): CPUs differ in it."""
     u, value = draw(3, 8, 32, dtype=dtype), draw(2, 60, 32, seed=1, dtype=dtype)
     given = kernel_cases.Problem(u, value, *split(60, list(range(5, 40))), causal(3, 60))
-    sums = MapSums(*given.before)
+    sums = MapSums(torch.stack(given.before))
     found = scored(u, value, Keys.of(given.visual, given.text, given.attendable), sums)
     assert all(getattr(found, name).dtype == torch.float32 for name in FIELDS)
     kernel_cases.check_scores(vars(found), given)
@@ -477,11 +477,11 @@ def test_consecutive_positions_are_read_in_place() -> None:
 
 def test_a_mask_is_kept_only_where_it_hides_something() -> None:
     keys = Keys.of(*split(9, [3, 4]), causal(2, 9)).masked
-    assert keys.visual_mask is None
-    assert keys.text_mask is not None and keys.text_mask.tolist() == [[True] * 6 + [False], [True] * 7]
+    assert keys.visual_hidden is None
+    assert keys.text_hidden is not None and keys.text_hidden.tolist() == [[False] * 6 + [True], [False] * 7]
     rest = keys.of_queries(slice(1, 2))
-    assert rest.visual_mask is None
-    assert rest.text_mask is not None and rest.text_mask.tolist() == [[True] * 7]
+    assert rest.visual_hidden is None
+    assert rest.text_hidden is not None and rest.text_hidden.tolist() == [[False] * 7]
 
 
 @pytest.mark.parametrize("head_score", SCORES[:3], ids=str)

@@ -29,9 +29,9 @@ def test_compiled_they_fit_a_gpu_without_spilling(capability: int) -> None:
 
     for shape in compile.SHAPES:
         for kernel, queries in compile.LAUNCHES:
-            for attended in (False, True):
-                used = compile.usage(kernel, shape, torch.bfloat16, capability, attended, queries)
-                assert used.spilled == 0, (shape.name, kernel.__name__, queries, attended)
+            for kind in (compile.PLAIN, compile.MASKED, compile.ATTENDED):
+                used = compile.usage(kernel, shape, torch.bfloat16, capability, kind, queries)
+                assert used.spilled == 0, (shape.name, kernel.__name__, queries, kind)
                 assert used.programs >= 1
         for count in (1, compile.QUERIES):
             used = compile.append_usage(shape, torch.bfloat16, capability, count)

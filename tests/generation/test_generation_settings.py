@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import bad_input
@@ -14,6 +15,7 @@ from bad_input import PICTURE, PROCESSOR, PROMPT, TOKENIZER
 from transformers import GenerationConfig
 
 from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.model.attention import watcher
 
 INPUTS = dict(PROCESSOR(images=PICTURE, text=f"USER: <image>\n{PROMPT} ASSISTANT:", return_tensors="pt"))
 LENGTH = INPUTS["input_ids"].shape[1]
@@ -185,3 +187,34 @@ def test_stop_strings_without_a_tokenizer_are_refused(way: str) -> None:
 def test_an_end_that_is_no_id_is_refused(ids: Any) -> None:
     with pytest.raises(InputError, match="eos_token_id must be a token's id or a list of ids"):
         Explainer(bad_input.MODEL, PROCESSOR).explain(PICTURE, PROMPT, eos_token_id=ids)
+
+
+@pytest.mark.parametrize("way", ["arguments", "config"])
+def test_a_cache_that_is_asked_for_is_the_one_generate_has(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model writes as its owner has it: with its own attention, and no watcher of ours."""
+    model, arguments = told(LONG | {"cache_implementation": "static"}, way)
+    wanted, own = written(model, copy.deepcopy(arguments)), model.config.text_config._attn_implementation
+    plain, seen = model.generate, []
+
+    def generate(**given: Any) -> Any:
+        config = given.get("generation_config")
+        cache = given.get("cache_implementation") or getattr(config, "cache_implementation", None)
+        seen.append((cache, model.config.text_config._attn_implementation, watcher.get()))
+        return plain(**given)
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert explained(model, arguments).token_ids.tolist() == wanted
+    assert seen[0] == ("static", own, None)
+
+
+@pytest.mark.parametrize("where", ["stream", "out", "pool"])
+def test_a_cache_that_is_asked_for_is_refused_where_another_is_needed(where: str, tmp_path: Path) -> None:
+    explainer = Explainer(bad_input.MODEL, PROCESSOR)
+    knobs = LONG | {"cache_implementation": "static"}
+    with pytest.raises(InputError, match=r"cache_implementation='static': .* leave it out"):
+        if where == "stream":
+            list(explainer.stream(PICTURE, PROMPT, **knobs))
+        elif where == "out":
+            explainer.explain(PICTURE, PROMPT, out=tmp_path / "out", **knobs)
+        else:
+            explainer.explain_many(PICTURE, [PROMPT, PROMPT], **knobs)

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from small_data import lines, picture
 
-from dexar_fast import Explanation
+from dexar_fast import Explanation, files
 from dexar_fast.data import DataSet, Item, read
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.job import Job
 from dexar_fast.jobs.merging import merge
 from dexar_fast.jobs.share import Share
-from dexar_fast.results import storage
 
 SHAPES = read("shapes", count=3)
 
@@ -167,7 +166,7 @@ def test_a_full_disk_ends_the_job(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(FileError, match="No space left on device"):
-        patch.setattr(storage.Path, "write_bytes", full)
+        patch.setattr(files.Path, "write_bytes", full)
         finish.run(photos, tmp_path / "out")
     assert len(finish.run(photos, tmp_path / "out")) == 4
 

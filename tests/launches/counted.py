@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import counted_kernels
 import fake_gpu
 import launches
 import pytest
@@ -45,20 +46,25 @@ def test_the_device_counts_what_a_gpu_would_do() -> None:
     assert events(lambda: x.cpu()) == {FROM_DEVICE: 1}
     assert events(lambda: torch.ones(3).to(DEVICE)) == {TO_DEVICE: 1}
     assert events(lambda: torch.tensor([1, 2], device=DEVICE)) == {TO_DEVICE: 1}
+    assert events(lambda: torch.tensor([], device=DEVICE)) == {}
     assert events(lambda: x.bfloat16()) == {LAUNCH: 1}
+    assert events(lambda: torch.ops.aten.silu_backward(x, x)) == {LAUNCH: 1}
+    assert events(lambda: torch.rms_norm(x, (3,), None, 1e-6)) == {LAUNCH: 1}
+    assert events(lambda: torch.ops.aten._fused_rms_norm(x, [3], None, 1e-6)) == {LAUNCH: 1}
     assert events(lambda: attention(query, query, query)) == {LAUNCH: 1}
     assert events(lambda: attention(query, query, query, attn_mask=mask)) == {LAUNCH: 5}
 
 
+@pytest.mark.parametrize("backend", launches.BACKENDS)
 @pytest.mark.parametrize("name", launches.MODELS)
-def test_what_is_counted_is_an_explanation(name: str) -> None:
+def test_what_is_counted_is_an_explanation(name: str, backend: str) -> None:
     """The device computes what the CPU does."""
     model, inputs_for = build(name, tiny=True, dtype=torch.float32)
     inputs, answer = inputs_for(), torch.arange(20, 27)
-    explainer = Explainer(model, backend="torch")
-    expected = explainer.explain_inputs(inputs, answer)
+    expected = Explainer(model, backend="torch").explain_inputs(inputs, answer)
     fake_gpu.moved(model)
-    with fake_gpu.on_the_device(), launches.trusted():
+    with fake_gpu.on_the_device(), launches.trusted(), counted_kernels.on_the_device():
+        explainer = Explainer(model, backend=backend)
         placed = {key: x.to(DEVICE) for key, x in inputs.items()}
         for _ in range(2):  # by autograd, by the tails
             assert_same(explainer.explain_inputs(placed, answer), expected, 1e-5)

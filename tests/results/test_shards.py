@@ -297,7 +297,7 @@ def test_a_disk_that_fails_ends_the_stream(
         raise FileError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.storage, "write_atomically", full)
+        patch.setattr(shards.files, "write_atomically", full)
         with pytest.raises(FileError, match="no space left"):
             list(stream)
     assert len(Explanation.load(tmp_path)) >= 4

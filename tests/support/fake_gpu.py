@@ -30,6 +30,8 @@ ALLOCATES = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_str
 VIEWS = {"detach", "alias", "lift_fresh", "_unsafe_view", "_reshape_alias"}
 # operators whose result, or its shape, is a number that the host has to know
 ASKS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "_unique2", "is_nonzero"}
+# operators with a kernel of their own on a GPU, which elsewhere are put together from others
+WHOLE = {"silu_backward", "rms_norm", "_fused_rms_norm"}
 READS = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"}  # of a tensor, past the dispatcher
 Key = tuple[str, str, str]  # stage, kind, line of ours or of transformers
 
@@ -111,7 +113,10 @@ class Counted(Tensor):
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(function, "__name__", "")
+        name = getattr(function, "__name__", "").removesuffix(".default")
+        if name in WHOLE:
+            _note(LAUNCH)
+            return tree_map(_wrapped, function(*tree_map(_held, args), **tree_map(_held, kwargs or {})))
         if function is functional.scaled_dot_product_attention:
             return _attention(*args, **(kwargs or {}))
         if name in READS and isinstance(args[0], Counted):
@@ -168,6 +173,8 @@ def _kinds(
 ) -> list[str]:
     """What an operator has a GPU do."""
     if name == "_to_copy" and wanted is not None and (wanted.type == "cpu" or not ours):
+        if not args[0].numel():
+            return []
         return [FROM_DEVICE if wanted.type == "cpu" else TO_DEVICE]
     if name == "copy_" and not all(isinstance(x, Counted) for x in args[:2]):
         return [TO_DEVICE if isinstance(args[0], Counted) else FROM_DEVICE]
@@ -181,6 +188,10 @@ def _kinds(
     waits = [WAIT] if masked or name in ASKS else []
     copies = [TO_DEVICE for x in leaves if type(x) is Tensor and x.dim()]  # an operand that lies on the host
     return [*waits, *copies, LAUNCH]
+
+
+def _wrapped(x: Any) -> Any:
+    return Counted(x) if type(x) is Tensor else x
 
 
 def _held(x: Any) -> Any:

@@ -5,7 +5,7 @@ Triton reads the variable when it is first imported, so this needs a process of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -85,6 +85,47 @@ def test_bad_values_reach_all_that_they_enter_and_nothing_else(visual_key: bool)
     assert (found["text_winner"][1:, 2:] == -1).all() != visual_key
     others = given.visual != key
     assert torch.equal(found["unfiltered_map"][:, others], clean["unfiltered_map"][:, others])
+
+
+def test_places_outside_of_the_keys_are_none() -> None:
+    """Their maps are 0; bounds beyond the keys end with them."""
+    given = problem(SMALL)
+    lists = list(given.arguments)
+    wide = [*lists]
+    wide[2], wide[3] = (torch.cat([x, x.new_tensor([-1, 40, 2**31 - 1])]) for x in lists[2:4])
+    wide[5] = lists[5] + 7 * (lists[5] == 39)
+    wide[4] = lists[4] - 3
+    wide[MAPS] = (torch.zeros(5, len(wide[2])) for _ in range(2))
+    lists[MAPS] = (torch.zeros(5, len(lists[2])) for _ in range(2))
+    found, wanted = kernels.head_score(*wide), kernels.head_score(*lists)
+    assert all(map(torch.equal, found, wanted))
+    for some, others in zip(wide[MAPS], lists[MAPS], strict=True):
+        assert torch.equal(some[:, :-3], others) and not some[:, -3:].any()
+
+
+def test_the_smallest_gradient_is_left_out_where_nobody_wants_it() -> None:
+    given = problem(SMALL)
+    some, others = ([*given.arguments] for _ in range(2))
+    found, wanted = kernels.head_score(*some, smallest=False), kernels.head_score(*others)
+    assert all(map(torch.equal, found[:3], wanted[:3])) and all(map(torch.equal, some[MAPS], others[MAPS]))
+
+
+UNFIT: dict[str, tuple[Callable[[list[Any]], None], str]] = {
+    "heads": (lambda x: x.__setitem__(1, x[1][:1].expand(3, -1, -1)), "do not fit"),
+    "widths": (lambda x: x.__setitem__(1, x[1][..., :-1]), "do not fit"),
+    "bounds": (lambda x: x.__setitem__(4, x[4][1:]), "one for each of 5 queries"),
+    "lists": (lambda x: x.__setitem__(2, x[2][None]), "lists of positions"),
+    "a mask": (lambda x: x.__setitem__(6, torch.ones(5, 7, dtype=torch.bool)), "the mask must be bool"),
+    "devices": (lambda x: x.__setitem__(1, x[1].to("meta")), "not all that it is scored with"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), UNFIT.values(), ids=UNFIT.keys())
+def test_what_does_not_fit_is_refused(change: Callable[[list[Any]], None], words: str) -> None:
+    arguments = list(problem(SMALL).arguments)
+    change(arguments)
+    with pytest.raises(InputError, match=words):
+        kernels.head_score(*arguments)
 
 
 def test_double_precision_is_refused() -> None:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import counted_kernels
 import fake_gpu
 import torch
 import transformers
@@ -29,6 +30,7 @@ TABLE = Path(__file__).parents[1] / "launches" / "LAUNCHES.md"
 MODELS = ("llava-1.5-7b", "qwen2.5-vl-7b")
 KINDS = (LAUNCH, WAIT, TO_DEVICE, FROM_DEVICE)
 STAGES = ("chunk forward", "VJP", "scoring")  # of a pass; the rest is work around it
+BACKENDS = ("auto", "triton")  # without a verdict auto is torch
 CHUNK = 4  # tokens of a streamed chunk
 Found = Counter[Key]
 
@@ -37,13 +39,14 @@ class Row(NamedTuple):
     """Counts of one path."""
 
     model: str
+    backend: str
     path: str
     kinds: tuple[int, ...]  # of KINDS
     stages: tuple[int, ...]  # launches, of STAGES
 
     @property
     def cells(self) -> list[str]:
-        return [self.model, self.path, *map(str, self.kinds + self.stages)]
+        return [self.model, self.backend, self.path, *map(str, self.kinds + self.stages)]
 
 
 def deep(name: str) -> dict[str, Any]:
@@ -81,16 +84,16 @@ def less(found: Found, other: Found, times: int = 1) -> Found:
     return Counter({key: found[key] - times * other[key] for key in found.keys() | other.keys()})
 
 
-def row(model: str, path: str, found: Found) -> Row:
+def row(model: str, backend: str, path: str, found: Found) -> Row:
     kinds = [sum(n for (_, kind, _), n in found.items() if kind == each) for each in KINDS]
     stages = [sum(n for (at, kind, _), n in found.items() if kind == LAUNCH and at == stage) for stage in STAGES]
-    return Row(model, path, tuple(kinds), tuple(stages))
+    return Row(model, backend, path, tuple(kinds), tuple(stages))
 
 
-def paths(name: str) -> dict[str, Found]:
+def paths(name: str, backend: str = "auto") -> dict[str, Found]:
     """The counts of a given answer, one step of generate(), and one chunk explained while it is written."""
     model, inputs = built(name)
-    explainer, answer = Explainer(model), torch.arange(20, 36)
+    explainer, answer = Explainer(model, backend=backend), torch.arange(20, 36)
 
     def written(tokens: int) -> None:
         with TemporaryDirectory() as folder:  # with `out` an answer is explained as it is written
@@ -103,7 +106,8 @@ def paths(name: str) -> dict[str, Found]:
         two_chunks, one_more, three_chunks = (counted(lambda n=n: written(n)) for n in (10, 11, 14))  # type: ignore[misc]
     step = less(one_more, two_chunks)
     chunk = less(less(three_chunks, two_chunks), step, CHUNK)
-    return {"given answer, one forward": given, "step of generate()": step, "streamed chunk": chunk}
+    found = {"given answer, one forward": given, "streamed chunk": chunk}
+    return found | ({"step of generate()": step} if backend == "auto" else {})
 
 
 @contextmanager
@@ -124,11 +128,26 @@ Counted without one, with transformers {transformers.__version__}, on models wit
 rise. *Waits* stop the host until the device has caught up; so do copies from it.
 
 """
-TITLES = ("model", "path", "launches", "waits", "copies in", "copies out", *(f"launches: {each}" for each in STAGES))
+TITLES = (
+    "model",
+    "backend",
+    "path",
+    "launches",
+    "waits",
+    "copies in",
+    "copies out",
+    *(f"launches: {each}" for each in STAGES),
+)
 
 
 def rows() -> list[Row]:
-    return [row(name, path, found) for name in MODELS for path, found in paths(name).items()]
+    with counted_kernels.on_the_device():
+        return [
+            row(name, backend, path, found)
+            for name in MODELS
+            for backend in BACKENDS
+            for path, found in paths(name, backend).items()
+        ]
 
 
 def page(found: list[Row]) -> str:

@@ -214,22 +214,25 @@ IN_BF16 = [
 
 IN_TRITON = [
     # attendable keys
-    Mutation(TRITON, "(positions[None, :] >= first[:, None]) & ", ""),
-    Mutation(TRITON, " & (positions[None, :] <= last[:, None])", ""),
-    Mutation(TRITON, "positions[None, :] >= first", "positions[None, :] > first"),
-    Mutation(TRITON, "positions[None, :] <= last", "positions[None, :] < last"),
-    Mutation(TRITON, "<= last[:, None]) & mask_k[None, :]", "<= last[:, None])"),
+    Mutation(TRITON, "(positions[None, :] - first[:, None]).to", "positions[None, :].to"),
+    Mutation(TRITON, "positions[None, :] - first[:, None]", "positions[None, :] - first[:, None] - 1"),
+    Mutation(TRITON, "< count[:, None].to", "<= count[:, None].to"),
+    Mutation(TRITON, "last - first + 1", "last - first"),
+    Mutation(TRITON, "mask=mask_k, other=-1", "mask=mask_k, other=0"),
+    Mutation(TRITON, "tl.minimum(positions.to(tl.uint32), (keys - 1).to(tl.uint32)).to(tl.int32)", "positions"),
+    Mutation(TRITON, "tl.maximum(tl.load(first_ptr + offs_t, mask=mask_t, other=0), 0)", "tl.load(first_ptr + offs_t, mask=mask_t, other=0)"),  # noqa: E501
+    Mutation(TRITON, "tl.minimum(tl.load(last_ptr + offs_t, mask=mask_t, other=-1), keys - 1)", "tl.load(last_ptr + offs_t, mask=mask_t, other=-1)"),  # noqa: E501
     Mutation(TRITON, "    if HAS_MASK:", "    if False:"),
-    Mutation(TRITON, "return tl.where(seen, g, 0.0)", "return g"),
+    Mutation(TRITON, "return tl.where(seen, product, 0.0)", "return product"),
     # NaN, zeros and ties
-    Mutation(TRITON, "g = tl.where(product <= 0, 0.0, product)", "g = product"),
-    Mutation(TRITON, "g = tl.where(product <= 0, 0.0, product)", "g = tl.where(product > 0, product, 0.0)"),
-    Mutation(TRITON, "tl.where((g > largest) | (g != g), g, largest)", "tl.where(g > largest, g, largest)"),
-    Mutation(TRITON, "seen & (g < smallest)", "g < smallest"),
-    Mutation(TRITON, "better = (g > largest) | (g != g)", "better = g > largest"),
-    Mutation(TRITON, "better = (g > largest) | (g != g)", "better = (g >= largest) | (g != g)"),
+    Mutation(TRITON, "        g = _larger(g, 0.0)\n", ""),
+    Mutation(TRITON, "tl.maximum(x, y, propagate_nan=NAN_STAYS)", "tl.maximum(x, y)"),
+    Mutation(TRITON, 'tl.where(seen, g, float("inf"))', "g"),
+    Mutation(TRITON, "tl.maximum(tl.min(smallest, axis=1), 0.0)", "tl.min(smallest, axis=1)"),
+    Mutation(TRITON, "tl.where(g > largest, positions", "tl.where(g >= largest, positions"),
+    Mutation(TRITON, "    if WITH_SMALLEST:\n            smallest", "    if False:\n            smallest"),
     Mutation(TRITON, 'tl.where(bad, float("nan"), tl.max(values, axis=1))', "tl.max(tl.where(values != values, 0.0, values), axis=1)"),  # noqa: E501
-    Mutation(TRITON, "tl.where(visual_score != visual_score, visual_score, tl.min(smallest, axis=1))", "tl.min(smallest, axis=1)"),  # noqa: E501
+    Mutation(TRITON, "tl.where(visual_score != visual_score, visual_score, lowest)", "lowest"),
     Mutation(TRITON, "tl.where(text_score > 0, won, -1)", "won"),
     Mutation(TRITON, "tl.where(difference <= 0, 0.0, difference)", "difference"),
     # tails, beside the masks of loads and stores
@@ -246,8 +249,8 @@ IN_TRITON = [
     Mutation(LAUNCH, "ADDS=tiles.splits == 1", "ADDS=True"),
     Mutation(LAUNCH, "    if tiles.splits > 1:", "    if False:"),
     Mutation(LAUNCH, "    if tiles.splits > 1:", "    if True:"),
-    Mutation(LAUNCH, "total += part.sum(0)", "torch.sum(part, 0, out=total)"),
-    Mutation(LAUNCH, "total += part.sum(0)", "total += part[0]"),
+    Mutation(LAUNCH, "torch._foreach_add_(", "torch._foreach_copy_("),
+    Mutation(LAUNCH, "parts.sum(1)", "parts[:, 0]"),
     # attention probabilities
     Mutation(TRITON, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
     Mutation(TRITON, "logits * scale - log_sum_exp", "logits - log_sum_exp"),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.calls.plan import Plan
 from dexar_fast.backends.operands import HeadGroups, Keys, keys_of_heads, placed, run_of
-from dexar_fast.model.attention import Call, Side, attendable, check_keys, readable
+from dexar_fast.model.attention import Call, Side, check_keys, readable
+from dexar_fast.model.masks import attendable, is_plain
 from dexar_fast.stages import stage
 
 
@@ -58,7 +59,8 @@ class KeysOfCalls:
         if self._plan.beside == 0:
             visual, text = self._positions(device)
             seen = attendable(call.mask, queries, keys, device)
-            return keys_of_heads(visual, text[: self._text.searchsorted(keys)], seen)
+            text = text[: self._text.searchsorted(keys)]
+            return keys_of_heads(visual, text, seen, causal=is_plain(call.mask))
         numbers = _numbers(side, self._plan.beside, length)
         visual = run_of(torch.isin(numbers, self._plan.visual).nonzero()[:, 0])
         text = self._plan.text[numbers].nonzero()[:, 0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.attention import Call, attendable, is_causal
+from dexar_fast.model.attention import Call
+from dexar_fast.model.masks import is_causal, reads_on
 
 
 def check_prompt(module: nn.Module, call: Call, prompt: int) -> None:
@@ -13,8 +14,7 @@ def check_prompt(module: nn.Module, call: Call, prompt: int) -> None:
     keys = call.value.shape[2]
     if is_causal(module, call.mask, keys):
         return
-    mask = call.mask
-    if mask is None or bool(attendable(mask, keys, keys, mask.device)[:, :prompt, prompt:].any()):
+    if reads_on(call.mask, prompt, keys):
         raise ModelError(
             f"{type(module).__name__} lets tokens of the prompt read the answer, which has to run in one "
             "forward with it: not supported"

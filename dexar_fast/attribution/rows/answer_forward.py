@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.layer_pass import ELSEWHERE
 from dexar_fast.errors import ModelError
-from dexar_fast.model.attention import Call, check_keys, is_causal
+from dexar_fast.model.attention import Call, check_keys
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.lens.program import Outdated
+from dexar_fast.model.masks import is_causal
 from dexar_fast.model.prefill import takes_answer
 from dexar_fast.model.teacher_forcing import head_inputs
 

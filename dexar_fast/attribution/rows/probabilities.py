@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dexar_fast.backends.eager import products
-from dexar_fast.model.attention import Call, causal, with_sinks
+from dexar_fast.model.attention import Call, with_sinks
+from dexar_fast.model.masks import causal
 
 Rows = slice | Tensor  # which of a call's Q queries: consecutive ones, or [R] int64 in any order
 BLOCK_BYTES = 16 * 2**20  # of one set of probabilities [H, rows, S]

@@ -14,6 +14,7 @@ import torch
 
 from dexar_fast import __version__
 from dexar_fast.backends import cpp, cpu, plan
+from dexar_fast.cli.doctor import judged
 from dexar_fast.cli.doctor.findings import Finding
 from dexar_fast.errors import BackendError, reason
 from dexar_fast.loading import libraries
@@ -26,7 +27,8 @@ def diagnose() -> dict[str, list[Finding]]:
     """Looks at everything; what is missing or broken is a finding too, never an exception.
 
     Returns:
-        Findings under "versions", "machine" and "operations" (an operation, its backend, why).
+        Findings under "versions", "machine", "operations" (an operation, its backend, why) and "verdicts" (on a kernel
+        at some sizes).
     """
     own = Finding("dexar-fast", __version__, str(Path(__file__).parents[1]))
     engine = Finding("torch", torch.__version__)  # with its build, which the metadata of some wheels does not name
@@ -37,6 +39,7 @@ def diagnose() -> dict[str, list[Finding]]:
         "versions": [Finding("python", platform.python_version()), own, engine, *packages, *vision],
         "machine": [machine, *(finding for name, look in parts.items() for finding in _seen(name, look))],
         "operations": _seen("all", _operations),
+        "verdicts": _seen("all", judged.verdicts),
     }
 
 
@@ -83,18 +86,9 @@ def _extension() -> list[Finding]:
     except BackendError as error:
         return [Finding("C++ extension", "missing", str(error))]
     try:
-        return [Finding("C++ extension", "loaded", _distrusted())]
+        return [Finding("C++ extension", "loaded", f"it takes {cpp.best_instruction_set()}, or what a verdict takes")]
     except BackendError as error:
         return [Finding("C++ extension", "not used", str(error))]
-
-
-def _distrusted() -> str:
-    """The instruction sets of this CPU that the extension does not use, and why."""
-    best = cpp.best_instruction_set()
-    faster = cpp.instruction_sets()[cpp.instruction_sets().index(best) + 1 :]
-    held = os.environ.get(cpp.ENVIRONMENT) == best
-    reason = f"{cpp.ENVIRONMENT} is {best}" if held else "its results differ from those of avx512"
-    return f"{' and '.join(faster)}: not used, {reason}" if faster else ""
 
 
 def _compiler() -> list[Finding]:

@@ -16,8 +16,8 @@ from dexar_fast.generation.batch.joining import IDS, Inputs, in_a_row
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.decoder import Decoder
+from dexar_fast.model.modules import parameters
 from dexar_fast.model.prefill import takes_answer
-from dexar_fast.model.signatures import parameters
 from dexar_fast.prompt.inputs import SEQUENCES
 
 POSITIONS = "position_ids"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,10 +13,8 @@ from typing import Any
 import transformers
 from torch import Tensor
 
-from dexar_fast import __version__
-from dexar_fast.errors import FileError
+from dexar_fast import __version__, files
 from dexar_fast.prompt.inputs import SEQUENCES
-from dexar_fast.results.storage import write_atomically
 from dexar_fast.vision.geometry import Layout
 from dexar_fast.vision.grid import Grid, Size
 
@@ -42,42 +38,23 @@ _known: dict[str, Found] = {}
 def recalled(key: str) -> Found | None:
     """What was found before under this key."""
     if key not in _known:
-        with suppress(OSError, ValueError, TypeError, KeyError):  # no such file, or not one of ours
-            _remember(key, _read(json.loads(_file(key).read_text(encoding="utf-8"))))
-            os.utime(_file(key))
+        with suppress(ValueError, TypeError, KeyError):  # no such file, or not one of ours
+            _remember(key, _read(files.recalled(_file(key))))
+            files.used(_file(key))
     return _known.get(key)
 
 
 def keep(key: str, found: Found) -> None:
     """Remembers it, on the disk too where the user's cache can be written."""
     _remember(key, found)
-    with suppress(FileError, OSError):
-        _file(key).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(_file(key), json.dumps(asdict(found)).encode())
-        _tidy(_file(key).parent)
+    if files.keep(_file(key), asdict(found)):
+        files.tidy(_file(key).parent, MOST_FILES, MOST_BYTES)
 
 
 def _remember(key: str, found: Found) -> None:
     _known[key] = found
     if len(_known) > MOST_FILES:
         _known.pop(next(iter(_known)), None)
-
-
-def _tidy(folder: Path) -> None:
-    """Deletes what was not used for longest, beyond what may be kept; another process may do so too."""
-    files = sorted(filter(None, map(_used, folder.iterdir())), reverse=True)
-    total = itertools.accumulate(size for _, size, _ in files)
-    for number, (size, (_, _, file)) in enumerate(zip(total, files, strict=True)):
-        if number >= MOST_FILES or size > MOST_BYTES:
-            file.unlink(missing_ok=True)
-
-
-def _used(file: Path) -> tuple[float, int, Path] | None:
-    """When a file was used last, and its bytes; None where it is gone."""
-    with suppress(OSError):
-        state = file.stat()
-        return state.st_mtime, state.st_size, file
-    return None
 
 
 def key_of(model: Any, processor: Any, inputs: Mapping[str, Any], placed: Layout, sizes: list[Size]) -> str:
@@ -114,8 +91,7 @@ def _settings(processor: Any) -> dict[str, Any]:
 
 
 def _file(key: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "dexar_fast" / "places" / f"{key}.json"
+    return files.user_cache("places", f"{key}.json")
 
 
 def _read(found: dict[str, Any]) -> Found:

@@ -13,11 +13,11 @@ from typing import Any
 from jinja2 import Environment
 
 from dexar_fast.explainer import Explainer
+from dexar_fast.files import write_atomically
 from dexar_fast.jobs.eval import tables
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.plan import Evaluation
 from dexar_fast.jobs.eval.shown import Shown, shown
-from dexar_fast.results.storage import write_atomically
 
 FIGURES, MARKDOWN, PAGE, CASES = "figures.json", "report.md", "report.html", "cases"
 CASES_TITLE = "Best and worst cases of the first method: the maps of the answers"

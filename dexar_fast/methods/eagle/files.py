@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import FileError, InputError, cause, reason
+from dexar_fast.files import path_of, write_atomically
 from dexar_fast.methods import knobs
 from dexar_fast.methods.cut.labels import Labels, revealed_areas
 from dexar_fast.methods.eagle.greedy.result import Curves
 from dexar_fast.methods.eagle.greedy.scores import Weights
-from dexar_fast.results.storage import DECODING_ERRORS, path_of, write_atomically
+from dexar_fast.results.storage import DECODING_ERRORS
 
 SCORES = ("insertion_score", "deletion_score", "smdl_score", "region_area")
 WORDS = ("insertion_word_score", "deletion_word_score")

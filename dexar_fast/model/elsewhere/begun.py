@@ -21,8 +21,8 @@ from dexar_fast.model.elsewhere.tracer import Begun, CallsTracer, CallsWatcher, 
 from dexar_fast.model.kinds import DECODER_IDS, IDS, encodes, writer_of
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.memory import is_out_of_memory
+from dexar_fast.model.modules import parameters
 from dexar_fast.model.prefill import BegunPrompt, Prefill
-from dexar_fast.model.signatures import parameters
 from dexar_fast.stages import stage
 
 MASK, ENCODED = "attention_mask", "encoder_outputs"

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from dexar_fast.model import attention
 from dexar_fast.model.kinds import attends_by_hand
+from dexar_fast.model.lending import cudnn
 from dexar_fast.model.lending.locks import check_process, model_lock
 from dexar_fast.model.lending.plain_tensors import plain_tensors
 from dexar_fast.model.modules import OFFSETS, below
@@ -76,6 +77,7 @@ class Loan:
         while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
             self._check_wanted()
         self._held = True
+        cudnn.keep_out()
         ours = self._ours or _ours(self._model)
         self._found = _values(ours)  # all of them before any changes: Ctrl-C may come in between
         _put(ours)
@@ -90,6 +92,7 @@ class Loan:
             _put(self._found)
             self._found = []
             self._held = False
+            cudnn.let_in()
             self._lock.release()
 
 

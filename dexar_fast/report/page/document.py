@@ -21,12 +21,12 @@ from markupsafe import Markup
 
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
+from dexar_fast.files import write_atomically
 from dexar_fast.report import plain_words, words
 from dexar_fast.report.drawing import colours, overlay
 from dexar_fast.report.page import data
 from dexar_fast.report.page.earlier import Earlier, Part, earlier
 from dexar_fast.report.page.pictures import Picture, pictures
-from dexar_fast.results import storage
 from dexar_fast.results.schema import Result
 
 _HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ class View:
 
 def write(explanation: Result, path: str | os.PathLike[str], by: str) -> None:
     """See `Explanation.to_html`."""
-    storage.write_atomically(path, render([explanation], [_name(explanation)], by))
+    write_atomically(path, render([explanation], [_name(explanation)], by))
 
 
 def compare_html(
@@ -120,7 +120,7 @@ def compare_html(
         raise InputError(f"there are {len(explanations)} explanations, but {len(names)} titles: give one for each")
     if titles is None and len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
-    storage.write_atomically(path, render(explanations, names, by))
+    write_atomically(path, render(explanations, names, by))
 
 
 def _several(name: str, values: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from dexar_fast.errors import FileError, cause
-from dexar_fast.results.storage import path_of
+from dexar_fast.files import path_of
 
 HEADER = b'{"dexar_fast": "probabilities", "format_version": 1}\n'
 
