@@ -14,6 +14,7 @@ from engine_cases import long_prompt
 from dexar_fast import Explainer, InputError
 from dexar_fast.attribution.tails import trust, values
 from dexar_fast.generation.batch.sharing import Sharing
+from dexar_fast.kvcache import naming
 from dexar_fast.kvcache.pool import KVPool
 
 APART = ("qwen3_vl_moe", "paligemma", "paligemma2", "gemma3")  # as in test_packing.py
@@ -153,3 +154,20 @@ def test_a_picture_that_the_pool_does_not_hold(monkeypatch: pytest.MonkeyPatch) 
     assert_equal(found, expected, 1e-9)
     assert sorted(map(str, said(found, "batch"))) == ["2", "2", "None", "None"]
     assert is_free(pool)
+
+
+def test_inputs_that_have_no_name_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run in rows without the pool."""
+
+    def fail(*_: Any) -> Any:
+        raise TypeError("what is this?")
+
+    model, inputs = zoo.build("llava")
+    explainer, several = Explainer(model), questions(inputs)
+    expected = [alone(explainer, several, ANSWERS) for _ in range(2)][1]
+    monkeypatch.setattr(naming, "position_keys", fail)
+    pool = KVPool(2048)
+    found = batched(learnt(explainer, pool), several, ANSWERS)
+    assert_equal(found, expected, 1e-9)
+    assert said(found, "packed") == [True] * 4
+    assert pool.books.stats()["reused_slots"] == 0

@@ -124,8 +124,8 @@ def trusted() -> Iterator[None]:
 HEAD = f"""# What a GPU launches
 
 Counted without one, with transformers {transformers.__version__}, on models with as many layers as the published ones:
-`make launches` writes this page, `tests/launches/` checks it. A launch that is saved lowers a number here; none may
-rise. *Waits* stop the host until the device has caught up; so do copies from it.
+`make launches` writes this page, `tests/launches/` checks it. A launch that is saved lowers a number here; one more
+must save more than it takes. *Waits* stop the host until the device has caught up; so do copies from it.
 
 """
 TITLES = (

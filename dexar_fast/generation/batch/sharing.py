@@ -66,10 +66,14 @@ def room_in_pool() -> Iterator[None]:
 
 
 def _beginning(runner: Runner) -> bytes:
+    """What names a prompt up to its last picture; nothing where the inputs hold what has no name."""
     from dexar_fast.kvcache.naming import position_keys
 
     request = runner.request
-    names = position_keys(runner.setup.model.config, request.inputs, request.earlier)
+    try:
+        names = position_keys(runner.setup.model.config, request.inputs, request.earlier)
+    except Exception:  # of one request: it is raised again when that runs over the pool
+        return b""
     return names[: _shared(runner)].tobytes()
 
 
