@@ -42,6 +42,11 @@ EAGLE = """\
 EAGLE searches for the regions that do what insertion and deletion measure, so these favour it by construction. Each of
 its maps takes hundreds of forwards; it is measured on these items alone. The areas of perturbation are means of ratios:
 a few items with high ones move them. Beside masks, on the same items:"""
+CORRECTIONS = """\
+The scenes of this table are crowded: up to six objects, some of them alike, which the model was not trained on. It
+answers by itself, and many of its answers are wrong. EAGLE orders the regions for the right answer, and the chance
+maps order the same regions; the last ones are hidden until the model says what is right. An answer that is right as it
+is counts 0, one that nothing puts right counts 1."""
 BESIDE_MASKS = ("epg", "iou", "pointing", "word-epg", "word-iou")
 
 
@@ -52,7 +57,7 @@ def read(folder: Path) -> Read:
 
 def written(found: Read) -> str:
     """The page."""
-    maps, hiding, checks = found["maps"], found["hiding"], found["checks"]
+    maps, hiding, checks, corrections = (found[name] for name in ("maps", "hiding", "checks", "corrections"))
     compared = hiding.table(BESIDE_MASKS, [runs.EAGLE, PLAIN, *chance_methods.NAMES])
     sections = {
         "What to take from it": [claims.taken(maps, hiding)],
@@ -63,6 +68,10 @@ def written(found: Read) -> str:
             *_metrics(hiding, runs.OF_HIDING),
             EAGLE,
             compared,
+        ],
+        f"Wrong answers, {_count(corrections, 'corrections')}": [
+            CORRECTIONS,
+            *_metrics(corrections, runs.OF_CORRECTIONS),
         ],
         f"Sanity and stability, {_count(checks, 'checks')}": [checks.table(runs.OF_SANITY), claims.sanity(checks)],
         "Where DEX-AR loses": [claims.losses(maps), claims.losses(hiding)],

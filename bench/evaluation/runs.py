@@ -1,4 +1,4 @@
-"""The four evaluations of the page, by name."""
+"""The evaluations of the page, by name."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ OF_HIDING = (
     "occlusion-top",
 )
 OF_SANITY = ("weights-random", "other-picture", "stability")
-SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50}
+OF_CORRECTIONS = ("amcr", "csr")
+SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50, "corrections": 60}
+_MORE = {"shape-words": ",words=shape", "corrections": ",scenes=crowd"}  # options of the data set
 _ASKED = {
     "maps": (ONE_PASS, (*OF_MAPS, *OF_WORDS, *OF_TOKENS)),
     "shape-words": (ONE_PASS[:2], OF_WORDS),
     "checks": (ONE_PASS, OF_SANITY),
     "hiding": ((*ONE_PASS, EAGLE), (*OF_HIDING, *OF_MAPS, *OF_WORDS)),
+    "corrections": ((EAGLE,), OF_CORRECTIONS),
 }
 
 
 def asked(name: str, scenes: int | None = None) -> Evaluation:
     """One of them: one question of each scene, all with the embedded model."""
-    words = ",words=shape" if name == "shape-words" else ""
-    spelled = f"shapes:count={scenes or SCENES[name]},asked=one{words}"
+    spelled = f"shapes:count={scenes or SCENES[name]},asked=one{_MORE.get(name, '')}"
     methods, metrics = _ASKED[name]
     return Evaluation(data.of(spelled), spelled, methods, metrics)
