@@ -46,6 +46,11 @@ MORE = """\
 The same metrics on fewer scenes, as most of these methods take many forwards or backwards a token. Methods that hide
 parts are favoured by what hides parts, too, and give regions, not patches. `igos++` found the answers' maps alone, so
 its words are blank; `captum` is its ShapleyValueSampling."""
+CORRECTIONS = """\
+The scenes of this table are crowded: up to six objects, some of them alike, which the model was not trained on. It
+answers by itself, and many of its answers are wrong. EAGLE orders the regions for the right answer, and the chance
+maps order the same regions; the last ones are hidden until the model says what is right. An answer that is right as it
+is counts 0, one that nothing puts right counts 1."""
 BESIDE_MASKS = ("epg", "iou", "pointing", "word-epg", "word-iou")
 
 
@@ -56,7 +61,8 @@ def read(folder: Path) -> Read:
 
 def written(found: Read) -> str:
     """The page."""
-    maps, hiding, checks, more = (found[name] for name in ("maps", "hiding", "checks", "more"))
+    maps, hiding, checks = (found[name] for name in ("maps", "hiding", "checks"))
+    corrections, more = found["corrections"], found["more"]
     compared = hiding.table(BESIDE_MASKS, [runs.EAGLE, PLAIN, *chance_methods.NAMES])
     sections = {
         "What to take from it": [claims.taken(maps, hiding)],
@@ -74,6 +80,10 @@ def written(found: Read) -> str:
             more.table(runs.OF_MORE),
             claims.at_chance(more, runs.OF_MAPS),
             MORE,
+        ],
+        f"Wrong answers, {_count(corrections, 'corrections')}": [
+            CORRECTIONS,
+            *_metrics(corrections, runs.OF_CORRECTIONS),
         ],
         f"Sanity and stability, {_count(checks, 'checks')}": [checks.table(runs.OF_SANITY), claims.sanity(checks)],
         "Where DEX-AR loses": [claims.losses(maps), claims.losses(hiding)],

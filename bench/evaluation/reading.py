@@ -35,9 +35,9 @@ class Figures:
     def percent(self, metric: str, method: str) -> str:
         return f"{100 * self.value(metric, method):.2f}"
 
-    def row(self, metric: str, method: str = PLAIN) -> dict[str, Any]:
-        """A figure with its interval, its n and what the metric is."""
-        return self._rows[metric, method]
+    def row(self, metric: str, method: str | None = None) -> dict[str, Any]:
+        """A figure with its interval, its n and what the metric is; of the first method if none is named."""
+        return self._rows[metric, method or self.methods[0]]
 
     def head(self, metric: str) -> str:
         return tables.head(self.row(metric))

@@ -1,4 +1,4 @@
-"""The five evaluations of the page, by name."""
+"""The evaluations of the page, by name."""
 
 from __future__ import annotations
 
@@ -45,19 +45,21 @@ OF_HIDING = (
 )
 OF_MORE = ("perturbation-positive", "insertion", "deletion", "occlusion-rank")
 OF_SANITY = ("weights-random", "other-picture", "stability")
-SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50, "more": 50}
+OF_CORRECTIONS = ("amcr", "csr")
+SCENES = {"maps": 500, "shape-words": 500, "checks": 10, "hiding": 50, "corrections": 60, "more": 50}
+_OPTIONS = {"shape-words": ",words=shape", "corrections": ",scenes=crowd"}  # of the data set
 _ASKED = {
     "maps": (ONE_PASS, (*OF_MAPS, *OF_WORDS, *OF_TOKENS)),
     "shape-words": (ONE_PASS[:2], OF_WORDS),
     "checks": (ONE_PASS, OF_SANITY),
     "more": (MORE, (*OF_MAPS, *OF_WORDS, *OF_MORE)),
     "hiding": ((*ONE_PASS, EAGLE), (*OF_HIDING, *OF_MAPS, *OF_WORDS)),
+    "corrections": ((EAGLE,), OF_CORRECTIONS),
 }
 
 
 def asked(name: str, scenes: int | None = None) -> Evaluation:
     """One of them: one question of each scene, all with the embedded model."""
-    words = ",words=shape" if name == "shape-words" else ""
-    spelled = f"shapes:count={scenes or SCENES[name]},asked=one{words}"
+    spelled = f"shapes:count={scenes or SCENES[name]},asked=one{_OPTIONS.get(name, '')}"
     methods, metrics = _ASKED[name]
     return Evaluation(data.of(spelled), spelled, methods, metrics)
