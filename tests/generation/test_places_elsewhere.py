@@ -75,7 +75,7 @@ def explained(name: str, size: tuple[int, int] = (80, 40)) -> Explanation:
     return explainer.explain_inputs(inputs, TARGETS, images=image)
 
 
-@pytest.mark.parametrize("size", [(60, 60), (80, 40), (40, 70)], ids=str)
+@pytest.mark.parametrize("size", [(80, 40), (40, 70)], ids=str)
 @pytest.mark.parametrize("name", [name for name in PROCESSORS if name not in QUERIES])
 def test_painted_regions_change_the_keys_that_lie_there(
     name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -96,12 +96,12 @@ def test_painted_regions_change_the_keys_that_lie_there(
 
 def check_paint(shown: Any, found: kept.Found, size: tuple[int, int]) -> None:
     cells = types_places.cells(Layout(torch.arange(0), found.grids), [size])
-    grey = Image.new("RGB", size, (60, 60, 60))
-    before = shown.wholly(shown.layers[0], [grey])
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)  # some take the mean of it off
+    before = shown.wholly(shown.layers[0], [Image.fromarray(noise)])
     for x, y in ((0.3, 0.3), (0.5, 0.5), (0.6, 0.25)):
         left, top, wide, high = int(x * size[0]), int(y * size[1]), size[0] // 6, size[1] // 6
-        other = grey.copy()
-        other.paste((240, 240, 240), (left, top, left + wide, top + high))
+        other = Image.fromarray(noise)
+        other.paste((255, 255, 255), (left, top, left + wide, top + high))
         change = (shown.wholly(shown.layers[0], [other]) - before).norm(dim=1)
         most = {*(change > 0.5 * change.max()).nonzero()[:, 0].tolist()} & cells.keys()
         assert change.max() > 0
