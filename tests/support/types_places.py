@@ -135,7 +135,7 @@ TOLD = {
     **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo", "kosmos-2", "kosmos-2.5"), QUERIES),
     **dict.fromkeys(("gemma4_unified", "unlimited_ocr"), "measured"),  # by processors that need torchvision
     **dict.fromkeys(("gemma3n", "perception_lm"), "untested: its tower needs timm"),
-    "florence2": "none: a small tower mixes all positions",
+    "florence2": "none: convolutions mix its tokens",
     "fuyu": "untested: its combined processor cuts the patches",
     "idefics": "untested: its image processor returns bare pixels",
     "pp_formulanet": "untested: its processor crops by content",
