@@ -26,6 +26,8 @@ DOUBTED = (
     "pictures of random blocks did not confirm where the visual tokens of this model family lie, and nothing else was "
     "found: the maps may lie elsewhere"
 )
+FINEST = 6  # pixels of the pictures for each token: two by two or three
+TINY = "the picture is so small that its visual tokens see about two pixels each, which measuring does not tell apart"
 MIXED = "no part of it was found that one visual token answers to alone"
 
 
@@ -75,7 +77,8 @@ def found_by(shown: Shown, declared: tuple[Grid, ...]) -> Found:
     likely = quick.grids() if quick is not None else []
     grids = whole.confirmed(likely) if likely else whole.grids()
     if not grids:
-        return Found(NONE, reason=MIXED)
+        area = sum(width * height for width, height in sizes)
+        return Found(NONE, reason=TINY if area < FINEST * len(whole.white) else MIXED)
     return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids))
 
 

@@ -59,7 +59,11 @@ def _all_grids(places: Places) -> Iterator[Grid]:
             start += 1
             continue
         cells = _largest(places, start)
-        if start + 1 < count and places.image[start + 1] >= 0 and _largest(places, start + 1).size > BEHIND * cells.size:
+        if (
+            start + 1 < count
+            and places.image[start + 1] >= 0
+            and _largest(places, start + 1).size > BEHIND * cells.size
+        ):
             start += 1  # it sees all of the picture, say, and stands before those that see its parts (Florence-2)
             continue
         yield _grid(places, cells)
