@@ -17,15 +17,13 @@ from dexar_fast.attribution.text_maps import TextSums
 from dexar_fast.backends import ops
 from dexar_fast.backends.operands import LayerScores
 from dexar_fast.errors import InputError, ModelError
-from dexar_fast.generation.places.placing import settled
+from dexar_fast.generation.places.placing import ELSEWHERE_READ, settled
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.elsewhere.image_keys import NO_IDS
 from dexar_fast.model.prefill import BegunPrompt
 from dexar_fast.prompt.remade.seen import placed
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.geometry import Layout, nowhere
-
-ELSEWHERE = "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
 
 
 def check_knobs(setup: Setup, placed: Layout) -> None:
@@ -51,14 +49,9 @@ def check_method(setup: Setup) -> None:
 def pictured(setup: Setup, request: Request) -> tuple[list[Image.Image], Layout]:
     """The pictures that the model saw, and where the visual tokens lie in them. Raises as `placed` does."""
     if setup.elsewhere:
-        return request.images, layout_elsewhere(None)
+        return request.images, nowhere(NO_IDS, ELSEWHERE_READ)  # until its prompt has run
     images, declared = placed(setup.model.config, setup.processor, replace(request, inputs=request.on_host))
     return images, settled(setup, request, images, declared)
-
-
-def layout_elsewhere(begun: BegunPrompt | None) -> Layout:
-    """The image's keys of a prompt that has run; none before."""
-    return nowhere(NO_IDS if begun is None else begun.visual, ELSEWHERE)
 
 
 def plan_of(

@@ -27,7 +27,8 @@ from dexar_fast.generation.arguments import (
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import begun_tokens, generate, generate_begun, written_apart
 from dexar_fast.generation.header import doubts, header
-from dexar_fast.generation.planning import check_knobs, check_method, layout_elsewhere, pictured, plan_of
+from dexar_fast.generation.places.placing import settled_elsewhere
+from dexar_fast.generation.planning import check_knobs, check_method, pictured, plan_of
 from dexar_fast.generation.result_builder import NONE, ResultBuilder
 from dexar_fast.generation.scheduler import AnswerExplainer, Begun, ChunkScheduler
 from dexar_fast.generation.setup import Setup
@@ -277,7 +278,7 @@ class Runner:
         written.check(self._model, self.request.inputs, loan, prompt)
         elsewhere = prompt.begun
         if elsewhere is not None:
-            self.placed = layout_elsewhere(elsewhere)
+            self.placed = settled_elsewhere(self.setup, self.request, elsewhere)
         work = self.begun(laps, elsewhere) if follow is None else follow(self._asked(NONE, prompt.decoder), laps)
         stack.enter_context(work.record)
         device = self.request.inputs["input_ids"].device if elsewhere is None else elsewhere.device

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import small_llava
 from command_line import run
 
 from dexar_fast import Explainer
@@ -68,3 +69,9 @@ def test_places_that_cannot_be_measured_are_told_with_the_reason(monkeypatch: py
 def test_places_that_lie_elsewhere_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examined, "measured", lambda *_: Found("measured", (Grid(0, 0, 2, 2),)))
     assert {finding.name: finding for finding in examine(None)}["places"].note == examined.MOVED
+
+
+def test_keys_that_stand_elsewhere_have_places_too() -> None:
+    explained = Explainer.from_pretrained().explain(small_llava.noise(), "What is it?", " red")
+    value, note = examined._of_keys(explained)
+    assert value == explained.metadata["places"] == "declared" and "first call that reads them" in note

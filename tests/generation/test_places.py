@@ -116,6 +116,18 @@ def test_grids_that_the_check_confirms_stay_and_lose_their_warning(monkeypatch: 
     assert warnings_of(found) == "" and found.metadata["places"] == "checked"
 
 
+def test_of_a_picture_whose_tokens_see_a_pixel_each_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid that the inputs name is still confirmed."""
+    monkeypatch.setattr("dexar_fast.vision.geometry.named_grids", unknown)
+    monkeypatch.delitem(families.FAMILIES, "llava", raising=False)
+    picture = small_llava.noise().resize((6, 6))
+    found = Explainer(MODEL, PROCESSOR).explain(picture, "Describe it.", " red")
+    assert found.grids == () and "about two pixels each" in warnings_of(found)
+    monkeypatch.setattr("dexar_fast.vision.geometry.named_grids", saying(Grid(0, 0, 4, 4)))
+    found = Explainer(MODEL, PROCESSOR).explain(picture, "Describe it.", " red")
+    assert found.grids == (Grid(0, 0, 4, 4),) and found.metadata["places"] == "checked"
+
+
 @pytest.mark.parametrize("wrong", [Grid(0, 0, 4, 4), Grid(0, 0, 2, 8, CROP), Grid(0, 0, 8, 2)])
 def test_grids_that_it_refutes_give_way_with_a_warning(monkeypatch: pytest.MonkeyPatch, wrong: Grid) -> None:
     found = explain(monkeypatch, saying(wrong))

@@ -130,6 +130,19 @@ TYPES: dict[str, Sizes] = {
 }
 
 
+QUERIES = "none: learned queries"
+TOLD = {
+    **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo", "kosmos-2", "kosmos-2.5"), QUERIES),
+    **dict.fromkeys(("gemma4_unified", "unlimited_ocr"), "measured"),  # by processors that need torchvision
+    **dict.fromkeys(("gemma3n", "perception_lm"), "untested: its tower needs timm"),
+    "florence2": "none: convolutions mix its tokens",
+    "fuyu": "untested: its combined processor cuts the patches",
+    "idefics": "untested: its image processor returns bare pixels",
+    "pp_formulanet": "untested: its processor crops by content",
+}
+"""What is not found out here, by the same words."""
+
+
 def image_processor(model_type: str) -> Any:
     """A class, or None where none can be made here."""
     kinds = IMAGE_PROCESSOR_MAPPING_NAMES.get(TYPES[model_type].like or model_type, {})
@@ -147,12 +160,14 @@ def place(model_type: str) -> str:
     """How the places of a type's visual tokens are known, as the table of types says it."""
     if model_type in FAMILIES:
         return "own layout"
+    if model_type in TOLD:
+        return TOLD[model_type]
     if model_type in {name.split("/")[0] for name in types_beyond.BEYOND}:
-        return "none: read elsewhere"
+        return "measured"  # by tests/generation/test_places_elsewhere.py
     if model_type not in here():
         return "untested"
     found = Asked.of(model_type, [(640, 480)]).found().how
-    return {CHECKED: "declared", MEASURED: "measured"}.get(found, "none: learned queries")
+    return {CHECKED: "declared", MEASURED: "measured"}.get(found, QUERIES)
 
 
 @dataclass(frozen=True)

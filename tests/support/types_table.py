@@ -37,9 +37,11 @@ less is rounding. More is that of models which compute a part (or all: inkling2,
 their dtype: {narrow}.
 
 Place says how it is known which part of a picture a visual token saw. Own layout: written down for the type, and held
-against painted regions in tests. Declared: the inputs name a grid, and what the tokens answer to random blocks confirms
-it. Measured: by structured light through the type's real image processor and its tower. Untested: no image processor
-that fits a small model is at hand here, and the first prompt with pictures is measured.
+against painted regions in tests; its first prompts with a wide, a tall and a square picture are checked by random
+blocks, but for the codes of chameleon, emu3 and apertus1p5. Declared: the inputs name a grid, and what the tokens
+answer to random blocks confirms it. Measured: by structured light through the type's real image processor and its
+tower, also of keys that a model reads elsewhere than among the prompt's ids. Untested: why no small model could be
+measured here; the first prompt with pictures is.
 
 Way: how the layers of a larger model (d = 512, 4 layers, float32) get their gradients: by formula; by autograd, through
 the chunk of the answer; or run again at the answer's positions alone, where the prompt has to run with its answer. The

@@ -21,8 +21,7 @@ from types_places import Asked
 from videos import stacked
 
 from dexar_fast import Explainer
-from dexar_fast.generation.places.placing import _Shown
-from dexar_fast.prompt.remade.pixels import Pixels
+from dexar_fast.generation.places.shown import AmongIds
 from dexar_fast.vision.grid import Size
 
 SIZES: dict[str, Size] = {"wide": (600, 200), "tall": (200, 560), "square": (300, 300), "usual": (640, 480)}
@@ -67,8 +66,7 @@ def test_painted_regions_change_the_tokens_that_lie_there(name: str, size: str) 
 
 def check_paint(asked: Asked, found: types_places.Layout, sizes: Sequence[Size]) -> None:
     places = types_places.cells(found, sizes)
-    model, pixels = asked.explainer.model, Pixels(asked.explainer.processor, asked.request.inputs, asked.images)
-    shown = _Shown(model, asked.request, pixels, asked.declared)
+    shown = AmongIds(asked.explainer, asked.request, asked.images, asked.declared.positions)
     grey = [painted(size, (0, 0, 0, 0)) for size in sizes]
     before = shown.wholly(shown.layers[0], grey)
     for image, size in enumerate(sizes):

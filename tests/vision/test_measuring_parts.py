@@ -200,6 +200,14 @@ def test_grids_are_found_though_some_tokens_are_not(name: str, wild: float) -> N
         assert np.abs(np.subtract(grid.box or (), box) / (cell * 2)).max() < 0.5
 
 
+@pytest.mark.parametrize("columns", [4, 12])
+def test_a_token_that_sees_all_of_the_picture_is_none_of_the_grid_behind_it(columns: int) -> None:
+    """A mean over all tokens, in front of them."""
+    tokens = [(0.0, 120.0, 80.0, 240.0, 160.0), *cells((0, 0, 240, 160), 8, columns)]
+    (grid,) = [grid for grid in lattice.grids(lying(tokens, noise=0.1)) if grid.cells.size > 1]
+    assert (grid.start, grid.rows, grid.columns) == (1, 8, columns)
+
+
 def test_nothing_that_answers_makes_no_grid() -> None:
     assert list(lattice.grids(lying([(-1, 0, 0, 1, 1)] * 4))) == []
 

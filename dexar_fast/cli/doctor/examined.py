@@ -51,7 +51,7 @@ def examine(name: str | None, device: str | None = None, dtype: str | None = Non
             _layers(explainer.model, decoder),
         ),
         Finding("visual tokens", str(len(explained.visual_positions)), _places(given)),
-        *([] if explainer.elsewhere else [Finding("places", *_measured(explainer))]),
+        Finding("places", *(_of_keys(given) if explainer.elsewhere else _measured(explainer))),
         Finding("runs", *_way(explainer)),
         Finding("gradients", *_gradients(decoder)),
         Finding("logit lens", type(decoder.lens.head).__name__, _steps(decoder.lens)),
@@ -78,8 +78,13 @@ def _places(explained: Explanation) -> str:
     return ", ".join(f"{grid.cells.shape[0]} x {grid.cells.shape[1]}" for grid in explained.grids)
 
 
+def _of_keys(explained: Explanation) -> tuple[str, str]:
+    """How the places of keys are known that stand elsewhere than in the prompt."""
+    return str(explained.metadata["places"]), "of the image's keys, by what the first call that reads them gets"
+
+
 def _measured(explainer: Explainer) -> tuple[str, str]:
-    """How the places are known, and what measuring says of them, which an explanation asks only where nobody knows."""
+    """How the places are known, and what measuring says of them, which an explanation asks once."""
     asked = explainer._read(pictures(SAMPLE_IMAGE), SAMPLE_PROMPT, None)
     runner = Runner(explainer, asked, {}, None)
     try:

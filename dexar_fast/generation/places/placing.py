@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-from weakref import WeakKeyDictionary
 
 from PIL import Image
-from torch import Tensor, nn
 
 from dexar_fast.generation.places.kept import Found, family_key, keep, key_of, recalled
+from dexar_fast.generation.places.shown import AmongIds, Elsewhere, Shown
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.lending.session import borrowed
-from dexar_fast.prompt.remade.pixels import Pixels
+from dexar_fast.model.prefill import BegunPrompt
 from dexar_fast.prompt.request import Request
 from dexar_fast.vision.families import CODED
 from dexar_fast.vision.geometry import CHECKED, DECLARED, MEASURED, NONE, Layout, nowhere
-from dexar_fast.vision.measured.entering import entering, layers
+from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.measured.measuring import Measuring
-from dexar_fast.vision.measured.skipping import Blocks
 
 ELSEWHERE = "where its visual tokens lie was measured: it is not where its inputs declare them"
 SHARED = "what its visual tokens hold reaches them through attention alone, and so has no place (learned queries, say)"
+ELSEWHERE_READ = (
+    "the model reads it elsewhere than among the prompt's tokens, and where its keys lie in it is not known"
+)
 DOUBTED = (
     "pictures of random blocks did not confirm where the visual tokens of this model family lie, and nothing else was "
     "found: the maps may lie elsewhere"
 )
+FINEST = 6  # pixels of the pictures for each token: two by two or three
+TINY = "the picture is so small that its visual tokens see about two pixels each, which measuring does not tell apart"
 MIXED = "no part of it was found that one visual token answers to alone"
-
-_towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
 def settled(setup: Setup, request: Request, images: list[Image.Image], declared: Layout) -> Layout:
@@ -61,42 +61,41 @@ def measured(setup: Setup, request: Request, images: list[Image.Image], declared
         InputError: the processor makes other pixels of the pictures than the inputs hold.
         Unreadable: what enters the decoder cannot be read.
     """
-    pixels = Pixels(setup.processor, request.inputs, images)
     with borrowed(setup.model):
-        shown = _Shown(setup.model, request, pixels, declared)
-        sizes, stills = [image.size for image in images], len(images) - pixels.frames
-        quick = Measuring.at_first(shown.layers, shown.quickly, sizes, stills)
-        if quick is not None and declared.grids and len(quick.confirmed(declared.grids)) == len(declared.grids):
-            return Found(CHECKED, declared.grids)
-        whole = Measuring.at_first(shown.layers, shown.wholly, sizes, stills)
-        if whole is None:
-            return Found(NONE, reason=SHARED)
-        likely = quick.grids() if quick is not None else []
-        grids = whole.confirmed(likely) if likely else whole.grids()
+        return found_by(AmongIds(setup, request, images, declared.positions), declared.grids)
+
+
+def found_by(shown: Shown, declared: tuple[Grid, ...]) -> Found:
+    """The same of a model that is shown other pictures; it is on loan."""
+    sizes, stills = shown.sizes, shown.stills
+    quick = Measuring.at_first(shown.layers, shown.quickly, sizes, stills)
+    if quick is not None and declared and len(quick.confirmed(declared)) == len(declared):
+        return Found(CHECKED, declared)
+    whole = Measuring.at_first(shown.layers, shown.wholly, sizes, stills)
+    if whole is None:
+        return Found(NONE, reason=SHARED)
+    likely = quick.grids() if quick is not None else []
+    grids = whole.confirmed(likely) if likely else whole.grids()
     if not grids:
-        return Found(NONE, reason=MIXED)
+        area = sum(width * height for width, height in sizes)
+        return Found(NONE, reason=TINY if area < FINEST * len(whole.white) else MIXED)
     return Found(MEASURED, tuple(replace(grid, video=grid.image >= stills) for grid in grids))
 
 
-class _Shown:
-    """A model that is shown other pictures than those of a request; what enters its layers at the visual tokens."""
-
-    def __init__(self, model: Any, request: Request, pixels: Pixels, declared: Layout) -> None:
-        self._model, self._inputs, self._pixels = model, request.inputs, pixels
-        self._positions = declared.positions
-        self.layers = layers(model)
-        if model not in _towers:
-            _towers[model] = Blocks(model, self.layers)
-
-    def wholly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
-        """[N, d] through the whole tower."""
-        shown = {name: value.to(self._inputs[name].device) for name, value in self._pixels.of(images).items()}
-        return entering(self._model, layer, {**self._inputs, **shown}, self._positions)
-
-    def quickly(self, layer: nn.Module, images: list[Image.Image]) -> Tensor:
-        """The same without the blocks of the tower."""
-        with _towers[self._model].left_out():
-            return self.wholly(layer, images)
+def settled_elsewhere(setup: Setup, request: Request, begun: BegunPrompt) -> Layout:
+    """What measuring finds of a prompt that a model which reads its image elsewhere has begun; it is on loan."""
+    unknown, images = nowhere(begun.visual, ELSEWHERE_READ), request.images
+    if not images or setup.processor is None or setup.decoder is None:
+        return unknown
+    try:
+        key = key_of(setup.model, setup.processor, request.inputs, unknown, [image.size for image in images])
+        found = recalled(key)
+        if found is None:
+            found = found_by(Elsewhere(setup, request, images, setup.decoder, begun), ())
+            keep(key, found)
+    except Exception:  # as above
+        return unknown
+    return _layout(unknown, found)
 
 
 def _layout(declared: Layout, found: Found) -> Layout:

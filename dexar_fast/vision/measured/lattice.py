@@ -21,6 +21,7 @@ EDGE = 0.4  # of a cell: a grid that ends so near an edge of its picture ends th
 FAR = 2.5  # cells: neighbours in a row lie nearer
 DEEP = 6.0  # heights, which are told too small where features bend: neighbouring rows lie nearer
 NEAR, FEW_ROWS = 6, 24  # tokens to either side by which width and height of a cell are told
+BEHIND = 2  # times as large a grid from the next token on: this one is none of it
 LONGEST = 1024  # tokens of a row
 
 
@@ -57,11 +58,23 @@ def _all_grids(places: Places) -> Iterator[Grid]:
         if places.image[start] < 0:
             start += 1
             continue
-        longest = min(LONGEST, (count - start) // 2)
-        blocks = (_block(places, start, stride) for stride in range(1, longest + 1) if _below(places, start, stride))
-        cells = max([*blocks, _row(places, start)], key=lambda found: found.size)
+        cells = _largest(places, start)
+        if (
+            start + 1 < count
+            and places.image[start + 1] >= 0
+            and _largest(places, start + 1).size > BEHIND * cells.size
+        ):
+            start += 1  # it sees all of the picture, say, and stands before those that see its parts (Florence-2)
+            continue
         yield _grid(places, cells)
         start = int(cells[-1, -1]) + 1
+
+
+def _largest(places: Places, start: int) -> NDArray[np.int64]:
+    """The cells [rows, columns] of the most tokens from `start` that make a grid."""
+    longest = min(LONGEST, (len(places.x) - start) // 2)
+    blocks = (_block(places, start, stride) for stride in range(1, longest + 1) if _below(places, start, stride))
+    return max([*blocks, _row(places, start)], key=lambda found: found.size)
 
 
 def _pitch(places: Places) -> Floats:

@@ -22,7 +22,7 @@ from dexar_fast.vision.measured.lattice import Places, grids, snapped
 L = TypeVar("L")
 See = Callable[[list[Image.Image]], Tensor]  # what enters the decoder, [N, d], once these pictures are shown
 WHOLE = [Grid(0, 0, 1, 1)]  # of a picture that is one token
-MOST = 0.5  # of the tokens that answer: grids that hold fewer were found by chance
+MOST = 0.7  # of the tokens that answer: grids that hold fewer were found by chance
 LEAST = 2.0  # pixels along a side of a cell: stripes of a smaller one are not told apart
 DIRECTIONS = 128  # random ones, in which features are compared: enough to tell them apart
 
