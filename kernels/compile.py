@@ -96,7 +96,7 @@ def usage(
         kind: PLAIN, MASKED or ATTENDED.
     """
     attended = kind == ATTENDED
-    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
+    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended, kind == MASKED)
     constants = {
         "GROUP": shape.heads // shape.kv_heads,
         "DIM": shape.dim,

@@ -51,13 +51,21 @@ class Tiles:
 
     @classmethod
     def of(
-        cls, dtype: torch.dtype, queries: int, heads: int, kv_heads: int, visual: int, dim: int, attended: bool = False
+        cls,
+        dtype: torch.dtype,
+        queries: int,
+        heads: int,
+        kv_heads: int,
+        visual: int,
+        dim: int,
+        attended: bool = False,
+        masked: bool = False,
     ) -> Tiles:
         """Half precision takes the tiles of tensor cores; in float32 plain products take their operands into registers.
 
         With attention there are two products at a time. Their tiles are the largest that spill nothing (see
         kernels/compile.py), except for D above 128 in float32: there not even the smallest tile's operands fit. If maps
-        are added to what is there, its addresses take registers, too, so there are twice the threads.
+        are added to what is there, or a mask is read, their addresses take registers, too: there are twice the threads.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)
@@ -67,7 +75,7 @@ class Tiles:
         programs = cdiv(queries, tile) * cdiv(max(1, visual), keys)
         splits = max(1, min(kv_heads, PROGRAMS // programs))
         splits = cdiv(kv_heads, cdiv(kv_heads, splits))
-        map_warps = 8 if attended or not half or splits == 1 else 4
+        map_warps = 8 if attended or masked or not half or splits == 1 else 4
         return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 8, map_warps, 2 if half else 1)
 
 
@@ -103,7 +111,7 @@ def head_score(
     scores, maps = empty_scores(u), (token_map, unfiltered_map)
     (queries, heads, dim), kv_heads = u.shape, value.shape[0]
     attended = query is not None and key is not None and log_sum_exp is not None
-    tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended)
+    tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended, mask is not None)
     lists = [x.to(torch.int32).contiguous() for x in (visual, text, first, last)]
     seen = lists[2] if mask is None else mask.contiguous().view(torch.uint8)
     attention = (
