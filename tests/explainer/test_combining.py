@@ -74,6 +74,7 @@ def test_places_by_hand() -> None:
     assert found.tolist() == [0, 3, -1, 0, 6, -1]  # the centres of the right cells lie at x = 25: column 1 of the tile
     assert sampling.places([target], 6, [Grid(1, 0, 1, 1)], [(40, 20)]).tolist() == [-1] * 6
     assert sampling.finest([(Regions(0, 0, np.zeros((2, 2), np.int32)),), (target,)]) == 1
+    assert sampling.finest([(whole,), (whole, tile), (target,)]) == 1
 
 
 def test_what_one_answer_has_over_another(embedded: Explainer) -> None:
