@@ -236,3 +236,11 @@ def test_a_folder_is_refused_for_what_it_is(embedded: Explainer, tmp_path: Path)
     explainer = Explainer(embedded.model, embedded.processor, against="dog")
     with pytest.raises(InputError, match=r"^against explains an answer as a whole"):
         explainer.explain(IMAGE, PROMPT, ANSWER, out=tmp_path / "new")
+
+
+@pytest.mark.parametrize("method", ["input-gradient", "attn-lrp"])
+def test_gradients_are_taken_in_inference_mode(embedded: Explainer, method: str) -> None:
+    expected = of(embedded, method, "dog").token_maps
+    with torch.inference_mode():
+        found = of(embedded, method, "dog").token_maps
+    assert torch.equal(found, expected)

@@ -250,3 +250,14 @@ def test_nan_in_the_model_is_no_fault_of_the_method(embedded: Explainer, picture
     broken.model.language_model.layers[-1].mlp.down_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(NumericalError, match="check the model's weights"):
         Explainer(broken, embedded.processor, method=method).explain(picture, PROMPT, ANSWER)
+
+
+def test_maps_are_float32_whatever_the_default_is(embedded: Explainer, picture: Image.Image) -> None:
+    expected = of(embedded, picture, Rise(samples=2)).token_maps
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = of(embedded, picture, Rise(samples=2)).token_maps
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
