@@ -12,6 +12,7 @@ from torch import Tensor
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.vision import sampling
+from dexar_fast.vision.grid import Size
 
 _RANKS = (
     "Map value of a patch, from 0 to 1: its rank among all patches, the lowest 0 and the highest 1, averaged over {}. "
@@ -33,7 +34,7 @@ def mean_ranks(explanations: Sequence[Explanation], names: Sequence[str]) -> Exp
     """The methods' maps of one answer as ranks in [0, 1], averaged; equal values share their mean rank.
 
     Raises:
-        InputError: fewer than two, other answers, or maps without a place.
+        InputError: fewer than two, other answers or pictures, or maps without a place.
     """
     return _combined("mean-ranks", explanations, names, lambda ranks: ranks.mean(0), _RANKS)
 
@@ -78,6 +79,8 @@ def _check(explanations: Sequence[Explanation]) -> None:
         raise InputError(f"ranks of several methods take two explanations or more, not {len(explanations)}")
     if any(not torch.equal(each.token_ids, explanations[0].token_ids) for each in explanations):
         raise InputError("the explanations are of different answers")
+    if len({tuple(image.size for image in each.images) for each in explanations}) > 1:
+        raise InputError("the explanations are of different pictures, or some of them hold none")
     if not all(each.grids for each in explanations):
         raise InputError("a map of these has no place in the picture: ranks of patches take one")
 
@@ -85,12 +88,17 @@ def _check(explanations: Sequence[Explanation]) -> None:
 def _ranks(explanation: Explanation, like: Explanation) -> Tensor:
     """[1 + T, N] float64: of the whole answer and of each token, in another's cells; 0 outside all cells."""
     maps = torch.cat([explanation.sequence_map[None], explanation.token_maps]).double()
-    sizes = [image.size for image in like.images]
-    places = torch.from_numpy(sampling.places(like.grids, len(like.sequence_map), explanation.grids, sizes))
+    places = torch.from_numpy(sampling.places(like.grids, len(like.sequence_map), explanation.grids, _sizes(like)))
     placed = places >= 0
     found = torch.zeros(len(maps), len(places), dtype=torch.float64)
     found[:, placed] = torch.stack([_ranked(row) for row in maps[:, places[placed]]])
     return found
+
+
+def _sizes(explanation: Explanation) -> Sequence[Size]:
+    """(width, height) of each picture; one pixel where none was kept, which a grid without a box covers as well."""
+    pictures = {image for cells in explanation.grids for image in cells.images}
+    return [image.size for image in explanation.images] or [(1, 1)] * (1 + max(pictures))
 
 
 def _ranked(values: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Comparison(Sequence[Explanation]):
         """The mean of the methods' ranks of each patch, as an explanation: what several of them hold for important.
 
         Raises:
-            InputError: fewer than two, other answers, or maps without a place.
+            InputError: fewer than two, other answers or pictures, or maps without a place.
         """
         return combining.mean_ranks(self._explanations, self.names)
 

@@ -188,6 +188,8 @@ class Explainer(Asking):
         Raises:
             As `explain`.
         """
+        if not (isinstance(a, str) and isinstance(b, str)):
+            raise InputError("a and b are the texts of two answers: difference() generates none")
         if a == b:
             raise InputError("the two answers are the same: there is no difference to explain")
         one, other = self.explain_many(image, [prompt], [[a, b]])

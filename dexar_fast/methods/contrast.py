@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -20,14 +21,14 @@ Against = str | int | None
 
 
 def check(against: Any, method: Any) -> Against:
-    """The value as it is. Raises InputError for none of these, or a method that explains no difference."""
+    """The value, an id of numpy's as an int. Raises InputError for none of these, or a method without differences."""
     if against is None:
         return None
-    if isinstance(against, bool) or not isinstance(against, str | int) or against == "":
+    if isinstance(against, bool) or not isinstance(against, str | Integral) or against == "":
         raise InputError(f"against is a word, a token id or {RUNNER_UP!r}, not {against!r}")
     if not getattr(method, "contrasts", False):
         raise InputError(f"method {method.name!r} explains no token against another: leave out against")
-    return against
+    return against if isinstance(against, str) else int(against)
 
 
 def contrasted(asked: Asked, against: Against) -> Asked:
@@ -50,8 +51,9 @@ def said(found: Maps, asked: Asked, against: Against) -> Maps:
 
 
 def texts_of(asked: Asked) -> list[str]:
-    """What the other ids say."""
-    return [] if asked.against is None else pieces(getattr(asked.processor, "tokenizer", None), asked.against.tolist())
+    """What each of the other ids says by itself: they are no text."""
+    tokenizer = getattr(asked.processor, "tokenizer", None)
+    return [] if asked.against is None else [pieces(tokenizer, [id])[0] for id in asked.against.tolist()]
 
 
 def _ids(asked: Asked, against: str | int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from dexar_fast.errors import DexarError, InputError, ModelError
+from dexar_fast.errors import DexarError, InputError, ModelError, NumericalError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.scheduler import Begun
@@ -16,6 +16,7 @@ from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.methods.followed import Followed
 from dexar_fast.methods.result import explanation, settings
 from dexar_fast.prompt.pieces import pieces
+from dexar_fast.results.schema import all_finite
 from dexar_fast.stages import Laps
 
 
@@ -24,12 +25,13 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
 
     Raises:
         InputError: a folder for a method that does not go along with the answer. InputError, ModelError: the method is
-            not defined for this request or this model. Else as `Runner.explain`.
+            not defined for this request or this model. NumericalError: NaN or infinity. Else as `Runner.explain`.
     """
     if isinstance(method, DexAr) and runner.setup.against is None:
         return runner.explain()
     if runner.out is not None:
-        raise InputError(f"{method.name!r} explains an answer as a whole: leave out= out, and save() the result")
+        kind = "against" if isinstance(method, DexAr) else repr(method.name)
+        raise InputError(f"{kind} explains an answer as a whole: leave out= out, and save() the result")
     if isinstance(method, DexAr):
         return _by_difference(runner, runner.setup.against)
     laps, known, against = runner.laps(), runner.knows_decoder, runner.setup.against
@@ -51,7 +53,9 @@ def explain(runner: Runner, method: Method | DexAr) -> Explanation:
 
 def _by_difference(runner: Runner, against: contrast.Against) -> Explanation:
     """By DEX-AR, of the answer's tokens against others: first the answer, then one pass for the differences."""
+    laps = runner.laps()
     with runner.answered() as asked:
+        laps.lap("answer")
         asked = contrast.contrasted(asked, against)
     runner.request = replace(runner.request, targets=asked.targets, against=asked.against)
     found = runner.explain()
@@ -59,22 +63,27 @@ def _by_difference(runner: Runner, against: contrast.Against) -> Explanation:
     return replace(
         found,
         diagnostics=found.diagnostics | {"against": contrast.texts_of(asked)},
-        metadata=found.metadata | {"settings": settings},
+        metadata=found.metadata | {"settings": settings, "seconds": laps.seconds | found.metadata["seconds"]},
     )
 
 
 def _maps(method: Method, asked: Asked) -> Maps:
     """What the method finds. What a method of another package raises names it."""
+    ours = type(method).__module__.split(".")[0] == __name__.split(".")[0]
     try:
         found = method.maps(asked)
     except DexarError:
         raise
     except Exception as error:
-        if type(method).__module__.split(".")[0] == __name__.split(".")[0]:
+        if ours:
             raise
         raise ModelError(f"the method {method.name!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(found, Maps):
         raise ModelError(f"the method {method.name!r} gave a {type(found).__name__}: Maps are due")
+    if ours and not all_finite(found.token_maps):
+        raise NumericalError(
+            f"NaN or infinity by {method.name!r}: check the model's weights, or load it in bfloat16 or float32"
+        )
     return found
 
 

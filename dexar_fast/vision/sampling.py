@@ -64,6 +64,6 @@ def _read(source: Cells, x: NDArray[np.float64], y: NDArray[np.float64], size: S
 
 
 def finest(of_each: Sequence[Sequence[Cells]]) -> int:
-    """Which of several kinds of cells is that of visual tokens; the first one if none is."""
-    tokens = (i for i, cells in enumerate(of_each) if cells and all(isinstance(each, Grid) for each in cells))
-    return next(tokens, 0)
+    """Which of several kinds of cells is a grid, the one of most cells; the first one if none is."""
+    grids = [i for i, cells in enumerate(of_each) if cells and all(isinstance(each, Grid) for each in cells)]
+    return max(grids, key=lambda i: sum(each.rows * each.columns for each in of_each[i]), default=0)

@@ -74,6 +74,7 @@ def test_places_by_hand() -> None:
     assert found.tolist() == [0, 3, -1, 0, 6, -1]  # the centres of the right cells lie at x = 25: column 1 of the tile
     assert sampling.places([target], 6, [Grid(1, 0, 1, 1)], [(40, 20)]).tolist() == [-1] * 6
     assert sampling.finest([(Regions(0, 0, np.zeros((2, 2), np.int32)),), (target,)]) == 1
+    assert sampling.finest([(whole,), (whole, tile), (target,)]) == 1
 
 
 def test_what_one_answer_has_over_another(embedded: Explainer) -> None:
@@ -93,6 +94,8 @@ def test_what_one_answer_has_over_another(embedded: Explainer) -> None:
 def test_two_answers_that_are_one_are_refused(embedded: Explainer) -> None:
     with pytest.raises(InputError, match="the two answers are the same"):
         embedded.difference(IMAGE, PROMPT, ANSWER, ANSWER)
+    with pytest.raises(InputError, match="texts of two answers"):
+        embedded.difference(IMAGE, PROMPT, ANSWER, None)  # type: ignore[arg-type]
 
 
 def test_what_does_not_combine_is_refused(embedded: Explainer, compared: Comparison) -> None:
@@ -101,9 +104,23 @@ def test_what_does_not_combine_is_refused(embedded: Explainer, compared: Compari
     other = embedded.explain(IMAGE, PROMPT, " A blue square.")
     with pytest.raises(InputError, match="different answers"):
         disagreement([compared[0], other], ["one", "other"])
+    larger = embedded.explain(Image.new("RGB", (200, 100)), PROMPT, ANSWER)
+    with pytest.raises(InputError, match="different pictures"):
+        mean_ranks([compared[0], larger], ["one", "other"])
     regions = embedded.with_method("occlusion:regions=4").explain(IMAGE, PROMPT, ANSWER)
     with pytest.raises(InputError, match="different cells"):
         beyond(regions, other)
+
+
+def test_ranks_need_no_picture(embedded: Explainer) -> None:
+    inputs = embedded.processor(images=Image.open(IMAGE), text="<image> What?", return_tensors="pt")
+    asked = inputs, torch.tensor([5, 6])
+    both = [embedded.with_method(name).explain_inputs(*asked) for name in ("dex-ar", "input-gradient")]
+    expected = np.mean([rankdata(each.sequence_map.numpy()) - 1 for each in both], 0) / 143
+    np.testing.assert_allclose(mean_ranks(both, ["a", "b"]).sequence_map, expected, atol=1e-6)
+    shown = embedded.explain_inputs(*asked, images=Image.open(IMAGE))
+    with pytest.raises(InputError, match="some of them hold none"):
+        mean_ranks([shown, both[1]], ["a", "b"])
 
 
 def test_a_map_without_a_place_has_no_ranks(embedded: Explainer) -> None:

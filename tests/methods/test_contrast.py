@@ -211,3 +211,36 @@ def test_the_command_line_takes_it(tmp_path: Path) -> None:
     assert "against 'blue'" in html.unescape((tmp_path / "compare.html").read_text())
     run = run_command("explain", IMAGE, PROMPT, "--method", "tam", *wanted, "--force")
     assert run.exit_code == 2 and "explains no token against another" in run.output
+
+
+def test_each_other_token_is_told_by_itself(embedded: Explainer) -> None:
+    """They are no text: bytes of characters do not wait for those of the next one."""
+    found = of(embedded, "input-gradient", "日本").diagnostics["against"]
+    assert found == ["\ufffd"] * 4
+
+
+def test_an_id_of_numpy_is_an_id(embedded: Explainer) -> None:
+    number = np.int64(7)
+    assert type(Explainer(embedded.model, embedded.processor, against=number).against) is int
+    found = of(embedded, "dex-ar", number)
+    assert torch.equal(found.token_maps, of(embedded, "dex-ar", 7).token_maps)
+
+
+def test_the_seconds_of_a_written_answer_stay(embedded: Explainer) -> None:
+    explainer = Explainer(embedded.model, embedded.processor, against="dog")
+    found = explainer.explain(IMAGE, PROMPT, max_new_tokens=2)
+    assert {"processor", "answer", "explain"} <= found.metadata["seconds"].keys()
+
+
+def test_a_folder_is_refused_for_what_it_is(embedded: Explainer, tmp_path: Path) -> None:
+    explainer = Explainer(embedded.model, embedded.processor, against="dog")
+    with pytest.raises(InputError, match=r"^against explains an answer as a whole"):
+        explainer.explain(IMAGE, PROMPT, ANSWER, out=tmp_path / "new")
+
+
+@pytest.mark.parametrize("method", ["input-gradient", "attn-lrp"])
+def test_gradients_are_taken_in_inference_mode(embedded: Explainer, method: str) -> None:
+    expected = of(embedded, method, "dog").token_maps
+    with torch.inference_mode():
+        found = of(embedded, method, "dog").token_maps
+    assert torch.equal(found, expected)

@@ -69,7 +69,8 @@ class Entry:
         """States that are in the graph: those of a later forward, too, so that rules see what is no weight."""
         if self._first is not None:
             return states.requires_grad_()
-        axis, at = self._asked.decoder.lens.axis, self._asked.visual.to(states.device)
+        axis = self._asked.decoder.lens.axis
+        at = self._asked.visual.to(states.device).clone()  # no graph takes what inference_mode() made
         self._first = self._leaf(0, states.index_select(axis, at).movedim(axis, 0))
         return states.index_copy(axis, at, self._first.movedim(0, axis))
 

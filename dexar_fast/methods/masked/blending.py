@@ -28,7 +28,7 @@ class Blending:
 
     Attributes:
         shown, hidden: by name what the processor makes of each, on the model's device.
-        places: by name [1, P, 1, 2], the x and y of each of P values in the picture, from -1 to 1.
+        places: by name [1, P, 1, 2], on the CPU, the x and y of each of P values in the picture, from -1 to 1.
         inside: by name, bool as the values: those that show the picture, and no padding.
     """
 
@@ -41,13 +41,14 @@ class Blending:
         """The values where scale times the product of masks [rows, columns] shows the picture in part: 1 shows it.
 
         Args:
+            masks: on the CPU.
             swapped: whether the other picture is what is shown.
         """
         return {name: self._blended(name, masks, scale, swapped) for name in self.shown}
 
     def _blended(self, name: str, masks: Sequence[Tensor], scale: float, swapped: bool) -> Tensor:
         sampled = torch.stack([self._sampled(name, mask) for mask in masks])
-        share = scale * sampled.prod(0).view_as(self.shown[name])
+        share = scale * sampled.prod(0).view_as(self.shown[name]).to(self.shown[name].device)
         share = torch.where(self.inside[name], 1 - share if swapped else share, 1)
         return share * self.shown[name] + (1 - share) * self.hidden[name]
 
@@ -70,7 +71,7 @@ def blending(pixels: Pixels, picture: Image.Image, other: Image.Image, device: t
     for name, is_inside in inside.items():
         span = torch.where(is_inside, white[name] - black[name], 1).float()
         x, y = ((probe[name] - black[name]).float() / span for probe in (across, down))
-        found[name] = (torch.stack([x, y], -1) * 2 - 1).view(1, -1, 1, 2).to(device)
+        found[name] = (torch.stack([x, y], -1) * 2 - 1).view(1, -1, 1, 2)
     shown, hidden = ({n: v.to(device) for n, v in pixels.of([image]).items()} for image in (picture, other))
     return Blending(shown, hidden, found, {name: each.to(device) for name, each in inside.items()})
 

@@ -45,7 +45,7 @@ class Game:
 
 def maps_of(cut: Divided, seen: Tensor, values: Tensor, notes: Sequence[str], **diagnostics: Any) -> Maps:
     """Of values [T, M] of the seen regions: 0 where negative, and for regions that are not seen."""
-    token_maps = torch.zeros(len(values), cut.count)
+    token_maps = torch.zeros(len(values), cut.count, dtype=torch.float32)
     token_maps[:, seen] = values.relu().float()
     unseen = sorted({*range(cut.count)} - {*seen.tolist()})
     said = [*notes, EVIDENCE.format(cut.fill), WHOLE_ANSWER]

@@ -101,7 +101,8 @@ class IgosPp:
     def _search(self, asked: Asked) -> MaskSearch:
         pixels = Pixels(asked.processor, asked.inputs, asked.images)
         if len(asked.images) != 1 or pixels.frames:
-            raise InputError(f"'igos++' masks one picture, and the request has {len(asked.images)} or a video")
+            kind = "a video" if pixels.frames else len(asked.images)
+            raise InputError(f"'igos++' masks one picture, and the request has {kind}")
         (picture,) = asked.images
         other = Image.fromarray(cover(np.asarray(picture), self.fill))
         return MaskSearch(

@@ -80,7 +80,8 @@ class Rise(OfRegions):
 
     def _mask(self, size: Sequence[int], generator: torch.Generator) -> NDArray[np.float32]:
         height, width = size
-        cells = (torch.rand(self.side + 1, self.side + 1, generator=generator) < self.share).float()
+        drawn = torch.rand(self.side + 1, self.side + 1, generator=generator, dtype=torch.float32)
+        cells = (drawn < self.share).float()
         down, across = -(-height // self.side), -(-width // self.side)
         large = interpolate(
             cells[None, None], ((self.side + 1) * down, (self.side + 1) * across), mode="bilinear", align_corners=False

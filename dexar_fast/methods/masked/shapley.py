@@ -87,8 +87,9 @@ def _by_coalitions(game: Worth, ends: Tensor, samples: int, generator: torch.Gen
     """[T, M]: the additive game nearest to this one by Shapley's kernel, of the same worth of none and of all."""
     if players == 1:
         return (ends[1] - ends[0])[:, None]
-    if samples < players:
-        raise InputError(f"{samples} coalitions tell nothing of {players} regions: samples must be {players} or more")
+    least = min(2 * (players - 1), 2**players - 2)  # a complement tells nothing that its coalition does not
+    if samples < least:
+        raise InputError(f"{samples} coalitions do not tell {players} regions apart: samples must be {least} or more")
     shown, weights = _coalitions(players, samples, generator)
     return _fitted(shown.double(), weights, game(shown) - ends[0], ends[1] - ends[0])
 
@@ -116,11 +117,11 @@ def _every_coalition(players: int) -> tuple[Tensor, Tensor]:
 
 def _fitted(shown: Tensor, weights: Tensor, worth: Tensor, gain: Tensor) -> Tensor:
     """[T, M]: phi that minimises sum_k w_k (shown_k phi - worth_k)^2 with sum phi = gain; worth: [K, T], gain: [T]."""
-    rest, last = shown[:, :-1], shown[:, -1:]
-    scale = weights.sqrt()[:, None]
-    design, target = (rest - last) * scale, (worth - last * gain) * scale
-    found = torch.linalg.lstsq(design, target, driver="gelsd").solution
-    return torch.cat([found, gain[None] - found.sum(0, keepdim=True)]).T
+    share, scale = shown.mean(1, keepdim=True), weights.sqrt()[:, None]
+    # Each region has gain / M and a rest. The rests add up to 0; where draws leave some open, they are the smallest.
+    design, target = (shown - share) * scale, (worth - share * gain) * scale
+    rests = torch.linalg.lstsq(design, target, driver="gelsd").solution
+    return (rests + gain / shown.shape[1]).T
 
 
 _KINDS = {"permutation": (_by_orders, "orders"), "kernel": (_by_coalitions, "coalitions")}

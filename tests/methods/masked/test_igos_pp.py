@@ -113,6 +113,14 @@ def test_a_blend_is_a_blend_of_the_processed_pictures(embedded: Explainer, pictu
     assert (found([mask])["pixel_values"] - expected).abs().max() < 0.02 * (x - b).abs().max()
 
 
+def test_masks_of_the_cpu_blend_pixels_of_another_device(embedded: Explainer, picture: Image.Image) -> None:
+    """The meta device stands for a GPU: it refuses to be mixed with the CPU, too."""
+    inputs = embedded.processor(images=picture, text="<image>", return_tensors="pt")
+    blend = blending(Pixels(embedded.processor, inputs, [picture]), picture, picture, torch.device("meta"))
+    found = blend([torch.ones(3, 3)] * 2, 0.5, swapped=True)["pixel_values"]
+    assert found.device.type == "meta" and found.shape == inputs["pixel_values"].shape
+
+
 def test_the_seed_makes_the_noise(embedded: Explainer, picture: Image.Image) -> None:
     runs = [
         embedded.with_method(IgosPp(tokens=[], side=4, steps=1, iterations=2, seed=seed)).explain(

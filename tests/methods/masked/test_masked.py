@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast import Explainer
-from dexar_fast.errors import InputError, LibraryError
+from dexar_fast.errors import InputError, LibraryError, NumericalError
 from dexar_fast.methods.cut.hiding import cover
 from dexar_fast.methods.masked import of_captum
 from dexar_fast.methods.masked.occlusion import Occlusion
@@ -135,6 +136,22 @@ def test_drawn_coalitions_come_near_the_definition() -> None:
     assert (near - exact).square().mean() < 0.2 * exact.square().mean()
 
 
+@pytest.mark.parametrize("players", [3, 16])
+def test_few_coalitions_favour_no_region(players: int) -> None:
+    """Of a game to which all regions add alike, the fewest draws already tell: none is what the others leave."""
+    ends = torch.tensor([[0.0, 1.0], [2.0, -3.0]], dtype=torch.float64)
+    gain = ends[1] - ends[0]
+    for seed in range(5):
+        found = _by_coalitions(
+            lambda shown: ends[0] + shown.double().mean(1, keepdim=True) * gain,
+            ends,
+            2 * (players - 1),
+            torch.Generator().manual_seed(seed),
+            players,
+        )
+        torch.testing.assert_close(found, (gain / players)[:, None].expand(-1, players))
+
+
 def test_rise_is_the_weighted_mean_of_its_masks(
     embedded: Explainer, picture: Image.Image, worth: Callable[[np.ndarray], Tensor]
 ) -> None:
@@ -215,7 +232,7 @@ def test_bad_knobs_are_refused(method: Any, knobs: dict[str, Any], message: str)
 
 
 def test_fewer_coalitions_than_regions_are_refused(embedded: Explainer, picture: Image.Image) -> None:
-    with pytest.raises(InputError, match="3 coalitions tell nothing of 4 regions"):
+    with pytest.raises(InputError, match="3 coalitions do not tell 4 regions apart: samples must be 6"):
         of(embedded, picture, Shapley(labels=LABELS, kind="kernel", samples=3))
 
 
@@ -223,3 +240,24 @@ def test_a_picture_is_needed(embedded: Explainer, picture: Image.Image) -> None:
     inputs = embedded.processor(images=picture, text="<image> What is it?", return_tensors="pt")
     with pytest.raises(InputError, match="takes the picture"):
         embedded.with_method(Occlusion()).explain_inputs(inputs, torch.tensor([5, 6]))
+
+
+@pytest.mark.parametrize(
+    "method", ["input-gradient", "attn-lrp", "rise:samples=2", "igos++:side=2,steps=1,iterations=1"]
+)
+def test_nan_in_the_model_is_no_fault_of_the_method(embedded: Explainer, picture: Image.Image, method: str) -> None:
+    broken = copy.deepcopy(embedded.model)
+    broken.model.language_model.layers[-1].mlp.down_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(NumericalError, match="check the model's weights"):
+        Explainer(broken, embedded.processor, method=method).explain(picture, PROMPT, ANSWER)
+
+
+def test_maps_are_float32_whatever_the_default_is(embedded: Explainer, picture: Image.Image) -> None:
+    expected = of(embedded, picture, Rise(samples=2)).token_maps
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = of(embedded, picture, Rise(samples=2)).token_maps
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
