@@ -94,6 +94,15 @@ KOSMOS_SIZES = {
     "attention_heads": 4,
     "max_position_embeddings": 128,
 }
+PIX2STRUCT_SIZES = {
+    "vocab_size": zoo.VOCABULARY,
+    "hidden_size": 64,
+    "d_kv": 16,
+    "d_ff": 80,
+    "num_layers": 3,
+    "num_heads": 4,
+    "use_cache": True,
+}
 OPT = {**BERT_SIZES, "model_type": "opt", "ffn_dim": 80, "word_embed_proj_dim": 48}
 LLAMA = {**zoo.TEXT, "model_type": "llama"}
 T5 = {**T5_SIZES, "model_type": "t5"}
@@ -238,7 +247,7 @@ def florence2() -> Beyond:
         "num_heads": [2],
         "num_groups": [2],
         "window_size": 4,
-        "projection_dim": 64,
+        "projection_dim": BART_SIZES["d_model"],
     }
     text = {**BART_SIZES, "model_type": "bart"}
     model = zoo._model("florence2", F64, draw, text_config=text, vision_config=vision, image_token_id=IMAGE)
@@ -249,7 +258,7 @@ def florence2() -> Beyond:
 
 def t5gemma2() -> Beyond:
     draw = Draw(0)
-    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    kinds = (["sliding_attention", "full_attention"] * 2)[: zoo.TEXT["num_hidden_layers"]]
     text = {**zoo.TEXT, "layer_types": kinds, "sliding_window": 4, "query_pre_attn_scalar": 16}
     encoder = {
         "text_config": text,
@@ -272,18 +281,19 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def vision_encoder_decoder(decoder: str) -> Beyond:
-    """The decoder has a prompt of its own, such as Donut's names of tasks."""
+def vision_encoder_decoder(decoder: str, side: int = 16) -> Beyond:
+    """The decoder has a prompt of its own, such as Donut's names of tasks. The image has `side` pixels a side."""
     draw = Draw(0)
     layers, sizes = DECODERS[decoder]
     both = {
-        "encoder": {"model_type": "vit", **VISION},
+        "encoder": {"model_type": "vit", **VISION, "image_size": side},
         "decoder": {**sizes, "model_type": decoder, "is_decoder": True, "add_cross_attention": True},
     }
     model = zoo._model("vision-encoder-decoder", F64, draw, **both, decoder_start_token_id=BOS, pad_token_id=PAD)
-    inputs = pixels(draw) | {"decoder_input_ids": torch.tensor([[BOS, *draw.words(2)]])}
+    inputs = pixels(draw, 1, 3, side, side) | {"decoder_input_ids": torch.tensor([[BOS, *draw.words(2)]])}
     prompt = inputs["decoder_input_ids"][0].tolist()
-    return encoder_decoder(model, inputs, layers, torch.ones(17, dtype=torch.bool), *prompt)
+    keys = torch.ones((side // VISION["patch_size"]) ** 2 + 1, dtype=torch.bool)
+    return encoder_decoder(model, inputs, layers, keys, *prompt)
 
 
 def flattened(draw: Draw, rows: int, columns: int, padding: int = 0) -> Tensor:
@@ -294,36 +304,28 @@ def flattened(draw: Draw, rows: int, columns: int, padding: int = 0) -> Tensor:
     return patches
 
 
-def pix2struct() -> Beyond:
-    """2 x 3 patches and two of padding."""
+def pix2struct(rows: int = 2, columns: int = 3, padding: int = 2) -> Beyond:
+    """So many patches, and some of padding behind them."""
     draw = Draw(0)
-    text = {
-        "vocab_size": zoo.VOCABULARY,
-        "hidden_size": 64,
-        "d_kv": 16,
-        "d_ff": 80,
-        "num_layers": 3,
-        "num_heads": 4,
-        "use_cache": True,
-    }
-    vision = {"hidden_size": 64, "patch_embed_hidden_size": 48, "d_ff": 48, "d_kv": 16, "seq_len": 32}
+    width = PIX2STRUCT_SIZES["hidden_size"]
+    vision = {"hidden_size": width, "patch_embed_hidden_size": 48, "d_ff": 48, "d_kv": 16, "seq_len": 32}
     vision |= {"num_hidden_layers": 2, "num_attention_heads": 4}
-    model = zoo._model("pix2struct", F64, draw, text_config=text, vision_config=vision)
-    patches = flattened(draw, 2, 3, padding=2)
+    model = zoo._model("pix2struct", F64, draw, text_config=dict(PIX2STRUCT_SIZES), vision_config=vision)
+    patches = flattened(draw, rows, columns, padding)
     seen = patches[..., 0] > 0
     inputs = {"flattened_patches": patches, "attention_mask": seen.to(F64)}
     return encoder_decoder(model, inputs, "decoder.layer", seen[0], PAD)
 
 
-def pp_formulanet() -> Beyond:
-    """48 pixels are 12 x 12 patches, and 3 x 3 keys behind two convolutions of stride 2."""
+def pp_formulanet(side: int = 48) -> Beyond:
+    """48 pixels a side are 12 x 12 patches, and 3 x 3 keys behind two convolutions of stride 2."""
     draw = Draw(0)
     vision = {
         "hidden_size": 32,
         "output_channels": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "image_size": 48,
+        "image_size": side,
         "patch_size": 4,
         "window_size": 2,
         "global_attn_indexes": [1],
@@ -331,12 +333,13 @@ def pp_formulanet() -> Beyond:
         "post_conv_in_channels": 16,
         "post_conv_mid_channels": 24,
         "post_conv_out_channels": 32,
-        "decoder_hidden_size": 64,
+        "decoder_hidden_size": BART_SIZES["d_model"],
     }
     text = {name: size for name, size in BART_SIZES.items() if name != "encoder_ffn_dim"}
     model = zoo._model("pp_formulanet", F64, draw, text_config=text, vision_config=vision)
-    inputs = pixels(draw, 1, 3, 48, 48)
-    return encoder_decoder(model, inputs, "model.decoder.layers", torch.ones(9, dtype=torch.bool), EOS)
+    inputs = pixels(draw, 1, 3, side, side)
+    keys = torch.ones((side // 16) ** 2, dtype=torch.bool)
+    return encoder_decoder(model, inputs, "model.decoder.layers", keys, EOS)
 
 
 def udop() -> Beyond:

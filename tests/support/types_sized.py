@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch
 import types_beyond
 import types_cases
+import types_explained
 import types_mixed
 import types_zoo
 import zoo
@@ -19,12 +20,28 @@ from torch import Tensor
 
 WIDTH, PROMPT = 512, 620
 POSITIONS = 2048
+WORDS = range(10, types_explained.IMAGE_CODES[0])  # ids that every type can write: chameleon writes no codes of images
+PICTURES: dict[str, Callable[[], types_beyond.Beyond]] = {  # prompts that are an image alone, of 620, 144 and 626 keys
+    "pix2struct": lambda: types_beyond.pix2struct(20, 31, padding=0),
+    "pp_formulanet": lambda: types_beyond.pp_formulanet(side=192),
+    "vision-encoder-decoder": lambda: types_beyond.vision_encoder_decoder("bert", side=100),
+}
 TIMES = {  # of what the small models have, by the end of a name
     **dict.fromkeys(("head_dim", "d_kv", "mrope_section"), 4),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "num_heads", "attention_heads"), 2),
     **dict.fromkeys(("lora_rank", "moe_intermediate_size", "shared_expert_intermediate_size", "moe_hidden_size"), 8),
 }
-WIDE = ("hidden_size", "d_model", "embed_dim", "output_dim", "out_dim", "output_proj_dims", "hidden_dim", "n_embd")
+WIDE = (
+    "hidden_size",
+    "d_model",
+    "embed_dim",
+    "output_dim",
+    "out_dim",
+    "output_proj_dims",
+    "hidden_dim",
+    "n_embd",
+    "projection_dim",
+)
 NARROW, SMALL_INNER, INNER_SIZE = zoo.HIDDEN, zoo.TEXT["intermediate_size"], 1408
 INNER = ("intermediate_size", "ffn_dim", "d_ff", "n_inner")
 
@@ -60,6 +77,7 @@ def large() -> Iterator[None]:
     """Inside the block the builders of zoo, types_zoo and types_beyond make large models."""
     text = [zoo.TEXT, types_zoo.TEXT, types_beyond.LLAMA, types_beyond.OPT, types_beyond.BERT_SIZES]
     text += [types_beyond.BART_SIZES, types_beyond.T5_SIZES, types_beyond.KOSMOS_SIZES]
+    text += [types_beyond.PIX2STRUCT_SIZES]
     with ExitStack() as stack:
         for sizes in text:
             layers = {name: 4 for name in sizes if name in ("num_hidden_layers", "num_layers", "layers")}
@@ -72,7 +90,7 @@ def large() -> Iterator[None]:
 
 
 def case(model_type: str) -> tuple[Any, zoo.Inputs]:
-    """The type's large model, and one prompt of PROMPT tokens: its image in front, then words.
+    """The type's large model, and one prompt of PROMPT tokens: its image in front, then words; or one of PICTURES.
 
     Raises:
         KeyError: a type that no case is made for.
@@ -88,7 +106,7 @@ def case(model_type: str) -> tuple[Any, zoo.Inputs]:
     else:
         name = next(each for each in types_beyond.BEYOND if each.split("/")[0] == model_type)
         with large():
-            beyond = types_beyond.BEYOND[name]()
+            beyond = PICTURES.get(model_type, types_beyond.BEYOND[name])()
         model, inputs = beyond.model.float(), {name: narrowed(x) for name, x in beyond.inputs.items()}
     return model, longer(inputs, PROMPT - inputs["input_ids"].shape[1]) if "input_ids" in inputs else inputs
 
