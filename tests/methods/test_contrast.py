@@ -18,7 +18,7 @@ from command_line import run as run_command
 from oracle import full_sequence, oracle, text_model
 from PIL import Image
 
-from dexar_fast import Explainer
+from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import InputError
 from dexar_fast.methods import contrast, registry
 from dexar_fast.methods.attention.gradient import AttentionGradient
@@ -244,3 +244,13 @@ def test_gradients_are_taken_in_inference_mode(embedded: Explainer, method: str)
     with torch.inference_mode():
         found = of(embedded, method, "dog").token_maps
     assert torch.equal(found, expected)
+
+
+def test_a_job_takes_it_and_goes_on_with_the_same_alone(tmp_path: Path) -> None:
+    wanted = ["run", "shapes:count=1,asked=one", "--out", str(tmp_path), "--against"]
+    assert run_command(*wanted, "blue").exit_code == 0
+    (kept,) = (tmp_path / "_explanations").iterdir()
+    assert Explanation.load(kept).metadata["settings"]["against"] == "blue"
+    assert run_command(*wanted, "blue").exit_code == 0
+    other = run_command(*wanted, "red")
+    assert other.exit_code == 2 and 'against "blue", not "red"' in " ".join(other.output.split())

@@ -18,6 +18,7 @@ from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import EXIT_STATUS as USUAL_STATUS
 from dexar_fast.cli.options import (
+    Against,
     AllowMissingWeights,
     Backend,
     ChunkSize,
@@ -71,6 +72,7 @@ def run(
             metavar="NAME[:KNOB=VALUE,...]", help="dex-ar, or another method: eagle:regions=36,variant=exact."
         ),
     ] = "dex-ar",
+    against: Against = None,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Answers explained at once, by dex-ar. \\[default: up to 16, as many as fit]"),
@@ -113,6 +115,7 @@ def run(
         options = asking.placement(model, revision, device or device_of(mine, device_map), device_map, dtype)
         options |= {"method": method, "chunk_size": chunk_size, "backend": backend}
         options |= {"allow_missing_weights": allow_missing_weights}
+        options |= {} if against is None else {"against": asking.against(against)}
         arguments = knobs.generate_settings(generate, max_new_tokens)
         asked = {"prompt": prompt, "written": write_answers, "batch_size": batch_size, "arguments": arguments}
         more: dict[str, Any] = {"count": n, "pictures": pictures, "share": mine, "retry": retry_failed}
