@@ -46,8 +46,8 @@ measured here; the first prompt with pictures is.
 Way: how the layers of a larger model (d = 512, 4 layers, float32) get their gradients: by formula; by autograd, through
 the chunk of the answer; or run again at the answer's positions alone, where the prompt has to run with its answer. The
 ratio is the time of explaining a given answer of 64 tokens, over one plain forward of the same tokens behind the same
-prompt of 620 (`python -m bench types`; {measured}). Of three types the prompt is a picture alone, and the decoder reads
-620 (pix2struct), 626 (vision-encoder-decoder) and 144 keys (pp_formulanet) of it.
+prompt of 620 (`python -m bench types`; {measured}). Of three types the prompt is a
+picture alone; the decoder reads 620 (pix2struct), 626 (vision-encoder-decoder) or 144 keys (pp_formulanet) of it.
 
 {counts}
 
