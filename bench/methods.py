@@ -7,16 +7,19 @@ On a LLaVA of random weights in float32: text width 512, 4 layers, 24 x 24 visua
   Both need the same forward, which is timed beside them.
 - The methods of gradients of a short given answer, over one plain forward; AttnLRP beside one forward and backward for
   each token, and of a weighted sum of the tokens.
+- The methods that hide parts of the picture, of a given answer of the embedded model, over one plain forward. Their
+  forwards run in batches, so that each costs less than one alone.
 - The attention methods of a given answer, over one plain forward of the same tokens. Relevancy, with a backward for
   each token, is measured on the shorter answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +30,8 @@ from bench.groups import Benchmark, Group, timed
 from bench.options import Options
 from bench.subjects import Subject, subject
 from bench.timing import Job
+from dexar_fast import Explainer
+from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.methods.activation.tam import Tam
 from dexar_fast.methods.attention.gradient import AttentionGradient
 from dexar_fast.methods.attention.raw import Attention
@@ -40,10 +45,11 @@ from dexar_fast.methods.gradient.plain import GradientXInput, InputGradient, pro
 from dexar_fast.methods.gradient.rules import AttnLrpRules
 from dexar_fast.methods.gradient.smooth import SmoothGrad
 from dexar_fast.model.lending.session import borrowed
-from dexar_fast.model.prefill import Prefix, prefill
+from dexar_fast.model.prefill import Prefix, prefill, with_answer
 from dexar_fast.model.teacher_forcing import head_inputs
 from dexar_fast.profile.shapes import build
 from dexar_fast.vision.geometry import layout
+from dexar_fast.vision.images import load_images
 
 TOKENS = (64, 16)
 VOCABULARY = 32_000
@@ -65,6 +71,15 @@ GRADIENT: dict[str, Method] = {
     "attn-lrp": AttnLrp(),
     "attn-lrp of a sum": AttnLrp(tokens=()),
 }
+HIDDEN = {  # by name: the knobs
+    "occlusion": "regions=64",
+    "rise": "samples=256",
+    "shapley": "regions=16,samples=16",
+    "captum": "regions=16,samples=16",
+    "eagle": "regions=36",
+    "igos++": "tokens=[],side=16",
+}
+SAMPLE = ("Describe the image.", " A red triangle, a yellow circle and a blue square.")
 MANY_FORWARDS = ("integrated-gradients, 4 steps", "smoothgrad, 4 samples", "one by one")
 
 
@@ -137,6 +152,28 @@ def gradient(tokens: int, rounds: int) -> Group:
         return timed(f"gradient, T={tokens}", parameters, [plain, *jobs], rounds=rounds, floor="forward")
 
 
+def hidden(rounds: int) -> Group:
+    """The methods that hide parts, on the sample of the embedded model."""
+    explainer = Explainer.from_pretrained()
+    prompt, answer = SAMPLE
+    picture = load_images(str(SAMPLE_IMAGE))[0]
+    asked_of = [explainer.with_method(f"{name}:{knobs}") for name, knobs in HIDDEN.items()]
+    jobs = [Job("forward", "one plain no-grad forward of prompt and answer", _forward(explainer, picture))]
+    for each, (name, knobs) in zip(asked_of, HIDDEN.items(), strict=True):
+        jobs.append(Job(name, f"explain() by {name}:{knobs}", partial(each.explain, picture, prompt, answer)))
+    return timed(
+        "hidden parts", {"kind": "hidden", "prompt": prompt, "answer": answer}, jobs, rounds=rounds, floor="forward"
+    )
+
+
+def _forward(explainer: Explainer, picture: Any) -> Callable[[], Any]:
+    """One plain forward of the sample's prompt and answer."""
+    request = explainer._read([picture], *SAMPLE)
+    assert request.targets is not None  # the answer is given
+    whole = with_answer(request.inputs, request.targets)
+    return lambda: torch.no_grad()(explainer.model)(**whole, use_cache=False)
+
+
 def _one_by_one(request: Asked) -> list[Tensor]:
     """The map of each token from a forward of its own."""
     found = []
@@ -157,6 +194,7 @@ def groups(options: Options) -> Iterator[Group]:
     for tokens in options.sizes(TOKENS):
         yield attention(tokens, options.rounds_of(9))
     yield gradient(min(TOKENS), options.rounds_of(9))
+    yield hidden(options.rounds_of(FEW_ROUNDS))
 
 
 BENCHMARK = Benchmark("methods", "what the other methods of explanation cost", gates, groups)
