@@ -94,7 +94,8 @@ def explain(
     """Explains a model's answer about an image: writes report.html, explanation.safetensors, answer.png, tokens.png."""
     options = {"method": method, "mode": mode, "layers": layers, "layer_index": layer_index, "text_set": text_set}
     options |= {"head_score": head_score, "map_filter": map_filter, "sequence_norm": sequence_norm}
-    options |= {"text_relevance": text_relevance, "against": asking.against(against)}
+    options |= {"text_relevance": text_relevance}
+    options |= {} if against is None else {"against": asking.against(against)}
     options |= {"chunk_size": chunk_size, "backend": backend, "allow_missing_weights": allow_missing_weights}
     with errors_in_one_line(debug):
         asking.silence_bars(model)

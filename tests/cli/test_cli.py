@@ -183,7 +183,7 @@ def test_json_is_no_stream(image: str) -> None:
 
 def test_json_is_all_that_the_doctor_prints() -> None:
     found = json.loads(run("doctor", "--json").stdout)
-    assert list(found) == ["versions", "machine", "operations"]
+    assert list(found) == ["versions", "machine", "operations", "verdicts"]
     assert {"name": "torch", "value": torch.__version__, "note": ""} in found["versions"]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -68,19 +69,24 @@ class Captum(OfRegions):
         def attribute(worth: Callable[[Tensor], Tensor], players: int, token: int) -> Tensor:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(self.seed))
-                method = _made(getattr(attr, self.method), worth)
+                method = getattr(attr, self.method)(worth)
                 shown, hidden = torch.ones(1, players), torch.zeros(1, players)
-                found: Tensor = method.attribute(shown, baselines=hidden, target=token, **drawn)
+                with _needing_scikit_learn():
+                    found: Tensor = method.attribute(shown, baselines=hidden, target=token, **drawn)
                 return found[0].double()
 
         return attribute
 
 
-def _made(kind: Callable[[Any], Any], worth: Callable[[Tensor], Tensor]) -> Any:
+@contextmanager
+def _needing_scikit_learn() -> Iterator[None]:
+    """Two of the methods fit linear models with it, and say so in their own way."""
     try:
-        return kind(worth)
-    except (ImportError, AssertionError) as error:  # what it says where scikit-learn is missing
-        raise LibraryError(f"Captum's method cannot be made: {error}") from error
+        yield
+    except (ImportError, ValueError, AssertionError) as error:
+        if "sklearn" not in str(error):
+            raise
+        raise LibraryError(f"this method of Captum needs scikit-learn: pip install scikit-learn ({error})") from error
 
 
 def _remembering(game: Game) -> Callable[[Tensor], Tensor]:

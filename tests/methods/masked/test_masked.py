@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
@@ -189,9 +190,19 @@ def test_captums_ablation_is_our_occlusion(embedded: Explainer, picture: Image.I
 
 @pytest.mark.parametrize(("method", "samples"), [("ShapleyValueSampling", 60), ("KernelShap", 600)])
 def test_captums_values_come_near_ours(embedded: Explainer, picture: Image.Image, method: str, samples: int) -> None:
+    if method == "KernelShap":
+        pytest.importorskip("sklearn")
     exact = of(embedded, picture, Shapley(labels=LABELS, kind="kernel", samples=14)).token_maps
     found = of(embedded, picture, Captum(labels=LABELS, method=method, samples=samples)).token_maps
     torch.testing.assert_close(found, exact, rtol=0, atol=0.2 * float(exact.max()))
+
+
+def test_scikit_learn_that_is_missing_is_named(
+    embedded: Explainer, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(LibraryError, match="needs scikit-learn: pip install scikit-learn"):
+        of(embedded, picture, Captum(labels=LABELS, method="KernelShap", samples=4))
 
 
 def test_captum_that_is_missing_is_named(
