@@ -11,7 +11,7 @@ import pytest
 import small_llava
 import torch
 import zoo
-from batches import ALL, ANSWERS, assert_equal, batched, prompts
+from batches import ALL, ANSWERS, KNOBS, assert_equal, batched, prompts
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.attribution.calls.rows import Rows
@@ -321,15 +321,6 @@ def test_other_methods_and_bad_requests(small: Explainer) -> None:
         small.explain_batch(asked, 0)
     with pytest.raises(InputError, match="requests must be a list"):
         small.explain_batch("the cat")
-
-
-KNOBS: list[dict[str, Any]] = [
-    {"mode": "official"},
-    {"text_relevance": True},
-    {"text_set": "generated", "layers": [0, 2]},
-    {"head_score": ("topk", 3), "sequence_norm": "token"},
-    {"backend": "torch"},
-]
 
 
 @pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: "-".join(knobs))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import zoo
 from alike import assert_same
-from batches import ALL, ANSWERS, alone, assert_equal, batched, prompts, said
+from batches import ALL, ANSWERS, KNOBS, alone, assert_equal, batched, prompts, said
 from parity_arrays import ARRAYS
 from transformers.masking_utils import sliding_window_causal_mask_function
 
@@ -97,15 +97,6 @@ def test_answers_of_one_token() -> None:
     found = batched(explainer, several, answers)
     assert_equal(found, expected, 1e-9)
     assert said(found, "packed") == [True, True, True]
-
-
-KNOBS: list[dict[str, Any]] = [
-    {"mode": "official"},
-    {"text_relevance": True},
-    {"text_set": "generated", "layers": [0, 2]},
-    {"head_score": ("topk", 3), "sequence_norm": "token"},
-    {"backend": "torch"},
-]
 
 
 @pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: "-".join(knobs))

@@ -11,6 +11,13 @@ from engine_cases import long_prompt
 from dexar_fast import Explainer, Explanation
 
 ANSWERS = [[30, 41, 52], [33], [28, 60, 35, 44, 51]]
+KNOBS: list[dict[str, Any]] = [
+    {"mode": "official"},
+    {"text_relevance": True},
+    {"text_set": "generated", "layers": [0, 2]},
+    {"head_score": ("topk", 3), "sequence_norm": "token"},
+    {"backend": "torch"},
+]
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 
 

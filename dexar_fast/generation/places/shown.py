@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from dexar_fast.vision.measured.unmixed import Unmixed
 _towers: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
-class Shown:
+class Shown(ABC):
     """A model on loan and a request's pictures.
 
     Attributes:
@@ -49,9 +50,9 @@ class Shown:
         with _towers[self.model].left_out():
             return self.wholly(layer, images)
 
+    @abstractmethod
     def read(self, layer: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """[N, d] of inputs with other pixels."""
-        raise NotImplementedError
 
 
 class AmongIds(Shown):

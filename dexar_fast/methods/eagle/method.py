@@ -12,16 +12,14 @@ from torch import Tensor
 from dexar_fast.errors import InputError
 from dexar_fast.methods import knobs
 from dexar_fast.methods.base import Asked, Maps
-from dexar_fast.methods.cut.divided import SEGMENTATIONS, Divided, divided, label_maps
-from dexar_fast.methods.cut.hiding import FILLS
+from dexar_fast.methods.cut import of_request
+from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.cut.scoring import scorer
-from dexar_fast.methods.cut.seen import seen_by
 from dexar_fast.methods.eagle.greedy.result import SearchResult
 from dexar_fast.methods.eagle.greedy.scorer import Probabilities
 from dexar_fast.methods.eagle.ranked import Ranked
 from dexar_fast.methods.eagle.search import Variant, check, search
 from dexar_fast.prompt.pieces import pieces
-from dexar_fast.prompt.remade.pixels import Pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +64,15 @@ class Eagle:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        knobs.whole("regions", self.regions, 1)
-        knobs.one_of("segmentation", self.segmentation, SEGMENTATIONS)
-        knobs.one_of("fill", self.fill, FILLS)
+        of_request.check(self)
         knobs.real("lambda1", self.lambda1)
         knobs.real("lambda2", self.lambda2)
         check(self.scope, self.pending, self.refresh, self.variant)
         self._check_optional()
 
     def _check_optional(self) -> None:
-        if self.labels is not None:
-            label_maps(self.labels)
         if self.budget is not None:
             knobs.whole("budget", self.budget, 1)
-        if self.batch is not None:
-            knobs.whole("batch", self.batch, 1)
         if self.tokens is not None:
             _check_distinct(knobs.indices("tokens", self.tokens))
         if self.ids is not None:
@@ -101,22 +93,18 @@ class Eagle:
 
     def ranked(self, asked: Asked) -> Ranked:
         """The regions of a request in order. Raises as `maps`."""
-        pixels = Pixels(asked.processor, asked.inputs, asked.images)
-        grids = asked.grids if asked.exact else ()  # else the pixels tell which regions the processor leaves out
-        cut = divided(asked.images, grids, self.regions, self.segmentation, self.labels, self.fill, pixels.frames)
+        pixels, cut, seen = of_request.of_request(self, asked)
         chosen = self.chosen(len(asked.targets))
         ids = None if self.ids is None else _ids(self.ids, chosen, asked)
         probabilities = scorer(asked, cut, pixels, chosen, ids, self.batch)
-        return self.ranking(cut, seen_by(cut, grids, pixels.of), chosen, probabilities)
+        return self.ranking(cut, seen, chosen, probabilities)
 
     def chosen(self, count: int) -> Tensor:
         """[n] the tokens to search for of an answer of `count`, counted from 0. Raises InputError."""
-        if self.tokens is None:
-            return torch.arange(count)
-        tokens = knobs.indices("tokens", self.tokens)
-        if not tokens or min(tokens) < -count or max(tokens) >= count:
-            raise InputError(f"tokens {tokens} must name tokens of the answer, 0 to {count - 1}")
-        chosen = [token % count for token in tokens]
+        tokens = None if self.tokens is None else knobs.indices("tokens", self.tokens)
+        if tokens == []:
+            raise InputError(f"tokens [] must name tokens of the answer, 0 to {count - 1}")
+        chosen = knobs.tokens_of(tokens, count)
         _check_distinct(chosen)
         return torch.tensor(chosen)
 

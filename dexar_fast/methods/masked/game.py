@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from dexar_fast.errors import NumericalError
-from dexar_fast.methods import knobs
 from dexar_fast.methods.base import WHOLE_ANSWER, Asked, Maps
-from dexar_fast.methods.cut.divided import SEGMENTATIONS, Divided, divided, label_maps
-from dexar_fast.methods.cut.hiding import FILLS
+from dexar_fast.methods.cut import of_request
+from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.cut.scoring import scorer
-from dexar_fast.methods.cut.seen import seen_by
-from dexar_fast.prompt.remade.pixels import Pixels
 
 LEAST = 1e-37  # a probability below this counts as this: float32 holds little less
 EVIDENCE = "Evidence against a token shows 0. What a hidden region shows instead ({}) takes part in every value."
@@ -73,22 +70,9 @@ class OfRegions:
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        knobs.whole("regions", self.regions, 1)
-        knobs.one_of("segmentation", self.segmentation, SEGMENTATIONS)
-        knobs.one_of("fill", self.fill, FILLS)
-        if self.labels is not None:
-            label_maps(self.labels)
-        if self.batch is not None:
-            knobs.whole("batch", self.batch, 1)
+        of_request.check(self)
 
     def game(self, asked: Asked) -> Game:
         """Of a request. Raises InputError without the pictures or their processor, and for labels that do not fit."""
-        pixels, cut, seen = self.divided(asked)
+        pixels, cut, seen = of_request.of_request(self, asked)
         return Game(cut, seen, scorer(asked, cut, pixels, batch=self.batch))
-
-    def divided(self, asked: Asked) -> tuple[Pixels, Divided, Tensor]:
-        """The pixels of a request, its pictures cut into regions, and which of them the model sees."""
-        pixels = Pixels(asked.processor, asked.inputs, asked.images)
-        grids = asked.grids if asked.exact else ()  # else the pixels tell which regions the processor leaves out
-        cut = divided(asked.images, grids, self.regions, self.segmentation, self.labels, self.fill, pixels.frames)
-        return pixels, cut, seen_by(cut, grids, pixels.of)

@@ -17,6 +17,7 @@ from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.errors import InputError
 from dexar_fast.methods import knobs
 from dexar_fast.methods.base import Asked, Maps
+from dexar_fast.methods.cut import of_request
 from dexar_fast.methods.cut.divided import Divided
 from dexar_fast.methods.cut.hiding import cover
 from dexar_fast.methods.masked.game import OfRegions, maps_of
@@ -60,7 +61,7 @@ class Rise(OfRegions):
 
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N]. Raises as `game.OfRegions.game`."""
-        pixels, cut, seen = self.divided(asked)
+        pixels, cut, seen = of_request.of_request(self, asked)
         covers = [cover(picture, self.fill) for picture in cut.pictures]
 
         def made(chosen: range) -> list[dict[str, Tensor]]:
