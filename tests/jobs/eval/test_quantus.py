@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dexar_fast import InputError, data
-from dexar_fast.compat.quantus import a_batch, explain_func
+from dexar_fast.adapters.quantus import a_batch, explain_func
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.measures import registry
 

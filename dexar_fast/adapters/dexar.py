@@ -1,6 +1,6 @@
 """The interface of the DEX-AR authors' package over this engine: their scripts run with one import changed.
 
-    from dexar_fast.compat import DexarWrapper, visualize, visualize_multi      # was: from dexar import ...
+    from dexar_fast.adapters.dexar import DexarWrapper, visualize, visualize_multi      # was: from dexar import ...
 
 Names, arguments, fields, shapes and values are those of github WalBouss/DEX-AR at cb8899b. Not the same:
 the model's flags, config and attention stay as they are; any image size and any single grid will do; sums are

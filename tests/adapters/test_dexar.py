@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from dexar_fast import Explainer
-from dexar_fast.compat.dexar import DexarResult, DexarWrapper, visualize, visualize_multi
+from dexar_fast.adapters.dexar import DexarResult, DexarWrapper, visualize, visualize_multi
 from dexar_fast.errors import FileError, InputError
 
 matplotlib.use("Agg")
@@ -361,7 +361,7 @@ def test_their_script_runs_with_one_import_changed(processor, picture, tmp_path,
     picture.save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(SCRIPT.replace("from dexar import", "from dexar_fast.compat.dexar import"), names)
+    exec(SCRIPT.replace("from dexar import", "from dexar_fast.adapters.dexar import"), names)
     result = names["result"]
     assert result.tokens == list(" A dog!")
     assert all(math.isfinite(weight) for weight in result.token_weights.tolist())
