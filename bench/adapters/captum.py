@@ -19,7 +19,7 @@ SAMPLES = 4
 def rows(common: Common) -> Sequence[Row]:
     from captum import attr
 
-    inp, ids = _input(common, attr), _ids(common)
+    inp, ids = _input(common, attr), common.subject().targets
     one_pass = "one pass by dex-ar; one forward for each segment, all tokens in it"
     return [
         Row("each token, 16 segments", _ours(common, "dex-ar", inp, ids), _theirs(common, attr, inp, ids), one_pass),
@@ -48,10 +48,6 @@ def _input(common: Common, attr: Any) -> Any:
         baseline=(0, 0, 0),
         processor_fn=lambda image: processor(images=image, text=asked, return_tensors="pt"),
     )
-
-
-def _ids(common: Common) -> torch.Tensor:
-    return torch.tensor(common.explainer.processor.tokenizer.encode(common.answer, add_special_tokens=False))
 
 
 def _ours(common: Common, method: str, inp: Any, ids: torch.Tensor) -> Callable[[], Any]:
