@@ -8,6 +8,7 @@ are named as such.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from bench.adapters import captum, eagle, grad_cam, quantus, tam, torchcam
 from bench.adapters.tool import Common, Row, Tool
@@ -24,13 +25,17 @@ SAMPLE = ("Describe the image.", " A red triangle, a yellow circle and a blue sq
 ROUNDS = 9
 
 
+@cache
+def common() -> Common:
+    return Common(Explainer.from_pretrained(), load_images(str(SAMPLE_IMAGE))[0], *SAMPLE)
+
+
 def groups(options: Options) -> Iterator[Group]:
-    common = Common(Explainer.from_pretrained(), load_images(str(SAMPLE_IMAGE))[0], *SAMPLE)
     for tool in TOOLS:
         if tool.version is None:
             yield Group(tool.name, {"tool": tool.name}, {}, {}, notes={"missing": "not installed"})
             continue
-        for row in tool.rows(common):
+        for row in tool.rows(common()):
             yield measured(tool, row, options.rounds_of(ROUNDS))
 
 
