@@ -81,6 +81,7 @@ class LLMAttribution:
         arguments = {} if target is not None else dict(gen_args or GENERATED)
         explainer = _over_segments(self.attr_method, inp)
         explanation = explainer.explain_inputs(_prompted(inp), self._ids(target), images=inp.image, **arguments)
+        self.attr_method.decoder = explainer.decoder
         return self._result(explanation, inp)
 
     def _ids(self, target: str | Tensor | None) -> Any:
