@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 from paths import ROOT
 
@@ -33,6 +34,8 @@ def test_an_example_runs(title: str, checkout: Path) -> None:
             exec(compile(code, "ADAPTERS.md", "exec"), names)
         except LibraryError as error:
             pytest.skip(f"{title}: {error}")
+        finally:
+            plt.close("all")
 
 
 def test_each_adapter_has_its_example() -> None:
