@@ -45,6 +45,7 @@ from bench import (
     start,
     tables,
 )
+from bench.adapters import measuring as adapters
 from bench.evaluation import command as evaluation
 from bench.gates import RedGate, require
 from bench.groups import Benchmark, Options, table
@@ -66,6 +67,7 @@ MODULES = (
     rows,
     model_types,
     jobs,
+    adapters,
 )
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}

@@ -15,7 +15,8 @@ from typing import Any
 from bench import machine, results
 
 MIB = 2**20
-PAGES = [machine.ROOT / name for name in ("bench/README.md", "kernels/README.md")]
+PAGES = [machine.ROOT / name for name in ("bench/README.md", "kernels/README.md", "dexar_fast/ADAPTERS.md")]
+SIDES = ("ours", "theirs")  # of an adapter and its tool
 Results = dict[str, Any]
 
 
@@ -130,6 +131,16 @@ def ratios(found: Results) -> str:
     return "\n".join(lines)
 
 
+def adapters(found: Results) -> str:
+    """Ours beside theirs, and the ratio within a round; what is not installed by name."""
+    lines = ["| tool | ours | the tool's own | ratio |", "|---|---|---|---|"]
+    for group in found["groups"]:
+        missing = ("", "", group["notes"].get("missing"))
+        cells = missing if missing[-1] else (*(_milliseconds(group, job) for job in SIDES), _ratio(group, "ours"))
+        lines.append(f"| {group['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def peaks(found: Results) -> str:
     """What the GPU held beyond weights, KV cache and results."""
     lines = ["| | MiB |", "|---|---|"]
@@ -150,6 +161,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "run": ratios,
     "curves": ratios,
     "micro": ratios,
+    "adapters": adapters,
     "gpu-scoring": ratios,
     "gpu-explain": ratios,
     "gpu-generate": ratios,
@@ -215,6 +227,10 @@ def _by_size(rows: dict[str, dict[int, str]], heading: str = "T = {}") -> str:
     lines = [f"| | {' | '.join(heading.format(size) for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(cells.get(size, '') for size in sizes)} |" for name, cells in rows.items()]
     return "\n".join(lines)
+
+
+def _milliseconds(group: dict[str, Any], job: str) -> str:
+    return f"{1e3 * group['jobs'][job]['median']:.3g} ms"
 
 
 def _microseconds(group: dict[str, Any], job: str) -> str:

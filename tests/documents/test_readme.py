@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from paths import ROOT
 from typer.testing import CliRunner
@@ -20,16 +19,6 @@ README = (ROOT / "README.md").read_text("utf-8")
 SNIPPETS: list[tuple[str, str]] = re.findall(r"^```(.*)\n((?:.*\n)*?)```$", README, re.MULTILINE)
 NOT_RUN = re.compile(r"# Not run by the tests: (.+)\n")
 MOST_LINES = 180
-
-
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which the sample lies where it does in a checkout, and where nothing else lies yet."""
-    assets = tmp_path / SAMPLE_IMAGE.parent.relative_to(ROOT)
-    assets.parent.mkdir(parents=True)
-    assets.symlink_to(SAMPLE_IMAGE.parent)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def reason(snippet: str) -> str | None:
