@@ -78,7 +78,7 @@ def test_what_generate_returns_is_an_answer(explainer: Explainer, inputs: Any, m
 def test_an_answer_ends_before_the_end(explainer: Explainer, inputs: Any) -> None:
     """As one that is generated here: the end-of-sequence token is no word of it."""
     ids = TOKENIZER(" the cat", add_special_tokens=False).input_ids
-    ended = torch.tensor([inputs["input_ids"][0].tolist() + [*ids, TOKENIZER.eos_token_id]])
+    ended = torch.tensor([[*inputs["input_ids"][0].tolist(), *ids, TOKENIZER.eos_token_id]])
     assert explainer.explain(PICTURE, PROMPT, ended).token_ids.tolist() == ids
     with pytest.raises(InputError, match="empty: it holds no token before its end"):
         explainer.explain(PICTURE, PROMPT, torch.tensor([[TOKENIZER.eos_token_id]]))
