@@ -1,4 +1,4 @@
-"""Inseq's own classes around our numbers: what it shows, saves and aggregates, and the sums of a model of text alone."""
+"""Inseq's own classes around our numbers: what it shows, saves and aggregates; the sums of a model of text alone."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_without_text_relevance_the_source_is_all(tmp_path: Path) -> None:
 
 
 def test_a_model_of_text_alone(text_model: LlamaForCausalLM, tmp_path: Path) -> None:
-    """The layout of Inseq's own, and the sums of plain autograd in float64; the same again once the decoder is known."""
+    """The layout of Inseq's own, the sums of plain autograd in float64; the same again once the decoder is known."""
     ids, start = TOKENIZER(GENERATED).input_ids, len(TOKENIZER(INPUT).input_ids)
     expected = slow(text_model, ids, start)
     theirs = inseq.load_model(text_model, "saliency", tokenizer=TOKENIZER).attribute(
