@@ -31,7 +31,7 @@ class Explainer(Asking):
     Args:
         model: a transformers model that writes text about images: a decoder that reads them in its prompt, by
             cross-attention, or in an encoder. It stays as it was: weights, flags, hooks, attention implementation and
-            training mode. Or a `pipeline("image-text-to-text")`, whose model and processor are taken.
+            training mode. Of a `pipeline("image-text-to-text")`, or a wrapper of nnsight, its model and processor.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
         against: explains why the answer says each token rather than another: a word, a token id, or "runner-up", the

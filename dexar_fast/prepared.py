@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dexar_fast.generation.arguments import end_ids
 from dexar_fast.generation.setup import Setup
-from dexar_fast.loading import models, pipelines
+from dexar_fast.loading import holders, models
 from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.methods import contrast, registry
 from dexar_fast.methods.base import Layered, Method
@@ -54,7 +54,7 @@ class Prepared(Setup):
         backend: str = "auto",
         pool: KVPool | None = None,
     ) -> None:
-        model, self.processor = pipelines.parts(model, processor)
+        model, self.processor = holders.parts(model, processor)
         self.model = unwrapped(model)
         models.check_model(self.model)
         check_process(self.model)
