@@ -97,7 +97,7 @@ def gates(options: Options) -> list[Gate]:
     """On a tiny model in float64, each method equals another way to the same maps."""
     found = checked(options)
     with asked(found) as request:
-        normed = _head_inputs(request)
+        normed = head_rows(request)
         maps = Tam().maps_of(normed, request).token_maps
         ways = [
             Gate(f"TAM = formula, {name}", difference(maps, tam_formula.maps(found, normed, way)), FORMULA)
@@ -112,7 +112,7 @@ def tam(tokens: int, rounds: int) -> Group:
     """The formula over TAM, from the last hidden states; and the forward that makes these."""
     found = subject(build("llava-512", vocabulary=VOCABULARY), tokens)
     with asked(found) as request:
-        normed = _head_inputs(request)
+        normed = head_rows(request)
         formula = [
             Job(name, f"the formula, filter {name}", partial(tam_formula.maps, found, normed, way))
             for name, way in FILTERS.items()
@@ -184,7 +184,7 @@ def _one_by_one(request: Asked) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _head_inputs(request: Asked) -> Tensor:
+def head_rows(request: Asked) -> Tensor:
     return head_inputs(request.model, request.inputs, request.targets[:-1], request.decoder, request.visual)
 
 

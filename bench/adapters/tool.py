@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from PIL import Image
 
+from bench.subjects import Subject
 from dexar_fast import Explainer
 
 
@@ -20,6 +22,13 @@ class Common:
     picture: Image.Image
     prompt: str
     answer: str
+
+    def subject(self) -> Subject:
+        """The same as tensors: inputs of the model, ids of the answer."""
+        processor, text = self.explainer.processor, f"USER: <image>\n{self.prompt} ASSISTANT:"
+        inputs = processor(images=self.picture, text=text, return_tensors="pt")
+        ids = processor.tokenizer.encode(self.answer, add_special_tokens=False)
+        return Subject(self.explainer.model, dict(inputs), torch.tensor(ids))
 
 
 @dataclass(frozen=True)

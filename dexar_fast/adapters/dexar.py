@@ -33,6 +33,8 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.files import write_atomically
 from dexar_fast.report.drawing.colours import COLOUR_MAP
 from dexar_fast.report.drawing.titles import printable
+from dexar_fast.report.placing import single_grid
+from dexar_fast.results.assembly import each_scaled
 
 Panel = tuple[NDArray[np.uint8], str]
 
@@ -115,10 +117,10 @@ class DexarWrapper:
 
 
 def _result(explanation: Explanation, tokenizer: Any, device: torch.device) -> DexarResult:
-    shape = _grid_shape(explanation)
+    grid = single_grid(explanation)
 
     def shown(raw: Tensor) -> Tensor:
-        return _min_max(raw).reshape(*raw.shape[:-1], *shape).to(device)
+        return each_scaled(raw).reshape(*raw.shape[:-1], grid.rows, grid.columns).to(device)
 
     return DexarResult(
         per_token_heatmaps=shown(explanation.token_maps),
@@ -128,22 +130,6 @@ def _result(explanation: Explanation, tokenizer: Any, device: torch.device) -> D
         sentence_heatmap_unfiltered=shown(explanation.unfiltered_sequence_map),
         tokens=[tokenizer.decode([token]) for token in explanation.token_ids.tolist()],
     )
-
-
-def _grid_shape(explanation: Explanation) -> tuple[int, int]:
-    grids, visual = explanation.grids, len(explanation.visual_positions)
-    if len(grids) != 1 or grids[0].rows * grids[0].columns != visual:
-        raise InputError(
-            f"a DexarResult holds one grid, the {visual} visual tokens of this prompt form {len(grids)}: "
-            "use dexar_fast.Explainer and Explanation.heatmap"
-        )
-    return grids[0].rows, grids[0].columns
-
-
-def _min_max(maps: Tensor) -> Tensor:
-    """Each map [..., N] to [0, 1]; a constant one to zeros."""
-    low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def visualize(

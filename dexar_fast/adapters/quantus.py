@@ -1,8 +1,11 @@
-"""Our maps as Quantus takes them: as its `a_batch`, and as its `explain_func`. Quantus itself is not imported.
+"""Our maps as Quantus takes them, and a model that its metrics of faithfulness can ask. Quantus itself is not imported.
 
     metric = quantus.PointingGame(abs=False, normalise=False)
     metric(model=None, x_batch=x, y_batch=y, a_batch=a_batch(explanations), s_batch=masks)
     metric(model=None, x_batch=x, y_batch=y, explain_func=explain_func(explainer, question, answers), s_batch=masks)
+
+    metric = quantus.FaithfulnessCorrelation(nr_runs=64)
+    metric(model=AnswerModel(explainer, question, answers), x_batch=x, y_batch=y, a_batch=maps, softmax=True)
 
 `dexar-fast eval --metrics quantus:PointingGame` runs its metrics of localisation and complexity over a data set.
 """
@@ -13,10 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from dexar_fast.adapters.pictures import explained, maps, pictures
 from dexar_fast.errors import InputError
+from dexar_fast.evaluation.answers import log_probabilities
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 
@@ -24,18 +29,8 @@ Batch = NDArray[np.float32]
 
 
 def a_batch(explanations: Sequence[Explanation]) -> Batch:
-    """[B, 1, height, width], in [0, 1]: the maps of the answers over their pictures, which must be of one size.
-
-    Raises:
-        InputError: none, pictures of several sizes, or a map that has no place in its picture.
-    """
-    if not explanations:
-        raise InputError("there is no explanation to make a batch of")
-    maps = [each.heatmap(resolution="image") for each in explanations]
-    sizes = sorted({each.shape for each in maps})
-    if len(sizes) > 1:
-        raise InputError(f"a batch is of pictures of one size, and these are {sizes[0]} and {sizes[1]}")
-    return np.stack(maps)[:, None]
+    """[B, 1, height, width], in [0, 1]: as `adapters.pictures.maps`, which says what is refused."""
+    return maps(explanations)[:, None]
 
 
 def explain_func(explainer: Explainer, question: str, answers: Sequence[str]) -> Callable[..., Batch]:
@@ -49,13 +44,34 @@ def explain_func(explainer: Explainer, question: str, answers: Sequence[str]) ->
     """
 
     def explain(*_: Any, inputs: Any, targets: Any, **more: Any) -> Batch:
-        chosen = _chosen(targets, answers)
-        pictures = [_picture(each) for each in _checked(inputs)]
-        return a_batch(
-            [explainer.explain(*each) for each in zip(pictures, [question] * len(pictures), chosen, strict=True)]
-        )
+        return a_batch(explained(explainer, pictures(inputs), question, _chosen(targets, answers)))
 
     return explain
+
+
+class AnswerModel(torch.nn.Module):
+    """A classifier for Quantus: its classes are the answers to one question, its logits their log-probabilities.
+
+    With `softmax=True` Quantus makes of them the probability of each answer among them. Metrics that take gradients or
+    shuffle weights find none here: those are `dexar_fast.evaluation.sanity`'s.
+
+    Args:
+        answers: at least one; a target numbers them from 0.
+    """
+
+    def __init__(self, explainer: Explainer, question: str, answers: Sequence[str]) -> None:
+        super().__init__()
+        self._asked = (explainer, question, [*answers])  # in a tuple: the model's weights are not this module's
+        self.eval()
+
+    def forward(self, x: Any) -> torch.Tensor:
+        """[B, A] float64 of pictures [B, 3, height, width] in [0, 1], all of one size.
+
+        Raises:
+            InputError: other pictures. Else as `Explainer.explain`.
+        """
+        explainer, question, answers = self._asked
+        return torch.from_numpy(log_probabilities(explainer, pictures(x), question, answers))
 
 
 def _chosen(targets: Any, answers: Sequence[str]) -> list[str]:
@@ -63,14 +79,3 @@ def _chosen(targets: Any, answers: Sequence[str]) -> list[str]:
     if numbers.dtype.kind not in "iu" or (numbers < 0).any() or (numbers >= len(answers)).any():
         raise InputError(f"targets number the {len(answers)} answers from 0")
     return [answers[int(number)] for number in numbers]
-
-
-def _checked(inputs: Any) -> NDArray[np.floating]:
-    pixels = np.asarray(inputs)
-    if pixels.ndim != 4 or pixels.shape[1] != 3 or not 0 <= pixels.min() <= pixels.max() <= 1:
-        raise InputError("inputs are pictures [B, 3, height, width] in [0, 1]")
-    return pixels
-
-
-def _picture(pixels: NDArray[np.floating]) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().astype(np.uint8).transpose(1, 2, 0))

@@ -41,6 +41,17 @@ def check_geometry(explanation: Result) -> None:
         )
 
 
+def single_grid(explanation: Result) -> Cells:
+    """The one grid that all visual tokens form, in order. Raises InputError for anything else."""
+    grids, visual = explanation.grids, len(explanation.visual_positions)
+    if len(grids) != 1 or grids[0].rows * grids[0].columns != visual:
+        raise InputError(
+            f"one grid is due, and the {visual} visual tokens of this prompt form {len(grids)}: "
+            "use dexar_fast.Explainer and Explanation.heatmap"
+        )
+    return grids[0]
+
+
 def count(explanation: Result) -> int:
     """How many images an explanation knows of: those kept, or else those that its grids name."""
     return len(explanation.images) or max((grid.images.stop for grid in explanation.grids), default=0)

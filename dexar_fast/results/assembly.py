@@ -96,7 +96,7 @@ def arrays(
         heads = visual.shape[1] * visual.shape[2]
         maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)
         unfiltered = _rescaled(unfiltered, torch.full_like(token_weights, heads), sums.range)
-    shown, unfiltered_shown = (_each_scaled(x) if sequence_norm == "token" else x for x in (maps, unfiltered))
+    shown, unfiltered_shown = (each_scaled(x) if sequence_norm == "token" else x for x in (maps, unfiltered))
     return {
         "visual_scores": visual,
         "text_scores": text,
@@ -158,7 +158,7 @@ def _rescaled(sums: Tensor, weights: Tensor, extremes: Tensor) -> Tensor:
     return (sums - lowest * weights[:, None]) / (highest - lowest)
 
 
-def _each_scaled(maps: Tensor) -> Tensor:
-    """Each map of [T, N] to [0, 1]; a constant one to zeros."""
-    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+def each_scaled(maps: Tensor) -> Tensor:
+    """Each map of [..., N] to [0, 1]; a constant one to zeros."""
+    low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))

@@ -57,10 +57,15 @@ def write(folder: Any, name: str, curves: Curves, labels: Labels, details: Mappi
         InputError: a name that holds a separator of paths, or details that are no JSON.
         FileError: a folder or file that cannot be written.
     """
-    document = json.dumps(document_of(curves, labels) | _json(details or {}), indent=4)
-    masks = io.BytesIO()
-    np.save(masks, masks_of(curves, labels))
-    for path, data in zip(_paths(folder, name), (document.encode(), masks.getvalue()), strict=True):
+    put(folder, name, document_of(curves, labels), masks_of(curves, labels), details)
+
+
+def put(folder: Any, name: str, document: dict[str, Any], array: np.ndarray, details: Any = None) -> None:
+    """Writes json/NAME.json, a document and details beside it, and npy/NAME.npy. Raises as `write`."""
+    text = json.dumps(document | _json(details or {}), indent=4)
+    stored = io.BytesIO()
+    np.save(stored, array)
+    for path, data in zip(_paths(folder, name), (text.encode(), stored.getvalue()), strict=True):
         _make(path.parent)
         write_atomically(path, data)
 
