@@ -16,7 +16,7 @@ from bench.adapters.tool import Common, Row, Tool
 from bench.subjects import Subject
 from dexar_fast.adapters.eagle import write
 from dexar_fast.explanation import Explanation
-from dexar_fast.metrics.ordering import STEPS
+from dexar_fast.metrics.hiding.ordering import STEPS
 
 
 def rows(common: Common) -> Sequence[Row]:

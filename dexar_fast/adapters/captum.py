@@ -80,9 +80,8 @@ class LLMAttribution:
             raise InputError("gen_args are for an answer that is generated: leave them out where there is a target")
         arguments = {} if target is not None else dict(gen_args or GENERATED)
         explainer = _over_segments(self.attr_method, inp)
-        explanation = explainer.explain_inputs(
-            dict(inp.original_model_inputs), self._ids(target), images=inp.image, **arguments
-        )
+        explanation = explainer.explain_inputs(_prompted(inp), self._ids(target), images=inp.image, **arguments)
+        self.attr_method.decoder = explainer.decoder
         return self._result(explanation, inp)
 
     def _ids(self, target: str | Tensor | None) -> Any:
@@ -117,6 +116,13 @@ def endpoint(provider: Any) -> Endpoint:
     return Endpoint(provider.api_url, provider.model_name, "vllm", key=provider.client.api_key)
 
 
+def _prompted(inp: Any) -> dict[str, Any]:
+    if not isinstance(inp.original_model_inputs, Mapping):
+        made = type(inp.original_model_inputs).__name__
+        raise InputError(f"processor_fn makes a {made} of the picture: it must return what the processor does")
+    return dict(inp.original_model_inputs)
+
+
 def _over_segments(explainer: Explainer, inp: Any) -> Explainer:
     """With the segments as regions, where the method hides regions and the segments part the picture."""
     method: Any = explainer.method
@@ -129,6 +135,11 @@ def _over_segments(explainer: Explainer, inp: Any) -> Explainer:
 def _shares(explanation: Explanation, masks: list[Tensor]) -> NDArray[np.float64]:
     """[F, N]: which share of the pixels of each of the N values lies in each of F segments."""
     (width, height), count = explanation.images[0].size, explanation.token_maps.shape[1]
+    if masks[0].shape != (height, width):
+        raise InputError(
+            f"segments of {[*masks[0].shape]} pixels do not part a picture that the model sees as {[height, width]}: "
+            "turn it as its EXIF says first"
+        )
     pixels = Grid(0, 0, height, width)
     values = places([pixels], height * width, explanation.grids, [(width, height)])
 

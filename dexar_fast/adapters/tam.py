@@ -93,14 +93,15 @@ class _Said:
 
     @classmethod
     def of(cls, tokens: Any, shape: Any, logits: Any, special_ids: Any) -> _Said:
-        ids = torch.as_tensor(tokens)
+        if not logits or logits[0].ndim != 3:
+            raise InputError("logit_list holds the logits of each round: [1, P, vocabulary], then [1, 1, vocabulary]")
+        ids, marked, (start, stop) = torch.as_tensor(tokens), *_marked(special_ids)
         prompt = ids[: logits[0].shape[1]].tolist()
-        visual = _visual(prompt, special_ids["img_id"])
+        visual = _visual(prompt, marked)
         if len(visual) != math.prod(shape) or not len(visual):
             raise InputError(
                 f"vision_shape {tuple(shape)} is not that of the {len(visual)} visual tokens of the prompt"
             )
-        start, stop = special_ids["prompt_id"]
         return cls(ids, logits, visual, torch.arange(_place(prompt, start, True), _place(prompt, stop, False)))
 
     @property
@@ -144,6 +145,15 @@ def _later(said: _Said, number: int, records: RawMaps) -> Tensor:
     found = activation_maps(visual, text, names if records else None)[0]
     records.append(own[:, 0].float().numpy())
     return found
+
+
+def _marked(special_ids: Any) -> tuple[Sequence[Marker], tuple[Marker, Marker]]:
+    """What marks the visual tokens, and the prompt's words."""
+    try:
+        start, stop = special_ids["prompt_id"]
+        return special_ids["img_id"], (start, stop)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError('special_ids hold "img_id" and "prompt_id", each [marker before, marker behind]') from error
 
 
 def _visual(prompt: list[int], marked: Sequence[Marker]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from answering_server import PROMPT, TOKENS, picture, serving
-from PIL import Image
+from PIL import Image, ImageOps
 
-from dexar_fast import Explainer, InputError
+from dexar_fast import Explainer, InputError, LibraryError
 from dexar_fast.adapters.captum import LLMAttribution, LLMGradientAttribution, endpoint
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.methods.cut.labels import patches
@@ -107,8 +109,35 @@ def test_what_is_refused(embedded: Explainer) -> None:
         LLMAttribution(embedded).attribute(attr.TextTokenInput("red", embedded.processor.tokenizer))
     with pytest.raises(InputError, match="gen_args are for an answer that is generated"):
         LLMAttribution(embedded).attribute(inp, target=ANSWER, gen_args={"max_new_tokens": 3})
+    with pytest.raises(InputError, match="processor_fn makes a Image of the picture"):
+        LLMAttribution(embedded).attribute(attr.ImageMaskInput(inp.image), target=ANSWER)
     with pytest.raises(InputError, match="VLLMProvider is due"):
         endpoint("http://localhost:8000")
+
+
+@pytest.mark.parametrize("turning", [False, True])
+def test_a_picture_on_its_side(embedded: Explainer, turning: bool) -> None:
+    """Its EXIF says that it was turned. Segments are of its pixels: of those that the model saw, or refused."""
+    inp = segments(embedded, 2, 2)
+    image = inp.image.resize((384, 256))
+    image.getexif()[0x0112] = 6
+
+    def prompted(picture: Image.Image) -> Any:
+        return inp.processor_fn(ImageOps.exif_transpose(picture) if turning else picture)
+
+    turned = attr.ImageMaskInput(image, torch.zeros(256, 384, dtype=torch.int32), processor_fn=prompted)
+    call = partial(LLMAttribution(embedded).attribute, turned, target=ANSWER)
+    if turning:
+        with pytest.raises(InputError, match="turn it as its EXIF says first"):
+            call()
+    else:
+        assert call().token_attr.shape == (7, 1)
+
+
+def test_without_captum_its_extra_is_named(embedded: Explainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(LibraryError, match=r"LLMAttribution needs captum .*: pip install 'dexar-fast\[captum\]'"):
+        LLMAttribution(embedded)
 
 
 def test_its_vllm_provider_scores_eagles_black_box(monkeypatch: pytest.MonkeyPatch) -> None:

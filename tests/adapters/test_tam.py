@@ -88,6 +88,7 @@ def test_a_picture_is_saved_unless_it_is_for_evaluation(
     [
         ({"vision_shape": (24, 23)}, r"\(24, 23\) is not that of the 576 visual tokens"),
         ({"special_ids": SPECIAL | {"prompt_id": [[4], [9, 9]]}}, r"the prompt holds no \[9, 9\]"),
+        ({"special_ids": {"img_id": [4]}}, 'special_ids hold "img_id" and "prompt_id"'),
         ({"number": 8}, "target_token 8 is no round: there are 8"),
         ({"number": 2, "records": [np.zeros(576, np.float32)]}, "takes the 6 raw maps of the rounds before, not 1"),
     ],
@@ -96,3 +97,9 @@ def test_what_is_refused(theirs: dict[str, Any], logits: list[torch.Tensor], oth
     number, records = other.pop("number", 1), other.pop("records", [])
     with pytest.raises(InputError, match=says):
         call(theirs, logits, number, records, **other)
+
+
+def test_logits_that_are_no_rounds_are_refused(theirs: dict[str, Any], logits: list[torch.Tensor]) -> None:
+    for given in ([], [logits[0][0]]):
+        with pytest.raises(InputError, match="logit_list holds the logits of each round"):
+            call(theirs, given, 0, [])

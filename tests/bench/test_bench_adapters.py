@@ -27,3 +27,11 @@ def test_a_row_runs_both_ways_and_a_missing_tool_is_named(monkeypatch: pytest.Mo
 def test_every_tool_is_measured_once() -> None:
     names = [tool.name for tool in measuring.TOOLS]
     assert len(set(names)) == len(names) and measuring.BENCHMARK.name in tables.TABLES
+
+
+@pytest.mark.parametrize("tool", measuring.TOOLS, ids=lambda tool: tool.name)
+def test_the_rows_of_a_tool_are_named_and_ready(tool: Tool) -> None:
+    if tool.version is None:
+        pytest.skip(f"{tool.name} is not installed")
+    rows = tool.rows(measuring.common())
+    assert rows and len({row.name for row in rows}) == len(rows) and all(row.about for row in rows)

@@ -25,6 +25,8 @@ def test_an_example_runs(title: str, checkout: Path) -> None:
     snippets = SNIPPET.findall(SECTIONS[title])
     assert snippets, f"{title} has no example"
     for code in snippets:
+        if code.startswith("# Not run by the tests: "):
+            pytest.skip(code.splitlines()[0])
         missing = [name for name in IMPORTED.findall(code) if find_spec(name) is None]
         if missing:
             pytest.skip(f"{title}: {', '.join(missing)} is not installed")

@@ -28,7 +28,7 @@ _LIMIT = "Captum's own page says how it draws and weighs what it hides."
 
 @dataclass(frozen=True, eq=False)
 class Captum(OfRegions):
-    """A perturbation method of Captum (extra `bench`, or `pip install captum`).
+    """A perturbation method of Captum (extra `captum`).
 
     Attributes:
         method: "FeatureAblation", "ShapleyValueSampling", "KernelShap" or "Lime" (the last two need scikit-learn).
