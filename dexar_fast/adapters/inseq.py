@@ -78,12 +78,14 @@ def attribute(
         InputError: texts that do not fit together. LibraryError: Inseq is not installed. Else as `lowlevel.gradients`.
     """
     inputs = [input_texts] if isinstance(input_texts, str) else list(input_texts)
-    prompts = [tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(model.device) for text in inputs]
+    if not inputs:
+        raise InputError("input_texts is empty: give at least one text")
+    prompts = [tokenizer(text).input_ids for text in inputs]
     if generated_texts is None:
-        written = [model.generate(**prompt, **(generation_args or {}))[0].tolist() for prompt in prompts]
+        written = [_written(model, prompt, generation_args or {}) for prompt in prompts]
     else:
         written = _given(tokenizer, inputs, generated_texts)
-    parts = [_of_text(model, tokenizer, *each) for each in zip(prompts, written, strict=True)]
+    parts = [_of_text(model, tokenizer, len(prompt), ids) for prompt, ids in zip(prompts, written, strict=True)]
     found = parts[0]
     found.sequence_attributions = [part.sequence_attributions[0] for part in parts]
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
@@ -91,19 +93,25 @@ def attribute(
     return found
 
 
+def _written(model: Any, prompt: list[int], generation_args: Mapping[str, Any]) -> list[int]:
+    """The ids of a prompt and of what the model writes behind it."""
+    ids = torch.tensor([prompt], device=model.device)
+    return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **generation_args)[0].tolist()
+
+
 def _given(tokenizer: Any, inputs: list[str], generated_texts: str | Sequence[str]) -> list[list[int]]:
     """The ids of each generated text. Raises InputError unless each begins with its input."""
     given = [generated_texts] if isinstance(generated_texts, str) else list(generated_texts)
-    if len(given) != len(inputs) or not inputs:
-        raise InputError(f"{len(given)} generated texts for {len(inputs)} input texts: give as many, and at least one")
+    if len(given) != len(inputs):
+        raise InputError(f"{len(given)} generated texts for {len(inputs)} input texts: give as many")
     for before, text in zip(inputs, given, strict=True):
         if not text.startswith(before):
             raise InputError(f"the generated text {text!r:.60} does not begin with its input text {before!r:.60}")
     return [tokenizer(text).input_ids for text in given]
 
 
-def _of_text(model: Any, tokenizer: Any, prompt: Mapping[str, Tensor], ids: list[int]) -> FeatureAttributionOutput:
-    start = prompt["input_ids"].shape[1]
+def _of_text(model: Any, tokenizer: Any, start: int, ids: list[int]) -> FeatureAttributionOutput:
+    """The attribution of the ids behind the first `start`, which Inseq counts by the input text alone."""
     if len(ids) <= start:
         raise InputError(f"the generated text has no token behind the {start} of its input text: there is no answer")
     tokens = list(zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True))
@@ -114,15 +122,15 @@ def _of_text(model: Any, tokenizer: Any, prompt: Mapping[str, Tensor], ids: list
         "tokenizer_class": type(tokenizer).__name__,
         "tokenizer_name": tokenizer.name_or_path,
     }
-    scores = _unfiltered(model, dict(prompt), ids[start:])
+    scores = _unfiltered(model, torch.tensor([ids[:start]], device=model.device), ids[start:])
     return _output(target=tokens, target_attributions=scores, source=tokens[:start], attr_pos_start=start, info=info)
 
 
-def _unfiltered(model: Any, inputs: dict[str, Tensor], answer: list[int]) -> Tensor:
+def _unfiltered(model: Any, prompt: Tensor, answer: list[int]) -> Tensor:
     """[P + T, T], sum over layers and heads of G; NaN where a token cannot read: the last key is read by none."""
     total = reads = None
     none = torch.zeros(0, dtype=torch.long)
-    for layer in gradients(model, inputs, answer):
+    for layer in gradients(model, {"input_ids": prompt}, answer):
         every = torch.arange(layer.value.shape[1])
         found = score_layer(layer.u, layer.value, every, none, layer.reads).unfiltered_map.cpu()
         read = (layer.reads if layer.reads.ndim == 2 else layer.reads.any(1)).cpu()
@@ -138,14 +146,12 @@ def _text(explanation: Explanation) -> tuple[list[str], Tensor | None]:
     if found is None:
         return [], None
     prompt, length = int(explanation.metadata["prompt_tokens"]), len(explanation)
-    before = found.positions < prompt
-    rows = torch.full((int(before.sum()) + length, length), torch.nan, dtype=found.maps.dtype)
-    rows[: int(before.sum())] = found.maps[:, before].T
-    behind = found.positions[~before] - prompt
-    rows[int(before.sum()) + behind] = found.maps[:, ~before].T
-    earlier = torch.arange(length)[:, None] < torch.arange(length)
-    rows[int(before.sum()) :] = rows[int(before.sum()) :].masked_fill(~earlier, torch.nan)
-    return [token for token, kept in zip(found.tokens, before.tolist(), strict=True) if kept], rows
+    count = int((found.positions < prompt).sum())
+    rows = torch.full((count + length, length), torch.nan, dtype=found.maps.dtype)
+    rows[:count] = found.maps[:, :count].T
+    rows[count + found.positions[count:] - prompt] = found.maps[:, count:].T
+    rows[count:].masked_fill_(torch.arange(length)[:, None] >= torch.arange(length), torch.nan)
+    return found.tokens[:count], rows
 
 
 def _places(explanation: Explanation) -> list[str]:

@@ -154,10 +154,21 @@ def test_several_texts_and_one_that_the_model_writes(text_model: LlamaForCausalL
     assert [each.id for each in own[0].target] == written[0].tolist() and not own.info["constrained_decoding"]
 
 
+def test_a_token_across_the_end_of_the_input(text_model: LlamaForCausalLM) -> None:
+    """Inseq counts the input's tokens and cuts the whole text there; so does this."""
+    before, whole = TOKENIZER("a im").input_ids, TOKENIZER("a image").input_ids
+    assert whole[: len(before)] != before and len(whole) < len(before) + 1
+    found = attribute(text_model, TOKENIZER, "a im", "a image on it")
+    ids = TOKENIZER("a image on it").input_ids
+    assert [each.id for each in found[0].target] == ids
+    expected = slow(text_model, ids, len(before))
+    torch.testing.assert_close(found[0].target_attributions, expected, equal_nan=True)
+
+
 def test_what_is_refused(text_model: LlamaForCausalLM) -> None:
     for inputs, generated, words in (
         (["a", "the"], "a cat", "1 generated texts for 2 input texts"),
-        ([], [], "at least one"),
+        ([], None, "input_texts is empty"),
         ("a cat", "a dog", "does not begin with its input text 'a cat'"),
         ("a cat", "a cat", "no token behind the"),
     ):

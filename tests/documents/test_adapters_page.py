@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 from paths import ROOT
 
@@ -37,6 +38,8 @@ def test_an_example_runs(title: str, checkout: Path) -> None:
             if str(getattr(error, "name", "")).startswith("dexar_fast"):
                 raise
             pytest.skip(f"{title}: {error}")
+        finally:
+            plt.close("all")  # tests of other files look for figures that are left open
 
 
 def test_each_adapter_has_its_example() -> None:
