@@ -136,7 +136,7 @@ def adapters(found: Results) -> str:
     lines = ["| tool | ours | the tool's own | ratio |", "|---|---|---|---|"]
     for group in found["groups"]:
         missing = ("", "", group["notes"].get("missing"))
-        cells = missing if missing[-1] else (*(_milliseconds(group, job) for job in SIDES), _ratio(group, "ours"))
+        cells = missing if missing[-1] else (*(_time(group, job) for job in SIDES), _ratio(group, "ours"))
         lines.append(f"| {group['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -229,8 +229,9 @@ def _by_size(rows: dict[str, dict[int, str]], heading: str = "T = {}") -> str:
     return "\n".join(lines)
 
 
-def _milliseconds(group: dict[str, Any], job: str) -> str:
-    return f"{1e3 * group['jobs'][job]['median']:.3g} ms"
+def _time(group: dict[str, Any], job: str) -> str:
+    seconds = group["jobs"][job]["median"]
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _microseconds(group: dict[str, Any], job: str) -> str:

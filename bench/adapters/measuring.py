@@ -44,7 +44,7 @@ def measured(tool: Tool, row: Row, rounds: int) -> Group:
     fewer = None if row.rounds is None else min(row.rounds, rounds)
     jobs = [Job("theirs", row.about, row.theirs, fewer), Job("ours", row.about, row.ours, fewer)]
     parameters = {"tool": tool.name, "version": tool.version, "row": row.name}
-    title = f"{f'{tool.name} {tool.version}'.rstrip()}: {row.name}"
+    title = f"{tool.name} {tool.version or '(re-written)'}: {row.name}"
     return timed(title, parameters, jobs, rounds=rounds, floor="theirs")
 
 

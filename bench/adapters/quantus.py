@@ -15,7 +15,7 @@ from bench.adapters.tool import Common, Row, Tool
 from bench.subjects import Subject
 from dexar_fast.adapters.quantus import AnswerModel, a_batch
 
-PICTURES, RUNS = 8, 4
+PICTURES, RUNS = 32, 2
 
 
 def rows(common: Common) -> Sequence[Row]:

@@ -18,6 +18,7 @@ from dexar_fast.methods.masked.game import Game, OfRegions, maps_of
 
 SAMPLES = {"FeatureAblation": None, "ShapleyValueSampling": "n_samples", "KernelShap": "n_samples", "Lime": "n_samples"}
 """By class of captum.attr: the argument that takes the number of samples."""
+AT_ONCE = 16  # coalitions that Captum asks for together; what it finds is the same
 
 _NOTE = (
     "Map value of a region, in nats: what Captum's {} finds for the log-probability of the token, over the regions "
@@ -64,7 +65,8 @@ class Captum(OfRegions):
         except ImportError as error:
             raise LibraryError(f"method 'captum' needs Captum: pip install 'captum>=0.9,<1' ({error})") from error
         counted = SAMPLES[self.method]
-        drawn: dict[str, Any] = {} if counted is None else {counted: int(self.samples)}
+        drawn: dict[str, Any] = {"perturbations_per_eval": AT_ONCE}
+        drawn |= {} if counted is None else {counted: int(self.samples)}
 
         def attribute(worth: Callable[[Tensor], Tensor], players: int, token: int) -> Tensor:
             with torch.random.fork_rng(devices=[]):
