@@ -16,7 +16,8 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 RESOLVER := .venv-pins/bin/uv
 RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal --python-version 3.11 --fork-strategy fewest \
-  --custom-compile-command 'make pins' --upgrade --all-extras pyproject.toml
+  --custom-compile-command 'make pins' --upgrade pyproject.toml
+PINNED := $(addprefix --extra ,vision gpu methods data ray metrics quantus captum torchcam grad-cam bench test)
 
 # The page of bad input, from the rows that the tests check.
 bad-input: $(VENV)/installed-test
@@ -33,7 +34,8 @@ types-page: $(VENV)/installed-$(EXTRAS)
 launches: $(VENV)/installed-test
 	PYTHONPATH=tests/support $(BIN)/python tests/support/launches.py
 
-.PHONY: demo bad-input types types-page launches test test-slow test-newest test-oldest fuzz bench pins clean
+.PHONY: demo bad-input types types-page launches test test-slow test-newest test-oldest test-adapters test-adapters-in \
+  fuzz bench pins clean
 
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
@@ -53,11 +55,19 @@ test-slow: $(VENV)/installed-$(EXTRAS)
 
 # The same on the newest releases that pyproject.toml allows today, and on the oldest: in environments of their own.
 test-newest: $(RESOLVER)
-	$(RESOLVE) --output-file .venv-pins/newest.txt
+	$(RESOLVE) $(PINNED) --output-file .venv-pins/newest.txt
 	$(MAKE) test test-slow VENV=.venv-newest PINS=.venv-pins/newest.txt EXTRAS=test,vision
 
 test-oldest:
 	$(MAKE) test test-slow VENV=.venv-oldest PINS=constraints-oldest.txt EXTRAS=test,vision
+
+# The tools of dexar_fast/ADAPTERS.md, each by the real package, in two environments: some do not install beside others.
+test-adapters:
+	$(MAKE) test-adapters-in VENV=.venv-adapters PINS=constraints-adapters.txt EXTRAS=adapters,vision
+	$(MAKE) test-adapters-in VENV=.venv-bridges PINS=constraints-bridges.txt EXTRAS=bridges
+
+test-adapters-in: $(VENV)/installed-$(EXTRAS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/adapters tests/documents/test_adapters_page.py
 
 # Looks for new cases for ten minutes, and then some.
 fuzz: $(VENV)/installed-test
@@ -67,8 +77,10 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench
 
 pins: $(RESOLVER)
-	echo 'torch==$(TORCH)' | $(RESOLVE) - --output-file constraints.txt
-	$(RESOLVE) --resolution lowest-direct --output-file constraints-oldest.txt
+	echo 'torch==$(TORCH)' | $(RESOLVE) $(PINNED) - --output-file constraints.txt
+	$(RESOLVE) $(PINNED) --resolution lowest-direct --output-file constraints-oldest.txt
+	printf '%s\n' $(BUILD_REQUIRES) | $(RESOLVE) --extra adapters - --output-file constraints-adapters.txt
+	printf '%s\n' torch==$(TORCH) $(BUILD_REQUIRES) | $(RESOLVE) --extra bridges - --output-file constraints-bridges.txt
 
 clean:
 	rm -rf .venv .venv-* build out dist *.egg-info dexar_fast/_C.*.so dexar_fast/_cuda.*.so .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

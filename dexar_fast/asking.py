@@ -13,7 +13,6 @@ from dexar_fast.generation.stream import Stream
 from dexar_fast.methods import explaining
 from dexar_fast.prepared import Prepared
 from dexar_fast.prompt import request
-from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.shards import Folder
 from dexar_fast.settings import positive
@@ -30,7 +29,7 @@ class Asking(Prepared):
         self,
         image: Any,
         prompt: str | Sequence[Mapping[str, Any]],
-        response: str | None = None,
+        response: Any = None,
         *,
         out: Folder | None = None,
         max_new_tokens: int | None = None,
@@ -46,7 +45,8 @@ class Asking(Prepared):
                 content is a text, or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...}. Parts
                 of type "image" without a picture show those of `image`, in order. If the last message is the
                 assistant's, the answer continues it.
-            response: the answer to explain; None generates it.
+            response: the answer to explain: a text, or what generate(), vLLM or SGLang returned for this prompt; None
+                generates it.
             out: a new folder that takes the results while they are computed. `Explanation.load(out)` reads what is
                 finished at any time, even after the process was killed.
             max_new_tokens, generate_kwargs: for transformers' generate(), which reads the model's own generation config
@@ -104,7 +104,7 @@ class Asking(Prepared):
 
         Args:
             inputs: what the model's processor returns for the prompt, batch 1, not padded.
-            target_ids: [T] ids of the answer; None generates it.
+            target_ids: [T] ids of the answer, or what generate(), vLLM or SGLang returned; None generates it.
             images: the original image or images of the inputs, then the sampled frames of the videos. Maps are drawn
                 over them. Without them, a map covers the whole of any picture it is drawn on, and images that the model
                 cuts into tiles have no maps.
@@ -112,7 +112,7 @@ class Asking(Prepared):
         Raises:
             InputError, ModelError, NumericalError, OutOfMemoryError, FileError: each says what to do.
         """
-        asked = request.given(inputs, images, None if target_ids is None else as_ids(target_ids))
+        asked = self._given(inputs, target_ids, images)
         return self._explain(asked, at_most(max_new_tokens, generate_kwargs), self.pool, out)
 
     @faults.of_method

@@ -31,7 +31,7 @@ class Explainer(Asking):
     Args:
         model: a transformers model that writes text about images: a decoder that reads them in its prompt, by
             cross-attention, or in an encoder. It stays as it was: weights, flags, hooks, attention implementation and
-            training mode.
+            training mode. Of a `pipeline("image-text-to-text")`, or a wrapper of nnsight, its model and processor.
         processor: its processor; needed for `explain`, and for the texts of tokens.
         method: the name of a method (`dexar_fast.methods.names()`), or an object such as `Eagle(regions=64)`.
         against: explains why the answer says each token rather than another: a word, a token id, or "runner-up", the
@@ -54,7 +54,7 @@ class Explainer(Asking):
         self,
         image: Any,
         prompts: str | Sequence[Any],
-        responses: Sequence[str | Sequence[str]] | None = None,
+        responses: Sequence[Any] | None = None,
         *,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
@@ -64,7 +64,7 @@ class Explainer(Asking):
         Args:
             image: as in `explain`.
             prompts: one question, or a list of them; each is a text or chat messages.
-            responses: for each question an answer, or a list of candidate answers; None generates one.
+            responses: for each question an answer as in `explain`, or a list of candidates; None generates one.
             max_new_tokens, generate_kwargs: as in `explain`.
         Returns:
             One explanation for each answer, in order, equal to that of a separate call up to rounding. If the model
@@ -151,7 +151,7 @@ class Explainer(Asking):
         image: Any,
         prompt: str | Sequence[Mapping[str, Any]],
         methods: Sequence[str | Method | DexAr],
-        response: str | None = None,
+        response: Any = None,
         *,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
@@ -238,7 +238,7 @@ class Explainer(Asking):
     ) -> list[Explanation | Exception]:
         """`explain_batch` for (inputs, target_ids) as `explain_inputs` takes them."""
         several = request.listed("requests", requests)
-        asked = (request.or_error(request.given_pair, each) for each in several)
+        asked = (request.or_error(self._read_pair, each) for each in several)
         found = dict(self._many(batch_size, at_most(max_new_tokens, generate_kwargs)).completed(asked))
         return [found[n] for n in range(len(several))]
 
@@ -252,3 +252,6 @@ class Explainer(Asking):
     def _read_one(self, asked: Any) -> Request:
         image, prompt, response = request.triple(asked)
         return self._read(request.pictures(image), prompt, response)
+
+    def _read_pair(self, asked: Any) -> Request:
+        return self._given(*request.pair(asked))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
+from torch import Tensor
 
+from dexar_fast.generation.arguments import end_ids
 from dexar_fast.generation.setup import Setup
-from dexar_fast.loading import models
+from dexar_fast.loading import holders, models
 from dexar_fast.loading.adapters import unwrapped
 from dexar_fast.methods import contrast, registry
 from dexar_fast.methods.base import Layered, Method
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.model.cache import goes_back
-from dexar_fast.model.kinds import opening_of, reads_elsewhere
+from dexar_fast.model.kinds import opening_of, reads_elsewhere, writer_of
 from dexar_fast.model.lending.locks import check_process
-from dexar_fast.prompt import request
-from dexar_fast.prompt.inputs import largest
+from dexar_fast.prompt import answers, request
+from dexar_fast.prompt.inputs import as_ids, largest
 from dexar_fast.prompt.request import Request
 from dexar_fast.settings import Settings, positive, settings
 
@@ -51,10 +54,10 @@ class Prepared(Setup):
         backend: str = "auto",
         pool: KVPool | None = None,
     ) -> None:
+        model, self.processor = holders.parts(model, processor)
         self.model = unwrapped(model)
         models.check_model(self.model)
         check_process(self.model)
-        self.processor = processor
         knobs = settings(
             layers,
             head_score,
@@ -127,16 +130,28 @@ class Prepared(Setup):
         other._check_layers()
         return other
 
-    def _read(self, images: list[Image.Image], prompt: Any, response: str | None) -> Request:
-        return request.read(
+    def _read(self, images: list[Image.Image], prompt: Any, response: Any) -> Request:
+        written = answers.written(response)
+        asked = request.read(
             self.processor,
             images,
             prompt,
-            response,
+            response if written is None else None,
             with_content=self.settings.text_set == "content",
             elsewhere=self.elsewhere,
             opening=opening_of(self.model),
         )
+        return asked if written is None else replace(asked, targets=self._written(written, asked.inputs))
+
+    def _given(self, inputs: Any, target_ids: Any, images: Any = None) -> Request:
+        written = answers.written(target_ids)
+        if written is not None and isinstance(inputs, Mapping):
+            return request.given(inputs, images, self._written(written, inputs))
+        return request.given(inputs, images, None if target_ids is None else as_ids(target_ids))
+
+    def _written(self, answer: answers.Written, inputs: Mapping[str, Any]) -> Tensor:
+        ends = end_ids(writer_of(self.model), {})
+        return answers.targets(answer, self.model, getattr(self.processor, "tokenizer", None), inputs, ends)
 
     def _check_layers(self) -> None:
         """Raises InputError for layers that the decoder lacks, as far as its config says how many it has."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from bench.adapters import captum, eagle, grad_cam, quantus, tam, torchcam
+from bench.adapters import captum, eagle, grad_cam, inseq, pipelines, quantus, tam, torchcam
 from bench.adapters.tool import Common, Row, Tool
 from bench.gates import same_arrays
 from bench.groups import Benchmark, Group, timed
@@ -20,7 +20,7 @@ from dexar_fast import Explainer
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.vision.images import load_images
 
-TOOLS = (captum.TOOL, eagle.TOOL, grad_cam.TOOL, quantus.TOOL, tam.TOOL, torchcam.TOOL)
+TOOLS = (captum.TOOL, eagle.TOOL, grad_cam.TOOL, inseq.TOOL, quantus.TOOL, tam.TOOL, torchcam.TOOL, pipelines.TOOL)
 SAMPLE = ("Describe the image.", " A red triangle, a yellow circle and a blue square.")
 ROUNDS = 9
 

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.errors import InputError
-from dexar_fast.prompt import prompting
+from dexar_fast.prompt import answers, prompting
 from dexar_fast.prompt.chat import is_chat
-from dexar_fast.prompt.inputs import as_ids
 from dexar_fast.prompt.sampled import METADATA, Sampled, sampled
 from dexar_fast.stages import stage
 from dexar_fast.vision.images import load_images
@@ -131,7 +130,7 @@ def _processed(
     return asked, prompting.process(processor, asked)
 
 
-def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
+def each(prompts: Any, responses: Any) -> list[tuple[Any, Any]]:
     """Each prompt, a text or a list of messages, with each of its answers; None for one that is to be generated.
 
     Raises:
@@ -140,12 +139,16 @@ def each(prompts: Any, responses: Any) -> list[tuple[Any, str | None]]:
     if isinstance(prompts, str) or is_chat(prompts):
         prompts, responses = [prompts], None if responses is None else [responses]
     prompts = listed("prompts", prompts)
-    answers = [None] * len(prompts) if responses is None else responses
-    answers = [] if isinstance(answers, str) else listed("responses", answers)
-    if len(answers) != len(prompts):
+    found = [None] * len(prompts) if responses is None else responses
+    found = [] if _is_one(found) else listed("responses", found)
+    if len(found) != len(prompts):
         raise InputError(f"responses must hold an answer, or a list of them, to each of the {len(prompts)} prompts")
-    every = [[answer] if answer is None or isinstance(answer, str) else listed("answers", answer) for answer in answers]
+    every = [[answer] if answer is None or _is_one(answer) else listed("answers", answer) for answer in found]
     return [(prompt, answer) for prompt, own in zip(prompts, every, strict=True) for answer in own]
+
+
+def _is_one(answer: Any) -> bool:
+    return isinstance(answer, str) or answers.written(answer) is not None
 
 
 def triple(asked: Any) -> tuple[Any, Any, Any]:
@@ -156,12 +159,12 @@ def triple(asked: Any) -> tuple[Any, Any, Any]:
     return image, prompt, response
 
 
-def given_pair(asked: Any) -> Request:
-    """A request from (inputs, target_ids) that were made elsewhere. Raises InputError."""
+def pair(asked: Any) -> tuple[Any, Any]:
+    """Inputs and target ids of a request of a batch, which were made elsewhere. Raises InputError."""
     if not isinstance(asked, tuple | list) or len(asked) != 2:
         raise InputError("a request must be (inputs, target_ids), None for an answer to generate")
     inputs, targets = asked
-    return given(inputs, None, None if targets is None else as_ids(targets))
+    return inputs, targets
 
 
 def or_error(read: Callable[[Any], Request], asked: Any) -> Request | Exception:

@@ -69,6 +69,11 @@ def merging() -> Callable[[Path], list[Case]]:
     return asked(prompt, "age", by_ids(prompt, "age"))
 
 
+def handed_over(answer: Any) -> Callable[[Path], list[Case]]:
+    """An answer as another tool wrote it."""
+    return lambda folder: [Case(partial(bad_input.explain, PICTURE, PROMPT, answer))]
+
+
 def ten_thousand_words(context: int) -> list[Case]:
     model = small_llava.model(TOKENIZER, context)
     return [Case(lambda: Explainer(model, PROCESSOR).explain(PICTURE, "cat " * 10_000, ANSWER))]
@@ -116,6 +121,21 @@ ROWS = {
     ),
     "answer with the image token": Row(
         "InputError", ("target_ids hold the model's image token: an answer is text",), asked(PROMPT, f"a {IMAGE}")
+    ),
+    "answer of generate() with several sequences": Row(
+        "InputError",
+        ("generate() returned 2 sequences: pass the one that is to be explained",),
+        handed_over(torch.tensor([[5, 6], [7, 8]])),
+    ),
+    "answer of generate() to another prompt": Row(
+        "InputError",
+        ("generate() answered another prompt", "do not begin with this prompt"),
+        handed_over(torch.tensor([[5, TOKENIZER.convert_tokens_to_ids(IMAGE), 6]])),
+    ),
+    "answer of a server by another tokenizer's ids": Row(
+        "InputError",
+        ("the answer's text is", "another tokenizer's"),
+        handed_over({"text": "the dog", "output_ids": TOKENIZER(ANSWER).input_ids, "meta_info": {}}),
     ),
     "answer that tokenises differently in context": Row(
         "explained",

@@ -1,6 +1,7 @@
 """What an installation holds: a wheel built from a copy of the sources and used outside of it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from paths import ROOT
 FOLDERS = (".ci", ".github", "bench", "csrc", "dexar_fast", "examples", "kernels", "tests")
 FILES = ("setup.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", ".gitignore")
 FILES += (".clang-format", "ARCHITECTURE.md", "CONTRIBUTING.md", "constraints.txt", "constraints-oldest.txt")
+FILES += ("constraints-adapters.txt", "constraints-bridges.txt")
 BUILT = shutil.ignore_patterns("*.so", "*.pyc", "__pycache__")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 pytestmark = pytest.mark.slow
@@ -109,19 +111,44 @@ def pins(name: str) -> dict[str, list[str]]:
     return found
 
 
-def requirements() -> list[Requirement]:
-    """All that pyproject.toml asks for, whatever for."""
-    extras = PROJECT["project"]["optional-dependencies"].values()
-    lists = [PROJECT["build-system"]["requires"], PROJECT["project"]["dependencies"], *extras]
-    return [Requirement(line) for lines in lists for line in lines]
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+(MOST,) = re.findall(r"^PINNED := \$\(addprefix --extra ,(.+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+PINNED = {
+    "constraints.txt": MOST.split(),
+    "constraints-oldest.txt": MOST.split(),
+    "constraints-adapters.txt": ["adapters"],
+    "constraints-bridges.txt": ["bridges"],
+}
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "constraints-oldest.txt"])
+def asked_for(extra: str) -> list[Requirement]:
+    """What an extra asks for, and the extras that it names."""
+    own = [each for each in map(Requirement, EXTRAS[extra]) if each.name != PROJECT["project"]["name"]]
+    return own + [each for named in others(extra) for each in asked_for(named)]
+
+
+def others(extra: str) -> set[str]:
+    """The extras that an extra names."""
+    found = [each for each in map(Requirement, EXTRAS[extra]) if each.name == PROJECT["project"]["name"]]
+    return {name for each in found for name in each.extras}
+
+
+def requirements(name: str) -> list[Requirement]:
+    """All that pyproject.toml asks for, but for what other files pin."""
+    always = [*PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"]]
+    return [*map(Requirement, always), *(each for extra in PINNED[name] for each in asked_for(extra))]
+
+
+@pytest.mark.parametrize("name", PINNED)
 def test_the_pins_hold_all_that_is_asked_for_and_fit(name: str) -> None:
     pinned = pins(name)
-    for requirement in requirements():
+    for requirement in requirements(name):
         versions = pinned[canonicalize_name(requirement.name)]
         assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_every_extra_is_pinned() -> None:
+    assert others("adapters") | {extra for extras in PINNED.values() for extra in extras} == set(EXTRAS)
 
 
 def test_a_torch_of_any_build_fits_the_pins() -> None:
@@ -131,7 +158,7 @@ def test_a_torch_of_any_build_fits_the_pins() -> None:
 
 def test_the_oldest_pins_are_the_lower_bounds() -> None:
     pinned = pins("constraints-oldest.txt")
-    for requirement in requirements():
+    for requirement in requirements("constraints-oldest.txt"):
         (lower,) = [s.version for s in requirement.specifier if s.operator == ">="]
         version = min(pinned[canonicalize_name(requirement.name)], key=Version)  # a later Python may need a later one
         assert version.split(".")[: len(lower.split("."))] == lower.split("."), requirement

@@ -271,6 +271,32 @@ class Halves(Pair):
         return self.inner(hidden), hidden.sum()
 
 
+class Bridge(nn.Module):
+    """A wrapper that sets what is set of it on what it wraps, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrapped = nn.Linear(3, 3)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "forward":
+            self.wrapped.forward = value
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.wrapped(hidden)
+
+
+def test_a_wrapper_is_left_out_without_what_it_wraps() -> None:
+    """A function of one that stood in the other, too, would call itself."""
+    model, hidden = nn.Module(), torch.randn(2, 3)
+    model.bridges, model.decoder = nn.ModuleList([Bridge(), Bridge()]), nn.ModuleList()
+    before = model.bridges[0](hidden)
+    with Blocks(model, model.decoder).left_out():
+        assert torch.equal(model.bridges[0](hidden), hidden)
+    assert torch.equal(model.bridges[0](hidden), before)
+
+
 def test_blocks_are_left_out_inside_and_run_again_outside() -> None:
     """Those that keep the shape of their input; an instance's own forward comes back."""
     model = nn.Module()

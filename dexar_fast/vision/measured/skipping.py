@@ -32,7 +32,8 @@ class Blocks:
         own = {block: vars(block)[FORWARD] for block in self._blocks if FORWARD in vars(block)}
         try:
             for block, kind in self._blocks.items():
-                block.forward = partial(self._passing, kind, block.forward)
+                # Set past __setattr__: that of a bridge of TransformerLens sets the block inside it too.
+                vars(block)[FORWARD] = partial(self._passing, kind, block.forward)
             yield
         finally:
             for block in self._blocks:
