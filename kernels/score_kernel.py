@@ -1,0 +1,142 @@
+"""The first kernel of `head_score`: scores of heads, of all layers at once.
+
+`offs_r` counts the rows of a key/value head, one for each query and head of its group; `offs_n` the keys of a class,
+visual or text. Positions are those of keys in the sequence.
+"""
+
+import triton.language as tl
+from dexar_fast.kernels.head_score_parts import bounds, gradient, kernel, larger, listed, of_layer, row_maximum, seen_of
+
+NOWHERE = tl.constexpr(2**30)
+
+
+@kernel
+def score_kernel(
+    u_ptrs,
+    value_ptrs,
+    query_ptr,
+    key_ptr,
+    log_sum_exp_ptr,
+    scale,
+    visual_ptr,
+    text_ptr,
+    first_ptr,
+    last_ptr,
+    mask_ptr,
+    visual_score_ptr,
+    text_score_ptr,
+    winner_ptr,
+    smallest_ptr,
+    queries,
+    keys,
+    visual_count,
+    text_count,
+    visual_start,
+    stride_ut,
+    stride_uh,
+    stride_ud,
+    stride_vh,
+    stride_vs,
+    stride_vd,
+    stride_qt,
+    stride_qh,
+    stride_qd,
+    stride_kh,
+    stride_ks,
+    stride_kd,
+    stride_mt,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    RUN: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    ATTENDED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    WITH_SMALLEST: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Scores of BLOCK_R rows, one for each query and head, of the heads of a layer that share one key/value head.
+
+    If RUN, the visual keys are those from visual_start on, all others are text, and no list is read: query t reads all
+    keys but the last queries - 1 - t, which are text. So only the edge of the text has to ask who reads what.
+    """
+    kv_head, layer = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    u_ptr, value_ptr = of_layer(u_ptrs, layer), of_layer(value_ptrs, layer) + kv_head * stride_vh
+    offs_r = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    offs_t, offs_h = offs_r // GROUP, kv_head * GROUP + offs_r % GROUP
+    mask_t = offs_t < queries
+    offs_d = tl.arange(0, BLOCK_D)
+    mask_d = offs_d < DIM
+    cells = u_ptr + (offs_t * stride_ut + offs_h * stride_uh)[:, None] + offs_d[None, :] * stride_ud
+    u = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)  # [BLOCK_R, BLOCK_D]
+    out = (layer.to(tl.int64) * queries + offs_t) * tl.num_programs(1) * GROUP + offs_h
+    query, log_sum_exp = u, 0.0
+    if ATTENDED:
+        cells = query_ptr + (offs_t * stride_qt + offs_h * stride_qh)[:, None] + offs_d[None, :] * stride_qd
+        query = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+        log_sum_exp = tl.load(log_sum_exp_ptr + out, mask=mask_t, other=0)
+        key_ptr += kv_head * stride_kh
+    whole_visual, whole_text, last_text = 0, 0, text_count  # tiles up to there are read by every row
+    if RUN:
+        whole_visual = visual_count // BLOCK_N * BLOCK_N
+        first_t = tl.program_id(0) * BLOCK_R // GROUP
+        last_t = tl.minimum((tl.program_id(0) * BLOCK_R + BLOCK_R - 1) // GROUP, queries - 1)
+        whole_text = (text_count - queries + 1 + first_t) // BLOCK_N * BLOCK_N
+        last_text = text_count - queries + 1 + last_t
+        readable = (text_count - queries + 1 + offs_t).to(tl.int32)
+    else:
+        first, count = bounds(first_ptr, last_ptr, keys, offs_t, mask_t)
+
+    largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    smallest = tl.full((BLOCK_R, BLOCK_N), float("inf"), tl.float32)
+    for EDGE in tl.static_range(0 if RUN else 1, 2):
+        for start in range(whole_visual if EDGE else 0, visual_count if EDGE else whole_visual, BLOCK_N):
+            offs_n = start + tl.arange(0, BLOCK_N)
+            if RUN:  # the last key stands for those behind it: a maximum does not count
+                places = visual_start + (tl.minimum(offs_n, visual_count - 1) if EDGE else offs_n)
+            else:
+                positions, places = listed(visual_ptr, offs_n, visual_count, keys)
+                seen = seen_of(positions, places, first, count, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
+            g = gradient(
+                u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
+                places, offs_d, mask_d, ATTENDED, WIDEN,
+            )  # fmt: skip
+            largest = larger(largest, g if RUN else tl.where(seen, g, 0.0))
+            if WITH_SMALLEST:
+                smallest = tl.minimum(smallest, g if RUN else tl.where(seen, g, float("inf")))
+    visual_score = row_maximum(largest)
+
+    largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
+    winner = tl.full((BLOCK_R, BLOCK_N), NOWHERE, tl.int32)  # the tile in which each column was largest
+    for EDGE in tl.static_range(0 if RUN else 1, 2):
+        for start in range(whole_text if EDGE else 0, last_text if EDGE else whole_text, BLOCK_N):
+            offs_n = start + tl.arange(0, BLOCK_N)
+            if RUN:
+                offs = tl.minimum(offs_n, text_count - 1) if EDGE else offs_n
+                places = offs + tl.where(offs < visual_start, 0, visual_count)
+                seen = offs_n[None, :] < readable[:, None]
+            else:
+                positions, places = listed(text_ptr, offs_n, text_count, keys)
+                seen = seen_of(positions, places, first, count, mask_ptr, offs_t, mask_t, stride_mt, HAS_MASK)
+            g = gradient(
+                u, value_ptr, stride_vs, stride_vd, query, key_ptr, stride_ks, stride_kd, log_sum_exp, scale,
+                places, offs_d, mask_d, ATTENDED, WIDEN,
+            )  # fmt: skip
+            g = tl.where(seen, g, 0.0) if EDGE else g
+            winner = tl.where(g > largest, start, winner)
+            largest = larger(largest, g)
+    text_score = row_maximum(largest)
+    candidates = tl.where(largest == text_score[:, None], winner + tl.arange(0, BLOCK_N)[None, :], NOWHERE)
+    won, wins = tl.min(candidates, axis=1), mask_t & (text_score > 0)
+    if RUN:
+        won += tl.where(won < visual_start, 0, visual_count)
+    else:
+        won = tl.load(text_ptr + won, mask=wins, other=-1)
+
+    tl.store(visual_score_ptr + out, visual_score, mask=mask_t)
+    if WITH_SMALLEST:
+        lowest = tl.maximum(tl.min(smallest, axis=1), 0.0)
+        tl.store(smallest_ptr + out, tl.where(visual_score != visual_score, visual_score, lowest), mask=mask_t)
+    tl.store(text_score_ptr + out, text_score, mask=mask_t)
+    tl.store(winner_ptr + out, tl.where(wins, won, -1).to(tl.int64), mask=mask_t)
