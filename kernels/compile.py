@@ -65,14 +65,14 @@ SHAPES = (
     Shape("PaliGemma-3B", 8, 1, 256, 256, 2048, 16384, "gelu_tanh", 18),
     Shape("Qwen2-0.5B", 14, 2, 64, 729, 896, 4864, "silu", 24),  # the text model of LLaVA-OneVision-0.5B
 )
+OF_LAYERS = ("u_ptrs", "value_ptrs", "keys_ptrs", "values_ptrs", "key_ptrs")  # one pointer for each layer
 OF_DTYPE = {  # pointers to tensors of the model's dtype
-    *("u_ptrs", "value_ptrs", "query_ptr", "key_ptr", "keys_ptr", "values_ptr"),
+    *(*OF_LAYERS, "query_ptr", "key_ptr"),
     *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
 }
 QUERIES = 64  # of a chunk
 COUNTS = (1, 16, QUERIES, 512)  # tokens explained at once
 LAUNCHES = tuple(product((score_kernel, map_kernel), COUNTS))
-OF_LAYERS = ("u_ptrs", "value_ptrs")  # one pointer for each layer
 # a kernel of all layers that reads no lists, of all that read lists of keys, with a mask too, and of one with attention
 PLAIN, LISTED, MASKED, ATTENDED = "", " listed", " masked", " x A"
 KINDS = (PLAIN, LISTED, MASKED, ATTENDED)
@@ -133,10 +133,10 @@ def _tiles(shape: Shape, dtype: torch.dtype, queries: int, kind: str) -> Tiles:
 
 
 def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) -> Usage:
-    """The same of `count` new keys and values, dense in a pool's slots."""
+    """The same of `count` new keys and values of all layers, dense in a pool's slots."""
     dense = dict.fromkeys(("stride_kcd", "stride_vcd", "stride_kd", "stride_vd"), 1)
     constants = {**blocks(count, shape.dim, shape.dim), **dense}
-    return _compiled(append_kernel, constants, dtype, capability, DEFAULT_WARPS, stages=1)
+    return _compiled(append_kernel, constants, dtype, capability, DEFAULT_WARPS, 1, shape.layers)
 
 
 def norm_usage(shape: Shape, dtype: torch.dtype, capability: int, centred: bool) -> Usage:
@@ -253,7 +253,7 @@ def rows() -> Iterator[tuple[str, Usage, float | None, bool]]:
 
 def _rows_of(shape: Shape, dtype: torch.dtype, capability: int) -> Iterator[tuple[str, Usage, int | None, bool]]:
     for (kernel, queries), kind in product(LAUNCHES, KINDS):
-        excused = kind == ATTENDED and dtype == torch.float32
+        excused = kind in (ATTENDED, MASKED) and dtype == torch.float32
         used = usage(kernel, shape, dtype, capability, kind, queries)
         count = programs(kernel, shape, dtype, queries, kind)
         yield f"{kernel.__name__} of {queries}{kind}", used, count, excused

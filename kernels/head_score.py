@@ -36,7 +36,7 @@ from dexar_fast.backends.operands import KeyLists, KeyRun
 from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-PROGRAMS = 128  # about as many as a large GPU has multiprocessors
+PROGRAMS = 256  # about two for each multiprocessor of a large GPU
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Tiles:
         """Half precision takes the tiles of tensor cores; in float32 plain products take their operands into registers.
 
         With attention there are two products at a time. Their tiles are the largest that spill nothing (see
-        kernels/compile.py), except for D above 128 in float32: there not even the smallest tile's operands fit. If a
-        mask is read, its addresses take registers, too: there are twice the threads.
+        kernels/compile.py), except in float32: for D above 128 not even the smallest tile's operands fit, and beside a
+        mask a few do not. If a mask is read, its addresses take registers, too: there are twice the threads.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)

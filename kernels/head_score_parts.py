@@ -1,4 +1,4 @@
-"""What the two kernels of `head_score` share: a layer's addresses, places of keys, gradients of a tile."""
+"""What the two kernels of `head_score` share: places of keys, gradients of a tile."""
 
 import triton
 import triton.language as tl
@@ -23,15 +23,6 @@ def kernel(function):
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     lengths, lists = ([name for name in some if name in names] for some in (SIZES, LISTS))
     return triton.jit(function, do_not_specialize=lengths, do_not_specialize_on_alignment=lists)
-
-
-@triton.jit
-def of_layer(pointers, layer):
-    """A layer's pointer. They are arguments, not a table on the device: a table would have to be copied there."""
-    found = pointers[0]
-    for index in tl.static_range(1, len(pointers)):
-        found = tl.where(layer == index, pointers[index], found)
-    return found
 
 
 @triton.jit

@@ -1,7 +1,8 @@
 """The second kernel of `head_score`: maps of all layers, summed. Names are those of score_kernel.py."""
 
 import triton.language as tl
-from dexar_fast.kernels.head_score_parts import bounds, gradient, kernel, larger, listed, of_layer, seen_of
+from dexar_fast.kernels.head_score_parts import bounds, gradient, kernel, larger, listed, seen_of
+from dexar_fast.kernels.layers import of_layer
 
 
 @kernel
@@ -65,30 +66,34 @@ def map_kernel(
 
     token_map = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
     unfiltered = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
-    begin = split * kv_heads_each
-    end = tl.minimum(begin + kv_heads_each, len(u_ptrs) * kv_heads)
-    for layer in range(begin // kv_heads, tl.cdiv(end, kv_heads)):
-        u_ptr, value_ptr = of_layer(u_ptrs, layer), of_layer(value_ptrs, layer)
-        before = layer * kv_heads
-        for head in range(tl.maximum(begin - before, 0) * GROUP, tl.minimum(end - before, kv_heads) * GROUP):
-            cells = u_ptr + offs_t[:, None] * stride_ut + head * stride_uh + offs_d[None, :] * stride_ud
-            u = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
-            scores = (layer * queries + offs_t) * kv_heads * GROUP + head
-            query, log_sum_exp = u, 0.0
-            if ATTENDED:
-                cells = query_ptr + offs_t[:, None] * stride_qt + head * stride_qh + offs_d[None, :] * stride_qd
-                query = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
-                log_sum_exp = tl.load(log_sum_exp_ptr + scores, mask=mask_t, other=0)
-            value, key = value_ptr + head // GROUP * stride_vh, key_ptr + head // GROUP * stride_kh
-            g = gradient(
-                u, value, stride_vs, stride_vd, query, key, stride_ks, stride_kd, log_sum_exp, scale,
-                places, offs_d, mask_d, ATTENDED, WIDEN,
-            )  # fmt: skip
-            g = larger(g if RUN else tl.where(seen, g, 0.0), 0.0)
-            difference = tl.load(visual_score_ptr + scores, mask=mask_t, other=0)
-            difference -= tl.load(text_score_ptr + scores, mask=mask_t, other=0)
-            token_map += tl.where(difference <= 0, 0.0, difference)[:, None] * g
-            unfiltered += g
+    heads = kv_heads * GROUP
+    begin = split * kv_heads_each * GROUP
+    end = tl.minimum(begin + kv_heads_each * GROUP, len(u_ptrs) * heads)
+    layer = begin // heads
+    u_ptr, value_ptr = of_layer(u_ptrs, layer), of_layer(value_ptrs, layer)
+    for row in range(begin, end):
+        head = row - layer * heads
+        if head == heads:  # a loop in a loop would take registers
+            layer, head = layer + 1, head - heads
+            u_ptr, value_ptr = of_layer(u_ptrs, layer), of_layer(value_ptrs, layer)
+        cells = u_ptr + offs_t[:, None] * stride_ut + head * stride_uh + offs_d[None, :] * stride_ud
+        u = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+        scores = (layer * queries + offs_t) * heads + head
+        query, log_sum_exp = u, 0.0
+        if ATTENDED:
+            cells = query_ptr + offs_t[:, None] * stride_qt + head * stride_qh + offs_d[None, :] * stride_qd
+            query = tl.load(cells, mask=mask_t[:, None] & mask_d[None, :], other=0)
+            log_sum_exp = tl.load(log_sum_exp_ptr + scores, mask=mask_t, other=0)
+        value, key = value_ptr + head // GROUP * stride_vh, key_ptr + head // GROUP * stride_kh
+        g = gradient(
+            u, value, stride_vs, stride_vd, query, key, stride_ks, stride_kd, log_sum_exp, scale,
+            places, offs_d, mask_d, ATTENDED, WIDEN,
+        )  # fmt: skip
+        g = larger(g if RUN else tl.where(seen, g, 0.0), 0.0)
+        difference = tl.load(visual_score_ptr + scores, mask=mask_t, other=0)
+        difference -= tl.load(text_score_ptr + scores, mask=mask_t, other=0)
+        token_map += tl.where(difference <= 0, 0.0, difference)[:, None] * g
+        unfiltered += g
 
     out = (split * queries + offs_t)[:, None] * visual_count + offs_n[None, :]
     written = mask_t[:, None] & (offs_n < visual_count)[None, :]

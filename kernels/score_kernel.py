@@ -5,7 +5,8 @@ visual or text. Positions are those of keys in the sequence.
 """
 
 import triton.language as tl
-from dexar_fast.kernels.head_score_parts import bounds, gradient, kernel, larger, listed, of_layer, row_maximum, seen_of
+from dexar_fast.kernels.head_score_parts import bounds, gradient, kernel, larger, listed, row_maximum, seen_of
+from dexar_fast.kernels.layers import of_layer
 
 NOWHERE = tl.constexpr(2**30)
 

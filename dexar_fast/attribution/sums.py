@@ -107,13 +107,9 @@ class LayerSums:
         """All layers together, for queries that could read `length` keys."""
         scores = [self._scores[number] for number in range(self._layers)]
         ranges = [each.range.cpu() for each in scores if each.range is not None]
-        names = ("visual_score", "text_score", "text_winner")
-        visual, text, winner = (
-            _stacked([getattr(each, name) for each in scores], missing)
-            for name, missing in zip(names, (0, 0, -1), strict=True)
-        )
-        visual, text = torch.stack([visual, text]).cpu()  # a copy from a GPU is waited for
-        winner = winner.cpu()
+        both = _stacked([each.visual_score for each in scores] + [each.text_score for each in scores], 0)
+        visual, text = both.cpu().unflatten(1, (2, -1)).transpose(0, 1).contiguous()  # a copy from a GPU is waited for
+        winner = _stacked([each.text_winner for each in scores], -1).cpu()
         if ranges and len({each.visual_score.shape[1] for each in scores}) > 1:
             raise ModelError(
                 "the decoder's layers differ in their number of heads: mode='official' is not defined there"

@@ -23,6 +23,8 @@ from dexar_fast.backends.verdicts.case import append_case, copy_case, scoring_ca
 from dexar_fast.errors import ModelError
 from dexar_fast.settings import HeadScore, MapFilter
 
+Pair = tuple[Tensor, Tensor]  # of a layer's keys and values
+
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
     """Writes one layer's states [1, H_kv, Q, D] into a pool's [1, H_kv, slots, D], from slot `start` on.
@@ -30,15 +32,31 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     Args:
         backend: as `plan` takes it.
     """
-    if keys.is_cuda and (  # every step of every layer runs this
-        moving(backend, "cuda")[0].backend == "triton" or judged(backend, append_case("triton", key))
-    ):
+    if _appends(key, backend):
         return operators.kv_append(keys, values, key, value, start)
     keys.narrow(2, start, key.shape[2]).copy_(key)
     values.narrow(2, start, value.shape[2]).copy_(value)
 
 
-def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend: str = "auto") -> None:
+def kv_append_all(layers: Sequence[Pair], states: Sequence[Pair], start: int, *, backend: str = "auto") -> None:
+    """`kv_append` in several layers; a GPU's kernel takes those that are alike in one launch."""
+    if layers and _appends(states[0][0], backend):
+        from dexar_fast.kernels import kv_cache  # if triton is missing, moving has raised
+
+        return kv_cache.kv_append_all(layers, states, start)
+    for layer, new in zip(layers, states, strict=True):
+        kv_append(*layer, *new, start, backend="torch")
+
+
+def _appends(key: Tensor, backend: str) -> bool:
+    """Whether the GPU's kernel appends such states; every step of every layer asks."""
+    device = key.device.type
+    return device != "cpu" and (
+        moving(backend, device)[0].backend == "triton" or judged(backend, append_case("triton", key))
+    )
+
+
+def kv_copy(layers: Sequence[Pair], copies: Copies, *, backend: str = "auto") -> None:
     """Copies slots (from, to, count) in the keys and values of layers of one device.
 
     Args:

@@ -11,12 +11,15 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from dexar_fast.kernels import head_score, tail
+from dexar_fast.kernels import head_score, kv_cache, tail
 from fake_gpu import LAUNCH, NAME, _held, _note
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dexar_fast.backends import operators, plan, reference, tail_operators
+from dexar_fast.model import attention
+
+SINGLE = torch.float32
 
 
 class Launched:
@@ -95,6 +98,12 @@ def _gated(
         out.copy_(found)
 
 
+def _append(*given: Any, **constants: Any) -> None:
+    layers, start = given[:4], given[4]
+    for layer in zip(*layers, strict=True):
+        reference.kv_append(*layer, start)
+
+
 @contextmanager
 def on_the_device() -> Iterator[None]:
     """Inside the block `backend="triton"` works on the device that counts."""
@@ -102,12 +111,17 @@ def on_the_device() -> Iterator[None]:
         for module, name, compute in (
             (head_score, "score_kernel", _score),
             (head_score, "map_kernel", _maps),
+            (kv_cache, "append_kernel", _append),
             (tail, "norm_kernel", _norm),
             (tail, "gated_kernel", _gated),
         ):
             stack.enter_context(patch.object(module, name, Launched(compute)))
         stack.enter_context(patch.dict(plan.DEVICES, {"triton": NAME}))
+        stack.enter_context(patch.object(attention, "FLASH", NAME))
+        stack.enter_context(patch.object(attention, "SDPAParams", lambda query, *_: query))
+        stack.enter_context(patch.object(attention, "can_use_flash_attention", lambda query: query.dtype != SINGLE))
         stack.enter_context(patch.object(operators, "head_score", head_score.head_score))
+        stack.enter_context(patch.object(operators, "kv_append", kv_cache.kv_append))
         for name in ("norm_vjp", "gated_vjp"):
             stack.enter_context(patch.object(tail_operators, name, getattr(tail, name)))
         yield

@@ -19,6 +19,7 @@ SIMD, HALF = "csrc/cpu/simd.h", "csrc/cpu/half.h"
 ROWS, TAIL = "csrc/cpu/tail_rows.h", "csrc/cpu/tail.cpp"
 PARTS, SCORE, MAPS = (f"kernels/{name}.py" for name in ("head_score_parts", "score_kernel", "map_kernel"))
 LAUNCHER = "kernels/head_score.py"
+LAYERS = "kernels/layers.py"
 MOVES, CUDA = "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
 TAIL_TRITON = "kernels/tail.py"
 
@@ -238,12 +239,13 @@ IN_TRITON = [
     Mutation(SCORE, "tl.where(won < visual_start, 0, visual_count)", "tl.where(won <= visual_start, 0, visual_count)"),
     Mutation(MAPS, "visual_start + tl.minimum(offs_n, visual_count - 1)", "visual_start + offs_n"),
     # layers
-    Mutation(PARTS, "tl.static_range(1, len(pointers))", "tl.static_range(2, len(pointers))"),
+    Mutation(LAYERS, "tl.static_range(1, len(pointers))", "tl.static_range(2, len(pointers))"),
     Mutation(SCORE, "(layer.to(tl.int64) * queries + offs_t)", "offs_t"),
     Mutation(MAPS, "(layer * queries + offs_t)", "offs_t"),
-    Mutation(MAPS, "tl.minimum(begin + kv_heads_each, len(u_ptrs) * kv_heads)", "begin + kv_heads_each"),
-    Mutation(MAPS, "tl.minimum(end - before, kv_heads)", "(end - before)"),
-    Mutation(MAPS, "tl.maximum(begin - before, 0)", "(begin - before)"),
+    Mutation(MAPS, "tl.minimum(begin + kv_heads_each * GROUP, len(u_ptrs) * heads)", "begin + kv_heads_each * GROUP"),
+    Mutation(MAPS, "if head == heads:", "if head > heads:"),
+    Mutation(MAPS, "layer, head = layer + 1, head - heads", "layer, head = layer + 1, head"),
+    Mutation(MAPS, "layer = begin // heads", "layer = begin * 0"),
     Mutation(LAUNCHER, "cdiv(layers * kv_heads, tiles.splits)", "cdiv(kv_heads, tiles.splits)"),
     # NaN, zeros and ties
     Mutation(MAPS, "larger(g if RUN else tl.where(seen, g, 0.0), 0.0)", "g if RUN else tl.where(seen, g, 0.0)"),
@@ -282,6 +284,10 @@ IN_TRITON = [
     Mutation(MOVES, "DIM_V, BLOCK_Q, BLOCK_V", "DIM_K, BLOCK_Q, BLOCK_V"),
     Mutation(MOVES, "offs_q < count", "offs_q <= count"),
     Mutation(MOVES, "offs_d < DIM", "offs_d <= DIM"),
+    Mutation(MOVES, "of_layer(keys_ptrs, layer)", "keys_ptrs[0]"),
+    Mutation(MOVES, "of_layer(key_ptrs, layer)", "key_ptrs[0]"),
+    Mutation(MOVES, "of_layer(values_ptrs, layer)", "values_ptrs[0]"),
+    Mutation(MOVES, "of_layer(value_ptrs, layer)", "value_ptrs[0]"),
     *masks_of(MOVES),
     # the layer tail
     Mutation(TAIL_TRITON, "row = tl.program_id(0).to(tl.int64)\n    offs = tl.arange", "row = tl.program_id(0)\n    offs = tl.arange"),  # noqa: E501

@@ -39,6 +39,7 @@ from mutants import (
     IN_TRITON,
     LANES,
     LAUNCHER,
+    LAYERS,
     MAPS,
     MOVES,
     PAIRS,
@@ -78,7 +79,7 @@ BF16_TESTS = [
 ]
 SCORING_TESTS = ["tests/support/interpreted.py", "tests/support/interpreted_layers.py"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
-    **{file: [*SCORING_TESTS, "-k", "not 1025 and not 130"] for file in (PARTS, SCORE, MAPS, LAUNCHER)},
+    **{file: [*SCORING_TESTS, "-k", "not 1025 and not 130"] for file in (LAYERS, PARTS, SCORE, MAPS, LAUNCHER)},
     MOVES: ["tests/support/interpreted_kv_cache.py", "-k", "not many"],
     TAIL_TRITON: ["tests/support/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }
