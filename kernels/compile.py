@@ -70,6 +70,7 @@ OF_DTYPE = {  # pointers to tensors of the model's dtype
     *(*OF_LAYERS, "query_ptr", "key_ptr"),
     *("x_ptr", "grad_ptr", "gate_ptr", "up_ptr", "grad_gate_ptr", "grad_up_ptr"),
 }
+TEXT = 512  # keys beside the image
 QUERIES = 64  # of a chunk
 COUNTS = (1, 16, QUERIES, 512)  # tokens explained at once
 LAUNCHES = tuple(product((score_kernel, map_kernel), COUNTS))
@@ -128,7 +129,7 @@ def _layers(shape: Shape, kind: str) -> int:
 
 
 def _tiles(shape: Shape, dtype: torch.dtype, queries: int, kind: str) -> Tiles:
-    sizes = queries, shape.heads, shape.kv_heads, shape.visual, shape.dim
+    sizes = queries, shape.heads, shape.kv_heads, shape.visual, TEXT, shape.dim
     return Tiles.of(dtype, *sizes, kind == ATTENDED, kind == MASKED, _layers(shape, kind))
 
 
@@ -193,7 +194,7 @@ def programs(kernel: Any, shape: Shape, dtype: torch.dtype, queries: int, kind: 
     tiles = _tiles(shape, dtype, queries, kind)
     if kernel is score_kernel:
         rows = triton.cdiv(queries * shape.heads // shape.kv_heads, tiles.rows)
-        return rows * shape.kv_heads * _layers(shape, kind)
+        return rows * tiles.parts * shape.kv_heads * _layers(shape, kind)
     return triton.cdiv(queries, tiles.queries) * triton.cdiv(shape.visual, tiles.keys) * tiles.splits
 
 

@@ -16,7 +16,8 @@ and D features of b bytes:
     written     4 T H scores; for all layers together 8 T N SPLITS bytes of maps
 
 Sums have a fixed order, so results are the same in every run: heads of all layers are summed within a program. If the
-tiles of the maps alone would leave processors idle, heads are split into SPLITS groups, which are summed afterwards.
+tiles of the maps alone would leave processors idle, heads are split into SPLITS groups, which are summed afterwards; if
+those of the scores would, keys are scored in parts, and one launch more joins them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 
 import torch
 from dexar_fast.kernels.map_kernel import map_kernel
-from dexar_fast.kernels.score_kernel import score_kernel
+from dexar_fast.kernels.score_kernel import join_kernel, score_kernel
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
@@ -37,6 +38,8 @@ from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PROGRAMS = 256  # about two for each multiprocessor of a large GPU
+LEAST_TILES = 8  # of keys, for each part: fewer take less time than a launch
+JOINED = 256  # scores a program joins
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Tiles:
     keys: int  # BLOCK_N
     dim: int  # BLOCK_D
     splits: int  # groups of heads whose maps are summed apart
+    parts: int  # of the keys, which are scored apart
     score_warps: int
     map_warps: int
     stages: int  # of loads under way
@@ -60,6 +64,7 @@ class Tiles:
         heads: int,
         kv_heads: int,
         visual: int,
+        text: int,
         dim: int,
         attended: bool = False,
         masked: bool = False,
@@ -79,8 +84,10 @@ class Tiles:
         programs = cdiv(queries, tile) * cdiv(max(1, visual), keys)
         splits = max(1, min(layers * kv_heads, PROGRAMS // programs))
         splits = cdiv(layers * kv_heads, cdiv(layers * kv_heads, splits))
+        scoring = cdiv(queries * heads // kv_heads, rows) * kv_heads * layers
+        parts = max(1, min(PROGRAMS // scoring, cdiv(visual + text, keys) // LEAST_TILES))
         map_warps = 8 if attended or masked or not half or splits == 1 else 4
-        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 8, map_warps, 2 if half else 1)
+        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, parts, 8, map_warps, 2 if half else 1)
 
 
 def _tile(size: int, most: int) -> int:
@@ -153,9 +160,9 @@ def _scored(
     us, values = (tuple(x.resolve_neg() for x in each) for each in zip(*layers, strict=True))
     (queries, heads, dim), (kv_heads, length, _) = us[0].shape, values[0].shape
     lists, counts = _lists(keys, us[0], length)
-    scores = empty_scores(us[0].expand(len(us), -1, -1, -1))
     masked, attended = keys.mask is not None, attention is not None
-    tiles = Tiles.of(us[0].dtype, queries, heads, kv_heads, counts[0], dim, attended, masked, len(us))
+    tiles = Tiles.of(us[0].dtype, queries, heads, kv_heads, *counts[:2], dim, attended, masked, len(us))
+    parts = empty_scores(us[0].expand(tiles.parts, len(us), -1, -1, -1))
     operands = us, values, *(attention or (us[0], values[0], us[0], 1.0))
     strides = *(stride for x in (us[0], values[0], *operands[2:4]) for stride in x.stride()), lists[4].stride(0)
     constants = {
@@ -170,11 +177,23 @@ def _scored(
         "num_stages": tiles.stages,
     }
     with torch.cuda.device_of(us[0]):  # Triton launches on the current device
-        score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows), kv_heads, len(us))](
-            *operands, *lists, *scores, queries, length, *counts, *strides, WITH_SMALLEST=smallest,
+        score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows) * tiles.parts, kv_heads, len(us))](
+            *operands, *lists, *parts, queries, length, *counts, tiles.parts, *strides, WITH_SMALLEST=smallest,
             BLOCK_R=tiles.rows, num_warps=tiles.score_warps, **constants,
         )  # fmt: skip
+        scores = _joined(parts, us[0], smallest)
         return scores, _maps(tiles, operands, lists, scores, counts, strides, constants)
+
+
+def _joined(parts: Scored, u: Tensor, smallest: bool) -> Scored:
+    """The scores [L, T, H] of all keys, from those of their parts [P, L, T, H]."""
+    count, layers = parts[0].shape[:2]
+    if count == 1:
+        return tuple(x[0] for x in parts)  # type: ignore[return-value]
+    scores = empty_scores(u.expand(layers, -1, -1, -1))
+    each = scores[0].numel()
+    join_kernel[(cdiv(each, JOINED),)](*parts, *scores, each, count, WITH_SMALLEST=smallest, BLOCK=JOINED)
+    return scores
 
 
 def _lists(keys: KeyRun | KeyLists, u: Tensor, length: int) -> tuple[list[Tensor], tuple[int, int, int]]:

@@ -11,6 +11,7 @@ SIZES = (
     "visual_count",
     "text_count",
     "visual_start",
+    "parts",
     "kv_heads",
     "kv_heads_each",
     "stride_mt",

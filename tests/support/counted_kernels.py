@@ -60,10 +60,11 @@ def _score(
     seen, others, reads = _keys(lists, queries, keys, counts, start, RUN, HAS_MASK)
     for layer, (u, value) in enumerate(zip(us, values, strict=True)):
         found = reference.score_layer(u.float(), value.float(), seen, others, reads)
-        visual_score[layer], text_score[layer], winner[layer] = found.visual_score, found.text_score, found.text_winner
+        scores = found.visual_score, found.text_score, found.text_winner
+        visual_score[0, layer], text_score[0, layer], winner[0, layer] = scores
         if WITH_SMALLEST:
             gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
-            smallest[layer] = gradient[..., seen].amin(-1)
+            smallest[0, layer] = gradient[..., seen].amin(-1)
 
 
 def _maps(

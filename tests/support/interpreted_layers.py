@@ -103,6 +103,48 @@ def test_lists_of_keys_give_the_same(masked: bool, programs: int, monkeypatch: p
     assert all(map(torch.equal, scores, others)) and torch.equal(maps, summed)
 
 
+def in_parts(monkeypatch: pytest.MonkeyPatch, programs: int) -> None:
+    """Keys are scored in as many parts as there are tiles, or as programs."""
+    monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    monkeypatch.setattr(kernels, "LEAST_TILES", 1)
+
+
+@pytest.mark.parametrize("smallest", [False, True])
+@pytest.mark.parametrize("as_lists", [False, True])
+@pytest.mark.parametrize("queries", [1, 5, 70])
+def test_keys_scored_in_parts_give_the_same(
+    queries: int, as_lists: bool, smallest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, of scores: a maximum has no order. Ties are won by the first key, whichever part it is in."""
+    case = {**CASES[0], "layers": 2, "heads": (1, 2), "queries": queries, "visual": 130, "before": 65, "behind": 129}
+    given = problem(case | {"values": "whole"})
+    keys, layers = keys_of(given), layers_of(given, 2)
+    sight = keys.lists if as_lists else keys.run
+    assert sight is not None
+    in_parts(monkeypatch, 1)
+    wanted, _ = kernels.head_scores(layers, sight, smallest)
+    for programs in (30, 65, 10_000):
+        in_parts(monkeypatch, programs)
+        found, maps = kernels.head_scores(layers, sight, smallest)
+        count = 4 if smallest else 3
+        assert all(map(torch.equal, found[:count], wanted[:count]))
+        check_scores(as_one(found, maps, given), given)
+
+
+def test_bad_values_of_a_part_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_parts(monkeypatch, 10_000)
+    given = problem({**CASES[0], "layers": 2, "queries": 3, "visual": 130, "before": 65, "behind": 64})
+    keys, layers = keys_of(given), layers_of(given, 2)
+    assert keys.run is not None
+    for key, nan in ((100, (0, 3)), (10, (1,))):  # a visual key, and one of the text
+        layers[0][1][:, key] = torch.nan
+        scores, _ = kernels.head_scores(layers, keys.run)
+        for number in (0, 1, 3):
+            assert scores[number][0].isnan().all() == (number in nan) and scores[number][1].isfinite().all()
+        assert (scores[2][0] == -1).all() == (1 in nan)
+        layers[0][1][:, key] = 1
+
+
 def test_layers_are_those_of_their_own_launches() -> None:
     given = problem({**CASES[0], "layers": 3, "heads": (2, 2), "queries": 5, "dtype": torch.float32})
     keys, layers = keys_of(given), layers_of(given, 3)

@@ -238,9 +238,19 @@ IN_TRITON = [
     Mutation(SCORE, "tl.where(offs < visual_start, 0, visual_count)", "tl.where(offs <= visual_start, 0, visual_count)"),  # noqa: E501
     Mutation(SCORE, "tl.where(won < visual_start, 0, visual_count)", "tl.where(won <= visual_start, 0, visual_count)"),
     Mutation(MAPS, "visual_start + tl.minimum(offs_n, visual_count - 1)", "visual_start + offs_n"),
+    # parts of the keys
+    Mutation(SCORE, "range(tl.maximum(begin, whole) if EDGE else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the", "range(whole if EDGE else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the"),  # noqa: E501
+    Mutation(SCORE, "tl.minimum((part + 1) * each, visual_count)", "part * each + each - BLOCK_N"),
+    Mutation(SCORE, "tl.minimum((part + 1) * each, last_text)", "last_text - BLOCK_N"),
+    Mutation(SCORE, "(part * tl.num_programs(2) + layer)", "layer"),
+    Mutation(SCORE, "tl.where(score > text, tl.load", "tl.where(score >= text, tl.load"),
+    Mutation(SCORE, "visual = larger(visual, tl.load(", "visual = tl.maximum(visual, tl.load("),
+    Mutation(SCORE, "text = larger(text, score)", "text = tl.maximum(text, score)"),
+    Mutation(SCORE, "tl.where(text > 0, winner, -1)", "winner"),
+    Mutation(SCORE, "tl.where(visual != visual, visual, smallest)", "smallest"),
+    Mutation(SCORE, "        winner_parts_ptr += count\n", ""),
     # layers
     Mutation(LAYERS, "tl.static_range(1, len(pointers))", "tl.static_range(2, len(pointers))"),
-    Mutation(SCORE, "(layer.to(tl.int64) * queries + offs_t)", "offs_t"),
     Mutation(MAPS, "(layer * queries + offs_t)", "offs_t"),
     Mutation(MAPS, "tl.minimum(begin + kv_heads_each * GROUP, len(u_ptrs) * heads)", "begin + kv_heads_each * GROUP"),
     Mutation(MAPS, "if head == heads:", "if head > heads:"),
