@@ -58,6 +58,8 @@ def _score(
 ) -> None:  # fmt: skip
     lists, counts = (visual, text, first, last, mask), (visual_count, text_count)
     seen, others, reads = _keys(lists, queries, keys, counts, start, RUN, HAS_MASK)
+    for parts, nothing in ((visual_score, 0), (text_score, 0), (winner, -1), (smallest, torch.inf)):
+        parts.fill_(nothing)  # but in the first part
     for layer, (u, value) in enumerate(zip(us, values, strict=True)):
         found = reference.score_layer(u.float(), value.float(), seen, others, reads)
         scores = found.visual_score, found.text_score, found.text_winner
@@ -65,6 +67,11 @@ def _score(
         if WITH_SMALLEST:
             gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
             smallest[0, layer] = gradient[..., seen].amin(-1)
+
+
+def _join(*given: Any, **constants: Any) -> None:
+    for parts, scores in zip(given[:4], given[4:8], strict=True):
+        scores.copy_(parts[0])
 
 
 def _maps(
@@ -111,6 +118,7 @@ def on_the_device() -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, compute in (
             (head_score, "score_kernel", _score),
+            (head_score, "join_kernel", _join),
             (head_score, "map_kernel", _maps),
             (kv_cache, "append_kernel", _append),
             (tail, "norm_kernel", _norm),
