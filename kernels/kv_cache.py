@@ -3,9 +3,9 @@
     kv_append:  keys[:, :, start : start + Q] = key;  values[:, :, start : start + Q] = value
     kv_copy:    for each (from, to, n) and layer:  keys[:, :, to : to + n] = keys[:, :, from : from + n];  and values
 
-A copy is an append of what the tensors themselves hold: one kernel for both, and one launch for K and V of a layer. All
-layers in one launch are beyond Triton: see csrc/cuda/kv_copy.cu. With Q or n slots, H_kv heads and D, D_v features of b
-bytes:
+A copy is an append of what the tensors themselves hold: one kernel for both, and one launch for K and V of all layers
+that are alike. csrc/cuda/kv_copy.cu takes all copies in one. With Q or n slots, H_kv heads and D, D_v features of b
+bytes, for each layer:
 
     operations  none
     read        H_kv Q (D + D_v) b, once; and as much written
@@ -14,16 +14,19 @@ bytes:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from dexar_fast.kernels.layers import of_layer
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
 from dexar_fast.backends.slots import Copies, check_append, check_copies
 
 BLOCK = 4096  # elements a program moves
+Pair = tuple[Tensor, Tensor]  # of a layer's keys and values
 
 
 @triton.jit
@@ -44,10 +47,10 @@ def _write(
 
 @triton.jit(do_not_specialize=["start", "count"])
 def append_kernel(
-    keys_ptr,
-    values_ptr,
-    key_ptr,
-    value_ptr,
+    keys_ptrs,
+    values_ptrs,
+    key_ptrs,
+    value_ptrs,
     start,
     count,
     stride_kch,
@@ -68,16 +71,17 @@ def append_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """Keys where the third program id is 0, values where it is 1."""
-    if tl.program_id(2) == 0:
+    """Of a layer keys where the third program id is even, values where it is odd."""
+    layer = tl.program_id(2) // 2
+    if tl.program_id(2) % 2 == 0:
         _write(
-            keys_ptr, key_ptr, start, count, stride_kch, stride_kcs, stride_kcd, stride_kh, stride_kq, stride_kd,
-            DIM_K, BLOCK_Q, BLOCK_K,
+            of_layer(keys_ptrs, layer), of_layer(key_ptrs, layer), start, count, stride_kch, stride_kcs, stride_kcd,
+            stride_kh, stride_kq, stride_kd, DIM_K, BLOCK_Q, BLOCK_K,
         )  # fmt: skip
     else:
         _write(
-            values_ptr, value_ptr, start, count, stride_vch, stride_vcs, stride_vcd, stride_vh, stride_vq, stride_vd,
-            DIM_V, BLOCK_Q, BLOCK_V,
+            of_layer(values_ptrs, layer), of_layer(value_ptrs, layer), start, count, stride_vch, stride_vcs, stride_vcd,
+            stride_vh, stride_vq, stride_vd, DIM_V, BLOCK_Q, BLOCK_V,
         )  # fmt: skip
 
 
@@ -95,22 +99,38 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
         InputError: states that do not fit in the slots.
     """
     check_append(keys, values, key, value, start)
+    _append([(keys, values, key, value)], start)
+
+
+def kv_append_all(layers: Sequence[Pair], states: Sequence[Pair], start: int) -> None:
+    """The same in the keys and values of several layers: one launch for all that are alike. Raises as `kv_append`."""
+    kinds: dict[Any, list[tuple[Tensor, ...]]] = {}
+    for (keys, values), (key, value) in zip(layers, states, strict=True):
+        check_append(keys, values, key, value, start)
+        alike = tuple((x.shape, x.stride(), x.dtype, x.device) for x in (keys, values, key, value))
+        kinds.setdefault(alike, []).append((keys, values, key, value))
+    for some in kinds.values():
+        _append(some, start)
+
+
+def _append(layers: Sequence[tuple[Tensor, ...]], start: int) -> None:
+    (keys, values, key, value), pointers = layers[0], zip(*layers, strict=True)
     (_, heads, count, dim_k), dim_v = key.shape, value.shape[3]
     constants = blocks(count, dim_k, dim_v)
+    strides = [stride for x in (keys, values, key, value) for stride in x.stride()[1:]]
     with torch.cuda.device_of(keys):  # Triton launches on the current device
-        append_kernel[(cdiv(count, constants["BLOCK_Q"]), heads, 2)](
-            keys, values, key, value, start, count, *keys.stride()[1:], *values.stride()[1:], *key.stride()[1:],
-            *value.stride()[1:], **constants,
-        )  # fmt: skip
+        append_kernel[(cdiv(count, constants["BLOCK_Q"]), heads, 2 * len(layers))](
+            *pointers, start, count, *strides, **constants
+        )
 
 
-def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies) -> None:
-    """`reference.kv_copy` of the keys and values of each layer, one launch for each layer and copy.
+def kv_copy(layers: Sequence[Pair], copies: Copies) -> None:
+    """`reference.kv_copy` of the keys and values of each layer, one launch for each copy in layers that are alike.
 
     Raises:
         InputError: slots that are not there, or both read and written.
     """
     check_copies([tensor for layer in layers for tensor in layer], copies)
-    for keys, values in layers:
-        for source, target, count in copies:
-            kv_append(keys, values, *(x.narrow(2, source, count) for x in (keys, values)), target)
+    for source, target, count in copies:
+        read = [(keys.narrow(2, source, count), values.narrow(2, source, count)) for keys, values in layers]
+        kv_append_all(layers, read, target)

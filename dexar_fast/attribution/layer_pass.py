@@ -50,7 +50,7 @@ class Pass(Watcher):
         by_tails = plan.layers if plan.differentiates and plan.against is None else []
         self._tails = tails or Tails.of(prompt.decoder, by_tails, plan.backend)
         self._gradients = CallGradients(prompt.decoder, self._tails, plan.double_final_norm)
-        self._rows = Rows(plans)
+        self._rows = Rows(plans, cached=prompt.cache is not None)
         self._first = 0  # position of the first of the C explained queries
         self._targets: Tensor  # [B, C]
         self._runs_prompt = False
@@ -148,12 +148,7 @@ class Pass(Watcher):
 
     @torch.no_grad()
     def _run(
-        self,
-        first: int,
-        targets: Tensor,
-        forward: Callable[[Any], Any],
-        known: int | None,
-        spans: Sequence[Span],
+        self, first: int, targets: Tensor, forward: Callable[[Any], Any], known: int | None, spans: Sequence[Span]
     ) -> list[Any]:
         """The sums of each row's targets [B, C]; known: the prompt tokens in the cache if the rest runs along."""
         self._first, self._targets = first, targets
@@ -165,6 +160,8 @@ class Pass(Watcher):
         queries = self._columns if known is None else first + self._columns - known
         with stage("chunk forward"), wanting(self._explained(queries), queries):
             forward(self._prompt.cache)
+        with stage("scoring"):
+            self._rows.settle()
         self._checks.close()
         with stage("checks"):
             self._check()

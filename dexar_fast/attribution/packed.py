@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dexar_fast.attribution.calls.gradients import Attended
 from dexar_fast.attribution.calls.plan import Plan
-from dexar_fast.attribution.calls.rows import Part, Span
+from dexar_fast.attribution.calls.rows import Part, Rows, Span
 from dexar_fast.attribution.calls.segments import Segments
 from dexar_fast.attribution.layer_pass import Pass
 from dexar_fast.attribution.tails.trust import Tails
@@ -48,6 +48,7 @@ class Packed(Pass):
 
     def __init__(self, model: Any, prompt: Prefill, plans: Sequence[Plan], tails: Tails, segments: Segments) -> None:
         super().__init__(model, prompt, plans, tails)
+        self._rows = Rows(plans, cached=False)
         self._segments = segments
         self._positions: Tensor  # [C] of the explained queries in the row
         self._ends: Tensor  # where the last logits of each segment stand among those computed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 
 from dexar_fast.attribution import text_maps
 from dexar_fast.attribution.text_maps import TextMaps, TextSums
-from dexar_fast.backends.operands import HeadGroups, Keys, LayerScores, MapSums, total_range
+from dexar_fast.backends.operands import HeadGroups, Keys, Layer, LayerScores, MapSums, total_range
+from dexar_fast.backends.ops import Scoring
 from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call
 
@@ -38,6 +39,10 @@ class Sums(Protocol):
         """Takes one layer: u [C, H, D], its attention, whose last C queries are explained, and the keys they score."""
         ...
 
+    def settle(self) -> None:
+        """Computes what waits for other layers. Called behind the last one, and before what waits takes much memory."""
+        ...
+
     def attribution(self, length: int) -> Any:
         """All layers together, for queries that could read `length` keys; holds token_maps [C, N]."""
         ...
@@ -47,22 +52,26 @@ class LayerSums:
     """Scores the heads of each layer and adds up the layers of one chunk, over N visual keys.
 
     Args:
-        score: ops.head_score with its knobs filled in.
         text: takes the layers, too, where the maps over text keys are asked for.
     """
 
-    def __init__(self, visual: int, score: Callable[..., LayerScores], text: TextSums | None = None) -> None:
+    def __init__(self, visual: int, scoring: Scoring, text: TextSums | None = None) -> None:
         self._visual = visual
-        self._score = score
+        self._scoring = scoring
         self._text = text
-        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []  # visual, text, winner: [C, H] each
+        self._layers = 0
+        self._waiting: dict[int, Layer] = {}  # by their number, those that are scored together
+        self._scores: dict[int, LayerScores] = {}
         self._maps: dict[tuple[torch.device, torch.dtype], MapSums] = {}
-        self._ranges: list[Tensor] = []
 
     def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
-        maps = self.maps(u)  # which no layer without visual keys adds to
-        own = maps if keys.has_image else MapSums.zeros(u, 0)
-        self.add(numbered(self._score(u, call.value[0], keys, own), keys.numbers))
+        layer = Layer(u, call.value[0], keys)
+        if self._scoring.joins(layer):
+            self._waiting[self._layers] = layer
+        else:
+            own = self.maps(u) if keys.has_image else MapSums.zeros(u, 0)  # without visual keys nothing is added
+            self._take(self._layers, layer, self._scoring.of(layer, own))
+        self._layers += 1
         if self._text is not None:
             self._text.layer(u, call.value[0], keys)
 
@@ -73,17 +82,35 @@ class LayerSums:
             self._maps[kind] = MapSums.zeros(u, self._visual)
         return self._maps[kind]
 
-    def add(self, layer: LayerScores) -> None:
-        self._scores.append((layer.visual_score, layer.text_score, layer.text_winner))
-        if layer.range is not None:
-            self._ranges.append(layer.range)
+    def settle(self) -> None:
+        kinds: dict[Any, list[int]] = {}
+        for number, layer in self._waiting.items():
+            kinds.setdefault(layer.kind, []).append(number)
+        for numbers in kinds.values():
+            self._score([(number, self._waiting[number]) for number in numbers])
+        self._waiting.clear()
+
+    def _score(self, layers: Sequence[tuple[int, Layer]]) -> None:
+        scores, maps = self._scoring.of_all([layer for _, layer in layers])
+        for (number, layer), each in zip(layers, scores, strict=True):
+            self._take(number, layer, each)
+        kind = layers[0][1].u.device, layers[0][1].u.dtype
+        if kind in self._maps:
+            self._maps[kind].both.add_(maps.both)
+        else:
+            self._maps[kind] = maps
+
+    def _take(self, number: int, layer: Layer, scores: LayerScores) -> None:
+        self._scores[number] = numbered(scores, layer.keys.numbers)
 
     def attribution(self, length: int) -> Attribution:
         """All layers together, for queries that could read `length` keys."""
-        visual, text, winner = map(_stacked, zip(*self._scores, strict=True), (0, 0, -1))
-        visual, text = torch.stack([visual, text]).cpu()  # a copy from a GPU is waited for
-        winner = winner.cpu()
-        if self._ranges and len({scores.shape[1] for scores, _, _ in self._scores}) > 1:
+        scores = [self._scores[number] for number in range(self._layers)]
+        ranges = [each.range.cpu() for each in scores if each.range is not None]
+        both = _stacked([each.visual_score for each in scores] + [each.text_score for each in scores], 0)
+        visual, text = both.cpu().unflatten(1, (2, -1)).transpose(0, 1).contiguous()  # a copy from a GPU is waited for
+        winner = _stacked([each.text_winner for each in scores], -1).cpu()
+        if ranges and len({each.visual_score.shape[1] for each in scores}) > 1:
             raise ModelError(
                 "the decoder's layers differ in their number of heads: mode='official' is not defined there"
             )
@@ -94,7 +121,7 @@ class LayerSums:
             text_winners=torch.bincount(winner[winner >= 0], minlength=length),
             token_maps=token_maps,
             unfiltered_token_maps=unfiltered,
-            range=total_range([extremes.cpu() for extremes in self._ranges]) if self._ranges else None,
+            range=total_range(ranges) if ranges else None,
             text=None if self._text is None else self._text.maps(),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dexar_fast.backends.operands import HeadGroups, Keys, LayerScores, MapSums
+from dexar_fast.backends.operands import HeadGroups, Keys, Layer, MapSums
+from dexar_fast.backends.ops import Scoring
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class TextSums:
     """Adds up the layers of one chunk as they come.
 
     Args:
-        score: ops.head_score with its knobs filled in, but for those of visual maps.
+        scoring: without the knobs of visual maps.
     """
 
-    def __init__(self, score: Callable[..., LayerScores]) -> None:
-        self._score = score
+    def __init__(self, scoring: Scoring) -> None:
+        self._scoring = scoring
         self._swapped: dict[int, tuple[Keys, Keys]] = {}  # by the id of the keys, which layers share
         self._sums: dict[tuple[torch.device, torch.dtype], MapSums] = {}
         self._positions: Tensor
@@ -45,7 +46,7 @@ class TextSums:
         if kind not in self._sums:
             self._sums[kind] = MapSums.zeros(u, len(keys.text))
         swapped = self._swap(keys) if isinstance(keys, Keys) else keys.map(self._swap)
-        self._score(u, value, swapped, self._sums[kind])
+        self._scoring.of(Layer(u, value, swapped), self._sums[kind])
 
     def maps(self) -> TextMaps:
         """All layers together."""

@@ -142,10 +142,10 @@ def _call(*arguments: Any) -> None:
 
 
 def empty_scores(u: Tensor) -> Scored:
-    """The uninitialised scores of u [T, H, D]."""
+    """The uninitialised scores of u [..., T, H, D]."""
     dtype = torch.promote_types(u.dtype, torch.float32)
-    visual_score, text_score, smallest = (u.new_empty(u.shape[:2], dtype=dtype) for _ in range(3))
-    return visual_score, text_score, u.new_empty(u.shape[:2], dtype=torch.int64), smallest
+    visual_score, text_score, smallest = (u.new_empty(u.shape[:-1], dtype=dtype) for _ in range(3))
+    return visual_score, text_score, u.new_empty(u.shape[:-1], dtype=torch.int64), smallest
 
 
 def check_maps(u: Tensor, visual: Tensor, *maps: Tensor) -> None:

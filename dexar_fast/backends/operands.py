@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ class KeyLists:
     first: Tensor  # [C] int32
     last: Tensor  # [C] int32
     mask: Tensor | None  # [C, S] bool; None if each query attends to all keys from first to last
+
+
+@dataclass(frozen=True)
+class KeyRun:
+    """The same without lists: query t reads all S keys but the last C - 1 - t. What is not visual is text."""
+
+    visual: slice  # which every query reads
+    mask: None = None  # as of `KeyLists`
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,8 @@ class Keys:
     text: Tensor  # [M] positions
     attendable: Tensor  # [C, S] bool
     numbers: Tensor | None = None  # [S] what each key is called in the result; None: by its position
-    causal: bool = (
-        False  # whether it is known, without a look at `attendable`, that the last query reads every key, and
-    )
-    # each before it one key less
+    # whether it is known, without a look at `attendable`, that the last query reads every key, each before it one less
+    causal: bool = False
 
     @property
     def has_image(self) -> bool:
@@ -89,6 +96,14 @@ class Keys:
         """Whether it is known that every query reads every visual key."""
         queries, keys = self.attendable.shape
         return self.causal and isinstance(self.visual, slice) and self.visual.stop <= keys - queries + 1
+
+    @cached_property
+    def run(self) -> KeyRun | None:
+        """The keys without lists, if they are known to be such."""
+        run, all_keys = self.visual, self.attendable.shape[1]
+        if isinstance(run, slice) and self._sees_image and run.stop - run.start + len(self.text) == all_keys:
+            return KeyRun(run)
+        return None
 
     @cached_property
     def lists(self) -> KeyLists:
@@ -170,6 +185,20 @@ class Attention:
     def of_queries(self, rows: slice) -> Attention:
         """The same for some of the queries."""
         return Attention(self.query[rows], self.key, self.log_sum_exp[rows], self.scale)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer is scored from."""
+
+    u: Tensor  # [C, H, D]
+    value: Tensor  # [H_kv, S, D]
+    keys: Keys | HeadGroups
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What is alike in layers that one launch can score."""
+        return id(self.keys), *((x.shape, x.stride(), x.dtype, x.device, x.is_neg()) for x in (self.u, self.value))
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,29 @@
 """The operations, each on the backend that `plan` gives it.
 
 `head_score` is one call per layer and chunk: gradients of all heads, their scores, the filtered sums (METHOD.md
-section 3). `kv_append` and `kv_copy` serve the pool of keys and values.
+section 3). `Scoring` holds its knobs, and scores layers together where a GPU's kernels take them so. `kv_append` and
+`kv_copy` serve the pool of keys and values.
 Nothing here knows about transformers, nothing above it about backends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dexar_fast.backends import cuda, eager, operators
-from dexar_fast.backends.operands import Attention, HeadGroups, KeyLists, Keys, LayerScores, MapSums, total_range
+from dexar_fast.backends.operands import Attention, HeadGroups, KeyLists, Keys, Layer, LayerScores, MapSums, total_range
 from dexar_fast.backends.plan import judged, moving, scoring
 from dexar_fast.backends.slots import Copies
 from dexar_fast.backends.verdicts.case import append_case, copy_case, scoring_case
 from dexar_fast.errors import ModelError
 from dexar_fast.settings import HeadScore, MapFilter
+
+Pair = tuple[Tensor, Tensor]  # of a layer's keys and values
 
 
 def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: int, *, backend: str = "auto") -> None:
@@ -28,15 +32,31 @@ def kv_append(keys: Tensor, values: Tensor, key: Tensor, value: Tensor, start: i
     Args:
         backend: as `plan` takes it.
     """
-    if keys.is_cuda and (  # every step of every layer runs this
-        moving(backend, "cuda")[0].backend == "triton" or judged(backend, append_case("triton", key))
-    ):
+    if _appends(key, backend):
         return operators.kv_append(keys, values, key, value, start)
     keys.narrow(2, start, key.shape[2]).copy_(key)
     values.narrow(2, start, value.shape[2]).copy_(value)
 
 
-def kv_copy(layers: Sequence[tuple[Tensor, Tensor]], copies: Copies, *, backend: str = "auto") -> None:
+def kv_append_all(layers: Sequence[Pair], states: Sequence[Pair], start: int, *, backend: str = "auto") -> None:
+    """`kv_append` in several layers; a GPU's kernel takes those that are alike in one launch."""
+    if layers and _appends(states[0][0], backend):
+        from dexar_fast.kernels import kv_cache  # if triton is missing, moving has raised
+
+        return kv_cache.kv_append_all(layers, states, start)
+    for layer, new in zip(layers, states, strict=True):
+        kv_append(*layer, *new, start, backend="torch")
+
+
+def _appends(key: Tensor, backend: str) -> bool:
+    """Whether the GPU's kernel appends such states; every step of every layer asks."""
+    device = key.device.type
+    return device != "cpu" and (
+        moving(backend, device)[0].backend == "triton" or judged(backend, append_case("triton", key))
+    )
+
+
+def kv_copy(layers: Sequence[Pair], copies: Copies, *, backend: str = "auto") -> None:
     """Copies slots (from, to, count) in the keys and values of layers of one device.
 
     Args:
@@ -94,12 +114,52 @@ def head_score(
     if isinstance(keys, HeadGroups):
         return _by_group(u, value, keys, sums, attention, map_filter, head_score, with_range, backend)
     plain = head_score == "max" and map_filter is None
-    fused = scoring(backend, u.device.type, plain) != "torch" or (
-        u.is_cuda and attention is None and judged(backend, scoring_case("triton", u, value), plain)
-    )
-    if fused and keys.has_image:  # the kernels score image and text together
+    kernels = _scored_by(u, value, plain, backend, attention is not None)
+    if kernels != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
     return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
+
+
+def _scored_by(u: Tensor, value: Tensor, plain: bool, backend: str, attended: bool = False) -> str:
+    """The backend of head_score; plain: "max" without a map filter."""
+    planned = scoring(backend, u.device.type, plain)
+    if planned == "torch" and u.is_cuda and not attended:
+        return "triton" if judged(backend, scoring_case("triton", u, value), plain) else "torch"
+    return planned
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """`head_score` with its knobs filled in."""
+
+    head_score: HeadScore = "max"
+    map_filter: MapFilter = None
+    grids: tuple[Tensor, ...] = ()
+    with_range: bool = False
+    backend: str = "auto"
+
+    def of(self, layer: Layer, sums: MapSums) -> LayerScores:
+        """The scores of one layer, whose maps are added to the sums."""
+        return head_score(layer.u, layer.value, layer.keys, sums, **vars(self))
+
+    def joins(self, layer: Layer) -> bool:
+        """Whether a layer is scored in one launch with others: as a GPU's kernels do it."""
+        plain, keys = self.head_score == "max" and self.map_filter is None, layer.keys
+        if isinstance(keys, HeadGroups) or not keys.has_image:
+            return False
+        return _scored_by(layer.u, layer.value, plain, self.backend) == "triton"
+
+    def of_all(self, layers: Sequence[Layer]) -> tuple[list[LayerScores], MapSums]:
+        """The scores of layers of one kind, all of which `joins` takes, and the sums of their maps."""
+        from dexar_fast.kernels import head_score as kernels  # if triton is missing, scoring has raised
+
+        keys = layers[0].keys
+        assert isinstance(keys, Keys)
+        operands = [(layer.u, layer.value) for layer in layers]
+        (*scores, smallest), maps = kernels.head_scores(operands, keys.run or keys.lists, self.with_range)
+        extremes = torch.stack([smallest.amin(), scores[0].amax()]) if self.with_range else None
+        ranges = [extremes, *[None] * (len(layers) - 1)]  # the first stands for all
+        return [LayerScores(*each) for each in zip(*scores, ranges, strict=True)], MapSums(maps)
 
 
 def _by_group(

@@ -150,12 +150,13 @@ def moving(backend: str, device: str) -> tuple[Choice, Choice]:
 @cache
 def _moving(asked: str, device: str) -> tuple[Choice, Choice]:
     """The choices of `moving`. Among the GPU's kernels, copies take CUDA C++ if it is built, for fewer launches."""
-    if device != "cuda" or asked != "triton":
+    gpu = device == DEVICES["triton"]
+    if not gpu or asked != "triton":
         off = "a slice is copied: nothing to fuse off a GPU"
-        reason = off if device != "cuda" else "asked for" if asked == "torch" else "no verdict takes a kernel"
+        reason = off if not gpu else "asked for" if asked == "torch" else "no verdict takes a kernel"
         return Choice("kv_append", "torch", reason), Choice("kv_copy", "torch", reason)
     if missing := _no_triton():
         raise _refusal("triton", missing)
     unbuilt = cuda.obstacle()
-    copy = ("triton", f"a launch a layer; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
+    copy = ("triton", f"a launch a copy; no CUDA C++: {unbuilt}") if unbuilt else ("cuda", "all layers in one launch")
     return Choice("kv_append", "triton", "keys and values in one launch"), Choice("kv_copy", *copy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +13,7 @@ from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.attribution.tails.trust import Tails
 from dexar_fast.attribution.text_keys import text_mask
 from dexar_fast.attribution.text_maps import TextSums
-from dexar_fast.backends import ops
-from dexar_fast.backends.operands import LayerScores
+from dexar_fast.backends.ops import Scoring
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.generation.places.placing import ELSEWHERE_READ, settled
 from dexar_fast.generation.setup import Setup
@@ -69,7 +67,7 @@ def plan_of(
         layers=chosen.layers_of(len(decoder.layers)),
         visual=visual,
         text=text_mask(chosen, beside + prompt, beside + prompt + answer, visual, content),
-        sums=partial(_sums, setup, len(visual), _score(setup, placed)),
+        sums=partial(_sums, setup, len(visual), _scoring(setup, placed)),
         backend=setup.backend,
         double_final_norm=chosen.mode == "official",
         inputs=inputs,
@@ -79,11 +77,9 @@ def plan_of(
     )
 
 
-def _score(setup: Setup, placed: Layout) -> Callable[..., LayerScores]:
-    """ops.head_score with its knobs filled in."""
+def _scoring(setup: Setup, placed: Layout) -> Scoring:
     chosen = setup.settings
-    return partial(
-        ops.head_score,
+    return Scoring(
         head_score=chosen.head_score,
         map_filter=chosen.map_filter,
         grids=tuple(torch.from_numpy(grid.cells) for grid in placed.grids),
@@ -92,9 +88,9 @@ def _score(setup: Setup, placed: Layout) -> Callable[..., LayerScores]:
     )
 
 
-def _sums(setup: Setup, visual: int, score: Callable[..., LayerScores]) -> LayerSums:
+def _sums(setup: Setup, visual: int, scoring: Scoring) -> LayerSums:
     """What takes the layers of a chunk."""
     chosen, text = setup.settings, None
     if chosen.text_relevance:
-        text = TextSums(partial(ops.head_score, head_score=chosen.head_score, backend=setup.backend))
-    return LayerSums(visual, score, text)
+        text = TextSums(Scoring(head_score=chosen.head_score, backend=setup.backend))
+    return LayerSums(visual, scoring, text)

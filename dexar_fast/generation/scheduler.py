@@ -113,9 +113,10 @@ class ChunkScheduler:
         self._check()
         if self._left() < self._size or not self._holds(prompt, len(self._ids) - 2):
             return
-        self._started(prompt).trail.open = True
-        with rewound(prompt.cache) as cache:
-            chunks = self._started(prompt).explain(replace(prompt, cache=cache), self._ids)
+        explainer = self._started(prompt)
+        explainer.trail.open = True
+        with rewound(prompt.cache, explainer.plan.backend) as cache:
+            chunks = explainer.explain(replace(prompt, cache=cache), self._ids)
         self._hand(chunks)
 
     def finish(self, answer: list[int], prompt: Prefill) -> None:

@@ -22,6 +22,9 @@ class Chunk:
     def layer(self, u: Tensor, call: Call, keys: Keys | HeadGroups) -> None:
         self.layers.append((u.detach(), call.value[0].detach(), keys))
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
     def attribution(self, length: int) -> Chunk:
         self.token_maps = torch.empty(len(self.layers[0][0]), 0)
         return self

@@ -25,6 +25,8 @@ from dexar_fast.backends import cuda, operators, ops
 from dexar_fast.backends.cpp import Scored
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.model.attention import flash_attention
+from dexar_fast.model.masks import causal
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.recording.peak import peak
@@ -80,6 +82,19 @@ def test_triton_products_equal_the_reference(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_bad_values_in_the_tail_reach_all_that_they_enter_and_nothing_else(dtype: torch.dtype) -> None:
     check_bad_values(norm_on_the_gpu, gated_on_the_gpu, dtype)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 65), (3, 64), (65, 130), (33, 33)])
+def test_flash_attention_reads_the_keys_of_the_mask(queries: int, keys: int, kv_heads: int) -> None:
+    query, key, value = (
+        torch.randn(1, heads, length, 64, device="cuda", dtype=torch.bfloat16)
+        for heads, length in ((4, queries), (kv_heads, keys), (kv_heads, keys))
+    )
+    (found, *_) = flash_attention(query, key, value, is_causal=True, scale=0.3)
+    wide = [x.double().repeat_interleave(4 // x.shape[1], 1) for x in (query, key, value)]
+    scores = (0.3 * wide[0] @ wide[1].mT).masked_fill(~causal(queries, keys, query.device), -torch.inf)
+    torch.testing.assert_close(found.double(), scores.softmax(-1) @ wide[2], rtol=2e-2, atol=2e-2)
 
 
 @pytest.mark.parametrize("case", KV_CASES, ids=kv_name)

@@ -141,7 +141,7 @@ def test_another_machine_or_code_has_no_verdict(part: str, monkeypatch: pytest.M
 
 def test_the_source_is_that_of_kernels_and_bindings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = {path.name for path in machine._sources()}
-    assert {"cpp.py", "eager.py", "scoring.py", "head_score_kernels.py", "tail.py"} <= names
+    assert {"cpp.py", "eager.py", "scoring.py", "score_kernel.py", "tail.py"} <= names
     assert any(name.startswith("_C.") for name in names)
     file = tmp_path / "kernel.py"
     monkeypatch.setattr(machine, "_sources", lambda: iter([file]))

@@ -153,7 +153,7 @@ def test_generate_with_arguments_names_them(run: Run) -> None:
 @pytest.mark.parametrize("error", [TypeError("no"), IndexError("no"), AssertionError(), KeyError("no")])
 def test_our_own_faults_ask_for_a_report(error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "explain", raising(error))
-    monkeypatch.setattr(sums.LayerSums, "add", raising(error))
+    monkeypatch.setattr(sums.LayerSums, "layer", raising(error))
     words = ("by a fault of its own; please report this", type(error).__name__)
     refused(InternalError, *words, call=lambda: run(fresh()))
 

@@ -52,6 +52,26 @@ def test_tokens_run_again_in_place_and_are_put_back(make: Any) -> None:
     assert cache.get_seq_length() == LENGTH
 
 
+def test_slots_that_are_overwritten_in_turns_are_put_back() -> None:
+    """Some of them twice, layer by layer, and in one that has fewer."""
+    cache = filled(DynamicCache())
+    cache.layers[1].keys, cache.layers[1].values = (x[:, :, :8] for x in (cache.layers[1].keys, cache.layers[1].values))
+    before = contents(cache)
+    new = torch.randn(2, 1, 2, 5, 4)
+    with RewoundCache(cache) as rewound:
+        rewound.truncate(6)
+        rewound.update(*new[:, :, :, :2], 0)
+        rewound.update(*new[:, :, :, :1], 1)
+        rewound.update(*new[:, :, :, :3], 0)
+        for layer in rewound.layers:
+            layer.length = 6
+        rewound.update(*new, 0)
+        rewound.update(*new[:, :, :, :2], 1)
+        assert torch.equal(cache.layers[0].keys[:, :, 6:11], new[0])
+        assert torch.equal(cache.layers[1].values[:, :, 6:], new[1, :, :, :2])
+    assert all(torch.equal(a, b) for a, b in zip(contents(cache), before, strict=True))
+
+
 def test_an_exception_puts_it_back_too() -> None:
     cache = filled(DynamicCache())
     before = contents(cache)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import interpreter_builder
 
 Span = tuple[int, int]  # first address, and the one behind the last
@@ -17,7 +18,7 @@ def bound(monkeypatch: pytest.MonkeyPatch, *kernels: Any) -> None:
     spans: list[Span] = []
 
     def note(*args: Any, **kwargs: Any) -> None:
-        spans[:] = [_span(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        spans[:] = [_span(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
 
     def checked(access: Any, mask_at: int) -> Any:
         def checking(ptrs: Any, *args: Any) -> Any:

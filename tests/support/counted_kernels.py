@@ -11,11 +11,15 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from dexar_fast.kernels import head_score, tail
-from fake_gpu import LAUNCH, NAME, Counted, _note
+from dexar_fast.kernels import head_score, kv_cache, tail
+from fake_gpu import LAUNCH, NAME, _held, _note
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from dexar_fast.backends import operators, plan, reference, tail_operators
+from dexar_fast.model import attention
+
+SINGLE = torch.float32
 
 
 class Launched:
@@ -27,40 +31,61 @@ class Launched:
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(*args: Any, **constants: Any) -> None:
             _note(LAUNCH)
-            self._compute(*(x.held if isinstance(x, Counted) else x for x in args), **constants)
+            self._compute(*tree_map(_held, args), **constants)
 
         return launch
 
 
-def _reads(first: Tensor, last: Tensor, mask: Tensor, keys: int, has_mask: bool) -> Tensor:
+def _keys(
+    lists: tuple[Tensor, ...], queries: int, keys: int, counts: tuple[int, ...], start: int, run: bool, masked: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Visual and text positions, and which keys each query reads."""
     position = torch.arange(keys)
-    seen = (position >= first[:, None]) & (position <= last[:, None])
-    return seen & (mask != 0) if has_mask else seen
+    if run:
+        seen = (position >= start) & (position < start + counts[0])
+        reads = position <= torch.arange(keys - queries, keys)[:, None]
+        return position[seen], position[~seen], reads
+    visual, text, first, last, mask = lists
+    reads = (position >= first[:, None]) & (position <= last[:, None])
+    return visual.long(), text.long(), reads & (mask != 0) if masked else reads
 
 
 def _score(
-    u: Tensor, value: Tensor, query: Any, key: Any, total: Any, scale: float, visual: Tensor, text: Tensor,
+    us: Any, values: Any, query: Any, key: Any, total: Any, scale: float, visual: Tensor, text: Tensor,
     first: Tensor, last: Tensor, mask: Tensor, visual_score: Tensor, text_score: Tensor, winner: Tensor,
-    smallest: Tensor, *_: Any, HAS_MASK: bool, WITH_SMALLEST: bool, **constants: Any,
+    smallest: Tensor, queries: int, keys: int, visual_count: int, text_count: int, start: int, *_: Any, RUN: bool,
+    HAS_MASK: bool, WITH_SMALLEST: bool, **constants: Any,
 ) -> None:  # fmt: skip
-    reads = _reads(first, last, mask, value.shape[1], HAS_MASK)
-    found = reference.score_layer(u.float(), value.float(), visual.long(), text.long(), reads)
-    visual_score.copy_(found.visual_score), text_score.copy_(found.text_score), winner.copy_(found.text_winner)
-    if WITH_SMALLEST:
-        gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
-        smallest.copy_(gradient[..., visual.long()].amin(-1))
+    lists, counts = (visual, text, first, last, mask), (visual_count, text_count)
+    seen, others, reads = _keys(lists, queries, keys, counts, start, RUN, HAS_MASK)
+    for parts, nothing in ((visual_score, 0), (text_score, 0), (winner, -1), (smallest, torch.inf)):
+        parts.fill_(nothing)  # but in the first part
+    for layer, (u, value) in enumerate(zip(us, values, strict=True)):
+        found = reference.score_layer(u.float(), value.float(), seen, others, reads)
+        scores = found.visual_score, found.text_score, found.text_winner
+        visual_score[0, layer], text_score[0, layer], winner[0, layer] = scores
+        if WITH_SMALLEST:
+            gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), torch.inf)
+            smallest[0, layer] = gradient[..., seen].amin(-1)
+
+
+def _join(*given: Any, **constants: Any) -> None:
+    for parts, scores in zip(given[:4], given[4:8], strict=True):
+        scores.copy_(parts[0])
 
 
 def _maps(
-    u: Tensor, value: Tensor, query: Any, key: Any, total: Any, scale: float, visual: Tensor, first: Tensor,
+    us: Any, values: Any, query: Any, key: Any, total: Any, scale: float, visual: Tensor, first: Tensor,
     last: Tensor, mask: Tensor, visual_score: Tensor, text_score: Tensor, token_map: Tensor, unfiltered: Tensor,
-    *_: Any, HAS_MASK: bool, ADDS: bool, **constants: Any,
+    queries: int, keys: int, visual_count: int, start: int, *_: Any, RUN: bool, HAS_MASK: bool, **constants: Any,
 ) -> None:  # fmt: skip
-    reads = _reads(first, last, mask, value.shape[1], HAS_MASK)
-    gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), 0)[..., visual.long()]
-    found = reference.aggregate(gradient, (visual_score - text_score).relu())
-    for sums, maps in zip((token_map, unfiltered), found, strict=True):
-        sums.add_(maps) if ADDS else sums.zero_()[0].copy_(maps)
+    lists, weights = (visual, visual, first, last, mask), (visual_score - text_score).relu()
+    seen, _others, reads = _keys(lists, queries, keys, (visual_count,), start, RUN, HAS_MASK)
+    token_map.zero_(), unfiltered.zero_()
+    for u, value, weight in zip(us, values, weights, strict=True):
+        gradient = torch.where(reads[:, None], reference.gradient(u.float(), value.float()), 0)[..., seen]
+        for sums, maps in zip((token_map, unfiltered), reference.aggregate(gradient, weight), strict=True):
+            sums[0].add_(maps)
 
 
 def _norm(
@@ -81,19 +106,31 @@ def _gated(
         out.copy_(found)
 
 
+def _append(*given: Any, **constants: Any) -> None:
+    layers, start = given[:4], given[4]
+    for layer in zip(*layers, strict=True):
+        reference.kv_append(*layer, start)
+
+
 @contextmanager
 def on_the_device() -> Iterator[None]:
     """Inside the block `backend="triton"` works on the device that counts."""
     with ExitStack() as stack:
         for module, name, compute in (
             (head_score, "score_kernel", _score),
+            (head_score, "join_kernel", _join),
             (head_score, "map_kernel", _maps),
+            (kv_cache, "append_kernel", _append),
             (tail, "norm_kernel", _norm),
             (tail, "gated_kernel", _gated),
         ):
             stack.enter_context(patch.object(module, name, Launched(compute)))
         stack.enter_context(patch.dict(plan.DEVICES, {"triton": NAME}))
+        stack.enter_context(patch.object(attention, "FLASH", NAME))
+        stack.enter_context(patch.object(attention, "SDPAParams", lambda query, *_: query))
+        stack.enter_context(patch.object(attention, "can_use_flash_attention", lambda query: query.dtype != SINGLE))
         stack.enter_context(patch.object(operators, "head_score", head_score.head_score))
+        stack.enter_context(patch.object(operators, "kv_append", kv_cache.kv_append))
         for name in ("norm_vjp", "gated_vjp"):
             stack.enter_context(patch.object(tail_operators, name, getattr(tail, name)))
         yield

@@ -117,6 +117,8 @@ class Counted(Tensor):
         if name in WHOLE:
             _note(LAUNCH)
             return tree_map(_wrapped, function(*tree_map(_held, args), **tree_map(_held, kwargs or {})))
+        if name == "_scaled_dot_product_flash_attention":
+            return (_flash_attention(*args, **(kwargs or {})),)
         if function is functional.scaled_dot_product_attention:
             return _attention(*args, **(kwargs or {}))
         if name in READS and isinstance(args[0], Counted):
@@ -142,6 +144,16 @@ def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **more: 
         _note(LAUNCH)
     found = functional.scaled_dot_product_attention(query.held, key.held, value.held, attn_mask=mask, **more)
     return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))  # as the GPU's kernels lay it out
+
+
+def _flash_attention(query: Any, key: Any, value: Any, *, is_causal: bool, scale: float) -> Counted:
+    """One launch; its causal mask ends with the last key."""
+    _note(LAUNCH)
+    queries, keys = query.shape[2], key.shape[2]
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if is_causal else None
+    more: dict[str, Any] = {"attn_mask": mask, "scale": scale, "enable_gqa": True}
+    found = functional.scaled_dot_product_attention(query.held, key.held, value.held, **more)
+    return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))
 
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:

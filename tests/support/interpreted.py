@@ -27,7 +27,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     outputs = Guarded()
     torch.use_deterministic_algorithms(True)  # which fills empty memory
     monkeypatch.setattr(kernels, "empty_scores", outputs)
-    bound(monkeypatch, kernels.score_kernel, kernels.map_kernel)
+    bound(monkeypatch, kernels.score_kernel, kernels.join_kernel, kernels.map_kernel)
     yield
     torch.use_deterministic_algorithms(False)
     outputs.check()

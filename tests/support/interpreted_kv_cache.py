@@ -12,6 +12,7 @@ from kv_cases import CASES, COPIES, check_append, check_copies, name
 from triton.runtime.interpreter import GridExecutor
 
 from dexar_fast import InputError
+from dexar_fast.backends import reference
 
 FAR = 2**30  # elements: the third of anything that far apart is out of reach of 32 bits
 
@@ -25,6 +26,28 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_states_are_appended_and_nothing_else_changes(case: dict[str, Any]) -> None:
     check_append(kernels.kv_append, case)
+
+
+@pytest.mark.parametrize("count", [1, 3, 130])
+def test_states_of_all_layers_are_appended_in_one_launch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each kind of layer, in whatever order they stand."""
+    launches: list[int] = []
+    append = kernels._append
+    monkeypatch.setattr(kernels, "_append", lambda layers, start: launches.append(len(layers)) or append(layers, start))
+    generator = torch.Generator().manual_seed(0)
+    dims = [(60, 24), (16, 16), (60, 24), (60, 24), (16, 16)]
+
+    def drawn(slots: int) -> list[Any]:
+        return [tuple(torch.randn(1, 3, slots, dim, generator=generator) for dim in each) for each in dims]
+
+    layers, states = drawn(200), drawn(count)
+    wanted = [tuple(x.clone() for x in layer) for layer in layers]
+    for layer, new in zip(wanted, states, strict=True):
+        reference.kv_append(*layer, *new, 7)
+    kernels.kv_append_all(layers, states, 7)
+    assert launches == [3, 2]
+    for layer, expected in zip(layers, wanted, strict=True):
+        assert all(map(torch.equal, layer, expected))
 
 
 @pytest.mark.parametrize("copies", COPIES.values(), ids=COPIES.keys())

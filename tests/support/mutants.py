@@ -17,7 +17,9 @@ LANES, TYPES = "csrc/cpu/head_score_lanes.h", "csrc/cpu/head_score_types.h"
 PAIRS, AMX = "csrc/cpu/head_score_pairs.h", "csrc/cpu/head_score_amx.cpp"
 SIMD, HALF = "csrc/cpu/simd.h", "csrc/cpu/half.h"
 ROWS, TAIL = "csrc/cpu/tail_rows.h", "csrc/cpu/tail.cpp"
-TRITON, LAUNCH = "kernels/head_score_kernels.py", "kernels/head_score.py"
+PARTS, SCORE, MAPS = (f"kernels/{name}.py" for name in ("head_score_parts", "score_kernel", "map_kernel"))
+LAUNCHER = "kernels/head_score.py"
+LAYERS = "kernels/layers.py"
 MOVES, CUDA = "kernels/kv_cache.py", "csrc/cuda/kv_copy.cu"
 TAIL_TRITON = "kernels/tail.py"
 
@@ -214,50 +216,75 @@ IN_BF16 = [
 
 IN_TRITON = [
     # attendable keys
-    Mutation(TRITON, "(positions[None, :] - first[:, None]).to", "positions[None, :].to"),
-    Mutation(TRITON, "positions[None, :] - first[:, None]", "positions[None, :] - first[:, None] - 1"),
-    Mutation(TRITON, "< count[:, None].to", "<= count[:, None].to"),
-    Mutation(TRITON, "last - first + 1", "last - first"),
-    Mutation(TRITON, "mask=mask_k, other=-1", "mask=mask_k, other=0"),
-    Mutation(TRITON, "tl.minimum(positions.to(tl.uint32), (keys - 1).to(tl.uint32)).to(tl.int32)", "positions"),
-    Mutation(TRITON, "tl.maximum(tl.load(first_ptr + offs_t, mask=mask_t, other=0), 0)", "tl.load(first_ptr + offs_t, mask=mask_t, other=0)"),  # noqa: E501
-    Mutation(TRITON, "tl.minimum(tl.load(last_ptr + offs_t, mask=mask_t, other=-1), keys - 1)", "tl.load(last_ptr + offs_t, mask=mask_t, other=-1)"),  # noqa: E501
-    Mutation(TRITON, "    if HAS_MASK:", "    if False:"),
-    Mutation(TRITON, "return tl.where(seen, product, 0.0)", "return product"),
+    Mutation(PARTS, "(positions[None, :] - first[:, None]).to", "positions[None, :].to"),
+    Mutation(PARTS, "positions[None, :] - first[:, None]", "positions[None, :] - first[:, None] - 1"),
+    Mutation(PARTS, "< count[:, None].to", "<= count[:, None].to"),
+    Mutation(PARTS, "last - first + 1", "last - first"),
+    Mutation(PARTS, "mask=offs_n < count, other=-1", "mask=offs_n < count, other=0"),
+    Mutation(PARTS, "tl.minimum(positions.to(tl.uint32), (keys - 1).to(tl.uint32)).to(tl.int32)", "positions"),
+    Mutation(PARTS, "tl.maximum(tl.load(first_ptr + offs_t, mask=mask_t, other=0), 0)", "tl.load(first_ptr + offs_t, mask=mask_t, other=0)"),  # noqa: E501
+    Mutation(PARTS, "tl.minimum(tl.load(last_ptr + offs_t, mask=mask_t, other=-1), keys - 1)", "tl.load(last_ptr + offs_t, mask=mask_t, other=-1)"),  # noqa: E501
+    Mutation(PARTS, "    if HAS_MASK:", "    if False:"),
+    Mutation(SCORE, "g if RUN else tl.where(seen, g, 0.0)", "g"),
+    Mutation(SCORE, "g = tl.where(seen, g, 0.0) if EDGE else g", "g = g"),
+    Mutation(MAPS, "g if RUN else tl.where(seen, g, 0.0)", "g"),
+    # keys without lists
+    Mutation(SCORE, "(text_count - queries + 1 + first_t) // BLOCK_N", "(text_count - queries + 1 + last_t) // BLOCK_N"),  # noqa: E501
+    Mutation(SCORE, "last_text = text_count - queries + 1 + last_t", "last_text = text_count - queries + last_t"),
+    Mutation(SCORE, "readable = (text_count - queries + 1 + offs_t)", "readable = (text_count - queries + offs_t)"),
+    Mutation(SCORE, "whole_visual = visual_count // BLOCK_N", "whole_visual = (visual_count + 1) // BLOCK_N"),
+    Mutation(SCORE, "tl.minimum(offs_n, visual_count - 1)", "offs_n"),
+    Mutation(SCORE, "tl.minimum(offs_n, text_count - 1)", "offs_n"),
+    Mutation(SCORE, "tl.where(offs < visual_start, 0, visual_count)", "tl.where(offs <= visual_start, 0, visual_count)"),  # noqa: E501
+    Mutation(SCORE, "tl.where(won < visual_start, 0, visual_count)", "tl.where(won <= visual_start, 0, visual_count)"),
+    Mutation(MAPS, "visual_start + tl.minimum(offs_n, visual_count - 1)", "visual_start + offs_n"),
+    # parts of the keys
+    Mutation(SCORE, "range(tl.maximum(begin, whole) if EDGE else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the", "range(whole if EDGE else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the"),  # noqa: E501
+    Mutation(SCORE, "tl.minimum((part + 1) * each, visual_count)", "part * each + each - BLOCK_N"),
+    Mutation(SCORE, "tl.minimum((part + 1) * each, last_text)", "last_text - BLOCK_N"),
+    Mutation(SCORE, "(part * tl.num_programs(2) + layer)", "layer"),
+    Mutation(SCORE, "tl.where(score > text, tl.load", "tl.where(score >= text, tl.load"),
+    Mutation(SCORE, "visual = larger(visual, tl.load(", "visual = tl.maximum(visual, tl.load("),
+    Mutation(SCORE, "text = larger(text, score)", "text = tl.maximum(text, score)"),
+    Mutation(SCORE, "tl.where(text > 0, winner, -1)", "winner"),
+    Mutation(SCORE, "tl.where(visual != visual, visual, smallest)", "smallest"),
+    Mutation(SCORE, "        winner_parts_ptr += count\n", ""),
+    # layers
+    Mutation(LAYERS, "tl.static_range(1, len(pointers))", "tl.static_range(2, len(pointers))"),
+    Mutation(MAPS, "(layer * queries + offs_t)", "offs_t"),
+    Mutation(MAPS, "tl.minimum(begin + kv_heads_each * GROUP, len(u_ptrs) * heads)", "begin + kv_heads_each * GROUP"),
+    Mutation(MAPS, "if head == heads:", "if head > heads:"),
+    Mutation(MAPS, "layer, head = layer + 1, head - heads", "layer, head = layer + 1, head"),
+    Mutation(MAPS, "layer = begin // heads", "layer = begin * 0"),
+    Mutation(LAUNCHER, "cdiv(layers * kv_heads, tiles.splits)", "cdiv(kv_heads, tiles.splits)"),
     # NaN, zeros and ties
-    Mutation(TRITON, "        g = _larger(g, 0.0)\n", ""),
-    Mutation(TRITON, "tl.maximum(x, y, propagate_nan=NAN_STAYS)", "tl.maximum(x, y)"),
-    Mutation(TRITON, 'tl.where(seen, g, float("inf"))', "g"),
-    Mutation(TRITON, "tl.maximum(tl.min(smallest, axis=1), 0.0)", "tl.min(smallest, axis=1)"),
-    Mutation(TRITON, "tl.where(g > largest, positions", "tl.where(g >= largest, positions"),
-    Mutation(TRITON, "    if WITH_SMALLEST:\n            smallest", "    if False:\n            smallest"),
-    Mutation(TRITON, 'tl.where(bad, float("nan"), tl.max(values, axis=1))', "tl.max(tl.where(values != values, 0.0, values), axis=1)"),  # noqa: E501
-    Mutation(TRITON, "tl.where(visual_score != visual_score, visual_score, lowest)", "lowest"),
-    Mutation(TRITON, "tl.where(text_score > 0, won, -1)", "won"),
-    Mutation(TRITON, "tl.where(difference <= 0, 0.0, difference)", "difference"),
+    Mutation(MAPS, "larger(g if RUN else tl.where(seen, g, 0.0), 0.0)", "g if RUN else tl.where(seen, g, 0.0)"),
+    Mutation(PARTS, "tl.maximum(x, y, propagate_nan=NAN_STAYS)", "tl.maximum(x, y)"),
+    Mutation(SCORE, 'g if RUN else tl.where(seen, g, float("inf"))', "g"),
+    Mutation(SCORE, "tl.maximum(tl.min(smallest, axis=1), 0.0)", "tl.min(smallest, axis=1)"),
+    Mutation(SCORE, "tl.where(g > largest, start", "tl.where(g >= largest, start"),
+    Mutation(SCORE, "    if WITH_SMALLEST:\n                smallest", "    if False:\n                smallest"),
+    Mutation(PARTS, 'tl.where(bad, float("nan"), tl.max(values, axis=1))', "tl.max(tl.where(values != values, 0.0, values), axis=1)"),  # noqa: E501
+    Mutation(SCORE, "tl.where(visual_score != visual_score, visual_score, lowest)", "lowest"),
+    Mutation(SCORE, "tl.where(wins, won, -1)", "won"),
+    Mutation(MAPS, "tl.where(difference <= 0, 0.0, difference)", "difference"),
     # tails, beside the masks of loads and stores
-    Mutation(TRITON, "tl.minimum((split + 1) * kv_heads_each, kv_heads)", "(split + 1) * kv_heads_each"),
-    Mutation(TRITON, "offs_r // GROUP, kv_head * GROUP + offs_r % GROUP", "offs_r // GROUP, offs_r % GROUP"),
-    Mutation(TRITON, "value, key = value_ptr + head // GROUP * stride_vh,", "value, key = value_ptr,"),
-    # sums over layers
-    Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map = tl.load(token_map_ptr"),
-    Mutation(TRITON, "unfiltered += tl.load(", "unfiltered = tl.load("),
-    Mutation(TRITON, "unfiltered += tl.load(", "unfiltered += 2 * tl.load("),
-    Mutation(TRITON, "token_map += tl.load(token_map_ptr", "token_map += tl.load(unfiltered_ptr"),
-    Mutation(TRITON, "out = (split * queries + ", "out = ("),
-    Mutation(TRITON, "    if ADDS:", "    if False:"),
-    Mutation(LAUNCH, "ADDS=tiles.splits == 1", "ADDS=True"),
-    Mutation(LAUNCH, "    if tiles.splits > 1:", "    if False:"),
-    Mutation(LAUNCH, "    if tiles.splits > 1:", "    if True:"),
-    Mutation(LAUNCH, "torch._foreach_add_(", "torch._foreach_copy_("),
-    Mutation(LAUNCH, "parts.sum(1)", "parts[:, 0]"),
+    Mutation(SCORE, "offs_r // GROUP, kv_head * GROUP + offs_r % GROUP", "offs_r // GROUP, offs_r % GROUP"),
+    Mutation(SCORE, "of_layer(value_ptrs, layer) + kv_head * stride_vh", "of_layer(value_ptrs, layer)"),
+    Mutation(MAPS, "value, key = value_ptr + head // GROUP * stride_vh,", "value, key = value_ptr,"),
+    # sums over heads and layers
+    Mutation(MAPS, "out = (split * queries + ", "out = ("),
+    Mutation(LAUNCHER, "torch._foreach_add_(", "torch._foreach_copy_("),
+    Mutation(LAUNCHER, "else parts.sum(1)", "else parts[:, 0]"),
     # attention probabilities
-    Mutation(TRITON, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
-    Mutation(TRITON, "logits * scale - log_sum_exp", "logits - log_sum_exp"),
-    Mutation(TRITON, " - log_sum_exp[:, None])", ")"),
-    Mutation(TRITON, "key_ptr += kv_head * stride_kh", "key_ptr += 0"),
-    Mutation(TRITON, "key_ptr + head // GROUP * stride_kh", "key_ptr"),
-    *masks_of(TRITON),
+    Mutation(PARTS, "    if ATTENDED:\n        logits", "    if False:\n        logits"),
+    Mutation(PARTS, "logits * scale - log_sum_exp", "logits - log_sum_exp"),
+    Mutation(PARTS, " - log_sum_exp[:, None])", ")"),
+    Mutation(SCORE, "key_ptr += kv_head * stride_kh", "key_ptr += 0"),
+    Mutation(MAPS, "key_ptr + head // GROUP * stride_kh", "key_ptr"),
+    *masks_of(PARTS),
+    *masks_of(SCORE),
+    *masks_of(MAPS),
     # appends and copies of slots
     Mutation(MOVES, "head = tl.program_id(1).to(tl.int64)", "head = tl.program_id(1)"),
     Mutation(MOVES, "tl.program_id(0).to(tl.int64)", "tl.program_id(0)"),
@@ -267,6 +294,10 @@ IN_TRITON = [
     Mutation(MOVES, "DIM_V, BLOCK_Q, BLOCK_V", "DIM_K, BLOCK_Q, BLOCK_V"),
     Mutation(MOVES, "offs_q < count", "offs_q <= count"),
     Mutation(MOVES, "offs_d < DIM", "offs_d <= DIM"),
+    Mutation(MOVES, "of_layer(keys_ptrs, layer)", "keys_ptrs[0]"),
+    Mutation(MOVES, "of_layer(key_ptrs, layer)", "key_ptrs[0]"),
+    Mutation(MOVES, "of_layer(values_ptrs, layer)", "values_ptrs[0]"),
+    Mutation(MOVES, "of_layer(value_ptrs, layer)", "value_ptrs[0]"),
     *masks_of(MOVES),
     # the layer tail
     Mutation(TAIL_TRITON, "row = tl.program_id(0).to(tl.int64)\n    offs = tl.arange", "row = tl.program_id(0)\n    offs = tl.arange"),  # noqa: E501

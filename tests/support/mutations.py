@@ -38,17 +38,20 @@ from mutants import (
     IN_TAIL,
     IN_TRITON,
     LANES,
-    LAUNCH,
+    LAUNCHER,
+    LAYERS,
+    MAPS,
     MOVES,
     PAIRS,
+    PARTS,
     ROOT,
     ROWS,
+    SCORE,
     SIMD,
     TAIL,
     TAIL_TRITON,
     THREADS,
     TILE,
-    TRITON,
     TYPES,
     Mutation,
 )
@@ -74,8 +77,9 @@ BF16_TESTS = [
     "-k",
     "not older and not extension and not emulation and not 1025",
 ]
+SCORING_TESTS = ["tests/support/interpreted.py", "tests/support/interpreted_layers.py"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
-    **{file: ["tests/support/interpreted.py", "-k", "not 1025 and not 130"] for file in (TRITON, LAUNCH)},
+    **{file: [*SCORING_TESTS, "-k", "not 1025 and not 130"] for file in (LAYERS, PARTS, SCORE, MAPS, LAUNCHER)},
     MOVES: ["tests/support/interpreted_kv_cache.py", "-k", "not many"],
     TAIL_TRITON: ["tests/support/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }

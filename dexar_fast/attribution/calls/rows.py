@@ -18,6 +18,7 @@ from dexar_fast.backends.operands import HeadGroups, Keys
 from dexar_fast.model.attention import Call, Side
 
 Check = Callable[[nn.Module, Call], None]
+WAITING = 128 * 2**20  # bytes of operands that wait to be scored together: as much as torch's scoring takes of scores
 
 
 @dataclass(frozen=True)
@@ -104,17 +105,20 @@ class Rows:
 
     Args:
         plans: of each row. A shorter prompt has padding in front.
+        cached: whether a cache keeps the values of a forward.
     """
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    def __init__(self, plans: Sequence[Plan], cached: bool) -> None:
         self.prompt = max(plan.prompt for plan in plans)
         self._rows = [Row(plan) for plan in plans]
         self._running: list[Row] = []  # those with a query in the forward that runs
+        self._cached = cached
         self._length = 0  # S
+        self._waiting = 0  # bytes
 
     def begin(self, spans: Sequence[Span], length: int) -> None:
         """Called before a forward of a batch that is S = `length` keys long with it."""
-        self._length = length
+        self._length, self._waiting = length, 0
         for row, span in zip(self._rows, spans, strict=True):
             row.begin(span)
         self._running = [row for row in self._rows if row.count]
@@ -162,6 +166,16 @@ class Rows:
         """Takes a call's u [B, C, H, D]."""
         for row, own in zip(self._running, parts, strict=True):
             row.sums.layer(u[row.span.row, row.span.queries], own.call, own.keys)
+        held = [u] if self._cached else [u, *(own.call.value for own in parts)]
+        self._waiting += sum(x.numel() * x.element_size() for x in held)
+        if self._waiting >= WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Has what waits for other layers scored."""
+        self._waiting = 0
+        for row in self._running:
+            row.sums.settle()
 
     def attributions(self) -> list[Any]:
         """What the sums of each row make of all layers; None of a row that has ended."""

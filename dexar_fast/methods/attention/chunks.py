@@ -33,6 +33,9 @@ class LayersOfChunk:
         for tokens, rows in last(call, slice(0, len(u))):
             self._maps.add(tokens, self._rows(call, rows, u[tokens]))
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
     def attribution(self, length: int) -> VisualMaps:
         assert self._maps is not None  # a plan has layers
         return self._maps
