@@ -13,7 +13,8 @@ from kv_cases import name as kv_name
 from tail_cases import GATED_CASES, NORM_CASES, check_bad_values, check_gated, check_norm, gated_problem, norm_problem
 from tail_cases import name as tail_name
 
-from bench import command, gates, gpu, results
+from bench import command, gates, results
+from bench.gpu.suite import BENCHMARKS
 from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
@@ -202,7 +203,7 @@ def test_profile_covers_the_devices_time() -> None:
     assert sum(row["seconds"] for row in report["stages"]) == pytest.approx(report["coverage"] * report["wall"])
 
 
-@pytest.mark.parametrize("suite", gpu.BENCHMARKS, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", BENCHMARKS, ids=lambda suite: suite.name)
 def test_the_suite_runs(suite: Benchmark, tmp_path: Path) -> None:
     path = command.run(suite, Options(quick=True, rounds=1, device="cuda"), Load(0.0, 0.0), tmp_path)
     assert results.read(path)["groups"]
