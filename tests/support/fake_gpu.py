@@ -3,6 +3,8 @@
 Its tensors wrap one on the CPU each. Every operator counts as one launch, unless it makes a view or only allocates;
 some launch several on a GPU (a sort, a product that is split), so true numbers are slightly higher. Attention counts as
 one launch, with a mask as two, and as three more where that holds truth values and is turned into a bias.
+
+As on a GPU, no operator takes tensors of the host beside the device's, but for copies, indices and numbers.
 """
 
 from __future__ import annotations
@@ -182,11 +184,12 @@ def _kinds(
         return [WAIT]
     if name in ALLOCATES | VIEWS or any(r.alias_info and not r.alias_info.is_write for r in function._schema.returns):
         return []
-    masked = name.startswith(("index", "_index")) and any(
-        isinstance(i, Tensor) and i.dtype == torch.bool for i in tree_leaves(args[1])
-    )
+    indexes = name.startswith(("index", "_index"))
+    masked = indexes and any(isinstance(i, Tensor) and i.dtype == torch.bool for i in tree_leaves(args[1]))
     waits = [WAIT] if masked or name in ASKS else []
     copies = [TO_DEVICE for x in leaves if type(x) is Tensor and x.dim()]  # an operand that lies on the host
+    if copies and not indexes:
+        raise RuntimeError(f"{name} was given tensors of the host and of the device")
     return [*waits, *copies, LAUNCH]
 
 
@@ -217,9 +220,9 @@ def _made(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return making
 
 
-def moved(model: nn.Module) -> nn.Module:
+def moved(model: nn.Module, recurse: bool = True) -> nn.Module:
     """The model, its weights and buffers on the device."""
-    for module in model.modules():
+    for module in model.modules() if recurse else [model]:
         for tensors in (module._parameters, module._buffers):
             tensors.update({n: Counted(x.detach()) for n, x in tensors.items() if x is not None})  # type: ignore[misc]
     return model
