@@ -12,6 +12,7 @@ from alike import assert_same
 from sharded import spread
 
 from dexar_fast import Explainer
+from dexar_fast.kvcache.pool import KVPool
 from dexar_fast.profile.shapes import build
 
 MODELS = ("llava-1.5-7b", "qwen2.5-vl-7b", "paligemma-3b")
@@ -55,3 +56,34 @@ def test_knobs_hold_over_two_devices(knobs: dict[str, Any]) -> None:
         placed = {key: x.to(model.device) for key, x in inputs.items()}
         for _ in range(2):
             assert_same(explainer.explain_inputs(placed, ANSWER), expected, 1e-5)
+
+
+METHODS = ("attention", "attention-gradient", "rollout", "relevancy", "tam", "llava-cam", "input-gradient", "attn-lrp")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_other_methods_hold_over_two_devices(method: str) -> None:
+    model, inputs_for = build("llava-1.5-7b", tiny=True, dtype=torch.float32)
+    inputs = inputs_for()
+    expected = Explainer(model, backend="torch", method=method).explain_inputs(inputs, ANSWER)
+    with fake_gpu.on_the_device(), launches.trusted():
+        found = Explainer(spread(model, *PLACES["half and half"]), method=method).explain_inputs(inputs, ANSWER)
+    largest = float(expected.token_maps.abs().max())
+    torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=0, atol=1e-5 * largest)
+
+
+def test_batches_and_pools_hold_over_two_devices() -> None:
+    """A pool keeps each layer's slots where the layer is; packed rows and prompts that were met before."""
+    model, inputs_for = build("llava-1.5-7b", tiny=True, dtype=torch.float32)
+    asked = [inputs_for(), inputs_for(70)]
+    plain = Explainer(model, backend="torch")
+    expected = [plain.explain_inputs(inputs, ANSWER) for inputs in asked]
+    with fake_gpu.on_the_device(), launches.trusted():
+        spread(model, *PLACES["half and half, the other way"])
+        placed = [{key: x.to(model.device) for key, x in inputs.items()} for inputs in asked]
+        pooled = Explainer(model, pool=KVPool(512))
+        for _ in range(2):
+            found = Explainer(model).explain_batch_inputs([(inputs, ANSWER) for inputs in placed])
+            for one, wanted in zip(found, expected, strict=True):
+                assert_same(one, wanted, 1e-5)
+            assert_same(pooled.explain_inputs(placed[0], ANSWER), expected[0], 1e-5)

@@ -116,10 +116,10 @@ class Counted(Tensor):
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "").removesuffix(".default")
-        if name in WHOLE:
+        if name in WHOLE and not _records((args, kwargs)):
             _note(LAUNCH)
             return tree_map(_wrapped, function(*tree_map(_held, args), **tree_map(_held, kwargs or {})))
-        if function is functional.scaled_dot_product_attention:
+        if function is functional.scaled_dot_product_attention and not _records((args, kwargs)):
             return _attention(*args, **(kwargs or {}))
         if name in READS and isinstance(args[0], Counted):
             _note(WAIT)
@@ -132,6 +132,12 @@ class Counted(Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(function, args, kwargs or {})
+
+
+def _records(operands: Any) -> bool:
+    """Whether autograd follows a call: then it is put together from others, which have gradients."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(operands))
 
 
 def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **more: Any) -> Counted:
