@@ -19,7 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from dexar_fast.errors import ModelError
-from dexar_fast.model.masks import attendable, causal, note_plain
+from dexar_fast.model import flash
+from dexar_fast.model.masks import attendable, causal, is_plain, note_plain
 from dexar_fast.model.modules import parameters
 
 NAME = "dexar_fast"
@@ -174,7 +175,14 @@ def attend(module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor
     """The output [B, Q, H, D_v] of a call, by SDPA where that serves; keywords: others of the call."""
     if call.softcap is not None or call.sinks is not None:
         return in_blocks(call)
+    if flash.serves(call.query, call.key) and is_chunk(call) and not keywords.get("dropout"):
+        return flash.attend(call.query, call.key, call.value, call.scaling).transpose(1, 2)
     return sdpa_attention_forward(module, call.query, call.key, call.value, call.mask, **keywords)[0]
+
+
+def is_chunk(call: Call) -> bool:
+    """Whether its queries stand at the end of a longer sequence, and the mask says nothing but that."""
+    return call.mask is not None and call.bias is None and call.query.shape[2] > 1 and is_plain(call.mask)
 
 
 def _sinks(keywords: dict[str, Any]) -> Tensor | None:

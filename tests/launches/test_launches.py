@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("file", ["counted.py", "sharded_models.py"])
+@pytest.mark.parametrize("file", ["counted.py", "flash_attention.py", "sharded_models.py"])
 def test_on_a_device_that_counts(file: str) -> None:
     """The tests of the file beside this one."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/launches/{file}"]

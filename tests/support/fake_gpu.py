@@ -152,6 +152,16 @@ def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **more: 
     return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))  # as the GPU's kernels lay it out
 
 
+def _flash(query: Any, key: Any, value: Any, dropout: float, causal: bool, scale: float) -> Counted:
+    """Flash attention itself: causal means that the last query reads every key."""
+    _note(LAUNCH)
+    queries, keys = query.shape[2], key.shape[2]
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
+    operands = query.held, key.held, value.held
+    found = functional.scaled_dot_product_attention(*operands, mask, dropout, scale=scale, enable_gqa=True)
+    return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))
+
+
 def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """An operator on tensors of the device, or that makes one."""
     name, leaves = function._schema.name.split("::")[1], tree_leaves((args, kwargs))
@@ -161,6 +171,10 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wanted = None if kwargs.get("device") is None else torch.device(kwargs["device"])
     if not ours and (wanted is None or wanted.type != NAME):
         return function(*args, **kwargs)
+    if name == "_scaled_dot_product_flash_attention":
+        nothing = Counted(torch.empty(0))
+        others = [nothing if "Tensor" in str(each.type) else 0 for each in function._schema.returns[1:]]
+        return _flash(*args, **kwargs), *others
     for kind in _kinds(function, name, args, leaves, ours, wanted):
         _note(kind)
     given = {name: value for name, value in kwargs.items() if name != "pin_memory"}
