@@ -26,6 +26,8 @@ from dexar_fast.backends import cuda, operators, ops
 from dexar_fast.backends.cpp import Scored
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import KVPool
+from dexar_fast.model import flash
+from dexar_fast.model.masks import causal
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
 from dexar_fast.profile.recording.peak import peak
@@ -130,10 +132,26 @@ def test_explanations_are_the_same_on_triton() -> None:
         torch.testing.assert_close(getattr(found, array), getattr(wanted, array), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads", "queries", "keys"), [(32, 32, 64, 700), (28, 4, 7, 1025), (2, 1, 2, 3)])
+def test_flash_attention_of_a_chunk_ends_at_the_last_key(
+    heads: int, kv_heads: int, queries: int, keys: int, dtype: torch.dtype
+) -> None:
+    query, key, value = (
+        torch.randn(1, h, n, 128).to("cuda", dtype) for h, n in ((heads, queries), (kv_heads, keys), (kv_heads, keys))
+    )
+    assert flash.serves(query, key)
+    there = [x.cpu().double().repeat_interleave(heads // x.shape[1], 1) for x in (query, key, value)]
+    mask = causal(queries, keys, torch.device("cpu"))
+    expected = torch.nn.functional.scaled_dot_product_attention(*there, attn_mask=mask)
+    torch.testing.assert_close(flash.attend(query, key, value, 128**-0.5).cpu().double(), expected, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b"])
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_a_chunk_of_fixed_shape_is_held_by_a_cuda_graph(backend: str) -> None:
+def test_a_chunk_of_fixed_shape_is_held_by_a_cuda_graph(backend: str, name: str) -> None:
     """Recorded without running, then replayed over results that were poisoned."""
-    model, inputs_for = build("llava-1.5-7b", "cuda", torch.float32, tiny=True)
+    model, inputs_for = build(name, "cuda", torch.float32, tiny=True)
     pool = KVPool(2048, backend="triton" if backend == "triton" else "auto")
     explainer = Explainer(model, backend=backend, chunk_size=4, pool=pool)
     inputs, targets = inputs_for(), [20, 30, 40, 50, 60, 70, 80, 90]

@@ -153,7 +153,10 @@ def test_facts_are_found_out_on_a_device_that_counts(tmp_path: Path) -> None:
     step = steps._facts(tmp_path, rehearsal=True)
     assert ended(step, tmp_path, 300.0).status == PASSED, (tmp_path / "log.txt").read_text()
     facts = {fact: told["found"] for fact, told in json.loads((tmp_path / "facts.json").read_text()).items()}
-    assert [len(found["first"]) for found in facts["attention at new lengths"]] == [20] * 4
+    attention = facts["attention at new lengths"]
+    assert attention.pop("aligned flash attention serves") is True
+    assert [len(found["first"]) for found in attention.values()] == [20] * 5
+    assert len({keys for found in attention.values() for keys in found["keys"]}) == 100
     counted = facts["launches and times"]["llava-1.5-7b"]
     given = next(found for work, found in counted.items() if work.startswith("given answer"))
     assert given["launch"] > counted["plain forward"]["launch"] > 0
