@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import triton
-from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
+from dexar_fast.kernels.head_score import WARPS, Tiles, map_kernel, score_kernel
 from dexar_fast.kernels.head_score_kernels import LISTS
 from dexar_fast.kernels.kv_cache import append_kernel, blocks
 from dexar_fast.kernels.tail import BLOCK, gated_kernel, norm_kernel, warps_for
@@ -96,7 +96,7 @@ def usage(
         kind: PLAIN, MASKED or ATTENDED.
     """
     attended = kind == ATTENDED
-    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended, kind == MASKED)
+    tiles = Tiles.of(dtype, queries, shape.heads, shape.kv_heads, shape.visual, shape.dim, attended)
     constants = {
         "GROUP": shape.heads // shape.kv_heads,
         "DIM": shape.dim,
@@ -115,8 +115,7 @@ def usage(
         "stride_kd": 1,
     }
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    warps = tiles.score_warps if kernel is score_kernel else tiles.map_warps
-    return _compiled(kernel, constants, dtype, capability, warps, tiles.stages)
+    return _compiled(kernel, constants, dtype, capability, WARPS, tiles.stages)
 
 
 def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) -> Usage:

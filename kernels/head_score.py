@@ -34,6 +34,7 @@ from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PROGRAMS = 128  # about as many as a large GPU has multiprocessors
+WARPS = 8  # with four, sums of 64 queries and 64 keys spill on sm_80
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class Tiles:
     keys: int  # BLOCK_N
     dim: int  # BLOCK_D
     splits: int  # groups of heads whose maps are summed apart
-    score_warps: int
-    map_warps: int
     stages: int  # of loads under way
 
     @classmethod
@@ -59,13 +58,11 @@ class Tiles:
         visual: int,
         dim: int,
         attended: bool = False,
-        masked: bool = False,
     ) -> Tiles:
         """Half precision takes the tiles of tensor cores; in float32 plain products take their operands into registers.
 
         With attention there are two products at a time. Their tiles are the largest that spill nothing (see
-        kernels/compile.py), except for D above 128 in float32: there not even the smallest tile's operands fit. If maps
-        are added to what is there, or a mask is read, their addresses take registers, too: there are twice the threads.
+        kernels/compile.py), except for D above 128 in float32: there not even the smallest tile's operands fit.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)
@@ -75,8 +72,7 @@ class Tiles:
         programs = cdiv(queries, tile) * cdiv(max(1, visual), keys)
         splits = max(1, min(kv_heads, PROGRAMS // programs))
         splits = cdiv(kv_heads, cdiv(kv_heads, splits))
-        map_warps = 8 if attended or masked or not half or splits == 1 else 4
-        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 8, map_warps, 2 if half else 1)
+        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, 2 if half else 1)
 
 
 def _tile(size: int, most: int) -> int:
@@ -111,7 +107,7 @@ def head_score(
     scores, maps = empty_scores(u), (token_map, unfiltered_map)
     (queries, heads, dim), kv_heads = u.shape, value.shape[0]
     attended = query is not None and key is not None and log_sum_exp is not None
-    tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended, mask is not None)
+    tiles = Tiles.of(u.dtype, queries, heads, kv_heads, len(visual), dim, attended)
     lists = [x.to(torch.int32).contiguous() for x in (visual, text, first, last)]
     seen = lists[2] if mask is None else mask.contiguous().view(torch.uint8)
     attention = (
@@ -134,7 +130,7 @@ def head_score(
     with torch.cuda.device_of(u):  # Triton launches on the current device
         score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows), kv_heads)](
             u, value, *attention, *lists, seen, *scores, queries, value.shape[1], len(visual), len(text), *strides,
-            WITH_SMALLEST=smallest, BLOCK_R=tiles.rows, num_warps=tiles.score_warps, **constants,
+            WITH_SMALLEST=smallest, BLOCK_R=tiles.rows, num_warps=WARPS, **constants,
         )  # fmt: skip
         if len(visual):
             _add_maps(tiles, (u, value, *attention), (lists[0], *lists[2:], seen), scores, maps, strides, constants)
@@ -156,7 +152,7 @@ def _add_maps(
     map_kernel[(cdiv(queries, tiles.queries), cdiv(visual, tiles.keys), tiles.splits)](
         *operands, *lists, *scores[:2], *parts, queries, operands[1].shape[1], visual, kv_heads,
         cdiv(kv_heads, tiles.splits), *strides, ADDS=tiles.splits == 1, BLOCK_T=tiles.queries,
-        num_warps=tiles.map_warps, **constants,
+        num_warps=WARPS, **constants,
     )  # fmt: skip
     if tiles.splits > 1:
         torch._foreach_add_(list(maps), list(parts.sum(1)))  # both in one launch
