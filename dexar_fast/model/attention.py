@@ -175,14 +175,16 @@ def attend(module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor
     """The output [B, Q, H, D_v] of a call, by SDPA where that serves; keywords: others of the call."""
     if call.softcap is not None or call.sinks is not None:
         return in_blocks(call)
-    if flash.serves(call.query, call.key) and is_chunk(call) and not keywords.get("dropout"):
+    if flash.serves(call.query, call.key) and _is_chunk(call) and not keywords.get("dropout"):
         return flash.attend(call.query, call.key, call.value, call.scaling).transpose(1, 2)
     return sdpa_attention_forward(module, call.query, call.key, call.value, call.mask, **keywords)[0]
 
 
-def is_chunk(call: Call) -> bool:
+def _is_chunk(call: Call) -> bool:
     """Whether its queries stand at the end of a longer sequence, and the mask says nothing but that."""
-    return call.mask is not None and call.bias is None and call.query.shape[2] > 1 and is_plain(call.mask)
+    if call.mask is None or call.bias is not None or call.value.shape[3] != call.key.shape[3]:
+        return False
+    return call.mask.shape[2:] == (call.query.shape[2], call.key.shape[2]) and is_plain(call.mask)
 
 
 def _sinks(keywords: dict[str, Any]) -> Tensor | None:

@@ -15,7 +15,8 @@ from fake_gpu import DEVICE, LAUNCH, Counted
 from torch import Tensor
 
 from dexar_fast import Explainer
-from dexar_fast.model import flash
+from dexar_fast.model import attention, flash
+from dexar_fast.model.attention import Call
 from dexar_fast.profile.shapes import build
 
 SIZES = [(2, 1, 17, 8), (3, 6, 6, 16), (4, 9, 33, 64), (7, 2, 1025, 8)]  # heads a group, queries, keys, features
@@ -83,6 +84,30 @@ def test_what_it_does_not_compute_goes_to_sdpa() -> None:
         assert not flash.serves(query.detach().requires_grad_(), key)
     with patch.object(torch.backends.cuda, "flash_sdp_enabled", lambda: False):
         assert not flash.serves(query, key)
+
+
+def call(mask: Tensor | None, features: int = 8, bias: Tensor | None = None) -> Call:
+    """Of 3 queries behind 9 keys."""
+    query, key = torch.zeros(1, 4, 3, 8), torch.zeros(1, 2, 9, 8)
+    return Call(query, key, torch.zeros(1, 2, 9, features), mask, True, 0.3, None, bias)
+
+
+def made(queries: int, keys: int, **more: Any) -> Tensor:
+    """As transformers makes the mask of the last queries."""
+    sizes = {"q_length": queries, "kv_length": keys, "q_offset": keys - queries, "kv_offset": 0}
+    mask = attention.made_mask({"batch_size": 1, "device": "cpu", "allow_is_causal_skip": False} | sizes | more)
+    assert mask is not None
+    return mask
+
+
+def test_only_calls_whose_mask_is_known_to_be_causal_go_without() -> None:
+    assert attention._is_chunk(call(made(3, 9)))
+    assert not attention._is_chunk(call(None))
+    assert not attention._is_chunk(call(made(3, 9).clone()))  # a mask of whatever kind
+    assert not attention._is_chunk(call(made(3, 9, attention_mask=torch.ones(1, 9, dtype=torch.bool))))
+    assert not attention._is_chunk(call(made(3, 8)))  # the last key is hidden
+    assert not attention._is_chunk(call(made(3, 9), features=16))
+    assert not attention._is_chunk(call(made(3, 9), bias=torch.zeros(1, 4, 3, 9)))
 
 
 @pytest.mark.parametrize("name", launches.MODELS)
