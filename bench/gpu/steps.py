@@ -24,6 +24,7 @@ CHECKED = (
 )
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 WORKERS = 8  # each has a context of its own on the GPU
+LONGEST = 60  # seconds for a test: a kernel may hang
 SECONDS = {"gpu-explain": 90, "gpu-scoring": 40, "gpu-generate": 150, "gpu-memory": 60}  # of the benchmarks, at most
 ROUNDS = {"gpu-explain": 7, "gpu-scoring": 20, "gpu-generate": 2, "gpu-memory": 1}
 
@@ -54,7 +55,8 @@ def _tests(cores: int) -> Step:
     """The benchmarks' own code runs in later steps."""
     workers = min(WORKERS, cores // 2)
     parallel = ("-n", str(workers)) if workers > 1 and available("xdist") else ()
-    return Step("tests", _python(*PYTEST, *parallel, "-k", "not suite", TESTS), 130, needs="pytest")
+    each = ("--timeout", str(LONGEST)) if available("pytest_timeout") else ()
+    return Step("tests", _python(*PYTEST, *parallel, *each, "-k", "not suite", TESTS), 130, needs="pytest")
 
 
 def _sanitizer() -> Step:
