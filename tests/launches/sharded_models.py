@@ -58,6 +58,17 @@ def test_knobs_hold_over_two_devices(knobs: dict[str, Any]) -> None:
             assert_same(explainer.explain_inputs(placed, ANSWER), expected, 1e-5)
 
 
+def test_a_layer_that_is_itself_over_two_devices_goes_through_autograd() -> None:
+    model, inputs_for = build("llava-1.5-7b", tiny=True, dtype=torch.float32)
+    inputs, last = inputs_for(), model.model.language_model.layers[1]
+    expected = Explainer(model, backend="torch").explain_inputs(inputs, ANSWER)
+    with fake_gpu.on_the_device(), launches.trusted():
+        explainer = Explainer(spread(model, (True, True), True, True, apart=last.mlp))
+        for _ in range(2):
+            assert_same(explainer.explain_inputs(inputs, ANSWER), expected, 1e-5)
+    assert set(explainer.decoder.trusted_tails) == {0}
+
+
 METHODS = ("attention", "attention-gradient", "rollout", "relevancy", "tam", "llava-cam", "input-gradient", "attn-lrp")
 
 

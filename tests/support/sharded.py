@@ -16,23 +16,28 @@ from torch import nn
 HOST = torch.device("cpu")
 
 
-def spread(model: Any, layers: Sequence[bool], rest: bool, end: bool) -> Any:
-    """The model with those parts on the device of which it is true: each layer, what comes before, norm and head."""
+def spread(model: Any, layers: Sequence[bool], rest: bool, end: bool, apart: nn.Module | None = None) -> Any:
+    """The model with those parts on the device of which it is true: each layer, what comes before, norm and head.
+
+    Args:
+        apart: a part of a layer that is not where the layer is; it gives its output where it got its input.
+    """
+    others = set() if apart is None else set(apart.modules())
     text = model.model.language_model
     parts = [*zip(text.layers, layers, strict=True), (text.norm, end), (model.lm_head, end)]
     before = [module for module in model.modules() if not any(module in part.modules() for part, _ in parts)]
     for part, there in parts:
         for module in part.modules():
-            _place(module, DEVICE if there else HOST, model)
+            _place(module, DEVICE if there != (module in others) else HOST, module in (model, apart), model)
     for module in before:
-        _place(module, DEVICE if rest else HOST, model)
+        _place(module, DEVICE if rest else HOST, module is model, model)
     return model
 
 
-def _place(module: nn.Module, device: torch.device, model: Any) -> None:
-    """Its own weights, and what it reads; the model's output goes back to where its inputs were."""
+def _place(module: nn.Module, device: torch.device, back: bool, model: Any) -> None:
+    """Its own weights, and what it reads; back: what it gives goes to where its inputs were."""
     if device == DEVICE:
         moved(module, recurse=False)
-    hook = AlignDevicesHook(io_same_device=module is model, skip_keys=model._skip_keys_device_placement)
+    hook = AlignDevicesHook(io_same_device=back, skip_keys=model._skip_keys_device_placement)
     add_hook_to_module(module, hook)  # which would move weights, too, if it knew the device
     hook.execution_device = device
