@@ -3,6 +3,7 @@
 Everything else about the package is in pyproject.toml.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -20,7 +21,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []
 # A product and a sum become one instruction where the CPU has it; vectors are only passed to inlined functions.
 FLAGS = [*OPENMP, "-O3", "-ffp-contract=fast", "-Wno-psabi"] if sys.platform != "win32" else []
-CUDA_ARCHITECTURES = ("80", "90a", "100")
+CUDA_ARCHITECTURES = os.environ.get("TORCH_CUDA_ARCH_LIST") or "8.0;9.0a;10.0"  # as torch's own extensions read it
 CUDA_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Icsrc", "-Werror", "all-warnings"]
 
 OBJECTS = Path("build", sys.implementation.cache_tag)  # they stay: the next build compiles only what changed
@@ -42,8 +43,15 @@ class CudaLibrary(Extension):
         nvcc = shutil.which("nvcc")
         if nvcc is None:
             raise FileNotFoundError("there is no nvcc")
-        codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in CUDA_ARCHITECTURES]
+        codes = [code for named in re.split(r"[;\s]+", CUDA_ARCHITECTURES.strip()) for code in architecture(named)]
         return [nvcc, "--threads=0", *CUDA_FLAGS, *codes], [nvcc, "-shared"], []
+
+
+def architecture(named: str) -> list[str]:
+    """nvcc's options for "9.0a", or for "9.0+PTX", which newer cards can translate."""
+    number = named.removesuffix("+PTX").replace(".", "")
+    kinds = ["sm", "compute"] if named.endswith("+PTX") else ["sm"]
+    return [f"-gencode=arch=compute_{number},code={kind}_{number}" for kind in kinds]
 
 
 class BuildIfPossible(build_ext):

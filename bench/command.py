@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,6 @@ from bench import (
     compare,
     curves,
     explain,
-    gpu,
     jobs,
     long_answer,
     machine,
@@ -48,7 +48,8 @@ from bench import (
 from bench.adapters import measuring as adapters
 from bench.evaluation import command as evaluation
 from bench.gates import RedGate, require
-from bench.groups import Benchmark, Options, table
+from bench.gpu import suite
+from bench.groups import Benchmark, Group, Options, table
 from bench.load import LIMIT, Foreign, Load, wait_for_quiet
 
 MODULES = (
@@ -70,7 +71,7 @@ MODULES = (
     adapters,
 )
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
-GPU = {found.name: found for found in gpu.BENCHMARKS}
+GPU = {found.name: found for found in suite.BENCHMARKS}
 OTHERS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
     "evaluation": evaluation.main,
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.gpu and device == "cpu" and not given.quick:
         print("no GPU here: torch sees none (--gpu --quick runs the suite's code on tiny models on the CPU)")
         return REFUSED
-    load = wait_for_quiet(0 if given.force or given.quick else given.patience)
+    load = _load(given)
     if load.too_high and not (given.force or given.quick):
         print(f"the load is {load.before:.2f}, above {LIMIT}: figures would not hold. Try later, or --force")
         return REFUSED
@@ -113,8 +114,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load(given: argparse.Namespace) -> Load:
+    """As it was told, or as it is."""
+    if given.load is not None:
+        return Load(given.load, 0.0)
+    return wait_for_quiet(0 if given.force or given.quick else given.patience)
+
+
 def run(benchmark: Benchmark, options: Options, load: Load, folder: Path) -> Path:
     """Gates, groups, file: a benchmark whose gates are red writes nothing.
+
+    What is measured so far lies in a file of its own until the last group: one that is killed leaves that.
+
+    Returns:
+        The file.
 
     Raises:
         RedGate: something does not compute what it should.
@@ -124,15 +137,21 @@ def run(benchmark: Benchmark, options: Options, load: Load, folder: Path) -> Pat
     gates = benchmark.gates(options)
     print(*gates, "", sep="\n")
     require(gates)
-    groups = []
+    path = folder / f"{benchmark.name}{'.quick' if options.quick else ''}.json"
+    part = path.with_name(f"{benchmark.name}.part.json")
+    groups: list[Group] = []
+
+    def write(concluded: Benchmark, path: Path) -> None:
+        seconds = time.perf_counter() - start
+        results.write(results.record(concluded, options, gates, groups, load, foreign.cores(), seconds, date), path)
+
     for group in benchmark.groups(options):
         groups.append(group)
         print(table(group), flush=True)
-    seconds = time.perf_counter() - start
-    found = results.record(benchmark, options, gates, groups, load, foreign.cores(), seconds, date)
-    path = folder / f"{benchmark.name}{'.quick' if options.quick else ''}.json"
-    results.write(found, path)
-    print(f"{path}   ({seconds:.0f} s)", flush=True)
+        write(replace(benchmark, conclude=lambda groups: {}), part)
+    write(benchmark, path)
+    part.unlink(missing_ok=True)
+    print(f"{path}   ({time.perf_counter() - start:.0f} s)", flush=True)
     return path
 
 
@@ -142,6 +161,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--gpu", action="store_true", help="the GPU suite")
     parser.add_argument("--quick", action="store_true", help="two rounds of small sizes, stored apart as *.quick.json")
     parser.add_argument("--force", action="store_true", help=f"measure at a load above {LIMIT}; the file says so")
+    parser.add_argument("--load", type=float, help="the load before all this began, where what runs here made it since")
     parser.add_argument("--rounds", type=int, help="repeats of every job, instead of each benchmark's own number")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for a quiet machine [60]")
     parser.add_argument("--out", type=Path, default=results.FOLDER, help="where results go [bench/results]")

@@ -183,9 +183,19 @@ def check_writer(model: Any) -> None:
             f"{name} writes by a generate() of its own, not one token after another by that of transformers (it may "
             "be a diffusion model): not supported"
         )
+    if _is_split(model):
+        raise ModelError(
+            f"{name} is split over processes (tensor parallel or FSDP), each with a part of every layer: load it "
+            "whole, or by device_map='auto' over the devices of one process"
+        )
     offloaded = any(hasattr(module, "_hf_hook") for module in model.modules())
     if not offloaded and any(parameter.is_meta for parameter in model.parameters()):
         raise ModelError(f"{name} is on the meta device, without weights: load it by from_pretrained()")
+
+
+def _is_split(model: Any) -> bool:
+    """Whether this process holds a part of the weights; only tensors that are spread so know a mesh of devices."""
+    return (getattr(model, "tp_size", None) or 1) > 1 or any(hasattr(x, "device_mesh") for x in model.parameters())
 
 
 def reads_images(model: Any) -> bool:

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.backends.cuda import SDPAParams, can_use_flash_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from dexar_fast.errors import ModelError
+from dexar_fast.model import flash
 from dexar_fast.model.masks import attendable, causal, is_plain, note_plain
 from dexar_fast.model.modules import parameters
 
@@ -45,8 +45,6 @@ POSITIONS = frozenset({"position_ids", "cu_seq_lens_q", "cu_seq_lens_k"})  # the
 SINKS = ("s_aux", "sinks")  # one more score, of a head or of each query, that takes its part of the probability
 APPLIED = frozenset({"position_bias", *SINKS})  # SDPA adds the bias to its scores; sinks: `in_blocks`
 Kind = tuple[type, frozenset[str], str]  # of a call: the caller's class, the names of its own tensors, the kind of mask
-FLASH = "cuda"  # where flash attention needs no mask for a few queries behind many keys: "causal" is that of the last
-flash_attention = torch.ops.aten._scaled_dot_product_flash_attention
 BLOCK = 128  # query rows at a time, where SDPA does not serve: scores never take a full [S, S]
 
 
@@ -177,20 +175,16 @@ def attend(module: nn.Module, call: Call, keywords: Mapping[str, Any]) -> Tensor
     """The output [B, Q, H, D_v] of a call, by SDPA where that serves; keywords: others of the call."""
     if call.softcap is not None or call.sinks is not None:
         return in_blocks(call)
-    if call.query.device.type == FLASH and _is_lower_right(call, keywords):
-        found = flash_attention(call.query, call.key, call.value, is_causal=True, scale=call.scaling)[0]
-        return found.transpose(1, 2).contiguous()
+    if flash.serves(call.query, call.key) and _is_chunk(call) and not keywords.get("dropout"):
+        return flash.attend(call.query, call.key, call.value, call.scaling).transpose(1, 2)
     return sdpa_attention_forward(module, call.query, call.key, call.value, call.mask, **keywords)[0]
 
 
-def _is_lower_right(call: Call, keywords: Mapping[str, Any]) -> bool:
-    """Whether flash attention serves a call without its mask, which is known to be causal and no more."""
-    mask, (heads, queries, dim), kv_heads = call.mask, call.query.shape[1:], call.key.shape[1]
-    if mask is None or mask.shape[2:] != (queries, call.key.shape[2]) or not is_plain(mask):
+def _is_chunk(call: Call) -> bool:
+    """Whether its queries stand at the end of a longer sequence, and the mask says nothing but that."""
+    if call.mask is None or call.bias is not None or call.value.shape[3] != call.key.shape[3]:
         return False
-    if call.bias is not None or keywords.get("dropout") or call.value.shape[-1] != dim or dim % 8:
-        return False
-    return can_use_flash_attention(SDPAParams(call.query, call.key, call.value, None, 0.0, False, heads > kv_heads))
+    return call.mask.shape[2:] == (call.query.shape[2], call.key.shape[2]) and is_plain(call.mask)
 
 
 def _sinks(keywords: dict[str, Any]) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from inspect import Parameter
@@ -27,13 +27,33 @@ def below(module: nn.Module) -> list[nn.Module]:
 
 def has_offsets(model: nn.Module) -> bool:
     """Whether its next positions depend on the last prompt's."""
-    return any(OFFSETS in vars(module) for module in below(model))
+    return bool(offsets_in(model))
+
+
+def offsets_in(model: nn.Module) -> list[dict[str, Any]]:
+    """The attributes of its modules that keep offsets."""
+    return [vars(module) for module in below(model) if OFFSETS in vars(module)]
 
 
 @contextmanager
 def offsets_kept(model: nn.Module) -> Iterator[None]:
     """Puts back what a forward inside the block makes of the offsets that generate() goes on with."""
-    held = [(vars(module), vars(module)[OFFSETS]) for module in below(model) if OFFSETS in vars(module)]
+    with _kept(offsets_in(model)):
+        yield
+
+
+@contextmanager
+def offsets_aside(holders: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Inside the block there are none among these attributes."""
+    with _kept(holders):
+        for attributes in holders:
+            attributes[OFFSETS] = None
+        yield
+
+
+@contextmanager
+def _kept(holders: Sequence[dict[str, Any]]) -> Iterator[None]:
+    held = [(attributes, attributes[OFFSETS]) for attributes in holders]
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import oracle
@@ -432,6 +433,23 @@ def test_an_offloaded_model_is_explained_alike(llava: Built) -> None:
     assert next(first_layer(model).parameters()).is_meta
     found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
     torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_is_partly_on_disk_is_explained_alike(llava: Built, tmp_path: Path) -> None:
+    """As `device_map` places what memory does not hold."""
+    from accelerate import dispatch_model
+
+    model, inputs = llava
+    expected = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+    last, text = model.model.language_model.layers[-1], "model.language_model"
+    names = ["model.vision_tower", "model.multi_modal_projector", "lm_head", f"{text}.embed_tokens", f"{text}.norm"]
+    layers = [f"{text}.layers.{index}" for index in range(len(model.model.language_model.layers))]
+    placed = dict.fromkeys([*names, *layers], "cpu") | {layers[-1]: "disk"}
+    dispatch_model(model, placed, offload_dir=tmp_path)
+    assert next(last.parameters()).is_meta
+    for _ in range(2):
+        found = Explainer(model).explain_inputs(inputs, target_ids=TARGETS)
+        torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=1e-4, atol=1e-4)
 
 
 def test_hooks_of_the_user_see_the_pass(llava: Built) -> None:

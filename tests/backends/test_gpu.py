@@ -13,7 +13,8 @@ from kv_cases import name as kv_name
 from tail_cases import GATED_CASES, NORM_CASES, check_bad_values, check_gated, check_norm, gated_problem, norm_problem
 from tail_cases import name as tail_name
 
-from bench import command, gates, gpu, results
+from bench import command, gates, results
+from bench.gpu.suite import BENCHMARKS
 from bench.groups import Benchmark
 from bench.load import Load
 from bench.options import Options
@@ -25,7 +26,7 @@ from dexar_fast.backends import cuda, operators, ops
 from dexar_fast.backends.cpp import Scored
 from dexar_fast.kvcache.cache import PoolCache
 from dexar_fast.kvcache.pool import KVPool
-from dexar_fast.model.attention import flash_attention
+from dexar_fast.model import flash
 from dexar_fast.model.masks import causal
 from dexar_fast.profile.dimensions import DIMENSIONS
 from dexar_fast.profile.measure import measure
@@ -84,19 +85,6 @@ def test_bad_values_in_the_tail_reach_all_that_they_enter_and_nothing_else(dtype
     check_bad_values(norm_on_the_gpu, gated_on_the_gpu, dtype)
 
 
-@pytest.mark.parametrize("kv_heads", [1, 4])
-@pytest.mark.parametrize(("queries", "keys"), [(1, 65), (3, 64), (65, 130), (33, 33)])
-def test_flash_attention_reads_the_keys_of_the_mask(queries: int, keys: int, kv_heads: int) -> None:
-    query, key, value = (
-        torch.randn(1, heads, length, 64, device="cuda", dtype=torch.bfloat16)
-        for heads, length in ((4, queries), (kv_heads, keys), (kv_heads, keys))
-    )
-    (found, *_) = flash_attention(query, key, value, is_causal=True, scale=0.3)
-    wide = [x.double().repeat_interleave(4 // x.shape[1], 1) for x in (query, key, value)]
-    scores = (0.3 * wide[0] @ wide[1].mT).masked_fill(~causal(queries, keys, query.device), -torch.inf)
-    torch.testing.assert_close(found.double(), scores.softmax(-1) @ wide[2], rtol=2e-2, atol=2e-2)
-
-
 @pytest.mark.parametrize("case", KV_CASES, ids=kv_name)
 def test_triton_appends_as_the_reference(case: dict[str, Any]) -> None:
     check_append(operators.kv_append, case, "cuda")
@@ -144,10 +132,26 @@ def test_explanations_are_the_same_on_triton() -> None:
         torch.testing.assert_close(getattr(found, array), getattr(wanted, array), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads", "queries", "keys"), [(32, 32, 64, 700), (28, 4, 7, 1025), (2, 1, 2, 3)])
+def test_flash_attention_of_a_chunk_ends_at_the_last_key(
+    heads: int, kv_heads: int, queries: int, keys: int, dtype: torch.dtype
+) -> None:
+    query, key, value = (
+        torch.randn(1, h, n, 128).to("cuda", dtype) for h, n in ((heads, queries), (kv_heads, keys), (kv_heads, keys))
+    )
+    assert flash.serves(query, key)
+    there = [x.cpu().double().repeat_interleave(heads // x.shape[1], 1) for x in (query, key, value)]
+    mask = causal(queries, keys, torch.device("cpu"))
+    expected = torch.nn.functional.scaled_dot_product_attention(*there, attn_mask=mask)
+    torch.testing.assert_close(flash.attend(query, key, value, 128**-0.5).cpu().double(), expected, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "qwen2.5-vl-7b"])
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_a_chunk_of_fixed_shape_is_held_by_a_cuda_graph(backend: str) -> None:
+def test_a_chunk_of_fixed_shape_is_held_by_a_cuda_graph(backend: str, name: str) -> None:
     """Recorded without running, then replayed over results that were poisoned."""
-    model, inputs_for = build("llava-1.5-7b", "cuda", torch.float32, tiny=True)
+    model, inputs_for = build(name, "cuda", torch.float32, tiny=True)
     pool = KVPool(2048, backend="triton" if backend == "triton" else "auto")
     explainer = Explainer(model, backend=backend, chunk_size=4, pool=pool)
     inputs, targets = inputs_for(), [20, 30, 40, 50, 60, 70, 80, 90]
@@ -217,7 +221,7 @@ def test_profile_covers_the_devices_time() -> None:
     assert sum(row["seconds"] for row in report["stages"]) == pytest.approx(report["coverage"] * report["wall"])
 
 
-@pytest.mark.parametrize("suite", gpu.BENCHMARKS, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", BENCHMARKS, ids=lambda suite: suite.name)
 def test_the_suite_runs(suite: Benchmark, tmp_path: Path) -> None:
     path = command.run(suite, Options(quick=True, rounds=1, device="cuda"), Load(0.0, 0.0), tmp_path)
     assert results.read(path)["groups"]

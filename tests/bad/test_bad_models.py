@@ -19,7 +19,9 @@ import small_llava
 import torch
 from bad_input import MODEL, PICTURE, PROCESSOR, PROMPT, TOKENIZER, Case, Row
 from bad_models import explained, fresh, from_folder, in_memory
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import ByT5Tokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dexar_fast import Explainer, Explanation
@@ -109,6 +111,27 @@ def inference_only(*names: str) -> Callable[[], Any]:
                     model.set_submodule(".".join(filter(None, [name, inner])), quick)
 
     return lambda: fresh(change)
+
+
+# Over several processes
+
+
+def tensor_parallel() -> Any:
+    """As transformers marks what it loaded by `tp_plan` in two processes."""
+    model = fresh()
+    model._tp_size = 2
+    return model
+
+
+def fully_sharded() -> Any:
+    """A weight as FSDP and tensor parallelism keep it, by a group of this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        model, mesh = fresh(), init_device_mesh("cpu", (1,))
+        model.lm_head.weight = nn.Parameter(distribute_tensor(model.lm_head.weight.detach(), mesh, [Shard(0)]))
+        return model
+    finally:
+        distributed.destroy_process_group()
 
 
 # torch.compile
@@ -271,6 +294,11 @@ ROWS = {
         "ModelError",
         ("is on the meta device, without weights: load it by from_pretrained()",),
         in_memory(lambda: fresh().to("meta")),
+    ),
+    "model split over processes (tp_plan, FSDP)": Row(
+        "ModelError",
+        ("is split over processes", "load it whole, or by device_map='auto' over the devices of one process"),
+        lambda f: [case for split in (tensor_parallel, fully_sharded) for case in in_memory(split)(f)],
     ),
     "quantised weights with a backward": Row(
         "explained", ("like the rounded weights",), in_memory(lambda: fresh(quantised), lambda: fresh(rounded))

@@ -19,7 +19,6 @@ from bench import (
     command,
     compare,
     gates,
-    gpu,
     long_answer,
     machine,
     memory,
@@ -33,6 +32,7 @@ from bench import (
 )
 from bench.fits import growth
 from bench.gates import RedGate
+from bench.gpu import suite as gpu_suite
 from bench.groups import Benchmark, Group, table, timed
 from bench.load import Foreign, Load, wait_for_quiet
 from bench.options import Options
@@ -480,6 +480,20 @@ def one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "CPU", {"one": Benchmark("one", "about", lambda options: [GREEN], groups)})
 
 
+def test_what_is_killed_leaves_the_groups_that_it_measured(tmp_path: Path) -> None:
+    def measuring(options: Options) -> Iterator[Group]:
+        yield group("first")
+        raise KeyboardInterrupt
+
+    benchmark = Benchmark("half", "", lambda options: [GREEN], measuring, lambda groups: pytest.fail("concluded"))
+    with pytest.raises(KeyboardInterrupt):
+        command.run(benchmark, Options(), QUIET, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["half.part.json"]
+    assert [each["name"] for each in results.read(tmp_path / "half.part.json")["groups"]] == ["first"]
+    command.run(replace(benchmark, groups=lambda _: iter([group()]), conclude=lambda _: {}), Options(), QUIET, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["half.json"]
+
+
 def test_the_command_writes_a_file_of_results(one: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "wait_for_quiet", lambda patience: QUIET)
     assert command.main(["--rounds", "3", "--out", str(tmp_path)]) == 0
@@ -498,6 +512,13 @@ def test_a_busy_machine_is_refused_unless_forced(one: None, tmp_path: Path, monk
     found = results.read(tmp_path / machine.slug() / "one.json")
     assert found["loaded"]
     assert found["load"] == found["load"] | {"before": 1.5, "waited_s": 0}
+
+
+def test_a_load_that_is_told_is_not_measured(one: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "wait_for_quiet", lambda patience: pytest.fail("measured"))
+    assert command.main(["--load", "0.05", "--out", str(tmp_path)]) == 0
+    assert results.read(tmp_path / machine.slug() / "one.json")["load"]["before"] == 0.05
+    assert command.main(["--load", "1.5", "--out", str(tmp_path)]) == 2
 
 
 @pytest.mark.parametrize(
@@ -520,7 +541,7 @@ def test_the_gpu_suite_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) 
     assert command.main(["--gpu"]) == 2
 
 
-@pytest.mark.parametrize("suite", gpu.BENCHMARKS, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", gpu_suite.BENCHMARKS, ids=lambda suite: suite.name)
 def test_the_gpu_suites_code_runs_on_tiny_models(suite: Benchmark, tmp_path: Path) -> None:
     path = command.run(suite, Options(quick=True, rounds=1), QUIET, tmp_path)
     found = results.read(path)
@@ -529,5 +550,5 @@ def test_the_gpu_suites_code_runs_on_tiny_models(suite: Benchmark, tmp_path: Pat
 
 
 def test_an_explanation_behind_compiled_generation_is_held_against_it() -> None:
-    found = gpu.added_over_static([group(floor="dynamic", dynamic=[4.0], static=[2.0], explain=[4.5])])
+    found = gpu_suite.added_over_static([group(floor="dynamic", dynamic=[4.0], static=[2.0], explain=[4.5])])
     assert found == {"one": 1.25}

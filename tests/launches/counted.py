@@ -13,9 +13,11 @@ import pytest
 import torch
 import transformers
 from alike import assert_same
+from capture import Forward, chunks_run_by
 from fake_gpu import DEVICE, FROM_DEVICE, LAUNCH, TO_DEVICE, WAIT
 
 from dexar_fast import Explainer
+from dexar_fast.attribution.sums import LayerSums
 from dexar_fast.model.memory import default_chunk
 from dexar_fast.profile.shapes import build
 
@@ -68,6 +70,36 @@ def test_what_is_counted_is_an_explanation(name: str, backend: str) -> None:
         placed = {key: x.to(DEVICE) for key, x in inputs.items()}
         for _ in range(2):  # by autograd, by the tails
             assert_same(explainer.explain_inputs(placed, answer), expected, 1e-5)
+
+
+@pytest.mark.parametrize("backend", launches.BACKENDS)
+@pytest.mark.parametrize("name", launches.MODELS)
+def test_a_chunks_forward_neither_waits_nor_copies(name: str, backend: str) -> None:
+    """A CUDA graph can hold it: it takes no copy from pageable memory either, which a CPU does not show.
+
+    Where keys lie is sent before it begins, once for a pass.
+    """
+    model, inputs_for = build(name, tiny=True, dtype=torch.float32)
+    inputs, answer = inputs_for(), torch.arange(20, 28)
+    expected = Explainer(model, backend="torch").explain_inputs(inputs, answer)
+    fake_gpu.moved(model)
+    launched, found = [], Counter[str]()
+
+    def run(forward: Forward) -> LayerSums:
+        with fake_gpu.counting() as counts:
+            sums = forward()
+        launched.append(counts.of(LAUNCH))
+        found.update(f"{kind} at {line}" for (stage, kind, line) in counts.found if stage and kind != LAUNCH)
+        return sums
+
+    with fake_gpu.on_the_device(), launches.trusted(), counted_kernels.on_the_device():
+        explainer = Explainer(model, backend=backend, chunk_size=4)
+        explainer.explain_inputs(inputs, answer)
+        with chunks_run_by(run) as sizes:
+            assert_same(explainer.explain_inputs(inputs, answer), expected, 1e-5)
+    assert sizes == [4, 4]
+    assert all(launched)
+    assert not found
 
 
 def test_launches_are_those_of_the_table() -> None:

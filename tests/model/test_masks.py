@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from transformers.masking_utils import causal_mask_function, sliding_window_causal_mask_function
 
 from dexar_fast.backends.operands import Keys
-from dexar_fast.model import attention
 from dexar_fast.model.attention import attention_mask
 from dexar_fast.model.masks import causal, is_plain
 
@@ -55,58 +52,6 @@ def test_a_mask_that_is_gone_leaves_its_name_to_none() -> None:
     for _ in range(50):  # ids are used again
         assert is_plain(attention_mask(**CHUNK))
         assert not is_plain(torch.ones(1, 1, 3, 7, dtype=torch.bool))
-
-
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("queries", [1, 3, 7])
-def test_flash_attention_takes_the_place_of_a_plain_mask(
-    queries: int, kv_heads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here by SDPA with the mask that the GPU's kernel is defined by; tests/backends/test_gpu.py asks that one."""
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(1, heads, length, 16, generator=generator)
-        for heads, length in ((4, queries), (kv_heads, 7), (kv_heads, 7))
-    )
-    mask = attention_mask(**CHUNK | {"q_length": queries, "q_offset": 7 - queries})
-    call = attention.Call(query, key, value, mask, True, 0.3, None, None)
-    module: Any = SimpleNamespace(num_key_value_groups=4 // kv_heads, is_causal=True)
-    asked = []
-
-    def flash(query: Any, key: Any, value: Any, *, is_causal: bool, scale: float) -> Any:
-        asked.append(is_causal)
-        plain = torch.nn.functional.scaled_dot_product_attention
-        return (plain(query, key, value, causal(queries, 7, query.device), scale=scale, enable_gqa=True),)
-
-    monkeypatch.setattr(attention, "flash_attention", flash)
-    masked = attention.attend(module, call, {"scaling": 0.3})
-    assert not asked
-    monkeypatch.setattr(attention, "FLASH", "cpu")
-    monkeypatch.setattr(attention, "can_use_flash_attention", lambda params: True)
-    found = attention.attend(module, call, {"scaling": 0.3})
-    assert asked == [True] and found.shape == (1, queries, 4, 16)
-    torch.testing.assert_close(found, masked, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"mask": torch.ones(1, 1, 3, 7, dtype=torch.bool).tril(4)},
-        {"bias": torch.zeros(1, 4, 3, 7)},
-        {"value": torch.zeros(1, 4, 7, 8)},
-        {"query": torch.zeros(1, 4, 3, 12), "key": torch.zeros(1, 4, 7, 12), "value": torch.zeros(1, 4, 7, 12)},
-        {"key": torch.zeros(1, 4, 8, 16), "value": torch.zeros(1, 4, 8, 16)},
-        {"mask": None},
-    ],
-    ids=["not known", "a bias", "other features", "odd features", "more keys", "no mask"],
-)
-def test_any_other_call_keeps_its_mask(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key = torch.zeros(1, 4, 3, 16), torch.zeros(1, 4, 7, 16)
-    call = attention.Call(query, key, key, attention_mask(**CHUNK), True, 0.3, None, None)
-    assert not attention._is_lower_right(call, {})  # on the CPU
-    monkeypatch.setattr(attention, "can_use_flash_attention", lambda params: True)
-    assert attention._is_lower_right(call, {}) and not attention._is_lower_right(call, {"dropout": 0.1})
-    assert not attention._is_lower_right(replace(call, **change), {})
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 9), (3, 9), (9, 9), (4, 4)])

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dexar_fast.backends import operators, plan, reference, tail_operators
-from dexar_fast.model import attention
 
 SINGLE = torch.float32
 
@@ -126,9 +125,6 @@ def on_the_device() -> Iterator[None]:
         ):
             stack.enter_context(patch.object(module, name, Launched(compute)))
         stack.enter_context(patch.dict(plan.DEVICES, {"triton": NAME}))
-        stack.enter_context(patch.object(attention, "FLASH", NAME))
-        stack.enter_context(patch.object(attention, "SDPAParams", lambda query, *_: query))
-        stack.enter_context(patch.object(attention, "can_use_flash_attention", lambda query: query.dtype != SINGLE))
         stack.enter_context(patch.object(operators, "head_score", head_score.head_score))
         stack.enter_context(patch.object(operators, "kv_append", kv_cache.kv_append))
         for name in ("norm_vjp", "gated_vjp"):

@@ -3,6 +3,8 @@
 Its tensors wrap one on the CPU each. Every operator counts as one launch, unless it makes a view or only allocates;
 some launch several on a GPU (a sort, a product that is split), so true numbers are slightly higher. Attention counts as
 one launch, with a mask as two, and as three more where that holds truth values and is turned into a bias.
+
+As on a GPU, no operator takes tensors of the host beside the device's, but for copies, indices and numbers.
 """
 
 from __future__ import annotations
@@ -114,12 +116,10 @@ class Counted(Tensor):
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(function, "__name__", "").removesuffix(".default")
-        if name in WHOLE:
+        if name in WHOLE and not _records((args, kwargs)):
             _note(LAUNCH)
             return tree_map(_wrapped, function(*tree_map(_held, args), **tree_map(_held, kwargs or {})))
-        if name == "_scaled_dot_product_flash_attention":
-            return (_flash_attention(*args, **(kwargs or {})),)
-        if function is functional.scaled_dot_product_attention:
+        if function is functional.scaled_dot_product_attention and not _records((args, kwargs)):
             return _attention(*args, **(kwargs or {}))
         if name in READS and isinstance(args[0], Counted):
             _note(WAIT)
@@ -134,6 +134,12 @@ class Counted(Tensor):
         return _run(function, args, kwargs or {})
 
 
+def _records(operands: Any) -> bool:
+    """Whether autograd follows a call: then it is put together from others, which have gradients."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tree_leaves(operands))
+
+
 def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **more: Any) -> Counted:
     """Without a mask flash attention; with one the memory-efficient kernel, which takes a bias padded to 8 keys.
 
@@ -146,13 +152,13 @@ def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, **more: 
     return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))  # as the GPU's kernels lay it out
 
 
-def _flash_attention(query: Any, key: Any, value: Any, *, is_causal: bool, scale: float) -> Counted:
-    """One launch; its causal mask ends with the last key."""
+def _flash(query: Any, key: Any, value: Any, dropout: float, causal: bool, scale: float) -> Counted:
+    """Flash attention itself: causal means that the last query reads every key."""
     _note(LAUNCH)
     queries, keys = query.shape[2], key.shape[2]
-    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if is_causal else None
-    more: dict[str, Any] = {"attn_mask": mask, "scale": scale, "enable_gqa": True}
-    found = functional.scaled_dot_product_attention(query.held, key.held, value.held, **more)
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries) if causal else None
+    operands = query.held, key.held, value.held
+    found = functional.scaled_dot_product_attention(*operands, mask, dropout, scale=scale, enable_gqa=True)
     return Counted(found.transpose(1, 2).contiguous().transpose(1, 2))
 
 
@@ -165,6 +171,10 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     wanted = None if kwargs.get("device") is None else torch.device(kwargs["device"])
     if not ours and (wanted is None or wanted.type != NAME):
         return function(*args, **kwargs)
+    if name == "_scaled_dot_product_flash_attention":
+        nothing = Counted(torch.empty(0))
+        others = [nothing if "Tensor" in str(each.type) else 0 for each in function._schema.returns[1:]]
+        return _flash(*args, **kwargs), *others
     for kind in _kinds(function, name, args, leaves, ours, wanted):
         _note(kind)
     given = {name: value for name, value in kwargs.items() if name != "pin_memory"}
@@ -194,11 +204,12 @@ def _kinds(
         return [WAIT]
     if name in ALLOCATES | VIEWS or any(r.alias_info and not r.alias_info.is_write for r in function._schema.returns):
         return []
-    masked = name.startswith(("index", "_index")) and any(
-        isinstance(i, Tensor) and i.dtype == torch.bool for i in tree_leaves(args[1])
-    )
+    indexes = name.startswith(("index", "_index"))
+    masked = indexes and any(isinstance(i, Tensor) and i.dtype == torch.bool for i in tree_leaves(args[1]))
     waits = [WAIT] if masked or name in ASKS else []
     copies = [TO_DEVICE for x in leaves if type(x) is Tensor and x.dim()]  # an operand that lies on the host
+    if copies and not indexes:
+        raise RuntimeError(f"{name} was given tensors of the host and of the device")
     return [*waits, *copies, LAUNCH]
 
 
@@ -229,9 +240,9 @@ def _made(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return making
 
 
-def moved(model: nn.Module) -> nn.Module:
+def moved(model: nn.Module, recurse: bool = True) -> nn.Module:
     """The model, its weights and buffers on the device."""
-    for module in model.modules():
+    for module in model.modules() if recurse else [model]:
         for tensors in (module._parameters, module._buffers):
             tensors.update({n: Counted(x.detach()) for n, x in tensors.items() if x is not None})  # type: ignore[misc]
     return model

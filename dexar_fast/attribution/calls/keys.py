@@ -26,9 +26,11 @@ class KeysOfCalls:
         self._known: dict[tuple[int, torch.device, int, Side], tuple[Any, Keys | HeadGroups]] = {}
         self._placed: dict[torch.device, tuple[Tensor | slice, Tensor]] = {}
 
-    def forget(self) -> None:
-        """Called before each chunk: its masks are others."""
+    def begin(self, device: torch.device) -> None:
+        """Called before each chunk: its masks are others, and nothing is sent to this device while it runs."""
         self._known.clear()
+        if self._plan.beside == 0:
+            self._positions(device)
 
     def knows(self, call: Call) -> bool:
         """Whether another call of the chunk had the same mask."""

@@ -66,10 +66,10 @@ class Row:
         self.span: Span
         self._masks: dict[int, tuple[Any, Tensor | None]] = {}  # by the id of the batch's, with a reference to it
 
-    def begin(self, span: Span) -> None:
-        """Called before each forward."""
+    def begin(self, span: Span, device: torch.device) -> None:
+        """Called before each forward, of ids on this device."""
         self.span, self.sums = span, self.plan.sums()
-        self.keys.forget()
+        self.keys.begin(device)
         self._masks.clear()
 
     @property
@@ -116,11 +116,11 @@ class Rows:
         self._length = 0  # S
         self._waiting = 0  # bytes
 
-    def begin(self, spans: Sequence[Span], length: int) -> None:
-        """Called before a forward of a batch that is S = `length` keys long with it."""
+    def begin(self, spans: Sequence[Span], length: int, device: torch.device) -> None:
+        """Called before a forward of a batch, of ids on this device, that is S = `length` keys long with it."""
         self._length, self._waiting = length, 0
         for row, span in zip(self._rows, spans, strict=True):
-            row.begin(span)
+            row.begin(span, device)
         self._running = [row for row in self._rows if row.count]
 
     def behind(self, answers: Answers, done: int, columns: int) -> list[Span]:

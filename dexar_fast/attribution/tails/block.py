@@ -60,11 +60,16 @@ class Norm:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return (layer_norm if self.centred else rms_norm)(x, x.shape[1:], None, eps=self.eps)
 
+    def own(self, x: Tensor) -> Tensor:
+        """What the module makes of x [C, d], on the device of x: a sharded model's final norm may be on another."""
+        return self.module.forward(x).to(x.device)
+
     def scale(self, x: Tensor) -> Tensor:
         """[d] by which the module scales, on the device of x; ones where it has no weight."""
         weight = getattr(self.module, "weight", None)
         if weight is None:
             return x.new_ones(x.shape[-1])
+        weight = weight.to(x.device)
         return weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.offset if self.offset else weight
 
 
@@ -160,11 +165,15 @@ class Head:
     def vjp(
         self, x: Tensor, targets: Tensor, wanted: Tensor, norm_twice: bool = False, backend: str = "auto"
     ) -> Tensor:
-        """d o / d x [C, d] of the logits of targets [C] at x [C, d], from their rows `wanted`; backend: as of Block."""
-        once = self.norm.module.forward(x) if norm_twice else x
+        """d o / d x [C, d] of the logits of targets [C] at x [C, d], from their rows `wanted` on the device of x.
+
+        Args:
+            backend: as of Block.
+        """
+        once = self.norm.own(x) if norm_twice else x
         grad = wanted
         if self.slope is not None:
-            grad = grad * self.slope(self.norm.module.forward(once)[None], targets)[:, None]
+            grad = grad * self.slope(self.norm.own(once)[None], targets)[:, None]
         if norm_twice:
             grad = self.norm.vjp(once, grad, backend=backend)
         return self.norm.vjp(x, grad, backend=backend)

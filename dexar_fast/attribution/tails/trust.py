@@ -41,6 +41,7 @@ from dexar_fast.model.modules import below
 # float32, as the RMSNorms of transformers do; whoever runs a model in float64 wants autograd's digits.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2.5e-2, torch.float16: 3e-3}
 TailModules = tuple[Block, Head]
+Wanted = tuple[Tensor | None, dict[torch.device, Tensor]]  # targets of a forward, and the head's rows for them
 Trust = tuple[list[Any], TailModules]  # what was found of layer and lens when a tail agreed, and that tail
 
 
@@ -72,7 +73,7 @@ class Tails:
         self._parts: dict[int, TailModules] = {}
         self._untouched: set[int] = set()
         self._seen: dict[str, Tensor] = {}
-        self._wanted: tuple[Tensor, Tensor] | None = None  # targets of a forward, and the head's rows for them
+        self._wanted: Wanted = None, {}
         self._sums: dict[int, Sums] = {}  # of the layers that have run without autograd
         self._layers = {index: layer for index, layer, _ in layers}
         self._lens = lens
@@ -98,9 +99,7 @@ class Tails:
 
     def _take(self, index: int, parts: TailModules | None) -> None:
         if parts is not None:
-            block, head = parts
-            if len(devices_of([block.o_proj, head.output, head.norm.module])) == 1:
-                self._parts[index] = parts
+            self._parts[index] = parts
 
     def is_untouched(self, index: int) -> bool:
         """Whether the layer runs the code of its class alone, without hooks."""
@@ -156,7 +155,7 @@ class Tails:
             hidden: [B, C', d] the layer's output; its last C positions are read. leaf: [B, C, H, D] its attention's.
             targets: [B, C].
         """
-        seen = self._rows(targets)
+        seen = self._rows(targets, hidden.device)
         self._sums[index] = self._sums_of(index, seen, hidden, leaf)
         return self._vjp(index, seen, hidden, targets, norm_twice).view(leaf.shape)
 
@@ -172,7 +171,7 @@ class Tails:
             return expected
         block, _ = parts = self._parts[index]
         if self._seen.keys() == {"input"} | block.inputs.keys() | block.outputs.keys():
-            seen = self._rows(targets)
+            seen = self._rows(targets, hidden.device)
             found = self._vjp(index, seen, hidden, targets, norm_twice).view(expected.shape)
             forget(block.linears)
             if agrees(found, expected) and self._held({index: self._sums_of(index, seen, hidden, leaf)})[index]:
@@ -217,10 +216,10 @@ class Tails:
             held |= {layers[number][0]: holds and every for number, holds in zip(kind, of_kind, strict=True)}
         return held
 
-    def _rows(self, targets: Tensor) -> dict[str, Tensor]:
-        """What was seen where targets [B, C] are predicted, [B C, n] each."""
+    def _rows(self, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """What was seen where targets [B, C] are predicted, [B C, n] each; a layer's input may come from elsewhere."""
         batch, count = targets.shape
-        seen = {name: last_rows(x.reshape(batch, -1, x.shape[-1]), count) for name, x in self._seen.items()}
+        seen = {name: last_rows(x.reshape(batch, -1, x.shape[-1]), count).to(device) for name, x in self._seen.items()}
         self._seen.clear()
         return seen
 
@@ -232,13 +231,17 @@ class Tails:
     def _vjp(self, index: int, seen: dict[str, Tensor], hidden: Tensor, targets: Tensor, norm_twice: bool) -> Tensor:
         block, head = self._parts[index]
         rows, flat = last_rows(hidden, targets.shape[1]), targets.flatten()
-        grad = head.vjp(rows, flat, self._wanted_of(head, targets), norm_twice, self._backend)
+        wanted = self._wanted_of(head, targets, hidden.device)
+        grad = head.vjp(rows, flat, wanted, norm_twice, self._backend)
         return block.vjp(seen, grad, self._backend)
 
-    def _wanted_of(self, head: Head, targets: Tensor) -> Tensor:
-        if self._wanted is None or self._wanted[0] is not targets:
-            self._wanted = targets, head.wanted(targets.flatten())
-        return self._wanted[1]
+    def _wanted_of(self, head: Head, targets: Tensor, device: torch.device) -> Tensor:
+        if self._wanted[0] is not targets:
+            self._wanted = targets, {}
+        there = self._wanted[1]
+        if device not in there:
+            there[device] = head.wanted(targets.flatten()).to(device)
+        return there[device]
 
 
 def last_rows(hidden: Tensor, count: int) -> Tensor:
@@ -247,14 +250,15 @@ def last_rows(hidden: Tensor, count: int) -> Tensor:
 
 
 def parts_of(block: Block | None, head_of_lens: Callable[[], Head | None]) -> TailModules | None:
-    """Block and head; None unless both are known."""
-    head = None if block is None else head_of_lens()
+    """Block and head; None unless both are known, and the block is on one device."""
+    head = None if block is None or len(devices_of(block)) > 1 else head_of_lens()
     return None if block is None or head is None else (block, head)
 
 
-def devices_of(modules: list[nn.Module]) -> set[torch.device]:
-    """The devices of the modules' own weights."""
-    return {weight.device for module in modules for weight in module._parameters.values() if weight is not None}
+def devices_of(block: Block) -> set[torch.device]:
+    """Where its weights are; a layer may be split over several devices."""
+    modules = [*block.inputs.values(), *block.outputs.values()]
+    return {weight.device for module in modules for weight in module.parameters()}
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Sums:
     def _biases(self, modules: Sequence[nn.Module]) -> Tensor | None:
         """[G, 2, n] sums of the modules' biases, a row of them for each of the layer's; None if they have none."""
         biases = [bias for module in modules if (bias := getattr(module, "bias", None)) is not None]
-        return self.total * torch.stack(biases)[:, None] if biases else None
+        return self.total * torch.stack(biases)[:, None].to(self.total.device) if biases else None
 
 
 @lru_cache(maxsize=64)

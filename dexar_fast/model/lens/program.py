@@ -76,12 +76,12 @@ class LogitLens:
             states: [1, C, n, d] of earlier layers, where the lens reads them.
         """
         read = {0: hidden} if states is None else {0: hidden, BESIDE: states}
-        return self._run(self.before, read, hidden.device)[self.input_slot]
+        return self._run(self.before, read, self.input_slot, hidden.device)
 
     def logits(self, normed: Tensor, targets: Tensor) -> Tensor:
         """The logit of token targets[c] [C] at position c of the head's input [1, C, d], as [C]."""
         row = self._head_row(normed, targets.to(normed.device))[None, :, None]
-        return self._run(self.after, {self.logit_slot: row}, normed.device)[self.output_slot].flatten()
+        return self._run(self.after, {self.logit_slot: row}, self.output_slot, normed.device).flatten()
 
     def difference(self, normed: Tensor, targets: Tensor, against: Tensor | None) -> Tensor:
         """The logits of targets [C], less those of other ids [C] where there are some; as `logits`."""
@@ -95,14 +95,14 @@ class LogitLens:
     def table(self, normed: Tensor, ids: Tensor) -> Tensor:
         """The logit of each of ids [C] at each position of the head's input [1, R, d], as [R, C]."""
         columns = self._head_columns(normed, ids)[None]
-        return self._run(self.after, {self.logit_slot: columns}, normed.device)[self.output_slot][0]
+        return self._run(self.after, {self.logit_slot: columns}, self.output_slot, normed.device)[0]
 
     def slope(self, normed: Tensor, targets: Tensor) -> Tensor:
         """d o / d z [C] of what the model does to the head's output z, for each token's number by itself."""
         row = self._head_row(normed, targets.to(normed.device)).detach()
         with torch.enable_grad():
             row.requires_grad_()
-            logits = self._run(self.after, {self.logit_slot: row[None, :, None]}, normed.device)[self.output_slot]
+            logits = self._run(self.after, {self.logit_slot: row[None, :, None]}, self.output_slot, normed.device)
             return torch.autograd.grad(logits.sum(), row)[0]
 
     def _head_row(self, normed: Tensor, targets: Tensor) -> Tensor:
@@ -134,14 +134,16 @@ class LogitLens:
         rows = weight[ids.to(weight.device)].to(normed.device, dtype)
         return rows, None if bias is None else bias[ids.to(bias.device)].to(rows)
 
-    def _run(self, steps: list[Step], slots: dict[int, Tensor], device: torch.device) -> dict[int, Tensor]:
+    def _run(self, steps: list[Step], slots: dict[int, Tensor], result: int, device: torch.device) -> Tensor:
+        """A slot after some steps, on `device`: a sharded model sends its logits to where its inputs were."""
+
         def fill(value: Any) -> Any:
             return slots[value.index] if isinstance(value, Slot) else value
 
         for step in steps:
             args, kwargs = tree_map(fill, step.args), tree_map(fill, step.kwargs)
             slots[step.result] = _called(step.function, args, kwargs, device)
-        return slots
+        return slots[result].to(device)
 
     def check(self, normed: Tensor, logits: Tensor, targets: Tensor | None = None) -> None:
         """Compares the lens, from the head's input [1, Q, d] on, with the model's own logits [1, K, V] at the last row.

@@ -1,0 +1,3 @@
+from bench.gpu.plan import main
+
+raise SystemExit(main())

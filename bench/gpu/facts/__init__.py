@@ -1,0 +1,1 @@
+"""What a GPU tells within a minute, before anything is timed at length."""
