@@ -1,0 +1,36 @@
+/* Shows the report in a frame of its own origin, which can reach nothing of this page, and hands it each new state. */
+const frame = element.querySelector("iframe");
+const empty = element.querySelector(".nothing-yet");
+let shown = "", ready = false;
+
+function show() {
+  const state = props.value;
+  empty.hidden = Boolean(state && state.page);
+  frame.hidden = !empty.hidden;
+  if (frame.hidden) return;
+  if (state.page === shown) return send();
+  shown = state.page;
+  ready = false;
+  frame.style.colorScheme = document.body.classList.contains("dark") ? "dark" : "light";
+  frame.srcdoc = shown;
+}
+
+function send() {
+  const { page, ...state } = props.value;
+  if (ready && Object.keys(state).length) frame.contentWindow.postMessage({ state }, "*");
+}
+
+window.addEventListener("message", (event) => {
+  if (event.source !== frame.contentWindow) return;
+  if (event.data.height) frame.style.height = `${event.data.height}px`;
+  if (event.data.ready) {
+    ready = true;
+    frame.dataset.ready = "true";
+    send();
+  }
+});
+new MutationObserver(() => {
+  frame.style.colorScheme = document.body.classList.contains("dark") ? "dark" : "light";
+}).observe(document.body, { attributeFilter: ["class"] });
+watch("value", show);
+show();
