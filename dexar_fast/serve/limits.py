@@ -70,7 +70,7 @@ class Rate:
 
     def _recent(self, client: str, now: float) -> deque[float]:
         if client not in self._asked and len(self._asked) >= MOST_CLIENTS:
-            self._asked = {name: times for name, times in self._asked.items() if times[-1:] > deque([now - MINUTE])}
+            self._asked = {name: times for name, times in self._asked.items() if times[-1] > now - MINUTE}
         times = self._asked.setdefault(client, deque())
         while times and times[0] <= now - MINUTE:
             times.popleft()

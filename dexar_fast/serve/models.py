@@ -32,6 +32,11 @@ class Models:
         """In the order in which they were named."""
         return list(self.found)
 
+    @property
+    def failures(self) -> list[DexarError]:
+        """What the loading of those raised that cannot be served."""
+        return [found for found in self.found.values() if isinstance(found, DexarError)]
+
     def of(self, name: Any) -> Explainer:
         """The explainer of a model. Raises InputError for one that is not served, or what its loading raised."""
         if name not in self.names:

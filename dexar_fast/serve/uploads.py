@@ -71,7 +71,7 @@ def mask(uri: Any) -> NDArray[np.bool_]:
             raise ImageError(f"the mask cannot be read: {error}") from None
 
 
-def _opened(uri: Any, name: str, most_bytes: int, most_pixels: int, kinds: Sequence[str]) -> Image.Image:
+def _opened(uri: Any, name: str, most_bytes: int, most_pixels: int, kinds: tuple[str, ...]) -> Image.Image:
     """The header is read; what it says of the size is checked before any pixel is."""
     data = _bytes(uri, name, most_bytes)
     try:

@@ -151,27 +151,31 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str, besid
         views.append(_view(explanation, str(title), pieces, before, shown, by))
         numbers.append(data.encode(explanation, pieces, shown, before))
     script = "".join(map(_source, _SCRIPTS)) + beside.script
-    text = _environment().get_template("template.html").render(
-        views=views,
-        question=_common([view.question for view in views]),
-        prompt=_common([view.prompt for view in views]),
-        data={
-            "reports": numbers,
-            "palette": data.packed(colours.palette()),
-            "power": overlay.OPACITY_POWER,
-            "lines": {
-                "levels": overlay.LEVELS,
-                "across": overlay.LINES_ACROSS,
-                "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+    text = (
+        _environment()
+        .get_template("template.html")
+        .render(
+            views=views,
+            question=_common([view.question for view in views]),
+            prompt=_common([view.prompt for view in views]),
+            data={
+                "reports": numbers,
+                "palette": data.packed(colours.palette()),
+                "power": overlay.OPACITY_POWER,
+                "lines": {
+                    "levels": overlay.LEVELS,
+                    "across": overlay.LINES_ACROSS,
+                    "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+                },
             },
-        },
-        opacity=round(overlay.MOST_OPAQUE * 100),
-        gradient=Markup(colours.gradient()),
-        margins={"left": _LEFT, "top": _ABOVE},
-        style=Markup(_source("report.css") + beside.style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        version=__version__,
+            opacity=round(overlay.MOST_OPAQUE * 100),
+            gradient=Markup(colours.gradient()),
+            margins={"left": _LEFT, "top": _ABOVE},
+            style=Markup(_source("report.css") + beside.style),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            version=__version__,
+        )
     )
     return text.encode("utf-8", "replace")
 

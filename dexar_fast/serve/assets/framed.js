@@ -1,6 +1,12 @@
 
 /* ---- in a frame: an answer that grows, and a height to tell. Each message holds a state: see serve/work/growing.py */
 
+for (const notes of document.querySelectorAll("article > .notes")) {
+  const fold = Object.assign(document.createElement("details"), { className: "folded" });
+  fold.append(Object.assign(document.createElement("summary"), { textContent: "What the numbers are, and what made them" }));
+  notes.replaceWith(fold);
+  fold.append(notes);
+}
 const unpackedBlocks = [];
 let newest = null, busy = false;
 
@@ -41,7 +47,7 @@ async function finish(html) {
   const { reports } = JSON.parse(made.getElementById("data").textContent);
   const viewer = shared.viewers[0];
   document.body.classList.remove("growing");
-  document.querySelector("article > .notes").replaceChildren(...made.querySelector("article > .notes").childNodes);
+  document.querySelector(".folded > .notes").replaceChildren(...made.querySelector("article > .notes").childNodes);
   for (const part of [".hint", ".whole", ".rests"]) swap(viewer.root, made, part);
   rewrite(viewer, (answer) => {
     const written = made.querySelector(".answer");

@@ -124,7 +124,7 @@ class Answers:
         base = self.models.of(asked.model)
         yield Shown(said=_said("Reading the picture …"), turns=list(asked.turns), changes={})
         if asked.choices.other is not None:
-            found = next(asking.by_two_methods(base, asked))
+            found = asking.by_two_methods(base, asked, asked.choices.other)
             yield self._side_by_side(visit, asked, list(found), found.names)
             return
         growing = Growing(asked.model)

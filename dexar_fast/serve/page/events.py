@@ -49,7 +49,7 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
         yield from map(_values, answers.followed(question, choices, request))
 
     def example(event: gr.EventData) -> tuple[Any, str]:
-        chosen = examples[event.n]  # type: ignore[attr-defined]
+        chosen = examples[event.n]
         return [{"name": f"example {n}", "data": uri} for n, uri in enumerate(chosen.pictures, 1)], chosen.question
 
     inputs = [layout.model, layout.pictures, layout.question, *layout.choices]
@@ -141,4 +141,3 @@ def _on_device(layout: Layout) -> dict[str, Any]:
 
 def _quiet() -> dict[str, Any]:
     return {"api_visibility": "private"}
-

@@ -26,36 +26,36 @@ class Layout:
     """The components that take part in what happens, by name."""
 
     model: gr.Dropdown
-    pictures: parts.Pictures
+    pictures: gr.HTML
     question: gr.Textbox
     ask: gr.Button
     follow: gr.Button
     stop: gr.Button
-    examples: parts.Own
+    examples: gr.HTML
     choices: list[Any]  # in the order of the fields of Choices
-    turns: parts.Own
-    said: parts.Own
-    frame: parts.Frame
+    turns: gr.HTML
+    said: gr.HTML
+    frame: gr.HTML
     answer: gr.Textbox
     explain: gr.Button
     compare: gr.Button
-    brush: parts.Brush
+    brush: gr.HTML
     hide: gr.Button
     hide_top: gr.Button
-    changes: parts.Own
+    changes: gr.HTML
     check: gr.Button
     saves: list[gr.Button]
-    saver: parts.Saver
+    saver: gr.HTML
 
 
 def build(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> Layout:
     """Draws the page inside a `gr.Blocks`."""
     gr.HTML(f"<h1>dexar_fast</h1><p>{WHAT}</p>", elem_id="head")
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=3, min_width=300):
             asking = _asking(names, examples, limits)
             choices = _choices(limits)
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=9, min_width=320):
             shown = _shown()
             with gr.Tabs():
                 tools = _editing(limits) | _hiding() | _checking() | _saving()
@@ -71,9 +71,9 @@ def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -
         ),
     }
     with gr.Row():
-        found["ask"] = gr.Button("Ask", variant="primary", elem_id="ask")
-        found["follow"] = gr.Button("Ask next", elem_id="follow", interactive=False)
-        found["stop"] = gr.Button("Stop", elem_id="stop", variant="stop", interactive=False)
+        found["ask"] = gr.Button("Ask", variant="primary", elem_id="ask", min_width=70)
+        found["follow"] = gr.Button("Ask next", elem_id="follow", min_width=90, interactive=False)
+        found["stop"] = gr.Button("Stop", elem_id="stop", min_width=60)
     return found | {"examples": parts.examples(examples)}
 
 
@@ -100,7 +100,7 @@ def _editing(limits: Limits) -> dict[str, Any]:
         answer = gr.Textbox(label="Answer", lines=2, max_length=limits.letters, elem_id="answer")
         with gr.Row():
             explain = gr.Button("Explain this answer", elem_id="explain")
-            compare = gr.Button("Compare with the model’s", elem_id="compare")
+            compare = gr.Button("Compare with the model's", elem_id="compare")
     return {"answer": answer, "explain": explain, "compare": compare}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
@@ -17,8 +17,15 @@ PICTURE = {
     "required": ["data"],
     "description": "data: data:image/png;base64,...; seconds: of a frame of a video",
 }
+PICTURES = {"type": "array", "items": PICTURE}
+STATE = {"type": "object", "description": "page: the report as HTML; final: that of the finished answer"}
+MASKS = {"type": "object", "description": "masks: for each picture a PNG as a data URI, painted where hidden"}
+PAIRS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+FILE = {"type": "object", "description": "name; data: the file in base64"}
+LINE = {"type": "object", "description": "kind: news or error; text"}
+TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after"}
 FRAME = '<p class="nothing-yet">{}</p><iframe title="What the model looked at" sandbox="allow-scripts" hidden></iframe>'
-
+TURNS = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
 CHANGES = """<table hidden aria-label="Probability of each token"><thead><tr>
 <th scope="col">Token</th><th scope="col"><span>Whole, hidden</span></th><th scope="col">Whole</th>
 <th scope="col">Hidden</th><th scope="col">Change</th></tr></thead><tbody></tbody></table>"""
@@ -26,95 +33,59 @@ CLICKED = """element.querySelectorAll("[data-n]").forEach((button) =>
   button.addEventListener("click", () => trigger("click", { n: Number(button.dataset.n) })));"""
 
 
-class Own(gr.HTML):
-    """A component whose value is plain JSON, drawn by a script of ours."""
+def own(elem_id: str, template: str, script: str, schema: dict[str, Any], value: Any = None, **props: Any) -> gr.HTML:
+    """A component whose value is plain JSON, drawn by a script of ours.
 
-    schema: ClassVar[dict[str, Any]] = {"type": "object"}
-
-    def postprocess(self, value: Any) -> Any:
-        """The value as it is: it is no HTML."""
-        return value
-
-    def api_info(self) -> dict[str, Any]:
-        """What the API's page says of it."""
-        return self.schema
-
-    def example_payload(self) -> Any:
-        return None
-
-    example_value = example_payload
+    No subclass of Gradio's: it would write a .pyi file beside this one on import.
+    """
+    found = gr.HTML(value, html_template=template, js_on_load=script, elem_id=elem_id, **props)
+    found.api_info = lambda: schema
+    return found
 
 
-class Pictures(Own):
-    """Pictures as data URIs; what is dropped, pasted or chosen never becomes a file of the server."""
-
-    schema: ClassVar[dict[str, Any]] = {"type": "array", "items": PICTURE}
-
-
-class Frame(Own):
-    """The report, in a frame of its own."""
-
-    schema: ClassVar[dict[str, Any]] = {"type": "object", "description": "page: the report as HTML; final: that of the finished answer"}
+def pictures(most: int, file_bytes: int) -> gr.HTML:
+    """Where pictures are dropped; they are data URIs, and never become a file of the server."""
+    options = {"most": most, "bytes": file_bytes}
+    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, [], **options)
 
 
-class Brush(Own):
-    """What of the pictures to hide."""
-
-    schema: ClassVar[dict[str, Any]] = {"type": "object", "description": "masks: for each picture a PNG as a data URI, painted where hidden"}
-
-
-class Saver(Own):
-    """A file for the visitor to save: its name, and its bytes in base64."""
-
-    schema: ClassVar[dict[str, Any]] = {"type": "object", "description": "name; data: the file in base64"}
-
-
-def pictures(most: int, file_bytes: int) -> Pictures:
-    """Where pictures are dropped."""
-    return Pictures(
-        [], html_template=asset("pictures.html"), js_on_load=asset("pictures.js"), most=most, bytes=file_bytes,
-        elem_id="pictures",
-    )  # fmt: skip
-
-
-def frame(hint: str) -> Frame:
+def frame(hint: str) -> gr.HTML:
     """Where the report stands; until then a hint."""
-    return Frame(None, html_template=FRAME.format(hint), js_on_load=asset("frame.js"), elem_id="report")
+    return own("report", FRAME.format(hint), asset("frame.js"), STATE)
 
 
-def brush() -> Brush:
+def brush() -> gr.HTML:
     """Where a region is painted."""
-    return Brush(None, html_template=asset("brush.html"), js_on_load=asset("brush.js"), elem_id="brush")
+    return own("brush", asset("brush.html"), asset("brush.js"), MASKS)
 
 
-def saver() -> Saver:
+def saver() -> gr.HTML:
     """What hands a file to the browser; it shows nothing."""
-    return Saver(None, html_template="<span></span>", js_on_load=asset("saver.js"), elem_id="saver")
+    return own("saver", "<span></span>", asset("saver.js"), FILE)
 
 
-def said() -> Own:
+def said() -> gr.HTML:
     """A line of what happens, which screen readers speak."""
-    return Own(None, html_template='<p role="status"></p>', js_on_load=asset("said.js"), elem_id="said")
+    return own("said", '<p role="status"></p>', asset("said.js"), LINE)
 
 
-def turns() -> Own:
+def turns() -> gr.HTML:
     """The questions and answers before."""
-    template = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
-    return Own([], html_template=template, js_on_load=asset("turns.js"), elem_id="turns")
+    return own("turns", TURNS, asset("turns.js"), PAIRS, [])
 
 
-def changes() -> Own:
+def changes() -> gr.HTML:
     """The table of what hiding has changed."""
-    return Own(None, html_template=CHANGES, js_on_load=asset("changes.js"), elem_id="changes")
+    return own("changes", CHANGES, asset("changes.js"), TOKENS)
 
 
-def examples(given: Sequence[Example]) -> Own:
+def examples(given: Sequence[Example]) -> gr.HTML:
     """Buttons; a click says the number of the example."""
-    buttons = [
-        Markup('<button type="button" data-n="{}"><img src="{}" alt="">{}{}</button>').format(
-            n, each.pictures[0], each.question, f" ({len(each.pictures)} pictures)" * (len(each.pictures) > 1)
-        )
-        for n, each in enumerate(given)
-    ]
-    template = f'<h2>Examples</h2><div class="list">{"".join(buttons)}</div>'
-    return Own(None, html_template=template, js_on_load=CLICKED, elem_id="examples")
+    buttons = "".join(_button(n, each) for n, each in enumerate(given))
+    return own("examples", f'<h2>Examples</h2><div class="list">{buttons}</div>', CLICKED, {"type": "null"})
+
+
+def _button(n: int, example: Example) -> Markup:
+    several = f" ({len(example.pictures)} pictures)" * (len(example.pictures) > 1)
+    text = '<button type="button" data-n="{}"><img src="{}" alt="">{}{}</button>'
+    return Markup(text).format(n, example.pictures[0], example.question, several)

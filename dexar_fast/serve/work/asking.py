@@ -81,10 +81,10 @@ def written(base: Explainer, asked: Asked, chunk: int) -> Iterator[tuple[Piece |
         yield None, named(pieces.explanation(), asked)
 
 
-def by_two_methods(base: Explainer, asked: Asked) -> Comparison:
-    """One answer explained by both methods."""
+def by_two_methods(base: Explainer, asked: Asked, other: str) -> Comparison:
+    """One answer explained by the chosen method and by another."""
     explainer = asked.choices.explainer(base)
-    methods = [explainer.method, base.with_method(asked.choices.other).method]
+    methods = [explainer.method, base.with_method(other).method]
     found = explainer.compare(asked.given.pictures, asked.prompt, methods, max_new_tokens=asked.choices.tokens)
     return Comparison(found.names, [named(each, asked) for each in found])
 

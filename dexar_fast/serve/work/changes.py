@@ -22,9 +22,7 @@ FILL = "blur"
 TOP = 0.1  # the share of the pictures that the hottest part takes
 
 
-def changes(
-    explainer: Explainer, explanation: Explanation, masks: Sequence[Mask | None] | None
-) -> dict[str, Any]:
+def changes(explainer: Explainer, explanation: Explanation, masks: Sequence[Mask | None] | None) -> dict[str, Any]:
     """For each token its text, and its probability before and after, in [0, 1].
 
     Args:

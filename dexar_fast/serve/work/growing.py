@@ -1,8 +1,8 @@
 """What the page's frame shows: an answer that grows, piece by piece, then the report of the whole of it.
 
-The frame holds a page of `dexar_fast.report.page`, and its script draws all maps. What is sent is a state, not a change,
-so that a browser that skips some of them misses nothing; what is in the last state already keeps its place in the
-lists, so that Gradio sends the difference alone.
+The frame holds a page of `dexar_fast.report.page`, and its script draws all maps. What is sent is a state, not a
+change, so that a browser that skips some of them misses nothing; what is in the last state already keeps its place in
+the lists, so that Gradio sends the difference alone.
 """
 
 from __future__ import annotations

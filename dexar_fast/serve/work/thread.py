@@ -50,7 +50,9 @@ class Work(Iterator[Any]):
     def _waited(self) -> None:
         if time.monotonic() > self._until:
             self.close()
-            raise InputError(f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method")
+            raise InputError(
+                f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method"
+            )
 
     def close(self) -> None:
         """Ends the work; does not wait for it."""
