@@ -83,7 +83,7 @@ def _opened(uri: Any, name: str, most_bytes: int, most_pixels: int, kinds: tuple
         raise ImageError(f"{name} cannot be read: {error}") from None
     if image.width * image.height > most_pixels:
         raise ImageError(
-            f"{name} has {image.width} x {image.height} pixels: at most {most_pixels / 2**20:.0f} million are taken"
+            f"{name} has {image.width} x {image.height} pixels: at most {most_pixels / 1e6:.3g} million are taken"
         )
     return image
 
@@ -93,7 +93,7 @@ def _bytes(uri: Any, name: str, most: int) -> bytes:
     if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
         raise ImageError(f"{name} is no picture: send it as data:image/png;base64,...")
     if len(body) > most * 4 // 3 + 4:
-        raise ImageError(f"{name} has more than {most / 2**20:.0f} MiB: send a smaller one")
+        raise ImageError(f"{name} has more than {most / 2**20:.3g} MiB: send a smaller one")
     try:
         return base64.b64decode(body, validate=True)
     except binascii.Error:

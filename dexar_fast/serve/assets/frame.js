@@ -13,6 +13,13 @@ function show() {
   ready = false;
   frame.style.colorScheme = document.body.classList.contains("dark") ? "dark" : "light";
   frame.srcdoc = shown;
+  if (away()) element.scrollIntoView({ block: "start" });
+}
+
+/* Whether nothing of it can be seen: a browser does not draw there either. */
+function away() {
+  const { top, bottom } = element.getBoundingClientRect();
+  return bottom < 80 || top > innerHeight - 80;
 }
 
 function send() {

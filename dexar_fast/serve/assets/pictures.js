@@ -26,7 +26,13 @@ function put(given) {
   draw();
 }
 
-async function take(files) {
+/* One after another, or the last of two that are read at a time would undo the first. */
+let taking = Promise.resolve();
+function take(files) {
+  return (taking = taking.then(() => add(files)));
+}
+
+async function add(files) {
   complaint.textContent = "";
   const found = [...(props.value ?? [])];
   for (const file of files) {

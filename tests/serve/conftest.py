@@ -1,0 +1,23 @@
+"""One page for all tests of this folder that need a running one, and a browser to look at it."""
+
+from collections.abc import Iterator
+
+import pytest
+from serving import BROWSER, Served, serving
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    if BROWSER is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
