@@ -20,7 +20,7 @@ HEADERS = (
 
 
 class TooLarge(Exception):
-    """A body beyond the limit."""
+    """A body beyond the limit that did not announce it. FastAPI answers with 400."""
 
 
 class Guard:
@@ -39,24 +39,18 @@ class Guard:
             await self._app(scope, receive, send)
         elif _is_shut(scope["path"]):
             await _refuse(send, 403, b"this page serves no files")
+        elif _announced(scope) > self._most:
+            await _refuse(send, 413, b"the request is too large: send fewer or smaller pictures")
         else:
             await self._limited(scope, receive, send)
 
     async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
-        begun = False
-
         async def sent(message: Message) -> None:
-            nonlocal begun
-            begun = True
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
-        try:
-            await self._app(scope, self._counted(receive), sent)
-        except TooLarge:
-            if not begun:
-                await _refuse(send, 413, b"the request is too large: send fewer or smaller pictures")
+        await self._app(scope, self._counted(receive), sent)
 
     def _counted(self, receive: Receive) -> Receive:
         read = 0
@@ -76,6 +70,12 @@ def _is_shut(path: str) -> bool:
     """Whether a path is one of a shut route, at the root or under gradio_api/."""
     rest = path.lstrip("/").removeprefix("gradio_api/")
     return rest.startswith(SHUT)
+
+
+def _announced(scope: Message) -> int:
+    """How many bytes the body of a request has, as its header says."""
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(length) if length.isdigit() else 0
 
 
 async def _refuse(send: Send, status: int, why: bytes) -> None:

@@ -154,33 +154,53 @@ def test_logs_hold_no_prompt(served: Served, client: Any, caplog: pytest.LogCapt
 def test_a_fault_is_a_line_and_its_log_names_the_place_alone(
     served: Served, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    words = " ".join(["with a", "secret", "in it"])  # so that no line of this file holds it
+
     def fails(*_: Any) -> Any:
-        raise RuntimeError("with a secret in it")
+        raise RuntimeError(words)
 
     monkeypatch.setattr("dexar_fast.serve.uploads.read", fails)
     said = ask(client)[SAID]
     assert said["kind"] == "error" and said["text"].startswith("A fault of dexar-fast")
-    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
+    assert "RuntimeError" in caplog.text and words not in caplog.text
 
 
-def test_when_a_client_leaves_its_work_ends_within_a_second(served: Served) -> None:
-    """IGOS++ takes a minute here: closed in its middle, the model is free for the next within a second."""
-    client = gradio_client.Client(served.url, verbose=False)
-    choices = ("igos++", *CHOICES[1:])
-    client.submit(EMBEDDED, [{"data": uri()}], "Describe the image.", *choices, api_name="/ask")
-    visits = served.answers.visits
-    until(lambda: any(visit.work is not None for visit in visits._visits.values()), 20)
-    time.sleep(1)
-    running = [visit.work for visit in visits._visits.values() if visit.work and not visit.work.join(0)]
-    assert len(running) == 1
-    client.close()
+@pytest.mark.parametrize("method", ["dex-ar", "igos++"])
+def test_when_a_client_leaves_its_work_ends_within_a_second(served: Served, method: str, monkeypatch: Any) -> None:
+    """IGOS++ takes a minute here, and the answer by DEX-AR is made endless: the model is free for the next."""
+    if method == "dex-ar":
+        monkeypatch.setattr("dexar_fast.serve.work.asking.written", endless)
+    before = {id(visit) for visit in served.answers.visits._visits.values()}
+    with httpx.Client(base_url=f"{served.url}gradio_api/", timeout=30) as leaving:
+        data = [EMBEDDED, [{"data": uri()}], "Describe the image.", method, *CHOICES[1:]]
+        leaving.post("queue/join", json={"data": data, "fn_index": fn_index(served, "ask"), "session_hash": method})
+        with leaving.stream("GET", "queue/data", params={"session_hash": method}) as stream:
+            lines = stream.iter_lines()
+            until(lambda: "process_generating" in next(lines), 20)
+            visit = next(v for v in served.answers.visits._visits.values() if id(v) not in before)
+            assert visit.work is not None and not visit.work.join(0)
     started = time.monotonic()
-    assert running[0].join(10)
+    assert visit.work.join(10)
     ended = time.monotonic() - started
+    monkeypatch.undo()
     other = gradio_client.Client(served.url, verbose=False)
     assert ask(other)[TEXT] == ANSWER
     other.close()
-    assert ended < 5  # a second and the heartbeat's own pause, on a busy machine
+    assert ended < 2  # a second, on a machine that does other things too
+
+
+def endless(base: Any, asked: Any, chunk: int) -> Iterator[Any]:
+    """The pieces of one answer, again and again."""
+    while True:
+        with base.stream(asked.given.pictures, asked.text, chunk_size=chunk) as pieces:
+            for piece in pieces:
+                yield piece, pieces.explanation()
+
+
+def fn_index(served: Served, name: str) -> int:
+    """The number by which Gradio's page asks for an event."""
+    config = httpx.get(f"{served.url}config").json()
+    return next(int(each["id"]) for each in config["dependencies"] if each["api_name"] == name)
 
 
 def until(holds: Any, seconds: float) -> None:

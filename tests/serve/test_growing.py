@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import zlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_the_chips_are_those_of_the_report(grown: tuple[list[dict[str, Any]], An
 def test_what_was_sent_stays_as_it_was(grown: tuple[list[dict[str, Any]], Any]) -> None:
     """Gradio compares each state with the last: one that changes afterwards would hide what is new."""
     states = grown[0][:-1]
-    for earlier, later in zip(states, states[1:], strict=False):
+    for earlier, later in pairwise(states):
         assert later["page"] is earlier["page"]
         assert later["blocks"][: len(earlier["blocks"])] == earlier["blocks"]
         assert len(later["blocks"]) == len(earlier["blocks"]) + 1

@@ -42,7 +42,9 @@ def test_a_plain_data_uri_is_a_picture_too() -> None:
 
 
 def test_frames_keep_their_times() -> None:
-    given = uploads.read([{"data": uri(noise(3, 2)), "seconds": 0.25}, {"data": uri(noise(3, 2)), "seconds": 1}], LIMITS)
+    given = uploads.read(
+        [{"data": uri(noise(3, 2)), "seconds": 0.25}, {"data": uri(noise(3, 2)), "seconds": 1}], LIMITS
+    )
     assert given.frames == [
         {"video": 0, "frame": 0, "seconds": 0.25},
         {"video": 0, "frame": 1, "seconds": 1.0},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import gradio as gr
@@ -38,7 +39,7 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Asks about pictures, and explains the answer while it is written."""
         choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
-        yield from map(_values, answers.asked(model, pictures, question, choices, request))
+        yield from _values(answers.asked(model, pictures, question, choices, request))
 
     def follow(
         request: gr.Request, question: str, method: str, compare_with: str, layers: str, text_set: str,
@@ -46,7 +47,7 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Asks the next question about the same pictures, behind the last answer."""
         choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
-        yield from map(_values, answers.followed(question, choices, request))
+        yield from _values(answers.followed(question, choices, request))
 
     def example(event: gr.EventData) -> tuple[Any, str]:
         chosen = examples[event.n]
@@ -66,11 +67,11 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
 def _editing(layout: Layout, answers: Answers) -> list[Any]:
     def explain(answer: str, request: gr.Request) -> Iterator[list[Any]]:
         """Explains an answer of one's own to the last question."""
-        yield from map(_values, answers.explained(answer, request))
+        yield from _values(answers.explained(answer, request))
 
     def compare(answer: str, request: gr.Request) -> Iterator[list[Any]]:
         """Explains the model's answer and one's own side by side."""
-        yield from map(_values, answers.compared(answer, request))
+        yield from _values(answers.compared(answer, request))
 
     named = _on_device(layout)
     return [
@@ -83,11 +84,11 @@ def _hiding(layout: Layout, answers: Answers) -> list[Any]:
     def hide(painted: Any, request: gr.Request) -> Iterator[list[Any]]:
         """Hides what is painted: the probability of each token before and after."""
         masks = painted.get("masks") if isinstance(painted, dict) else None
-        yield from map(_values, answers.hidden(masks or [], request))
+        yield from _values(answers.hidden(masks or [], request))
 
     def hide_top(request: gr.Request) -> Iterator[list[Any]]:
         """Hides the hottest tenth of the answer's map: the probability of each token before and after."""
-        yield from map(_values, answers.hidden(None, request))
+        yield from _values(answers.hidden(None, request))
 
     named = _on_device(layout)
     return [
@@ -99,7 +100,7 @@ def _hiding(layout: Layout, answers: Answers) -> list[Any]:
 def _checking(layout: Layout, answers: Answers) -> Any:
     def check(request: gr.Request) -> Iterator[list[Any]]:
         """Whether the map shows what the answer rests on."""
-        yield from map(_values, answers.checked(request))
+        yield from _values(answers.checked(request))
 
     return layout.check.click(check, None, api_name="check", **_on_device(layout))
 
@@ -127,11 +128,13 @@ def _choices(method: str, other: str, layers: str, text_set: str, relevance: boo
     return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, int(tokens))
 
 
-def _values(shown: Shown) -> list[Any]:
-    """In the order of the outputs of `_on_device`."""
-    known = [shown.frame, shown.said, shown.turns, shown.answer, shown.brush, shown.changes]
-    buttons = [gr.update(interactive=True)] if shown.answer is not None else [gr.skip()]
-    return [gr.skip() if value is None else value for value in known] + buttons
+def _values(shown: Iterable[Shown]) -> Iterator[list[Any]]:
+    """All that is known so far, in the order of the outputs of `_on_device`: a client reads the last alone."""
+    known: dict[str, Any] = {}
+    for each in shown:
+        known |= {name: value for name, value in vars(each).items() if value is not None}
+        values = [known.get(field.name, gr.skip()) for field in fields(Shown)]
+        yield [*values, gr.update(interactive=True) if "answer" in known else gr.skip()]
 
 
 def _on_device(layout: Layout) -> dict[str, Any]:
