@@ -22,6 +22,7 @@ from dexar_fast.serve.work.growing import asset
 WAITING = 64  # questions of all visitors; more are told that the server is busy
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the visitor's machine: nothing is fetched
 CODE_FONTS = ["ui-monospace", "Menlo", "monospace"]
+DARK = "#1d1b22"  # letters on amber: white ones could not be read
 
 
 def page(models: Models, limits: Limits, chunk: int = 1) -> tuple[gr.Blocks, Answers]:
@@ -52,6 +53,11 @@ def launch(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passw
         pwa=False,
         footer_links=["api", "settings"],
         css=asset("page.css"),
-        theme=gr.themes.Default(primary_hue="amber", font=FONTS, font_mono=CODE_FONTS),
+        theme=_theme(),
         **options,
     )
+
+
+def _theme() -> gr.themes.Default:
+    theme = gr.themes.Default(primary_hue="amber", font=FONTS, font_mono=CODE_FONTS)
+    return theme.set(button_primary_text_color=DARK, button_primary_text_color_dark=DARK)

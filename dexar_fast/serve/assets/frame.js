@@ -11,7 +11,6 @@ function show() {
   if (state.page === shown) return send();
   shown = state.page;
   ready = false;
-  frame.style.colorScheme = document.body.classList.contains("dark") ? "dark" : "light";
   frame.srcdoc = shown;
   if (away()) element.scrollIntoView({ block: "start" });
 }
@@ -33,11 +32,16 @@ window.addEventListener("message", (event) => {
   if (event.data.ready) {
     ready = true;
     frame.dataset.ready = "true";
+    darken();
     send();
   }
 });
-new MutationObserver(() => {
-  frame.style.colorScheme = document.body.classList.contains("dark") ? "dark" : "light";
-}).observe(document.body, { attributeFilter: ["class"] });
+/* A frame of another colour scheme than its page's would not be see-through. */
+function darken() {
+  const dark = document.body.classList.contains("dark");
+  frame.style.colorScheme = dark ? "dark" : "light";
+  if (ready) frame.contentWindow.postMessage({ dark }, "*");
+}
+new MutationObserver(darken).observe(document.body, { attributeFilter: ["class"] });
 watch("value", show);
 show();

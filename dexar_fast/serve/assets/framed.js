@@ -91,8 +91,17 @@ function joined(arrays) {
   return all;
 }
 
-addEventListener("message", (event) => {
-  if (event.source === parent && event.data?.state) follow(event.data.state);
+/* The page around may be dark where the system is not. */
+const ofDark = [...document.styleSheets[0].cssRules].filter((rule) => rule.media?.mediaText.includes("prefers-color-scheme"));
+function darken(dark) {
+  for (const rule of ofDark) rule.media.mediaText = dark ? "all" : "not all";
+  document.documentElement.style.colorScheme = dark ? "dark" : "light";
+}
+
+addEventListener("message", ({ source, data }) => {
+  if (source !== parent) return;
+  if ("dark" in data) darken(data.dark);
+  if (data.state) follow(data.state);
 });
 new ResizeObserver(() => {
   parent.postMessage({ height: Math.ceil(document.body.getBoundingClientRect().height) }, "*");

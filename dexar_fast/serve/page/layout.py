@@ -67,7 +67,7 @@ def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -
         "model": gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1),
         "pictures": parts.pictures(limits.pictures, limits.file_bytes),
         "question": gr.Textbox(
-            label="Question", placeholder="Describe the image.", lines=2, max_length=limits.letters, elem_id="question"
+            label="Question", placeholder="Describe the image.", max_lines=4, max_length=limits.letters, elem_id="question"
         ),
     }
     with gr.Row():
