@@ -42,6 +42,7 @@ from bench import (
     rivals,
     rows,
     scaling,
+    serve,
     start,
     tables,
 )
@@ -66,6 +67,7 @@ MODULES = (
     rows,
     model_types,
     jobs,
+    serve,
 )
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in gpu.BENCHMARKS}

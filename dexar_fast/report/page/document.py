@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -252,6 +252,7 @@ def chips(
     return found
 
 
+@lru_cache(maxsize=4096)  # of an answer that grows most are as they were
 def chip_html(chip: Chip, first: bool) -> str:
     """A chip as the page draws it."""
     return str(_environment().get_template("chip.html").module.drawn(chip, first))  # type: ignore[attr-defined]
