@@ -17,6 +17,7 @@ from dexar_fast.serve.page.answers import Answers
 from dexar_fast.serve.page.events import connect
 from dexar_fast.serve.page.examples import examples
 from dexar_fast.serve.page.layout import build
+from dexar_fast.serve.visits import MOST_VISITS
 from dexar_fast.serve.work.growing import asset
 
 WAITING = 64  # questions of all visitors; more are told that the server is busy
@@ -44,6 +45,7 @@ def launch(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passw
         share=False,
         allowed_paths=[],
         blocked_paths=["/"],
+        state_session_capacity=MOST_VISITS,
         max_file_size=limits.file_bytes,
         app_kwargs={"middleware": [Middleware(Guard, most=limits.body_bytes)]},
         enable_monitoring=False,

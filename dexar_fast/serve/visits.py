@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
@@ -16,6 +17,18 @@ IDLE = 30 * 60.0  # seconds until a visit is over that nobody ended
 MOST_VISITS = 200
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The values of the page's components; None leaves one as it is, or it is empty yet."""
+
+    frame: Any = None
+    said: Any = None
+    turns: Any = None
+    answer: Any = None
+    brush: Any = None
+    changes: Any = None
+
+
 @dataclass
 class Visit:
     """One open page.
@@ -23,7 +36,7 @@ class Visit:
     Attributes:
         asked: the last question that was answered. explanations: of its answer; several of a comparison.
         titles: of these. answer: the model's own.
-        work: what runs for it now.
+        work: what runs for it now. shown: what its page shows.
     """
 
     asked: Asked | None = None
@@ -31,6 +44,7 @@ class Visit:
     titles: Sequence[str] = ()
     answer: str = ""
     work: Work | None = None
+    shown: Shown = Shown()
     seen: float = 0.0
 
     def answered(self) -> tuple[Asked, Explanation]:
@@ -38,6 +52,11 @@ class Visit:
         if self.asked is None or not self.explanations:
             raise InputError("nothing is answered yet: ask a question first")
         return self.asked, self.explanations[0]
+
+    def show(self, new: Shown) -> Shown:
+        """All that the page shows, with what is new."""
+        self.shown = replace(self.shown, **{name: value for name, value in vars(new).items() if value is not None})
+        return self.shown
 
     def close(self) -> None:
         """Ends what runs."""

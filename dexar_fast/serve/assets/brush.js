@@ -6,7 +6,7 @@ let given = [], masks = [], at = 0, cursor = null, last = null;
 
 function show() {
   const pictures = props.value?.pictures;
-  if (!pictures || pictures === given) return;
+  if (!pictures || pictures.join() === given.join()) return;
   given = pictures;
   masks = given.map(() => null);
   at = 0;

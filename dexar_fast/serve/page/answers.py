@@ -16,7 +16,7 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.serve import uploads
 from dexar_fast.serve.limits import Limits, Rate, checked_text
 from dexar_fast.serve.models import Models
-from dexar_fast.serve.visits import Visit, Visits
+from dexar_fast.serve.visits import Shown, Visit, Visits
 from dexar_fast.serve.work import asking, files
 from dexar_fast.serve.work.asking import Asked, Choices
 from dexar_fast.serve.work.changes import changes
@@ -25,19 +25,6 @@ from dexar_fast.serve.work.thread import Work
 
 log = logging.getLogger(__name__)
 FAULT = "A fault of dexar-fast; the server's log says where. The next question is not affected."
-SAME: Any = None  # in the place of a component's value that stays
-
-
-@dataclass(frozen=True)
-class Shown:
-    """New values of components; None leaves one as it is."""
-
-    frame: Any = SAME
-    said: Any = SAME
-    turns: Any = SAME
-    answer: Any = SAME
-    brush: Any = SAME
-    changes: Any = SAME
 
 
 @dataclass(frozen=True)
@@ -88,20 +75,19 @@ class Answers:
 
     def _run(self, caller: gr.Request, make: Callable[[Visit], Iterable[Shown]]) -> Iterator[Shown]:
         """What `make` shows, in a thread that ends with the iterator; a refusal is a line to say."""
-        work = None
+        visit = self.visits.of(str(caller.session_hash))
         try:
             self.rate.count(caller.client.host if caller.client else "")
-            visit = self.visits.of(str(caller.session_hash))
-            work = visit.work = Work(lambda: make(visit), self.limits.seconds)
-            yield from (shown or Shown() for shown in work)
+            visit.work = Work(lambda: make(visit), self.limits.seconds)
+            for shown in visit.work:
+                yield visit.show(shown or Shown())
         except DexarError as error:
-            yield Shown(said=_refused(str(error)))
+            yield visit.show(Shown(said=_refused(str(error))))
         except Exception as error:
             log.error("%s in\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-            yield Shown(said=_refused(FAULT))
+            yield visit.show(Shown(said=_refused(FAULT)))
         finally:
-            if work is not None:
-                work.close()
+            visit.close()
 
     def _ask(self, visit: Visit, model: str, pictures: Any, question: str, choices: Choices) -> Iterator[Shown]:
         self.models.of(model)

@@ -7,9 +7,12 @@ import io
 from dataclasses import dataclass
 from importlib.resources import files
 
+from PIL import Image
+
 from dexar_fast.data.shapes import draw_scene
 
 SEED = 10_000_003  # a scene that the embedded model has not seen
+EDGE = 96  # pixels of a button's picture
 
 
 @dataclass(frozen=True)
@@ -18,18 +21,28 @@ class Example:
 
     question: str
     pictures: tuple[str, ...]
+    small: str  # the first of them, for a button
 
 
 def examples() -> list[Example]:
     """The sample picture and a drawn one; the last question is about both."""
     sample = (files("dexar_fast") / "assets" / "sample.png").read_bytes()
-    first, second = _uri(sample), _uri(_drawn(SEED))
+    drawn = _drawn(SEED)
+    (first, small), (second, small_second) = ((_uri(data), _small(data)) for data in (sample, drawn))
     return [
-        Example("Describe the image.", (first,)),
-        Example("Which shape is yellow?", (first,)),
-        Example("What color is the square?", (first,)),
-        Example("Describe the image.", (second, first)),
+        Example("Describe the image.", (first,), small),
+        Example("Which shape is yellow?", (first,), small),
+        Example("What color is the square?", (first,), small),
+        Example("Describe the image.", (second, first), small_second),
     ]
+
+
+def _small(data: bytes) -> str:
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    picture.thumbnail((EDGE, EDGE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG")
+    return _uri(buffer.getvalue(), "jpeg")
 
 
 def _drawn(seed: int) -> bytes:
@@ -38,5 +51,5 @@ def _drawn(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def _uri(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+def _uri(data: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -67,12 +67,16 @@ def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -
         "model": gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1),
         "pictures": parts.pictures(limits.pictures, limits.file_bytes),
         "question": gr.Textbox(
-            label="Question", placeholder="Describe the image.", max_lines=4, max_length=limits.letters, elem_id="question"
+            label="Question",
+            placeholder="Describe the image.",
+            max_lines=4,
+            max_length=limits.letters,
+            elem_id="question",
         ),
     }
     with gr.Row():
         found["ask"] = gr.Button("Ask", variant="primary", elem_id="ask", min_width=70)
-        found["follow"] = gr.Button("Ask next", elem_id="follow", min_width=90, interactive=False)
+        found["follow"] = gr.Button("Ask next", elem_id="follow", min_width=90)
         found["stop"] = gr.Button("Stop", elem_id="stop", min_width=60)
     return found | {"examples": parts.examples(examples)}
 
@@ -83,7 +87,7 @@ def _choices(limits: Limits) -> list[Any]:
         return [
             gr.Dropdown(methods, value="dex-ar", label="Method"),
             gr.Dropdown([NONE, *methods], value=NONE, label="Compare with"),
-            gr.Textbox(label="Layers", placeholder="all, or 0,1,-1", max_length=400, info="of dex-ar"),
+            gr.Textbox("", label="Layers", placeholder="all, or 0,1,-1", max_length=400, info="of dex-ar"),
             gr.Dropdown(TEXT_SETS, value="all", label="Keys that count as text", info="of dex-ar"),
             gr.Checkbox(label="Text relevance: which earlier words each token rests on", info="of dex-ar"),
             gr.Radio(["token", "word"], value="token", label="Show as one"),

@@ -88,4 +88,4 @@ def examples(given: Sequence[Example]) -> gr.HTML:
 def _button(n: int, example: Example) -> Markup:
     several = f" ({len(example.pictures)} pictures)" * (len(example.pictures) > 1)
     text = '<button type="button" data-n="{}"><img src="{}" alt="">{}{}</button>'
-    return Markup(text).format(n, example.pictures[0], example.question, several)
+    return Markup(text).format(n, example.small, example.question, several)
