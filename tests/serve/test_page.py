@@ -130,7 +130,7 @@ def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
 
 
 def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> None:
-    tab(answered, "Hide a part")
+    tab(answered, "Hide")
     canvas = answered.page.locator("#brush canvas")
     answered.page.locator("#hide").click()
     answered.until_said("nothing is painted")
@@ -155,7 +155,7 @@ def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> N
 
 
 def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visitor) -> None:
-    tab(answered, "Check the map")
+    tab(answered, "Check")
     answered.page.locator("#check").click()
     answered.page.wait_for_function("/hid/i.test(document.querySelector('#said p').textContent)")
     answered.page.wait_for_function("!document.querySelector('#said p').textContent.startsWith('Hiding')")
@@ -165,14 +165,14 @@ def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visi
 
 
 def test_the_hottest_tenth_is_hidden_without_a_pointer(answered: Visitor) -> None:
-    tab(answered, "Hide a part")
+    tab(answered, "Hide")
     answered.page.locator("#hide-top").click()
     answered.until_said("Most changed")
     assert answered.page.locator("#changes tbody tr").count() == 12
 
 
 def test_downloads_are_what_they_say(answered: Visitor, tmp_path: Path) -> None:
-    tab(answered, "Download")
+    tab(answered, "Save")
     found = {}
     for name in ("save-report", "save-arrays", "save-gif"):
         with answered.page.expect_download() as download:

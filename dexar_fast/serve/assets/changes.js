@@ -22,8 +22,9 @@ function bar(kind, value) {
   return line;
 }
 function number(value, signed = false) {
-  const text = (signed && value > 0 ? "+" : "") + value.toFixed(3).replace("-0.000", "0.000").replace("-", "−");
-  return Object.assign(document.createElement("td"), { textContent: text });
+  const digits = Math.abs(value).toFixed(3);
+  const sign = Number(digits) === 0 ? "" : value < 0 ? "−" : signed ? "+" : "";
+  return Object.assign(document.createElement("td"), { textContent: sign + digits });
 }
 watch("value", draw);
 draw();

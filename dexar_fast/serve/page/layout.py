@@ -100,7 +100,7 @@ def _shown() -> dict[str, Any]:
 
 
 def _editing(limits: Limits) -> dict[str, Any]:
-    with gr.Tab("Edit the answer"):
+    with gr.Tab("Edit"):
         answer = gr.Textbox(label="Answer", lines=2, max_length=limits.letters, elem_id="answer")
         with gr.Row():
             explain = gr.Button("Explain this answer", elem_id="explain")
@@ -109,7 +109,7 @@ def _editing(limits: Limits) -> dict[str, Any]:
 
 
 def _hiding() -> dict[str, Any]:
-    with gr.Tab("Hide a part"):
+    with gr.Tab("Hide"):
         gr.Markdown(HIDES)
         brush = parts.brush()
         with gr.Row():
@@ -120,15 +120,15 @@ def _hiding() -> dict[str, Any]:
 
 
 def _checking() -> dict[str, Any]:
-    with gr.Tab("Check the map"):
+    with gr.Tab("Check"):
         gr.Markdown(CHECKS)
-        check = gr.Button("Check", elem_id="check")
+        check = gr.Button("Check the map", elem_id="check")
     return {"check": check}
 
 
 def _saving() -> dict[str, Any]:
     names = {"save-report": "Report (HTML)", "save-arrays": "Numbers (safetensors)", "save-gif": "Animation (GIF)"}
-    with gr.Tab("Download"):
+    with gr.Tab("Save"):
         with gr.Row():
             saves = [gr.Button(text, elem_id=name) for name, text in names.items()]
         saver = parts.saver()
