@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from serving import SAMPLE, Served, painted, raw_uri, serving, uri
 
 from dexar_fast.serve.models import EMBEDDED
 
-gradio_client = pytest.importorskip("gradio_client")
+httpx, gradio_client = (pytest.importorskip(name, reason="comes with Gradio") for name in ("httpx", "gradio_client"))
 CHOICES = ("dex-ar", "none", "", "all", False, "token", 32)
 ANSWER = "A red triangle, a yellow circle and a blue square."
 FRAME, SAID, TURNS, TEXT = range(4)

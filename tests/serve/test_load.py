@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from served_clients import Asker
+from served_clients import Asker, httpx
 from serving import free_port, uri
 
 from dexar_fast.serve.models import EMBEDDED
