@@ -78,13 +78,13 @@ def _first_map(browser: str, rounds: int) -> Iterator[Group]:
 
     limits = Limits(a_minute=10_000)
     blocks, _ = server.page(Models.load([]), limits)
-    server.launch(blocks, limits, "127.0.0.1", None, None, prevent_thread_lock=True, quiet=True)
+    url = server.start(blocks, limits, "127.0.0.1", None, None)
     try:
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            seconds = [_until_map(chromium, blocks.local_url) for _ in range(rounds + 1)][1:]
+            seconds = [_until_map(chromium, url) for _ in range(rounds + 1)][1:]
     finally:
-        blocks.close()
+        blocks.close(verbose=False)
     yield Group("first map", {}, {"in_chromium": "from the click to the map"}, {"in_chromium": seconds})
 
 

@@ -89,4 +89,5 @@ def _serve(
 
     allowed = Limits(**limits)
     blocks, _ = server.page(models, allowed, chunk)
-    server.launch(blocks, allowed, host, port, password)
+    say("the page is at", server.start(blocks, allowed, host, port, password), "until Ctrl-C")
+    server.wait(blocks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hmac
 import os
+import shutil
 import tempfile
-from typing import Any
+from threading import Event
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -35,10 +37,12 @@ def page(models: Models, limits: Limits, chunk: int = 1) -> tuple[gr.Blocks, Ans
     return blocks, answers
 
 
-def launch(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, password: str | None, **options: Any) -> Any:
-    """Starts the server; returns what `gr.Blocks.launch` does. It waits until Ctrl-C, unless `prevent_thread_lock`."""
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="dexar-fast-")  # stays empty: no upload is taken
-    return blocks.launch(
+def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, password: str | None) -> str:
+    """Starts the server in threads of its own; its address."""
+    folder = tempfile.mkdtemp(prefix="dexar-fast-")  # for Gradio's files; it stays empty: no upload is taken
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    blocks.launch(
         server_name=host,
         server_port=port,
         auth=None if password is None else lambda _, given: hmac.compare_digest(given.encode(), password.encode()),
@@ -56,8 +60,18 @@ def launch(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passw
         footer_links=["api", "settings"],
         css=asset("page.css"),
         theme=_theme(),
-        **options,
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    return str(blocks.local_url)
+
+
+def wait(blocks: gr.Blocks) -> None:
+    """Until Ctrl-C, or the process is told to end; then the server is closed."""
+    try:
+        Event().wait()
+    finally:
+        blocks.close(verbose=False)
 
 
 def _theme() -> gr.themes.Default:

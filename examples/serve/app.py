@@ -13,4 +13,5 @@ from dexar_fast.serve.models import Models
 limits = Limits(tokens=64, seconds=60, a_minute=20)
 page, _ = server.page(Models.load(os.environ.get("MODELS", "").split()), limits)
 port = int(os.environ.get("PORT", "7860"))
-server.launch(page, limits, "0.0.0.0", port, os.environ.get("PASSWORD"))
+server.start(page, limits, "0.0.0.0", port, os.environ.get("PASSWORD"))
+server.wait(page)

@@ -1,5 +1,6 @@
 """`dexar-fast serve`: what it loads, how it listens, and what it says where it cannot."""
 
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from command_line import run
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install gradio")
+
+from serving import free_port
 
 from dexar_fast.serve import server
 from dexar_fast.serve.limits import Limits
@@ -21,7 +24,13 @@ Launched = Callable[[], tuple[Any, ...]]
 def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     """What the server was started with, which does not start."""
     found: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(server, "launch", lambda *given: found.append(given))
+
+    def start(*given: Any) -> str:
+        found.append(given)
+        return "http://here/"
+
+    monkeypatch.setattr(server, "start", start)
+    monkeypatch.setattr(server, "wait", lambda blocks: None)
     monkeypatch.setattr("dexar_fast.cli.loading._end_silently", lambda: None)
 
     def last() -> tuple[Any, ...]:
@@ -37,7 +46,7 @@ def test_it_serves_the_embedded_model_at_this_machine_alone(launched: Launched) 
     blocks, limits, host, port, password = launched()
     assert (host, port, password) == ("127.0.0.1", None, None) and limits == Limits()
     assert EMBEDDED in str(blocks.config)
-    assert "anyone" not in result.stderr
+    assert "anyone" not in result.stderr and "the page is at http://here/ until Ctrl-C" in result.stderr
 
 
 def test_options_are_limits_and_a_password_comes_from_the_environment(
@@ -79,3 +88,21 @@ def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     result = run("serve")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "dexar-fast: the page needs Gradio: pip install 'dexar-fast[serve]'"
+
+
+def test_ctrl_c_ends_it_with_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server itself starts, on a free port; the wait for Ctrl-C ends at once."""
+
+    def interrupted(self: Any, timeout: Any = None) -> bool:
+        raise KeyboardInterrupt
+
+    started: list[str] = []
+    begin = server.start
+    monkeypatch.setattr(server, "start", lambda *given: started.append(begin(*given)) or started[0])
+    monkeypatch.setattr(server, "Event", lambda: type("Never", (), {"wait": interrupted})())
+    monkeypatch.setattr("dexar_fast.cli.loading._end_silently", lambda: None)
+    result = run("serve", "--port", str(free_port()))
+    assert result.exit_code == 130
+    with socket.socket() as asked:
+        port = int(started[0].rstrip("/").rpartition(":")[2])
+        assert asked.connect_ex(("127.0.0.1", port)) != 0  # it is closed

@@ -28,7 +28,8 @@ def test_the_space_serves_what_its_variables_say(monkeypatch: pytest.MonkeyPatch
     launched: list[Any] = []
     monkeypatch.setenv("MODELS", "")
     monkeypatch.setenv("PASSWORD", "secret")
-    monkeypatch.setattr("dexar_fast.serve.server.launch", lambda *given: launched.append(given))
+    monkeypatch.setattr("dexar_fast.serve.server.start", lambda *given: launched.append(given))
+    monkeypatch.setattr("dexar_fast.serve.server.wait", lambda blocks: None)
     runpy.run_path(str(FOLDER / "app.py"), run_name="__main__")
     _, limits, host, port, password = launched[0]
     assert (host, port, password, limits.tokens) == ("0.0.0.0", 7860, "secret", 64)

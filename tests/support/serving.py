@@ -38,10 +38,9 @@ def serving(models: Models | None = None, password: str | None = None, **limits:
     allowed = Limits(**{"a_minute": 10_000} | limits)
     blocks, answers = server.page(models or Models.load([]), allowed)
     try:
-        server.launch(blocks, allowed, "127.0.0.1", free_port(), password, prevent_thread_lock=True, quiet=True)
-        yield Served(blocks.local_url, answers)
+        yield Served(server.start(blocks, allowed, "127.0.0.1", free_port(), password), answers)
     finally:
-        blocks.close()
+        blocks.close(verbose=False)
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ const input = element.querySelector("input");
 const complaint = element.querySelector(".complaint");
 
 function draw() {
-  const given = props.value ?? [];
+  const given = props.value || [];
   list.replaceChildren(...given.map(item));
   element.querySelector(".pictures").classList.toggle("some", given.length > 0);
 }
@@ -34,7 +34,7 @@ function take(files) {
 
 async function add(files) {
   complaint.textContent = "";
-  const found = [...(props.value ?? [])];
+  const found = [...(props.value || [])];
   for (const file of files) {
     try {
       if (file.type.startsWith("video/")) found.push(...(await framesOf(file)));

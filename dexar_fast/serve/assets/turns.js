@@ -1,6 +1,6 @@
 /* The questions and answers before the one that is shown. */
 function draw() {
-  const turns = props.value ?? [];
+  const turns = props.value || [];
   const entries = turns.flatMap(([question, answer]) => [entry("asked", question), entry("said", answer)]);
   element.querySelector("ol").replaceChildren(...entries);
   element.querySelector("section").hidden = !turns.length;
