@@ -17,7 +17,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 RESOLVER := .venv-pins/bin/uv
 RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal --python-version 3.11 --fork-strategy fewest \
   --custom-compile-command 'make pins' --upgrade pyproject.toml
-PINNED := $(addprefix --extra ,vision gpu methods data ray metrics quantus captum torchcam grad-cam bench test)
+PINNED := $(addprefix --extra ,vision gpu methods data ray metrics quantus serve captum torchcam grad-cam bench test)
 
 # The page of bad input, from the rows that the tests check.
 bad-input: $(VENV)/installed-test

@@ -42,6 +42,7 @@ from bench import (
     rivals,
     rows,
     scaling,
+    serve,
     start,
     tables,
 )
@@ -69,6 +70,7 @@ MODULES = (
     model_types,
     jobs,
     adapters,
+    serve,
 )
 CPU = {module.BENCHMARK.name: module.BENCHMARK for module in MODULES}
 GPU = {found.name: found for found in suite.BENCHMARKS}

@@ -150,6 +150,7 @@ def peaks(found: Results) -> str:
 
 TABLES: dict[str, Callable[[Results], str]] = {
     "start": ratios,
+    "serve": ratios,
     "explain": explain,
     "rivals": rivals,
     "memory": memory,

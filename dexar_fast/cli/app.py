@@ -1,4 +1,4 @@
-"""The command line: `dexar-fast explain`, `compare`, `chat`, `demo`, `run`, `merge`, `eval`, `profile`, `doctor`.
+"""The command line: `dexar-fast explain`, `compare`, `chat`, `serve`, `demo`, `run`, `merge`, `eval`, and two more.
 
 Heavy imports wait until a command runs, so that `--help` answers at once.
 """
@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from dexar_fast import __version__
-from dexar_fast.cli import compare, explain, streams
+from dexar_fast.cli import compare, explain, serve, streams
 from dexar_fast.cli.chat import command as chat
 from dexar_fast.cli.jobs import evaluate, run
 from dexar_fast.cli.messages import FAILED, errors_in_one_line, say
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command(epilog=EXIT_STATUS)(explain.explain)
 app.command(epilog=EXIT_STATUS)(compare.compare)
 app.command(epilog=EXIT_STATUS)(chat.chat)
+app.command(epilog=EXIT_STATUS)(serve.serve)
 app.command(epilog=EXIT_STATUS)(explain.demo)
 app.command(epilog=run.EXIT_STATUS)(run.run)
 app.command(epilog=run.EXIT_STATUS)(run.merge)

@@ -22,7 +22,7 @@ def completed(line: str, home: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("dexar-fast ", ["explain", "compare", "chat", "demo", "run", "merge", "eval", "profile", "doctor"]),
+        ("dexar-fast ", ["explain", "compare", "chat", "serve", "demo", "run", "merge", "eval", "profile", "doctor"]),
         ("dexar-fast doctor --j", ["--json"]),
         ("dexar-fast explain a.png what --map", ["--map-filter"]),
     ],

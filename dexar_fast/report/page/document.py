@@ -11,13 +11,15 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
@@ -129,7 +131,18 @@ def _several(name: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> bytes:
+@dataclass(frozen=True)
+class Beside:
+    """What stands behind the style and the script of a page that is shown inside another one."""
+
+    style: str = ""
+    script: str = ""
+
+
+ALONE = Beside()
+
+
+def render(explanations: Sequence[Result], titles: Sequence[str], by: str, beside: Beside = ALONE) -> bytes:
     """The page, in UTF-8."""
     views, numbers = [], []
     for explanation, title in zip(explanations, titles, strict=True):
@@ -137,28 +150,32 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str) -> by
         before = earlier(explanation, pieces, by)
         views.append(_view(explanation, str(title), pieces, before, shown, by))
         numbers.append(data.encode(explanation, pieces, shown, before))
-    script = "".join(map(_source, _SCRIPTS))
-    text = _template().render(
-        views=views,
-        question=_common([view.question for view in views]),
-        prompt=_common([view.prompt for view in views]),
-        data={
-            "reports": numbers,
-            "palette": data.packed(colours.palette()),
-            "power": overlay.OPACITY_POWER,
-            "lines": {
-                "levels": overlay.LEVELS,
-                "across": overlay.LINES_ACROSS,
-                "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+    script = "".join(map(_source, _SCRIPTS)) + beside.script
+    text = (
+        _environment()
+        .get_template("template.html")
+        .render(
+            views=views,
+            question=_common([view.question for view in views]),
+            prompt=_common([view.prompt for view in views]),
+            data={
+                "reports": numbers,
+                "palette": data.packed(colours.palette()),
+                "power": overlay.OPACITY_POWER,
+                "lines": {
+                    "levels": overlay.LEVELS,
+                    "across": overlay.LINES_ACROSS,
+                    "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
+                },
             },
-        },
-        opacity=round(overlay.MOST_OPAQUE * 100),
-        gradient=Markup(colours.gradient()),
-        margins={"left": _LEFT, "top": _ABOVE},
-        style=Markup(_source("report.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        version=__version__,
+            opacity=round(overlay.MOST_OPAQUE * 100),
+            gradient=Markup(colours.gradient()),
+            margins={"left": _LEFT, "top": _ABOVE},
+            style=Markup(_source("report.css") + beside.style),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            version=__version__,
+        )
     )
     return text.encode("utf-8", "replace")
 
@@ -182,7 +199,7 @@ def _view(
         words=before.prompt if before else None,
         whole="Whole answer" + (_rests(before.strongest[-1]) if before else ""),
         direction=words.direction(answer),
-        chips=_chips(pieces, explanation.weighted, before),
+        chips=chips(pieces.texts, pieces.weights, explanation.weighted, before),
         weighted=explanation.weighted,
         heaviest=f"{pieces.weights.max(initial=0):.3g}",
         merged=plain_words.merging(by, any(len(span) > 1 for span in pieces.spans)),
@@ -210,15 +227,18 @@ def _method(explanation: Result) -> list[str]:
     return [name] if isinstance(name, str) else []
 
 
-def _chips(pieces: words.Pieces, weighted: bool, before: Earlier | None) -> list[Chip]:
-    heaviest = pieces.weights.max(initial=0)
-    parts = [words.shown(text) for text in pieces.texts]
+def chips(
+    texts: Sequence[str], weights: NDArray[np.float64], weighted: bool, before: Earlier | None = None
+) -> list[Chip]:
+    """The chips of the pieces of an answer, from the text and the weight of each."""
+    heaviest = weights.max(initial=0)
+    parts = [words.shown(text) for text in texts]
     joints = [_joint(left, right) for left, right in pairwise([("", "", " "), *parts, (" ", "", "")])]
     rests = [_rests(row) for row in before.strongest] if before else [""] * len(parts)
-    chips = []
-    for n, ((space, text, after), weight) in enumerate(zip(parts, pieces.weights, strict=True)):
+    found = []
+    for n, ((space, text, after), weight) in enumerate(zip(parts, weights, strict=True)):
         colour = colours.of(weight / heaviest) if weighted and weight > 0 else None
-        chips.append(
+        found.append(
             Chip(
                 space if n else space.lstrip(" "),
                 text,
@@ -229,7 +249,13 @@ def _chips(pieces: words.Pieces, weighted: bool, before: Earlier | None) -> list
                 f"{joints[n]}-before {joints[n + 1]}-after",
             )
         )
-    return chips
+    return found
+
+
+@lru_cache(maxsize=4096)  # of an answer that grows most are as they were
+def chip_html(chip: Chip, first: bool) -> str:
+    """A chip as the page draws it."""
+    return str(_environment().get_template("chip.html").module.drawn(chip, first))  # type: ignore[attr-defined]
 
 
 def _rests(strongest: list[tuple[str, float]]) -> str:
@@ -258,13 +284,13 @@ def _name(explanation: Result) -> str:
 
 
 @cache
-def _template() -> Template:
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Infinity is no JSON: a browser would show a page without maps.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment.get_template("template.html")
+    return environment
 
 
 @cache

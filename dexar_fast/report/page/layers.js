@@ -60,7 +60,7 @@ class LayerCurve {
   }
 
   radius(layer) {
-    return layer === this.pointed ? 5 : Math.min(2.5, this.step / 4);
+    return layer === this.pointed ? 5 : Math.max(0, Math.min(2.5, this.step / 4)); // a page without width has no steps
   }
 
   axes() {

@@ -132,14 +132,18 @@ function spread(heat, width, first, least) {
 
 /* ---- lists that the arrow keys walk through */
 
+function options(list) {
+  return [...list.querySelectorAll("[role=option]")];
+}
+
 /* One element of the list can be reached with Tab; arrows, Home and End go on from there. */
 function walk(list, choose, leave) {
-  const items = [...list.querySelectorAll("[role=option]")];
-  const go = (index) => {
-    choose(index);
-    items[index].focus();
-  };
   list.addEventListener("keydown", (event) => {
+    const items = options(list);
+    const go = (index) => {
+      choose(index);
+      items[index].focus();
+    };
     const now = items.indexOf(event.target.closest("[role=option]"));
     if (now < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
     const ahead = getComputedStyle(list).direction === "rtl" ? -1 : 1;
@@ -157,10 +161,9 @@ function walk(list, choose, leave) {
     });
   }
   list.addEventListener("focusin", (event) => {
-    const index = items.indexOf(event.target);
+    const index = options(list).indexOf(event.target);
     if (index >= 0 && event.target.matches(":focus-visible")) choose(index);
   });
-  return items;
 }
 
 /* The item of the line below or above that lies closest; the same where there is none. */
@@ -186,21 +189,29 @@ function mark(items, index) {
 /* ---- one explanation */
 
 class Viewer {
-  constructor(root, report, maps, heads, layers, rests) {
-    Object.assign(this, { root, report, maps, heads, layers });
-    this.whole = report.pieces.length - 1;
-    this.pinned = this.whole;
+  constructor(root, report, ...numbers) {
+    this.root = root;
     this.hovered = null;
     this.picture = 0;
-    this.cells = this.maps.length / report.pieces.length;
     this.frames = [...root.querySelectorAll(".frame")];
     this.matrix = root.querySelector(".matrix");
     this.curve = this.matrix && new LayerCurve(root.querySelector(".layers"), report.layers);
-    this.underlines = report.text && new Underlines(root, report.text, rests);
     this.cell = null;
     this.inView = new Set();
     this.stale = new Set();
+    this.show(report, ...numbers);
     this.listen();
+  }
+
+  /* Takes the numbers of the chips that stand in the answer; a piece that is pinned stays so. */
+  show(report, maps, heads, layers, rests) {
+    const onWhole = this.pinned === this.whole;
+    Object.assign(this, { report, maps, heads, layers });
+    this.chips = options(this.root.querySelector(".answer"));
+    this.whole = report.pieces.length - 1;
+    if (onWhole || this.pinned > this.whole) this.pinned = this.whole;
+    this.cells = this.maps.length / report.pieces.length;
+    this.underlines = report.text && new Underlines(this.root, report.text, rests);
   }
 
   get shown() {
@@ -209,7 +220,7 @@ class Viewer {
 
   listen() {
     const answer = this.root.querySelector(".answer");
-    this.chips = walk(answer, (i) => this.pin(i), () => this.pin(this.whole));
+    walk(answer, (i) => this.pin(i), () => this.pin(this.whole));
     const chipAt = (event) => this.chips.indexOf(event.target.closest(".chip"));
     answer.addEventListener("pointerover", (event) => {
       const index = chipAt(event);
@@ -222,7 +233,8 @@ class Viewer {
     });
     this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
     const strip = this.root.querySelector(".strip");
-    this.thumbs = strip ? walk(strip, (i) => this.turn(i)) : [];
+    this.thumbs = strip ? options(strip) : [];
+    if (strip) walk(strip, (i) => this.turn(i));
     this.thumbs.forEach((thumb, i) => thumb.addEventListener("click", () => this.turn(i)));
     this.watchThumbs();
     if (this.matrix) this.listenToMatrix();
@@ -518,12 +530,16 @@ function listenToControls() {
   read();
 }
 
+/* The bytes of a report, in the order that Viewer takes them. */
+function unpacked({ maps, heads, curves, text }) {
+  return Promise.all([maps, heads, curves, ...(text ? [text.rests] : [])].map(inflate));
+}
+
 async function start() {
   palette = await inflate(page.palette);
   for (const root of document.querySelectorAll(".viewer")) {
     const report = page.reports[root.dataset.report];
-    const packed = [report.maps, report.heads, report.curves, ...(report.text ? [report.text.rests] : [])];
-    shared.viewers.push(new Viewer(root, report, ...(await Promise.all(packed.map(inflate)))));
+    shared.viewers.push(new Viewer(root, report, ...(await unpacked(report))));
   }
   const link = document.querySelector(".linked");
   if (link) {
@@ -538,4 +554,4 @@ async function start() {
   document.documentElement.dataset.ready = "true";
 }
 
-start();
+const started = start();

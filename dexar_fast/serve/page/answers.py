@@ -1,0 +1,181 @@
+"""What a click computes, as the values of the components: states of the frame, lines to say, turns, tables."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from dexar_fast.errors import DexarError, InputError
+from dexar_fast.explainer import Explainer
+from dexar_fast.explanation import Explanation
+from dexar_fast.serve import uploads
+from dexar_fast.serve.limits import Limits, Rate, checked_text
+from dexar_fast.serve.models import Models
+from dexar_fast.serve.visits import Shown, Visit, Visits
+from dexar_fast.serve.work import asking, files
+from dexar_fast.serve.work.asking import Asked, Choices
+from dexar_fast.serve.work.changes import changes
+from dexar_fast.serve.work.growing import Growing, page
+from dexar_fast.serve.work.thread import Work
+
+log = logging.getLogger(__name__)
+FAULT = "A fault of dexar-fast; the server's log says where. The next question is not affected."
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The server's side of the page."""
+
+    models: Models
+    limits: Limits
+    chunk: int
+    visits: Visits = field(default_factory=Visits)
+    rate: Rate = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", Rate(self.limits.a_minute))
+
+    def asked(self, model: str, pictures: Any, question: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The answer to a question about new pictures."""
+        return self._run(caller, lambda visit: self._ask(visit, model, pictures, question, choices))
+
+    def followed(self, question: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The answer to the next question of the visit."""
+        return self._run(caller, lambda visit: self._follow(visit, question, choices))
+
+    def explained(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
+        """The explanation of an edited answer."""
+        return self._run(caller, lambda visit: self._explain(visit, answer))
+
+    def compared(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
+        """The model's answer beside an edited one."""
+        return self._run(caller, lambda visit: self._compare(visit, answer))
+
+    def hidden(self, masks: Any, caller: gr.Request) -> Iterator[Shown]:
+        """What hiding the painted part changes; without masks, hiding the hottest part of the map."""
+        return self._run(caller, lambda visit: self._hide(visit, masks))
+
+    def checked(self, caller: gr.Request) -> Iterator[Shown]:
+        """Whether the map shows what the answer rests on."""
+        return self._run(caller, self._check)
+
+    def saved(self, kind: str, caller: gr.Request) -> dict[str, Any]:
+        """The report, the arrays or the animation of the last answer. Raises InputError where there is none."""
+        visit = self.visits.of(str(caller.session_hash))
+        asked, first = visit.answered()
+        by = asked.choices.by
+        if kind == "report":
+            return files.report(visit.explanations, visit.titles, by)
+        return files.gif(first, by) if kind == "gif" else files.arrays(visit.explanations)
+
+    def _run(self, caller: gr.Request, make: Callable[[Visit], Iterable[Shown]]) -> Iterator[Shown]:
+        """What `make` shows, in a thread that ends with the iterator; a refusal is a line to say."""
+        visit = self.visits.of(str(caller.session_hash))
+        try:
+            self.rate.count(caller.client.host if caller.client else "")
+            visit.work = Work(lambda: make(visit), self.limits.seconds)
+            for shown in visit.work:
+                yield visit.show(shown or Shown())
+        except DexarError as error:
+            yield visit.show(Shown(said=_refused(str(error))))
+        except Exception as error:
+            log.error("%s in\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+            yield visit.show(Shown(said=_refused(FAULT)))
+        finally:
+            visit.close()
+
+    def _ask(self, visit: Visit, model: str, pictures: Any, question: str, choices: Choices) -> Iterator[Shown]:
+        self.models.of(model)
+        text = checked_text("question", question, self.limits.letters)
+        given = uploads.read(pictures, self.limits)
+        yield from self._answered(visit, Asked(model, given, text, (), self._within(choices)))
+
+    def _follow(self, visit: Visit, question: str, choices: Choices) -> Iterator[Shown]:
+        before, explanation = visit.answered()
+        text = checked_text("question", question, self.limits.letters)
+        turns = (*before.turns, (before.text, explanation.text.strip()))
+        yield from self._answered(visit, Asked(before.model, before.given, text, turns, self._within(choices)))
+
+    def _within(self, choices: Choices) -> Choices:
+        if not 1 <= choices.tokens <= self.limits.tokens:
+            raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {choices.tokens}")
+        return choices
+
+    def _answered(self, visit: Visit, asked: Asked) -> Iterator[Shown]:
+        base = self.models.of(asked.model)
+        yield Shown(said=_said("Reading the picture …"), turns=list(asked.turns), changes={})
+        if asked.choices.other is not None:
+            found = asking.by_two_methods(base, asked, asked.choices.other)
+            yield self._side_by_side(visit, asked, list(found), found.names)
+            return
+        growing = Growing(asked.model)
+        for piece, explanation in asking.written(base, asked, self.chunk):
+            if piece is None:
+                yield self._whole(visit, asked, growing, explanation)
+            else:
+                yield Shown(frame=growing.take(piece, explanation), said=_said("Writing the answer …"))
+
+    def _whole(self, visit: Visit, asked: Asked, growing: Growing, explanation: Explanation) -> Shown:
+        visit.asked, visit.explanations, visit.titles = asked, [explanation], [asked.model]
+        visit.answer = text = explanation.text.strip()
+        state = growing.end(explanation, asked.choices.by)
+        return Shown(state, _said(f"Answered: {text}"), answer=text, brush=_to_paint(asked))
+
+    def _side_by_side(self, visit: Visit, asked: Asked, found: list[Explanation], titles: list[str]) -> Shown:
+        visit.asked, visit.explanations, visit.titles = asked, found, titles
+        text = found[0].text.strip()
+        if asked.choices.other is not None:
+            visit.answer = text
+        state = {"page": page(found, titles, asked.choices.by)}
+        return Shown(state, _said(f"Side by side: {', '.join(titles)}"), answer=text, brush=_to_paint(asked))
+
+    def _explain(self, visit: Visit, answer: str) -> Iterator[Shown]:
+        asked, _ = visit.answered()
+        text = checked_text("answer", answer, self.limits.letters)
+        yield Shown(said=_said("Explaining the edited answer …"))
+        found = asking.given_answer(self.models.of(asked.model), asked, text)
+        visit.explanations, visit.titles = [found], [asked.model]
+        yield Shown({"page": page([found], visit.titles, asked.choices.by)}, _said(f"Explained: {text}"))
+
+    def _compare(self, visit: Visit, answer: str) -> Iterator[Shown]:
+        asked, _ = visit.answered()
+        text = checked_text("answer", answer, self.limits.letters)
+        yield Shown(said=_said("Explaining both answers …"))
+        found = asking.two_answers(self.models.of(asked.model), asked, [visit.answer, text])
+        yield self._side_by_side(visit, asked, list(found), found.names)
+
+    def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
+        asked, explanation = visit.answered()
+        masks = None if painted is None else [None if each is None else uploads.mask(each) for each in painted]
+        yield Shown(said=_said("Hiding it …"))
+        found = changes(self._explainer(asked), explanation, masks)
+        worst = min(found["tokens"], key=lambda row: row["after"] - row["before"])
+        line = f"Most changed: “{worst['text'].strip()}”, from {worst['before']:.2f} to {worst['after']:.2f}"
+        yield Shown(said=_said(line), changes=found)
+
+    def _check(self, visit: Visit) -> Iterator[Shown]:
+        asked, explanation = visit.answered()
+        yield Shown(said=_said("Hiding the top of the map, and random places …"))
+        evidence = self._explainer(asked).check(explanation)
+        state = {"page": page(visit.explanations, visit.titles, asked.choices.by)}
+        yield Shown(state, _said(evidence.sentence))
+
+    def _explainer(self, asked: Asked) -> Explainer:
+        return asked.choices.explainer(self.models.of(asked.model))
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"kind": "news", "text": text}
+
+
+def _refused(text: str) -> dict[str, str]:
+    return {"kind": "error", "text": text}
+
+
+def _to_paint(asked: Asked) -> dict[str, Any]:
+    return {"pictures": asked.given.uris}

@@ -1,0 +1,150 @@
+"""What happens at each click, and the names under which an API client asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+import gradio as gr
+
+from dexar_fast.errors import DexarError
+from dexar_fast.serve.page.answers import Answers
+from dexar_fast.serve.page.examples import Example
+from dexar_fast.serve.page.layout import NONE, Layout
+from dexar_fast.serve.visits import Shown
+from dexar_fast.serve.work.asking import Choices
+
+DEVICE = "device"  # one event at a time of all that use the model
+ALL = tuple(field.name for field in fields(Shown))
+REPORT, HIDDEN = ("frame", "said"), ("said", "changes")
+
+
+def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequence[Example]) -> None:
+    """Ties the components of a page to what they do."""
+    asked = _asking(layout, answers, examples)
+    others = [*_editing(layout, answers), *_hiding(layout, answers), _checking(layout, answers)]
+    _saving(layout, answers)
+    layout.stop.click(lambda: _SAID_STOPPED, None, layout.said, cancels=[*asked, *others], **_quiet())
+
+    def ended(request: gr.Request) -> None:
+        answers.visits.end(str(request.session_hash))
+        page.app.state_holder.session_data.pop(str(request.session_hash), None)  # Gradio's would stay for an hour
+
+    page.unload(ended)
+
+
+def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> list[Any]:
+    """Ask, by button, Enter or example; ask next."""
+
+    def ask(
+        request: gr.Request, model: str, pictures: Any, question: str, method: str, compare_with: str, layers: str,
+        text_set: str, text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Asks about pictures, and explains the answer while it is written."""
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(ALL, answers.asked(model, pictures, question, choices, request))
+
+    def follow(
+        request: gr.Request, question: str, method: str, compare_with: str, layers: str, text_set: str,
+        text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Asks the next question about the same pictures, behind the last answer."""
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(ALL, answers.followed(question, choices, request))
+
+    def example(event: gr.EventData) -> tuple[Any, str]:
+        chosen = examples[event.n]
+        return [{"name": f"example {n}", "data": uri} for n, uri in enumerate(chosen.pictures, 1)], chosen.question
+
+    inputs = [layout.model, layout.pictures, layout.question, *layout.choices]
+    named = _on_device(layout, ALL)
+    clicked = layout.examples.click(example, None, [layout.pictures, layout.question], **_quiet())
+    return [
+        layout.ask.click(ask, inputs, api_name="ask", **named),
+        layout.question.submit(ask, inputs, **named | _quiet()),
+        clicked.then(ask, inputs, **named | _quiet()),
+        layout.follow.click(follow, inputs[2:], api_name="follow", **named),
+    ]
+
+
+def _editing(layout: Layout, answers: Answers) -> list[Any]:
+    def explain(answer: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Explains an answer of one's own to the last question."""
+        yield from _values(REPORT, answers.explained(answer, request))
+
+    def compare(answer: str, request: gr.Request) -> Iterator[list[Any]]:
+        """Explains the model's answer and one's own side by side."""
+        yield from _values(REPORT, answers.compared(answer, request))
+
+    named = _on_device(layout, REPORT)
+    return [
+        layout.explain.click(explain, layout.answer, api_name="explain", **named),
+        layout.compare.click(compare, layout.answer, api_name="compare", **named),
+    ]
+
+
+def _hiding(layout: Layout, answers: Answers) -> list[Any]:
+    def hide(painted: Any, request: gr.Request) -> Iterator[list[Any]]:
+        """Hides what is painted: the probability of each token before and after."""
+        masks = painted.get("masks") if isinstance(painted, dict) else None
+        yield from _values(HIDDEN, answers.hidden(masks or [], request))
+
+    def hide_top(request: gr.Request) -> Iterator[list[Any]]:
+        """Hides the hottest tenth of the answer's map: the probability of each token before and after."""
+        yield from _values(HIDDEN, answers.hidden(None, request))
+
+    named = _on_device(layout, HIDDEN)
+    return [
+        layout.hide.click(hide, layout.brush, api_name="hide", **named),
+        layout.hide_top.click(hide_top, None, api_name="hide_top", **named),
+    ]
+
+
+def _checking(layout: Layout, answers: Answers) -> Any:
+    def check(request: gr.Request) -> Iterator[list[Any]]:
+        """Whether the map shows what the answer rests on."""
+        yield from _values(REPORT, answers.checked(request))
+
+    return layout.check.click(check, None, api_name="check", **_on_device(layout, REPORT))
+
+
+def _saving(layout: Layout, answers: Answers) -> None:
+    def save(kind: str) -> Callable[[gr.Request], list[Any]]:
+        def saved(request: gr.Request) -> list[Any]:
+            """The file of the last answer, in base64."""
+            try:
+                return [answers.saved(kind, request), {"kind": "news", "text": ""}]
+            except DexarError as error:
+                return [None, {"kind": "error", "text": str(error)}]
+
+        return saved
+
+    for button, kind in zip(layout.saves, ("report", "arrays", "gif"), strict=True):
+        button.click(save(kind), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
+
+
+_SAID_STOPPED = {"kind": "news", "text": "Stopped."}
+
+
+def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: float) -> Choices:
+    other_or_none = None if other in (None, NONE) else other
+    return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, int(tokens))
+
+
+def _values(names: Sequence[str], shown: Iterable[Shown]) -> Iterator[list[Any]]:
+    """Of each state the named values, in order; always all of them.
+
+    For each "no change" Gradio would make a component anew, and keep it.
+    """
+    for each in shown:
+        yield [getattr(each, name) for name in names]
+
+
+def _on_device(layout: Layout, names: Sequence[str]) -> dict[str, Any]:
+    shown = [getattr(layout, name) for name in names]
+    return {"outputs": shown, "concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "hidden"}
+
+
+def _quiet() -> dict[str, Any]:
+    return {"api_visibility": "private"}

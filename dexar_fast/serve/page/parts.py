@@ -1,0 +1,91 @@
+"""The page's own components: pictures that are read in the browser, the frame of the report, a brush, a saver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from dexar_fast.serve.page.examples import Example
+from dexar_fast.serve.work.growing import asset
+
+PICTURE = {
+    "type": "object",
+    "properties": {"data": {"type": "string"}, "name": {"type": "string"}, "seconds": {"type": "number"}},
+    "required": ["data"],
+    "description": "data: data:image/png;base64,...; seconds: of a frame of a video",
+}
+PICTURES = {"type": "array", "items": PICTURE}
+STATE = {"type": "object", "description": "page: the report as HTML; final: that of the finished answer"}
+MASKS = {"type": "object", "description": "masks: for each picture a PNG as a data URI, painted where hidden"}
+PAIRS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+FILE = {"type": "object", "description": "name; data: the file in base64"}
+LINE = {"type": "object", "description": "kind: news or error; text"}
+TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after"}
+FRAME = '<p class="nothing-yet">{}</p><iframe title="What the model looked at" sandbox="allow-scripts" hidden></iframe>'
+TURNS = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
+CHANGES = """<table hidden aria-label="Probability of each token"><thead><tr>
+<th scope="col">Token</th><th scope="col"><span>Whole, hidden</span></th><th scope="col">Whole</th>
+<th scope="col">Hidden</th><th scope="col">Change</th></tr></thead><tbody></tbody></table>"""
+CLICKED = """element.querySelectorAll("[data-n]").forEach((button) =>
+  button.addEventListener("click", () => trigger("click", { n: Number(button.dataset.n) })));"""
+
+
+def own(elem_id: str, template: str, script: str, schema: dict[str, Any], value: Any = None, **props: Any) -> gr.HTML:
+    """A component whose value is plain JSON, drawn by a script of ours.
+
+    No subclass of Gradio's: it would write a .pyi file beside this one on import.
+    """
+    found = gr.HTML(value, html_template=template, js_on_load=script, elem_id=elem_id, **props)
+    found.api_info = lambda: schema
+    return found
+
+
+def pictures(most: int, file_bytes: int) -> gr.HTML:
+    """Where pictures are dropped; they are data URIs, and never become a file of the server."""
+    options = {"most": most, "bytes": file_bytes}
+    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, [], **options)
+
+
+def frame(hint: str) -> gr.HTML:
+    """Where the report stands; until then a hint."""
+    return own("report", FRAME.format(hint), asset("frame.js"), STATE)
+
+
+def brush() -> gr.HTML:
+    """Where a region is painted."""
+    return own("brush", asset("brush.html"), asset("brush.js"), MASKS)
+
+
+def saver() -> gr.HTML:
+    """What hands a file to the browser; it shows nothing."""
+    return own("saver", "<span></span>", asset("saver.js"), FILE)
+
+
+def said() -> gr.HTML:
+    """A line of what happens, which screen readers speak."""
+    return own("said", '<p role="status"></p>', asset("said.js"), LINE)
+
+
+def turns() -> gr.HTML:
+    """The questions and answers before."""
+    return own("turns", TURNS, asset("turns.js"), PAIRS, [])
+
+
+def changes() -> gr.HTML:
+    """The table of what hiding has changed."""
+    return own("changes", CHANGES, asset("changes.js"), TOKENS)
+
+
+def examples(given: Sequence[Example]) -> gr.HTML:
+    """Buttons; a click says the number of the example."""
+    buttons = "".join(_button(n, each) for n, each in enumerate(given))
+    return own("examples", f'<h2>Examples</h2><div class="list">{buttons}</div>', CLICKED, {"type": "null"})
+
+
+def _button(n: int, example: Example) -> Markup:
+    several = f" ({len(example.pictures)} pictures)" * (len(example.pictures) > 1)
+    text = '<button type="button" data-n="{}"><img src="{}" alt="">{}{}</button>'
+    return Markup(text).format(n, example.small, example.question, several)

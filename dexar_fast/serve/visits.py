@@ -1,0 +1,100 @@
+"""What the server remembers of each visitor, in memory, for as long as the visit lasts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dexar_fast.errors import InputError
+from dexar_fast.explanation import Explanation
+from dexar_fast.serve.work.asking import Asked
+from dexar_fast.serve.work.thread import Work
+
+IDLE = 30 * 60.0  # seconds until a visit is over that nobody ended
+MOST_VISITS = 200
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The values of the page's components; None leaves one as it is, or it is empty yet."""
+
+    frame: Any = None
+    said: Any = None
+    turns: Any = None
+    answer: Any = None
+    brush: Any = None
+    changes: Any = None
+
+
+@dataclass
+class Visit:
+    """One open page.
+
+    Attributes:
+        asked: the last question that was answered. explanations: of its answer; several of a comparison.
+        titles: of these. answer: the model's own.
+        work: what runs for it now. shown: what its page shows.
+    """
+
+    asked: Asked | None = None
+    explanations: Sequence[Explanation] = ()
+    titles: Sequence[str] = ()
+    answer: str = ""
+    work: Work | None = None
+    shown: Shown = Shown()
+    seen: float = 0.0
+
+    def answered(self) -> tuple[Asked, Explanation]:
+        """The last question and the explanation of its answer. Raises InputError where there is none."""
+        if self.asked is None or not self.explanations:
+            raise InputError("nothing is answered yet: ask a question first")
+        return self.asked, self.explanations[0]
+
+    def show(self, new: Shown) -> Shown:
+        """All that the page shows, with what is new."""
+        self.shown = replace(self.shown, **{name: value for name, value in vars(new).items() if value is not None})
+        return self.shown
+
+    def close(self) -> None:
+        """Ends what runs."""
+        if self.work is not None:
+            self.work.close()
+
+
+class Visits:
+    """The visits by the session that Gradio names. Those that are idle too long, or too many, are forgotten."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._visits: dict[str, Visit] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._visits)
+
+    def of(self, session: str) -> Visit:
+        """The visit, which begins here if it is new."""
+        with self._lock:
+            visit = self._visits.pop(session, None) or Visit()
+            self._visits[session] = visit  # the last one seen stands last
+            visit.seen = self._clock()
+            over = self._over(visit.seen)
+        for each in over:
+            each.close()
+        return visit
+
+    def _over(self, now: float) -> list[Visit]:
+        """Takes out those that are over."""
+        names = list(self._visits)
+        late = [name for name in names if self._visits[name].seen < now - IDLE]
+        return [self._visits.pop(name) for name in {*late, *names[:-MOST_VISITS]}]
+
+    def end(self, session: str) -> None:
+        """Forgets a visit and ends what runs for it."""
+        with self._lock:
+            visit = self._visits.pop(session, None)
+        if visit is not None:
+            visit.close()

@@ -1,0 +1,1 @@
+"""What a click has computed: answers as they are written, comparisons, hidden parts, files."""

@@ -1,0 +1,83 @@
+"""Work in a thread of its own, which ends within a step of the model once nobody waits for it."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from dexar_fast.errors import InputError
+from dexar_fast.model.lending.session import Abandoned
+
+PULSE = 0.2  # seconds between looks at whether somebody still waits
+
+
+class Work(Iterator[Any]):
+    """The items that `make` gives, as they come, and None every 0.2 s while none does.
+
+    Closed, it ends: `Abandoned` is raised in its thread, as Ctrl-C would be in the main one, so
+    that the model is given back as it was. What `make` raises is raised here.
+
+    Args:
+        seconds: after so many it ends with InputError.
+    """
+
+    def __init__(self, make: Callable[[], Iterable[Any]], seconds: float) -> None:
+        self._make = make
+        self._items: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._ending = threading.Lock()
+        self._over = False
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._thread = threading.Thread(target=self._run, name="dexar_fast.serve.work", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Any:
+        try:
+            kind, value = self._items.get(timeout=PULSE)
+        except Empty:
+            return self._waited()
+        if kind == "item":
+            return value
+        if kind == "error":
+            raise value
+        raise StopIteration
+
+    def _waited(self) -> None:
+        if time.monotonic() > self._until:
+            self.close()
+            raise InputError(
+                f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method"
+            )
+
+    def close(self) -> None:
+        """Ends the work; does not wait for it."""
+        with self._ending:
+            if not self._over:
+                self._over = True
+                identity = ctypes.c_ulong(self._thread.ident or 0)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(Abandoned))
+        self._items.put(("end", None))
+
+    def join(self, seconds: float) -> bool:
+        """Waits until the thread has ended; whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with suppress(Abandoned):
+            try:
+                for item in self._make():
+                    self._items.put(("item", item))
+                self._finish("end", None)
+            except Exception as error:
+                self._finish("error", error)
+
+    def _finish(self, kind: str, value: Any) -> None:
+        with self._ending:
+            self._over = True
+        self._items.put((kind, value))

@@ -1,0 +1,237 @@
+"""The page in Chromium: ask, look, click, compare, edit, go on asking, hide, check, download."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving import SAMPLE, Served
+from visited import Visitor
+
+from dexar_fast import Explainer, Explanation
+
+ANSWER = "A red triangle, a yellow circle and a blue square."
+
+
+@pytest.fixture
+def visit(served: Served, browser: Any) -> Iterator[Any]:
+    visitors: list[Visitor] = []
+
+    def go(**options: Any) -> Visitor:
+        visitors.append(Visitor(browser, served.url, **options))
+        return visitors[-1]
+
+    yield go
+    for each in visitors:
+        assert each.wrong == []
+        each.close()
+
+
+@pytest.fixture
+def answered(visit: Any) -> Visitor:
+    visitor: Visitor = visit()
+    visitor.click_example(0)
+    visitor.until_said("Answered")
+    visitor.frame.locator("body:not(.growing)").wait_for()
+    return visitor
+
+
+def tab(visitor: Visitor, name: str) -> None:
+    visitor.page.get_by_role("tab", name=name).click()
+
+
+def test_an_example_is_answered_and_its_map_follows_the_chips(answered: Visitor) -> None:
+    assert " ".join(answered.chips()).replace(" ,", ",").replace(" .", ".") == ANSWER
+    assert answered.page.locator("#question textarea").input_value() == "Describe the image."
+    chip = answered.frame.locator(".chip", has_text="circle")
+    chip.click()
+    assert chip.get_attribute("aria-selected") == "true"
+    assert answered.frame.locator(".chosen").inner_text().startswith("circle")
+    truth = Explainer.from_pretrained().explain(str(SAMPLE), "Describe the image.")
+    rows, columns = np.unravel_index(truth.heatmap(6).argmax(), truth.heatmap(6).shape)
+    said = answered.frame.locator("[data-value=place]").inner_text()
+    height, width = truth.heatmap(6).shape
+    assert ("upper", "middle", "lower")[3 * rows // height] in said
+    assert ("left", "centre", "right")[3 * columns // width] in said
+
+
+def test_a_chosen_picture_is_asked_about_and_shown(visit: Any) -> None:
+    visitor = visit()
+    visitor.choose(SAMPLE)
+    visitor.ask("Which shape is yellow?")
+    visitor.until_said("Answered: The yellow shape is a circle.")
+    width = visitor.frame.locator(".frame img").evaluate("(image) => image.naturalWidth")
+    assert width == Image.open(SAMPLE).width
+
+
+def test_pasted_and_dropped_pictures_are_taken(visit: Any) -> None:
+    visitor = visit()
+    data = list(SAMPLE.read_bytes())
+    visitor.page.evaluate(
+        """(data) => {
+          const files = new DataTransfer();
+          files.items.add(new File([new Uint8Array(data)], "pasted.png", { type: "image/png" }));
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: files }));
+          const target = document.querySelector("#pictures .choose");
+          target.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
+        }""",
+        data,
+    )
+    visitor.page.wait_for_function("document.querySelectorAll('#pictures li').length === 2")
+    visitor.page.get_by_role("button", name="Remove pasted.png").first.click()
+    assert visitor.page.locator("#pictures li").count() == 1
+
+
+def test_two_pictures_have_a_map_each(visit: Any) -> None:
+    visitor = visit()
+    visitor.click_example(3)
+    visitor.until_said("Answered")
+    assert visitor.frame.locator(".thumb").count() == 2
+    visitor.frame.locator(".thumb").nth(1).click()
+    assert visitor.frame.locator(".frame:not([hidden])").count() == 1
+    assert visitor.frame.locator(".frame").nth(1).is_visible()
+
+
+def test_the_next_question_stands_behind_the_last(answered: Visitor) -> None:
+    answered.page.locator("#question textarea").fill("Which shape is yellow?")
+    answered.page.locator("#follow").click()
+    answered.page.locator("#turns li").nth(1).wait_for()
+    answered.page.wait_for_function(f"!document.querySelector('#said p').textContent.includes({json.dumps(ANSWER)})")
+    answered.until_said("Answered")
+    assert answered.page.locator("#turns li").all_inner_texts() == ["Describe the image.", ANSWER]
+
+
+def test_two_methods_stand_side_by_side(visit: Any) -> None:
+    visitor = visit()
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("Compare with").fill("attention")
+    visitor.page.get_by_role("option", name="attention", exact=True).click()
+    visitor.click_example(0)
+    visitor.until_said("Side by side: dex-ar, attention")
+    assert visitor.frame.locator("article").count() == 2
+    assert [text.lower() for text in visitor.frame.locator("h2").all_inner_texts()] == ["dex-ar", "attention"]
+
+
+def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
+    answered.page.locator("#answer textarea").fill("A green star.")
+    answered.page.locator("#explain").click()
+    answered.until_said("Explained: A green star.")
+    assert answered.frame.locator(".chip").first.inner_text() == "A"
+    answered.page.locator("#compare").click()
+    answered.until_said("Side by side")
+    assert answered.frame.locator("h2").all_inner_texts() == [ANSWER, "A green star."]
+    answered.page.locator("#answer textarea").fill(ANSWER)
+    answered.page.locator("#compare").click()
+    answered.until_said("the edited answer is still the model's")
+
+
+def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> None:
+    tab(answered, "Hide")
+    canvas = answered.page.locator("#brush canvas")
+    answered.page.locator("#hide").click()
+    answered.until_said("nothing is painted")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    answered.page.mouse.move(box["x"] + box["width"] * 0.72, box["y"] + box["height"] * 0.6)
+    answered.page.mouse.down()
+    answered.page.mouse.move(box["x"] + box["width"] * 0.84, box["y"] + box["height"] * 0.7, steps=6)
+    answered.page.mouse.up()
+    answered.page.locator("#hide").click()
+    answered.until_said("Most changed")
+    assert answered.page.locator("#changes tbody tr").count() == 12
+    answered.page.get_by_role("button", name="Clear").click()
+    answered.page.locator("#hide").click()
+    answered.until_said("nothing is painted")
+    canvas.focus()
+    for key in ("ArrowRight", "ArrowDown", "Space"):
+        answered.page.keyboard.press(key)
+    answered.page.locator("#hide").click()
+    answered.until_said("Most changed")
+
+
+def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visitor) -> None:
+    tab(answered, "Check")
+    answered.page.locator("#check").click()
+    answered.page.wait_for_function("/hid/i.test(document.querySelector('#said p').textContent)")
+    answered.page.wait_for_function("!document.querySelector('#said p').textContent.startsWith('Hiding')")
+    said = answered.page.locator("#said p").inner_text()
+    answered.frame.locator("summary").first.click()
+    assert said in answered.frame.locator(".notes").inner_text()
+
+
+def test_the_hottest_tenth_is_hidden_without_a_pointer(answered: Visitor) -> None:
+    tab(answered, "Hide")
+    answered.page.locator("#hide-top").click()
+    answered.until_said("Most changed")
+    assert answered.page.locator("#changes tbody tr").count() == 12
+
+
+def test_downloads_are_what_they_say(answered: Visitor, tmp_path: Path) -> None:
+    tab(answered, "Save")
+    found = {}
+    for name in ("save-report", "save-arrays", "save-gif"):
+        with answered.page.expect_download() as download:
+            answered.page.locator(f"#{name}").click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        found[name] = path
+    report = found["save-report"].read_text()
+    assert "triangle" in report and "postMessage" not in report  # the page for a frame is another one
+    assert Explanation.load(found["save-arrays"]).text.strip() == ANSWER
+    gif = Image.open(io.BytesIO(found["save-gif"].read_bytes()))
+    assert gif.format == "GIF" and gif.n_frames == 12  # type: ignore[attr-defined]
+
+
+def test_text_relevance_underlines_the_words_before(visit: Any) -> None:
+    visitor = visit()
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("Text relevance").check()
+    visitor.click_example(1)
+    visitor.until_said("Answered")
+    visitor.frame.locator(".rests").wait_for()
+    visitor.frame.locator("summary").first.click()
+    visitor.frame.locator(".chip").nth(5).click()
+    assert visitor.frame.locator(".rests").inner_text().startswith("Rests on")
+    assert visitor.frame.locator(".prompt .word").count() > 0
+
+
+def test_words_are_shown_as_one_where_asked(visit: Any) -> None:
+    visitor = visit()
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("word", exact=True).check()
+    visitor.click_example(0)
+    visitor.until_said("Answered")
+    visitor.frame.locator("body:not(.growing)").wait_for()
+    assert len(visitor.chips()) <= 12
+
+
+def test_a_method_that_needs_the_whole_answer_shows_it_at_once(visit: Any) -> None:
+    visitor = visit()
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("Method", exact=True).fill("tam")
+    visitor.page.get_by_role("option", name="tam", exact=True).click()
+    visitor.click_example(0)
+    visitor.until_said("Answered")
+    visitor.frame.locator(".chip").first.wait_for()
+
+
+def test_refusals_are_lines_and_the_page_lives_on(visit: Any) -> None:
+    visitor = visit()
+    visitor.page.locator("#ask").click()
+    visitor.until_said("the question is empty")
+    visitor.page.locator("#question textarea").fill("What?")
+    visitor.page.locator("#ask").click()
+    visitor.until_said("no picture yet")
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("Layers").fill("0,99")
+    visitor.click_example(0)
+    visitor.until_said("layer 99 is out of range")
+    visitor.page.get_by_label("Layers").fill("0,1")
+    visitor.click_example(0)
+    visitor.until_said("Answered")
+    assert visitor.page.locator("#said p").get_attribute("data-kind") == "news"

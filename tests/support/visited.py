@@ -1,0 +1,52 @@
+"""A visitor of the page of `dexar-fast serve` in Chromium, and all that went wrong on the way."""
+
+from typing import Any
+
+SAID = "document.querySelector('#said p').textContent"
+
+
+class Visitor:
+    """A page in a context of its own."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1366, "height": 950}} | options)
+        self.page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.url = url
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("console", self._note_console)
+        self.page.on("request", self._note_request)
+        self.page.goto(url)
+        self.page.wait_for_selector("#examples button")
+        self.frame = self.page.frame_locator("#report iframe")
+
+    def _note_console(self, message: Any) -> None:
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text}")
+
+    def _note_request(self, request: Any) -> None:
+        if not request.url.startswith((self.url.rstrip("/"), "data:", "blob:")):
+            self.wrong.append(f"request: {request.url[:200]}")
+
+    def click_example(self, number: int) -> None:
+        self.page.locator("#examples button").nth(number).click()
+
+    def choose(self, files: Any) -> None:
+        """Picks files as the file dialog would."""
+        self.page.locator("#pictures input").set_input_files(files)
+
+    def ask(self, question: str) -> None:
+        self.page.locator("#question textarea").fill(question)
+        self.page.locator("#ask").click()
+
+    def until_said(self, beginning: str, seconds: float = 60) -> str:
+        """Waits until the line of news begins so; gives it."""
+        self.page.wait_for_function(f"(text) => {SAID}.startsWith(text)", arg=beginning, timeout=1000 * seconds)
+        return str(self.page.evaluate(SAID))
+
+    def chips(self) -> list[str]:
+        return [text.strip() for text in self.frame.locator(".chip").all_inner_texts()]
+
+    def close(self) -> None:
+        self.context.close()
