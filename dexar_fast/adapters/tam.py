@@ -95,7 +95,7 @@ class _Said:
     def of(cls, tokens: Any, shape: Any, logits: Any, special_ids: Any) -> _Said:
         if not logits or logits[0].ndim != 3:
             raise InputError("logit_list holds the logits of each round: [1, P, vocabulary], then [1, 1, vocabulary]")
-        ids, marked, (start, stop) = torch.as_tensor(tokens), *_marked(special_ids)
+        ids, marked, (start, stop) = torch.as_tensor(tokens, device="cpu"), *_marked(special_ids)
         prompt = ids[: logits[0].shape[1]].tolist()
         visual = _visual(prompt, marked)
         if len(visual) != math.prod(shape) or not len(visual):
