@@ -68,7 +68,7 @@ def _of_one_picture(explainer: Explainer, requests: Sequence[Request], asked: As
     if len(requests) > 1:
         prompts, answers = [prompt for _, prompt, _ in requests], [answer for *_, answer in requests]
         try:
-            return [*explainer.explain_many(requests[0][0], prompts, answers, **asked.arguments)]  # type: ignore[arg-type]
+            return [*explainer.explain_many(requests[0][0], prompts, answers, **asked.arguments)]
         except Exception:  # of one of them: it is raised again when that runs by itself
             pass
     return [_alone(explainer, request, asked) for request in requests]
