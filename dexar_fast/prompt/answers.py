@@ -7,6 +7,7 @@ They are known by their fields, so none of these is imported: vLLM 0.33's Reques
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,9 @@ def _begun(model: Any, inputs: Mapping[str, Any]) -> list[int]:
     """The ids that generate() returns before an answer."""
     given = inputs.get(DECODER_IDS if encodes(model) else IDS)
     if given is not None:
-        return torch.as_tensor(given, device="cpu").flatten().tolist()
+        with suppress(TypeError, ValueError):  # of rows of several lengths: who checks the inputs says so
+            return torch.as_tensor(given, device="cpu").flatten().tolist()
+        return []
     config = writer_of(model).generation_config
     start = config.decoder_start_token_id
     return [config.bos_token_id if start is None else start] if encodes(model) else []

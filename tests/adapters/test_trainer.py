@@ -69,10 +69,11 @@ def state() -> Iterator[Any]:
     yield SimpleNamespace(is_world_process_zero=True, global_step=0)
 
 
-def test_a_run_learns_the_same_with_and_without_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"bf16": True, "gradient_accumulation_steps": 2}])
+def test_a_run_learns_the_same_with_and_without_it(tmp_path: Path, more: dict[str, Any]) -> None:
     writer = Writer()
-    alone = trained(tmp_path / "a")
-    watched = trained(tmp_path / "b", MapsCallback(PROCESSOR, REQUESTS, writer, every=1, max_new_tokens=4))
+    alone = trained(tmp_path / "a", **more)
+    watched = trained(tmp_path / "b", MapsCallback(PROCESSOR, REQUESTS, writer, every=1, max_new_tokens=4), **more)
     for (name, one), other in zip(alone.state_dict().items(), watched.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     assert sorted(writer.images) == [(f"maps/{n}", step) for n in range(2) for step in range(3)]

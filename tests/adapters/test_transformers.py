@@ -93,6 +93,9 @@ def test_what_is_refused(explainer: Explainer, inputs: Any) -> None:
         explainer.explain(PICTURE, "the dog is on it", generated(inputs))
     with pytest.raises(InputError, match="inputs must be what the processor returns"):
         explainer.explain_inputs(None, two.sequences[:1])
+    ragged = {"input_ids": [[1, 2], [3]], "pixel_values": inputs["pixel_values"]}
+    with pytest.raises(InputError, match="input_ids is no regular array"):
+        explainer.explain_inputs(ragged, torch.tensor([[5, 6]]))
     with pytest.raises(InputError, match="responses must hold an answer, or a list of them, to each of the 2 prompts"):
         explainer.explain_many(PICTURE, [PROMPT, PROMPT], two.sequences[:1])
 
