@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import triton
-from dexar_fast.kernels.head_score import Tiles, map_kernel, score_kernel
+from dexar_fast.kernels.head_score import WARPS, Tiles, map_kernel, score_kernel
 from dexar_fast.kernels.head_score_parts import LISTS
 from dexar_fast.kernels.kv_cache import append_kernel, blocks
 from dexar_fast.kernels.tail import BLOCK, gated_kernel, norm_kernel, warps_for
@@ -120,7 +120,7 @@ def usage(
         "stride_kd": 1,
     }
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    warps = tiles.score_warps if kernel is score_kernel else tiles.map_warps
+    warps = tiles.map_warps if kernel is map_kernel else WARPS
     return _compiled(kernel, constants, dtype, capability, warps, tiles.stages, _layers(shape, kind))
 
 
@@ -130,7 +130,7 @@ def _layers(shape: Shape, kind: str) -> int:
 
 def _tiles(shape: Shape, dtype: torch.dtype, queries: int, kind: str) -> Tiles:
     sizes = queries, shape.heads, shape.kv_heads, shape.visual, TEXT, shape.dim
-    return Tiles.of(dtype, *sizes, kind == ATTENDED, kind == MASKED, _layers(shape, kind))
+    return Tiles.of(dtype, *sizes, kind == ATTENDED, _layers(shape, kind))
 
 
 def append_usage(shape: Shape, dtype: torch.dtype, capability: int, count: int) -> Usage:

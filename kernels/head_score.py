@@ -40,6 +40,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PROGRAMS = 256  # about two for each multiprocessor of a large GPU
 LEAST_TILES = 8  # of keys, for each part: fewer take less time than a launch
 JOINED = 256  # scores a program joins
+WARPS = 8  # with four, sums of 64 queries and 64 keys spill on sm_80
+FEW_WARPS = 4  # for sums of up to SMALLEST queries, of which some spill with eight
+SMALLEST = 16  # rows of a tensor core's tile
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class Tiles:
     dim: int  # BLOCK_D
     splits: int  # groups of heads whose maps are summed apart
     parts: int  # of the keys, which are scored apart
-    score_warps: int
     map_warps: int
     stages: int  # of loads under way
 
@@ -67,14 +69,13 @@ class Tiles:
         text: int,
         dim: int,
         attended: bool = False,
-        masked: bool = False,
         layers: int = 1,
     ) -> Tiles:
         """Half precision takes the tiles of tensor cores; in float32 plain products take their operands into registers.
 
         With attention there are two products at a time. Their tiles are the largest that spill nothing (see
         kernels/compile.py), except in float32: for D above 128 not even the smallest tile's operands fit, and beside a
-        mask a few do not. If a mask is read, its addresses take registers, too: there are twice the threads.
+        mask a few do not.
         """
         half = dtype != torch.float32
         keys = 16 if attended and not half else (64 if half else 32) // (1 if dim <= 128 else 2)
@@ -86,12 +87,12 @@ class Tiles:
         splits = cdiv(layers * kv_heads, cdiv(layers * kv_heads, splits))
         scoring = cdiv(queries * heads // kv_heads, rows) * kv_heads * layers
         parts = max(1, min(PROGRAMS // scoring, cdiv(visual + text, keys) // LEAST_TILES))
-        map_warps = 8 if attended or masked or not half or splits == 1 else 4
-        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, parts, 8, map_warps, 2 if half else 1)
+        warps = FEW_WARPS if half and tile == SMALLEST and not attended else WARPS
+        return cls(rows, tile, keys, max(SMALLEST, next_power_of_2(dim)), splits, parts, warps, 2 if half else 1)
 
 
 def _tile(size: int, most: int) -> int:
-    return max(16, min(most, next_power_of_2(size)))
+    return max(SMALLEST, min(most, next_power_of_2(size)))
 
 
 def head_score(
@@ -161,7 +162,7 @@ def _scored(
     (queries, heads, dim), (kv_heads, length, _) = us[0].shape, values[0].shape
     lists, counts = _lists(keys, us[0], length)
     masked, attended = keys.mask is not None, attention is not None
-    tiles = Tiles.of(us[0].dtype, queries, heads, kv_heads, *counts[:2], dim, attended, masked, len(us))
+    tiles = Tiles.of(us[0].dtype, queries, heads, kv_heads, *counts[:2], dim, attended, len(us))
     parts = empty_scores(us[0].expand(tiles.parts, len(us), -1, -1, -1))
     operands = us, values, *(attention or (us[0], values[0], us[0], 1.0))
     strides = *(stride for x in (us[0], values[0], *operands[2:4]) for stride in x.stride()), lists[4].stride(0)
@@ -179,7 +180,7 @@ def _scored(
     with torch.cuda.device_of(us[0]):  # Triton launches on the current device
         score_kernel[(cdiv(queries * heads // kv_heads, tiles.rows) * tiles.parts, kv_heads, len(us))](
             *operands, *lists, *parts, queries, length, *counts, tiles.parts, *strides, WITH_SMALLEST=smallest,
-            BLOCK_R=tiles.rows, num_warps=tiles.score_warps, **constants,
+            BLOCK_R=tiles.rows, num_warps=WARPS, **constants,
         )  # fmt: skip
         scores = _joined(parts, us[0], smallest)
         return scores, _maps(tiles, operands, lists, scores, counts, strides, constants)
