@@ -22,8 +22,8 @@ from dexar_fast import Explainer, Explanation
 from dexar_fast.cli.explain import SAMPLE_IMAGE, SAMPLE_PROMPT
 from dexar_fast.evaluation.curves import Perturbation, perturbation
 from dexar_fast.methods.cut.hiding import cover
-from dexar_fast.metrics.ordering import counts, first, order
-from dexar_fast.metrics.perturbation import FRACTIONS, normalised_perplexity
+from dexar_fast.metrics.hiding.ordering import counts, first, order
+from dexar_fast.metrics.hiding.perturbation import FRACTIONS, normalised_perplexity
 
 FILL = "blur"
 

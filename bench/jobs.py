@@ -23,8 +23,8 @@ from bench.timing import Job as Timed
 from dexar_fast import Explainer
 from dexar_fast.data import DataSet, read
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished.merging import merge
 from dexar_fast.jobs.job import Job
-from dexar_fast.jobs.merging import merge
 from dexar_fast.scale import engine
 
 PROMPT, PICTURES, ITEMS = "Describe the image.", 200, 40

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
+from dexar_fast.results.assembly import without_heads
 from dexar_fast.vision import sampling
 from dexar_fast.vision.grid import Size
 
@@ -117,19 +118,11 @@ def _of(
     like: Explanation, name: str, token_maps: Tensor, sequence_map: Tensor, notes: Sequence[str], found: dict[str, Any]
 ) -> Explanation:
     """An explanation without heads and weights of tokens."""
-    no_heads = token_maps.new_zeros(len(token_maps), 0, 0)
     about = like.metadata | {"settings": {"method": name} | found, "seconds": {}}
     said = {"warnings": like.diagnostics.get("warnings", []), "weighted": False, "notes": [*notes], **found}
     return replace(
         like,
-        visual_scores=no_heads,
-        text_scores=no_heads,
-        head_weights=no_heads,
-        token_weights=token_maps.new_ones(len(token_maps)),
-        token_maps=token_maps,
-        unfiltered_token_maps=token_maps,
-        sequence_map=sequence_map,
-        unfiltered_sequence_map=sequence_map,
+        **without_heads(token_maps, sequence_map, token_maps.new_ones(len(token_maps))),
         diagnostics=said,
         metadata=about,
         text_relevance=None,

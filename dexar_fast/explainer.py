@@ -19,7 +19,7 @@ from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.batch.explaining import Many
 from dexar_fast.methods.base import Method
 from dexar_fast.methods.dex_ar import DexAr
-from dexar_fast.metrics.evidence import Evidence
+from dexar_fast.metrics.hiding.evidence import Evidence
 from dexar_fast.prompt import request
 from dexar_fast.prompt.request import Request
 from dexar_fast.settings import positive

@@ -15,9 +15,9 @@ from dexar_fast.evaluation.places import Places
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import knobs
 from dexar_fast.metrics import chance
-from dexar_fast.metrics.evidence import DRAWN_AT, SHARES, Evidence
+from dexar_fast.metrics.hiding.evidence import DRAWN_AT, SHARES, Evidence
+from dexar_fast.metrics.hiding.ordering import first, order
 from dexar_fast.metrics.maps import Mask, is_blank
-from dexar_fast.metrics.ordering import first, order
 from dexar_fast.results.schema import Result
 
 

@@ -14,10 +14,10 @@ from dexar_fast.evaluation.hiding import probabilities
 from dexar_fast.evaluation.places import Places
 from dexar_fast.generation.setup import Setup
 from dexar_fast.methods import knobs
-from dexar_fast.metrics import perturbation as perplexity
-from dexar_fast.metrics import revealing
+from dexar_fast.metrics.hiding import perturbation as perplexity
+from dexar_fast.metrics.hiding import revealing
+from dexar_fast.metrics.hiding.ordering import STEPS, counts, first, order
 from dexar_fast.metrics.maps import Mask
-from dexar_fast.metrics.ordering import STEPS, counts, first, order
 from dexar_fast.results.schema import Result
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from dexar_fast import __version__
 from dexar_fast.data import DataSet
 from dexar_fast.errors import InputError
-from dexar_fast.jobs import merging, table
 from dexar_fast.jobs.ahead import ahead
 from dexar_fast.jobs.asked import Asked
-from dexar_fast.jobs.folder import Folder
-from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.finished import merging, table
+from dexar_fast.jobs.finished.folder import Folder
+from dexar_fast.jobs.finished.ledger import Ledger
+from dexar_fast.jobs.finished.merging import COUNT
 from dexar_fast.jobs.lots import lots
-from dexar_fast.jobs.merging import COUNT
 from dexar_fast.jobs.share import ALL, Share
 from dexar_fast.jobs.work import Records, Work
 
@@ -29,7 +29,7 @@ Told = tuple[str, str | None]  # an item's id and its error
 
 
 class Job:
-    """Explains a data set into a folder (`dexar_fast.jobs.folder.Folder`), going on from what is finished there.
+    """Explains a data set into a folder (`jobs.finished.folder.Folder`), going on from what is finished there.
 
     with Job(read("folder", "photos"), "out", Asked("What is it?")) as job:
         for name, error in job.run(Explainer.from_pretrained()): ...

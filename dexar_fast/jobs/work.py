@@ -12,8 +12,8 @@ from dexar_fast.errors import reason
 from dexar_fast.explanation import Explanation
 from dexar_fast.jobs.asked import Asked, Read
 from dexar_fast.jobs.explaining import Found, explained
-from dexar_fast.jobs.folder import Folder
-from dexar_fast.jobs.merging import INDEX
+from dexar_fast.jobs.finished.folder import Folder
+from dexar_fast.jobs.finished.merging import INDEX
 
 if TYPE_CHECKING:
     from dexar_fast.explainer import Explainer

@@ -13,7 +13,7 @@ from torch import Tensor
 from dexar_fast.errors import ModelError
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods.base import Maps
-from dexar_fast.results.assembly import ResultHeader
+from dexar_fast.results.assembly import ResultHeader, without_heads
 from dexar_fast.results.schema import all_finite
 
 
@@ -28,19 +28,11 @@ def fields_of(header: ResultHeader, ids: Tensor, tokens: list[str], found: Maps)
     _check(found, len(ids))
     maps = found.token_maps
     weights = torch.ones(len(ids), dtype=maps.dtype) if found.token_weights is None else found.token_weights
-    no_heads = torch.zeros(len(ids), 0, 0, dtype=maps.dtype)
     return {
         "token_ids": ids,
         "tokens": tokens,
         "visual_positions": header.visual if found.cells == header.grids else torch.arange(maps.shape[1]),
-        "visual_scores": no_heads,
-        "text_scores": no_heads,
-        "head_weights": no_heads,
-        "token_weights": weights,
-        "token_maps": maps,
-        "unfiltered_token_maps": maps,
-        "sequence_map": found.sequence_map,
-        "unfiltered_sequence_map": found.sequence_map,
+        **without_heads(maps, found.sequence_map, weights),
         "grids": found.cells,
         "diagnostics": {
             "warnings": header.warnings,

@@ -162,3 +162,18 @@ def _each_scaled(maps: Tensor) -> Tensor:
     """Each map of [T, N] to [0, 1]; a constant one to zeros."""
     low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
     return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))
+
+
+def without_heads(token_maps: Tensor, sequence_map: Tensor, token_weights: Tensor) -> dict[str, Any]:
+    """Arrays of a result whose method has no heads to filter: [T, 0, 0] for theirs, and one map where there are two."""
+    no_heads = token_maps.new_zeros(len(token_maps), 0, 0)
+    return {
+        "visual_scores": no_heads,
+        "text_scores": no_heads,
+        "head_weights": no_heads,
+        "token_weights": token_weights,
+        "token_maps": token_maps,
+        "unfiltered_token_maps": token_maps,
+        "sequence_map": sequence_map,
+        "unfiltered_sequence_map": sequence_map,
+    }

@@ -13,9 +13,9 @@ from PIL import Image
 from dexar_fast.data import Item, rows
 from dexar_fast.errors import InputError, reason
 from dexar_fast.explanation import Explanation
-from dexar_fast.jobs import table
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.explaining import Found, explained
+from dexar_fast.jobs.finished import table
 from dexar_fast.jobs.work import told
 from dexar_fast.scale import cluster, resuming
 
@@ -56,7 +56,7 @@ def ray_map(
         options: further ones of `Explainer.from_pretrained`.
         generate_kwargs: of generate().
     Returns:
-        A Ray dataset with a row for each token: the columns of `dexar_fast.jobs.table.schema` but "file".
+        A Ray dataset with a row for each token: the columns of `dexar_fast.jobs.finished.table.schema` but "file".
     Raises:
         InputError: a column that is none of ours, or no actors. LibraryError: Ray is not installed.
     """

@@ -11,8 +11,8 @@ from small_data import damaged, picture
 from dexar_fast import Explainer
 from dexar_fast.data import DataSet, read
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished.merging import Merged, merge
 from dexar_fast.jobs.job import Job
-from dexar_fast.jobs.merging import Merged, merge
 
 WHAT = Asked("What?")
 NAMES = ["a b.png", "broken.png", "ü/猫.png", "z.png"]

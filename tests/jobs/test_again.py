@@ -9,8 +9,8 @@ from small_data import lines, picture
 
 from dexar_fast.data import DataSet, read
 from dexar_fast.errors import InputError
-from dexar_fast.jobs import ledger
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished import ledger
 from dexar_fast.jobs.job import Job
 from dexar_fast.jobs.share import Share
 

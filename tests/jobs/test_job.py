@@ -14,8 +14,8 @@ from dexar_fast import Explanation, files
 from dexar_fast.data import DataSet, Item, read
 from dexar_fast.errors import FileError, InputError
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished.merging import merge
 from dexar_fast.jobs.job import Job
-from dexar_fast.jobs.merging import merge
 from dexar_fast.jobs.share import Share
 
 SHAPES = read("shapes", count=3)

@@ -11,7 +11,7 @@ from killed_jobs import __file__ as SCRIPT
 
 from dexar_fast.data import of
 from dexar_fast.jobs.asked import Asked
-from dexar_fast.jobs.merging import merge
+from dexar_fast.jobs.finished.merging import merge
 
 DATA, SIZE = "shapes:count=8", 4
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from dexar_fast.errors import FileError, InputError
-from dexar_fast.jobs import ledger
-from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.finished import ledger
+from dexar_fast.jobs.finished.ledger import Ledger
 
 ASKED = {"prompt": "What is it?", "sizes": [1, 2]}
 
@@ -146,7 +146,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
 
 _WRITER = """
 import sys
-from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.finished.ledger import Ledger
 with Ledger(sys.argv[1], {"n": 200}) as made:
     print("open", flush=True)
     for index in range(200):

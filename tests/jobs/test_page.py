@@ -10,8 +10,8 @@ import pytest
 from small_data import picture
 
 from dexar_fast.data import DataSet, read
-from dexar_fast.jobs import page
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished import page
 from dexar_fast.report.drawing import colours
 
 

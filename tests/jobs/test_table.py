@@ -10,7 +10,7 @@ import torch
 from command_line import explanation
 
 from dexar_fast.errors import FileError
-from dexar_fast.jobs import table
+from dexar_fast.jobs.finished import table
 from dexar_fast.vision.grid import Grid
 
 TOLD = {"item": "a", "image": None, "prompt": "What?", "file": "_explanations/00000000.safetensors", "error": None}

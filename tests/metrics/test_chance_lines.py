@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dexar_fast.metrics import activation, chance, correction, ordering, perturbation, revealing, segmentation
+from dexar_fast.metrics import activation, chance, segmentation
+from dexar_fast.metrics.hiding import correction, ordering, perturbation, revealing
 
 DRAWS = 2000
 

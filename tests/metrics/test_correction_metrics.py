@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.metrics import correction
+from dexar_fast.metrics.hiding import correction
 
 SAMPLES = [0.05, 0.1, 0.4, 1.0]
 

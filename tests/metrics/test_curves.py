@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.metrics import ordering, perturbation, revealing, tokens
+from dexar_fast.metrics import tokens
+from dexar_fast.metrics.hiding import ordering, perturbation, revealing
 
 
 def test_the_docstrings_numbers():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dexar_fast.errors import InputError
-from dexar_fast.metrics.evidence import Evidence
+from dexar_fast.metrics.hiding.evidence import Evidence
 
 
 def evidence(**changed: object) -> Evidence:

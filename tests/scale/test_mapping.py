@@ -18,8 +18,8 @@ from dexar_fast.data import of
 from dexar_fast.data import rows as data_rows
 from dexar_fast.errors import InputError, ModelError
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished.merging import merge
 from dexar_fast.jobs.job import Job
-from dexar_fast.jobs.merging import merge
 from dexar_fast.scale import cluster, engine, mapping, resuming
 from dexar_fast.scale.engine import Worker
 from dexar_fast.scale.mapping import Mapper, item_of

@@ -12,8 +12,8 @@ import pytest
 
 from dexar_fast import Explainer
 from dexar_fast.jobs.asked import Asked
+from dexar_fast.jobs.finished.merging import merge
 from dexar_fast.jobs.job import Job
-from dexar_fast.jobs.merging import merge
 from dexar_fast.scale import cluster, engine, ray_map
 
 pytestmark = pytest.mark.slow  # Ray takes long to start

@@ -38,8 +38,8 @@ from dexar_fast.cli.waiting import waiting
 from dexar_fast.errors import InputError
 
 if TYPE_CHECKING:
+    from dexar_fast.jobs.finished.merging import Merged
     from dexar_fast.jobs.job import Job
-    from dexar_fast.jobs.merging import Merged
     from dexar_fast.jobs.share import Share
 
 SOME_FAILED = 3
@@ -196,7 +196,7 @@ def merge(
 
 
 def _merge(out: Path) -> None:
-    from dexar_fast.jobs.merging import merge
+    from dexar_fast.jobs.finished.merging import merge
 
     with waiting("writing the table"):
         found = merge(out)

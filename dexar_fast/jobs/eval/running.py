@@ -13,10 +13,10 @@ from PIL import Image
 
 from dexar_fast.errors import DexarError, FileError, cause
 from dexar_fast.explainer import Explainer
-from dexar_fast.jobs import ledger as ledgers
 from dexar_fast.jobs.eval.items import Measuring
 from dexar_fast.jobs.eval.plan import EMBEDDED, Evaluation
-from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.finished import ledger as ledgers
+from dexar_fast.jobs.finished.ledger import Ledger
 from dexar_fast.jobs.share import ALL, Share
 from dexar_fast.vision.images import load_images
 

@@ -12,7 +12,7 @@ from small_data import HEIGHT, WIDTH, box_mask, damaged, lines, picture, polygon
 
 from dexar_fast.data import Phrase, names, read, rows
 from dexar_fast.errors import InputError, LibraryError
-from dexar_fast.jobs.ledger import Ledger
+from dexar_fast.jobs.finished.ledger import Ledger
 
 
 def png(height=HEIGHT, width=WIDTH):

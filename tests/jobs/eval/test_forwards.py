@@ -11,7 +11,7 @@ from dexar_fast.evaluation.curves import Revealing
 from dexar_fast.jobs.eval.measures import forwards, registry
 from dexar_fast.jobs.eval.measures.base import SkippedError
 from dexar_fast.methods import Eagle
-from dexar_fast.metrics.revealing import Areas
+from dexar_fast.metrics.hiding.revealing import Areas
 
 
 def case(**fields: Any) -> Any:

@@ -14,8 +14,8 @@ from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
 from dexar_fast.methods.eagle.hallucination import Diagnosis, diagnose, minimal_region
 from dexar_fast.methods.eagle.method import Eagle
-from dexar_fast.metrics.correction import csr
-from dexar_fast.metrics.ordering import order
+from dexar_fast.metrics.hiding.correction import csr
+from dexar_fast.metrics.hiding.ordering import order
 from dexar_fast.vision.regions import Regions
 
 KEY = "diagnosis"

@@ -10,7 +10,7 @@ from dexar_fast.evaluation.curves import Perturbation, Revealing, insertion_dele
 from dexar_fast.evaluation.occlusion import Agreement, agreement_with, occluded
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
-from dexar_fast.metrics.revealing import areas
+from dexar_fast.metrics.hiding.revealing import areas
 from dexar_fast.metrics.tokens import sensitive
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.errors import InputError
+from dexar_fast.metrics.hiding.perturbation import trapezoid
 from dexar_fast.metrics.maps import finite, truths
-from dexar_fast.metrics.perturbation import trapezoid
 from dexar_fast.metrics.tokens import probabilities
 
 

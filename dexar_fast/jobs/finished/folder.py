@@ -9,7 +9,7 @@ from pathlib import Path
 from dexar_fast.errors import FileError, cause
 from dexar_fast.explanation import Explanation
 from dexar_fast.files import write_atomically
-from dexar_fast.jobs.ledger import begun
+from dexar_fast.jobs.finished.ledger import begun
 
 TABLE, PAGE = "tokens.parquet", "_report.html"
 EXPLANATIONS, PICTURES, FINISHED = "_explanations", "_pictures", "_finished"

@@ -13,7 +13,7 @@ from jinja2 import Environment
 
 from dexar_fast.explanation import Explanation
 from dexar_fast.files import write_atomically
-from dexar_fast.jobs.folder import EXPLANATIONS, PAGE, PICTURES, Folder
+from dexar_fast.jobs.finished.folder import EXPLANATIONS, PAGE, PICTURES, Folder
 from dexar_fast.report.drawing import colours
 
 MOST = 500  # answers that a page shows, and failures
@@ -46,7 +46,7 @@ def write(folder: Folder, asked: Mapping[str, Any], records: Mapping[str, Any]) 
     answers = [_answer(folder, name, record) for name, record in islice(good.items(), MOST)]
     shown = {name: value for name, value in asked.items() if value not in (None, {}, [], False)}
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("dexar_fast.jobs") / "page.html").read_text("utf-8"))
+    template = environment.from_string((files("dexar_fast.jobs.finished") / "page.html").read_text("utf-8"))
     told = {"failures": len(failed), "failed": dict(islice(failed.items(), MOST)), "good": len(good), "most": MOST}
     text = template.render(asked=shown, answers=answers, finished=len(records), **told)
     write_atomically(folder.path / PAGE, text.encode("utf-8", "backslashreplace"))

@@ -10,8 +10,8 @@ from typing import Any
 
 from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
-from dexar_fast.jobs import ledger, page, table
-from dexar_fast.jobs.folder import EXPLANATIONS, TABLE, Folder
+from dexar_fast.jobs.finished import ledger, page, table
+from dexar_fast.jobs.finished.folder import EXPLANATIONS, TABLE, Folder
 
 INDEX, COUNT, ERROR = "index", "items", "error"
 

@@ -1,0 +1,1 @@
+"""What is finished of a job: its folder, its ledger, its table and its page."""
