@@ -120,7 +120,8 @@ def usage(
         "stride_kd": 1,
     }
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    return _compiled(kernel, constants, dtype, capability, WARPS, tiles.stages, _layers(shape, kind))
+    warps = tiles.map_warps if kernel is map_kernel else WARPS
+    return _compiled(kernel, constants, dtype, capability, warps, tiles.stages, _layers(shape, kind))
 
 
 def _layers(shape: Shape, kind: str) -> int:

@@ -38,9 +38,11 @@ from dexar_fast.errors import InputError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PROGRAMS = 256  # about two for each multiprocessor of a large GPU
-WARPS = 8  # with four, sums of 64 queries and 64 keys spill on sm_80
 LEAST_TILES = 8  # of keys, for each part: fewer take less time than a launch
 JOINED = 256  # scores a program joins
+WARPS = 8  # with four, sums of 64 queries and 64 keys spill on sm_80
+FEW_WARPS = 4  # for sums of up to SMALLEST queries, of which some spill with eight
+SMALLEST = 16  # rows of a tensor core's tile
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Tiles:
     dim: int  # BLOCK_D
     splits: int  # groups of heads whose maps are summed apart
     parts: int  # of the keys, which are scored apart
+    map_warps: int
     stages: int  # of loads under way
 
     @classmethod
@@ -84,11 +87,12 @@ class Tiles:
         splits = cdiv(layers * kv_heads, cdiv(layers * kv_heads, splits))
         scoring = cdiv(queries * heads // kv_heads, rows) * kv_heads * layers
         parts = max(1, min(PROGRAMS // scoring, cdiv(visual + text, keys) // LEAST_TILES))
-        return cls(rows, tile, keys, max(16, next_power_of_2(dim)), splits, parts, 2 if half else 1)
+        warps = FEW_WARPS if half and tile == SMALLEST and not attended else WARPS
+        return cls(rows, tile, keys, max(SMALLEST, next_power_of_2(dim)), splits, parts, warps, 2 if half else 1)
 
 
 def _tile(size: int, most: int) -> int:
-    return max(16, min(most, next_power_of_2(size)))
+    return max(SMALLEST, min(most, next_power_of_2(size)))
 
 
 def head_score(
@@ -157,7 +161,7 @@ def _scored(
     us, values = (tuple(x.resolve_neg() for x in each) for each in zip(*layers, strict=True))
     (queries, heads, dim), (kv_heads, length, _) = us[0].shape, values[0].shape
     lists, counts = _lists(keys, us[0], length)
-    attended = attention is not None
+    masked, attended = keys.mask is not None, attention is not None
     tiles = Tiles.of(us[0].dtype, queries, heads, kv_heads, *counts[:2], dim, attended, len(us))
     parts = empty_scores(us[0].expand(tiles.parts, len(us), -1, -1, -1))
     operands = us, values, *(attention or (us[0], values[0], us[0], 1.0))
@@ -166,7 +170,7 @@ def _scored(
         "GROUP": heads // kv_heads,
         "DIM": dim,
         "RUN": isinstance(keys, KeyRun),
-        "HAS_MASK": keys.mask is not None,
+        "HAS_MASK": masked,
         "ATTENDED": attended,
         "WIDEN": us[0].device.type == "cpu",  # Triton's interpreter: its dot reads bfloat16 as whole numbers
         "BLOCK_N": tiles.keys,
@@ -219,7 +223,7 @@ def _maps(
         map_kernel[(cdiv(queries, tiles.queries), cdiv(visual, tiles.keys), tiles.splits)](
             *operands, lists[0], *lists[2:], *scores[:2], *parts, queries, operands[1][0].shape[1], visual,
             counts[2], kv_heads, cdiv(layers * kv_heads, tiles.splits), *strides, BLOCK_T=tiles.queries,
-            num_warps=WARPS, **constants,
+            num_warps=tiles.map_warps, **constants,
         )  # fmt: skip
     return parts[:, 0] if tiles.splits == 1 else parts.sum(1)
 
