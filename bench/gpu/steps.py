@@ -70,7 +70,7 @@ def _sanitizer() -> Step:
 def _verdicts(rehearsal: bool) -> Step:
     """Those that are reached in time are kept, and count in what follows."""
     measure = () if rehearsal else ("--measure",)
-    return Step("verdicts", _python("-m", "dexar_fast", "doctor", *measure), 120)
+    return Step("verdicts", _python("-m", "dexar_fast", "doctor", *measure), 150)
 
 
 def _facts(out: Path, rehearsal: bool) -> Step:

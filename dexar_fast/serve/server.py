@@ -74,6 +74,6 @@ def wait(blocks: gr.Blocks) -> None:
         blocks.close(verbose=False)
 
 
-def _theme() -> gr.themes.Default:
+def _theme() -> gr.themes.Base:
     theme = gr.themes.Default(primary_hue="amber", font=FONTS, font_mono=CODE_FONTS)
     return theme.set(button_primary_text_color=DARK, button_primary_text_color_dark=DARK)

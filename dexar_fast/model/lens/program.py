@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.utils._pytree import tree_map
 
 from dexar_fast.errors import InputError, ModelError
@@ -33,6 +34,16 @@ class Slot:
     """A place in the program: stands for the tensor some earlier step produced."""
 
     index: int
+
+
+class Compared(NamedTuple):
+    """Logits of some tokens by the lens and by the model; the largest of the model's, and the largest difference."""
+
+    tokens: Tensor
+    traced: Tensor
+    own: Tensor
+    largest: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -153,29 +164,35 @@ class LogitLens:
         InputError for a target that the model rules out (Chameleon: its image tokens).
         NaN and infinity pass: the pass itself names the layer they come from.
         """
-        own = logits[0, -1, : self.rows].to(normed.device)
-        largest, ids = float(own.abs().max()), None
-        if largest >= torch.finfo(own.dtype).max:
+        own = logits[0, -1, : self.rows].detach().to(normed.device)
+        found = self._compared(normed, own, None, targets)
+        if found.largest >= torch.finfo(own.dtype).max:
             ids = _writable(own, targets)
-            largest = float(own[ids].abs().max()) if len(ids) else math.nan
-        if not math.isfinite(largest):
+            if len(ids) == 0:
+                return
+            found = self._compared(normed, own, ids, targets)
+        bound = max(1e-5, 4 * torch.finfo(normed.dtype).eps) * found.largest
+        if not math.isfinite(found.largest) or found.error <= bound:
             return
+        worst = int((found.traced - found.own).abs().argmax())
+        raise ModelError(
+            f"the traced logit lens does not reproduce the model: token {int(found.tokens[worst])} has logit "
+            f"{float(found.traced[worst]):.6g} by the lens and {float(found.own[worst]):.6g} by the model itself"
+        )
+
+    def _compared(self, normed: Tensor, own: Tensor, ids: Tensor | None, targets: Tensor | None) -> Compared:
+        """The model's own logits [V] beside the lens at some of these ids, of all if None, and at the targets."""
         count = len(own) if ids is None else len(ids)
-        checked = min(CHECKED_TOKENS, count)
         # torch's default dtype may count no further than 256
-        tokens = torch.linspace(0, count - 1, checked, dtype=torch.float32, device=own.device).long()
-        tokens = tokens if ids is None else ids[tokens]
+        places = torch.linspace(0, count - 1, min(CHECKED_TOKENS, count), dtype=torch.float32, device=own.device)
+        tokens = places.long() if ids is None else ids[places.long()]
         if targets is not None:
             tokens = torch.cat([tokens, targets.to(tokens)])
-        traced = self.logits(normed[:, -1:].expand(-1, len(tokens), -1), tokens)
-        error = (traced - own[tokens]).detach().abs()
-        if float(error.max()) <= max(1e-5, 4 * torch.finfo(normed.dtype).eps) * largest:
-            return
-        worst = int(error.argmax())
-        raise ModelError(
-            f"the traced logit lens does not reproduce the model: token {int(tokens[worst])} has logit "
-            f"{float(traced[worst]):.6g} by the lens and {float(own[tokens[worst]]):.6g} by the model itself"
-        )
+        traced = self.logits(normed[:, -1:].expand(-1, len(tokens), -1), tokens).detach()
+        there, seen = own[tokens], own if ids is None else own[ids]
+        off = traced - there
+        extremes = [vector_norm(x, math.inf, dtype=off.dtype) for x in (seen, off)]
+        return Compared(tokens, traced, there, *torch.stack(extremes).tolist())  # one wait
 
 
 def _writable(logits: Tensor, targets: Tensor | None) -> Tensor:

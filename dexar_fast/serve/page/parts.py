@@ -39,7 +39,7 @@ def own(elem_id: str, template: str, script: str, schema: dict[str, Any], value:
     No subclass of Gradio's: it would write a .pyi file beside this one on import.
     """
     found = gr.HTML(value, html_template=template, js_on_load=script, elem_id=elem_id, **props)
-    found.api_info = lambda: schema
+    found.api_info = lambda: schema  # type: ignore[method-assign]
     return found
 
 

@@ -15,8 +15,8 @@ from dexar_fast.evaluation.places import Places
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.asked import Asked
-from dexar_fast.metrics.maps import Mask
 from dexar_fast.metrics.hiding.ordering import first, order
+from dexar_fast.metrics.maps import Mask
 
 FILL = "blur"
 TOP = 0.1  # the share of the pictures that the hottest part takes
