@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from serving import SAMPLE, Served, painted, raw_uri, serving, uri
 
-from dexar_fast.serve.models import EMBEDDED
+from dexar_fast.errors import ModelError
+from dexar_fast.serve.models import EMBEDDED, Models
 
 httpx, gradio_client = (pytest.importorskip(name, reason="comes with Gradio") for name in ("httpx", "gradio_client"))
 CHOICES = ("dex-ar", "none", "", "all", False, "token", 32)
@@ -128,6 +129,17 @@ def test_a_client_that_asks_too_often_is_told_to_wait() -> None:
         client.close()
     assert [each["kind"] for each in found] == ["news", "news", "error"]
     assert "2 requests a minute are taken" in found[2]["text"]
+
+
+def test_a_model_that_failed_is_a_message_and_no_dead_page(served: Served) -> None:
+    models = Models({"broken": ModelError("cannot load 'broken'"), **served.answers.models.found})
+    with serving(models) as two:
+        client = gradio_client.Client(two.url, verbose=False)
+        shown = [{"data": uri()}]
+        said = client.predict("broken", shown, "Describe the image.", *CHOICES, api_name="/ask")[SAID]
+        assert said == {"kind": "error", "text": "cannot load 'broken'"}
+        assert ask(client)[TEXT] == ANSWER
+        client.close()
 
 
 def test_a_password_is_asked_for() -> None:

@@ -235,3 +235,20 @@ def test_refusals_are_lines_and_the_page_lives_on(visit: Any) -> None:
     visitor.click_example(0)
     visitor.until_said("Answered")
     assert visitor.page.locator("#said p").get_attribute("data-kind") == "news"
+
+
+def test_stop_ends_what_runs_and_the_next_question_is_answered(visit: Any, served: Served) -> None:
+    visitor = visit()
+    visitor.page.get_by_text("How to explain").click()
+    visitor.page.get_by_label("Method", exact=True).fill("igos++")
+    visitor.page.get_by_role("option", name="igos++", exact=True).click()
+    visitor.click_example(0)
+    visitor.until_said("Reading the picture")
+    running = [each.work for each in served.answers.visits._visits.values() if each.work and not each.work.join(0)]
+    visitor.page.locator("#stop").click()
+    visitor.until_said("Stopped.")
+    assert len(running) == 1 and running[0].join(5)
+    visitor.page.get_by_label("Method", exact=True).fill("dex-ar")
+    visitor.page.get_by_role("option", name="dex-ar", exact=True).click()
+    visitor.page.locator("#ask").click()
+    visitor.until_said("Answered")

@@ -75,11 +75,11 @@ class Answers:
 
     def _run(self, caller: gr.Request, make: Callable[[Visit], Iterable[Shown]]) -> Iterator[Shown]:
         """What `make` shows, in a thread that ends with the iterator; a refusal is a line to say."""
-        visit = self.visits.of(str(caller.session_hash))
+        visit, work = self.visits.of(str(caller.session_hash)), None
         try:
             self.rate.count(caller.client.host if caller.client else "")
-            visit.work = Work(lambda: make(visit), self.limits.seconds)
-            for shown in visit.work:
+            work = visit.work = Work(lambda: make(visit), self.limits.seconds)
+            for shown in work:
                 yield visit.show(shown or Shown())
         except DexarError as error:
             yield visit.show(Shown(said=_refused(str(error))))
@@ -87,7 +87,8 @@ class Answers:
             log.error("%s in\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
             yield visit.show(Shown(said=_refused(FAULT)))
         finally:
-            visit.close()
+            if work is not None:  # its own: Gradio may have begun the visit's next one
+                work.close()
 
     def _ask(self, visit: Visit, model: str, pictures: Any, question: str, choices: Choices) -> Iterator[Shown]:
         self.models.of(model)
