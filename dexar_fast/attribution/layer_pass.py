@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from dexar_fast.model.elsewhere.handwritten import by_hand
 from dexar_fast.model.lens.program import Outdated
 from dexar_fast.model.logits import last_logits
 from dexar_fast.model.masks import is_causal
-from dexar_fast.model.modules import offsets_aside, offsets_in, offsets_kept
+from dexar_fast.model.modules import offsets_aside, offsets_kept
 from dexar_fast.model.prefill import Prefill, run, with_answer
 from dexar_fast.stages import stage
 
@@ -101,13 +101,8 @@ class Pass(Watcher):
 
     def _step(self, ids: Tensor, keys: int, cache: Any) -> None:
         passed = to_forward(self.model, cache) | last_logits(self.model) | self._rows.attention_mask(keys, ids.device)
-        with offsets_aside(self._offsets):
+        with offsets_aside(self.model) if self._prompt.seen.last_positions else nullcontext():  # `_count_on` counts
             self.model(input_ids=ids, use_cache=True, **passed)
-
-    @cached_property
-    def _offsets(self) -> list[dict[str, Any]]:
-        """Offsets of positions that a model need not count from, on the CPU, as `_count_on` says where all stand."""
-        return offsets_in(self.model) if self._prompt.seen.last_positions else []
 
     def prompt(self, inputs: Mapping[str, Any], targets: Tensor, known: int = 0) -> list[Any]:
         """The prompt from token `known` on and the first targets [C] in one forward; its last C are explained.

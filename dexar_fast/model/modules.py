@@ -43,8 +43,9 @@ def offsets_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def offsets_aside(holders: Sequence[dict[str, Any]]) -> Iterator[None]:
-    """Inside the block there are none among these attributes."""
+def offsets_aside(model: nn.Module) -> Iterator[None]:
+    """Inside the block there are none: from them a model counts positions on the CPU, and sends them to the device."""
+    holders = offsets_in(model)
     with _kept(holders):
         for attributes in holders:
             attributes[OFFSETS] = None
