@@ -102,7 +102,7 @@ def score_kernel(
     largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     smallest = tl.full((BLOCK_R, BLOCK_N), float("inf"), tl.float32)
     for EDGE in tl.static_range(0 if RUN else 1, 2):
-        for start in range(tl.maximum(begin, whole) if EDGE else begin, end if EDGE else whole, BLOCK_N):
+        for start in range(tl.maximum(begin, whole) if EDGE and RUN else begin, end if EDGE else whole, BLOCK_N):
             offs_n = start + tl.arange(0, BLOCK_N)
             if RUN:  # the last key stands for those behind it: a maximum does not count
                 places = visual_start + (tl.minimum(offs_n, visual_count - 1) if EDGE else offs_n)
@@ -124,7 +124,7 @@ def score_kernel(
     largest = tl.zeros((BLOCK_R, BLOCK_N), tl.float32)
     winner = tl.full((BLOCK_R, BLOCK_N), NOWHERE, tl.int32)  # the tile in which each column was largest
     for EDGE in tl.static_range(0 if RUN else 1, 2):
-        for start in range(tl.maximum(begin, whole) if EDGE else begin, end if EDGE else whole, BLOCK_N):
+        for start in range(tl.maximum(begin, whole) if EDGE and RUN else begin, end if EDGE else whole, BLOCK_N):
             offs_n = start + tl.arange(0, BLOCK_N)
             if RUN:
                 offs = tl.minimum(offs_n, text_count - 1) if EDGE else offs_n
