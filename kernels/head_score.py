@@ -88,7 +88,8 @@ class Tiles:
         scoring = cdiv(queries * heads // kv_heads, rows) * kv_heads * layers
         parts = max(1, min(PROGRAMS // scoring, cdiv(visual + text, keys) // LEAST_TILES))
         warps = FEW_WARPS if half and tile == SMALLEST and not attended else WARPS
-        return cls(rows, tile, keys, max(SMALLEST, next_power_of_2(dim)), splits, parts, warps, 2 if half else 1)
+        stages = (3 if attended else 2) if half else 1  # with two, attention in groups of seven spills on sm_90
+        return cls(rows, tile, keys, max(SMALLEST, next_power_of_2(dim)), splits, parts, warps, stages)
 
 
 def _tile(size: int, most: int) -> int:

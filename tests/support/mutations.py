@@ -79,13 +79,13 @@ BF16_TESTS = [
 ]
 SCORING_TESTS = ["tests/support/interpreted.py", "tests/support/interpreted_layers.py"]
 TRITON_TESTS = {  # without the slowest cases, which show nothing more
-    **{file: [*SCORING_TESTS, "-k", "not 1025 and not 130"] for file in (LAYERS, PARTS, SCORE, MAPS, LAUNCHER)},
+    **{file: [*SCORING_TESTS, "-k", "not 1025 and not 130 and not 70"] for file in (LAYERS, PARTS, SCORE, MAPS, LAUNCHER)},
     MOVES: ["tests/support/interpreted_kv_cache.py", "-k", "not many"],
     TAIL_TRITON: ["tests/support/interpreted_tail.py", "-k", "not 4096 and not 130"],
 }
 CUDA_TESTS = ["tests/backends/test_cuda.py", "-k", "copied"]
 SURVIVED, KILLED, BROKEN = 0, 1, 3
-SECONDS = 120  # a mutant that runs longer is killed
+SECONDS = 240  # a mutant that runs longer is killed
 
 
 @dataclass(frozen=True)
