@@ -38,7 +38,10 @@ def test_ask_follow_explain_hide_check_and_save(client: Any) -> None:
     found = client.predict("Which shape is yellow?", *CHOICES, api_name="/follow")
     assert found[TURNS] == [["Describe the image.", ANSWER]]
     ask(client)
-    assert client.predict("A green star.", api_name="/explain")[1]["text"] == "Explained: A green star."
+    said = client.predict("A green star.", *CHOICES, api_name="/explain")[1]
+    assert said["text"] == "Explained by dex-ar: A green star."
+    both = client.predict("A green star.", "attention", "uniform", *CHOICES[2:], api_name="/explain")
+    assert both[1]["text"] == "Side by side: attention, uniform" and "A green star." not in both[1]["text"]
     ask(client)
     masks = {"masks": [painted((256, 256), (180, 140, 230, 190))]}
     rows = client.predict(masks, api_name="/hide")[1]["tokens"]

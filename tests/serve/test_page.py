@@ -119,7 +119,7 @@ def test_two_methods_stand_side_by_side(visit: Any) -> None:
 def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
     answered.page.locator("#answer textarea").fill("A green star.")
     answered.page.locator("#explain").click()
-    answered.until_said("Explained: A green star.")
+    answered.until_said("Explained by dex-ar: A green star.")
     assert answered.frame.locator(".chip").first.inner_text() == "A"
     answered.page.locator("#compare").click()
     answered.until_said("Side by side")
@@ -127,6 +127,22 @@ def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
     answered.page.locator("#answer textarea").fill(ANSWER)
     answered.page.locator("#compare").click()
     answered.until_said("the edited answer is still the model's")
+
+
+def test_an_edited_answer_is_explained_as_the_switches_say_now(answered: Visitor) -> None:
+    answered.page.get_by_text("How to explain").click()
+    answered.page.get_by_label("Method", exact=True).fill("attention")
+    answered.page.get_by_role("option", name="attention", exact=True).click()
+    answered.page.get_by_label("word", exact=True).check()
+    answered.page.locator("#answer textarea").fill("A turquoise star.")
+    answered.page.locator("#explain").click()
+    answered.until_said("Explained by attention: A turquoise star.")
+    answered.frame.locator(".sizes", has_text="attention").wait_for()
+    assert answered.chips()[:2] == ["A", "turquoise"]
+    answered.page.locator("#compare").click()
+    answered.until_said("Side by side")
+    assert "attention" in answered.frame.locator(".sizes").first.inner_text()
+    assert answered.page.locator("#answer textarea").input_value() == "A turquoise star."
 
 
 def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> None:

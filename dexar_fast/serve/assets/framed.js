@@ -48,7 +48,7 @@ async function finish(html) {
   const viewer = shared.viewers[0];
   document.body.classList.remove("growing");
   document.querySelector(".folded > .notes").replaceChildren(...made.querySelector("article > .notes").childNodes);
-  for (const part of [".hint", ".whole", ".rests"]) swap(viewer.root, made, part);
+  for (const part of [".sizes", ".hint", ".whole", ".rests"]) swap(document, made, part);
   rewrite(viewer, (answer) => {
     const written = made.querySelector(".answer");
     answer.dir = written.dir;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -48,13 +48,13 @@ class Answers:
         """The answer to the next question of the visit."""
         return self._run(caller, lambda visit: self._follow(visit, question, choices))
 
-    def explained(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
-        """The explanation of an edited answer."""
-        return self._run(caller, lambda visit: self._explain(visit, answer))
+    def explained(self, answer: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The explanation of an edited answer, as the switches say now."""
+        return self._run(caller, lambda visit: self._explain(visit, answer, choices))
 
-    def compared(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
-        """The model's answer beside an edited one."""
-        return self._run(caller, lambda visit: self._compare(visit, answer))
+    def compared(self, answer: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The model's answer beside an edited one, as the switches say now."""
+        return self._run(caller, lambda visit: self._compare(visit, answer, choices))
 
     def hidden(self, masks: Any, caller: gr.Request) -> Iterator[Shown]:
         """What hiding the painted part changes; without masks, hiding the hottest part of the map."""
@@ -112,6 +112,7 @@ class Answers:
         yield Shown(said=_said("Reading the picture …"), turns=list(asked.turns), changes={})
         if asked.choices.other is not None:
             found = asking.by_two_methods(base, asked, asked.choices.other)
+            visit.answer = found[0].text.strip()
             yield self._side_by_side(visit, asked, list(found), found.names)
             return
         growing = Growing(asked.model)
@@ -130,25 +131,32 @@ class Answers:
     def _side_by_side(self, visit: Visit, asked: Asked, found: list[Explanation], titles: list[str]) -> Shown:
         visit.asked, visit.explanations, visit.titles = asked, found, titles
         text = found[0].text.strip()
-        if asked.choices.other is not None:
-            visit.answer = text
         state = {"page": page(found, titles, asked.choices.by)}
         return Shown(state, _said(f"Side by side: {', '.join(titles)}"), answer=text, brush=_to_paint(asked))
 
-    def _explain(self, visit: Visit, answer: str) -> Iterator[Shown]:
-        asked, _ = visit.answered()
-        text = checked_text("answer", answer, self.limits.letters)
-        yield Shown(said=_said("Explaining the edited answer …"))
-        found = asking.given_answer(self.models.of(asked.model), asked, text)
-        visit.explanations, visit.titles = [found], [asked.model]
-        yield Shown({"page": page([found], visit.titles, asked.choices.by)}, _said(f"Explained: {text}"))
+    def _explain(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
+        asked, text = self._edited(visit, answer, choices)
+        yield Shown(said=_said(f"Explaining the edited answer by {choices.names} …"))
+        base = self.models.of(asked.model)
+        if choices.other is not None:
+            found = asking.by_two_methods(base, asked, choices.other, text)
+            yield self._side_by_side(visit, asked, list(found), found.names)
+            return
+        visit.asked, visit.titles = asked, [asked.model]
+        visit.explanations = [asking.given_answer(base, asked, text)]
+        state = {"page": page(visit.explanations, visit.titles, choices.by)}
+        yield Shown(state, _said(f"Explained by {choices.method}: {text}"))
 
-    def _compare(self, visit: Visit, answer: str) -> Iterator[Shown]:
-        asked, _ = visit.answered()
-        text = checked_text("answer", answer, self.limits.letters)
-        yield Shown(said=_said("Explaining both answers …"))
+    def _compare(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
+        asked, text = self._edited(visit, answer, replace(choices, other=None))
+        yield Shown(said=_said(f"Explaining both answers by {choices.method} …"))
         found = asking.two_answers(self.models.of(asked.model), asked, [visit.answer, text])
         yield self._side_by_side(visit, asked, list(found), found.names)
+
+    def _edited(self, visit: Visit, answer: str, choices: Choices) -> tuple[Asked, str]:
+        """The last question with other choices, and the answer that was typed."""
+        asked, _ = visit.answered()
+        return replace(asked, choices=choices), checked_text("answer", answer, self.limits.letters)
 
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()

@@ -69,18 +69,26 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
 
 
 def _editing(layout: Layout, answers: Answers) -> list[Any]:
-    def explain(answer: str, request: gr.Request) -> Iterator[list[Any]]:
+    def explain(
+        request: gr.Request, answer: str, method: str, compare_with: str, layers: str, text_set: str,
+        text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
         """Explains an answer of one's own to the last question."""
-        yield from _values(REPORT, answers.explained(answer, request))
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(REPORT, answers.explained(answer, choices, request))
 
-    def compare(answer: str, request: gr.Request) -> Iterator[list[Any]]:
-        """Explains the model's answer and one's own side by side."""
-        yield from _values(REPORT, answers.compared(answer, request))
+    def compare(
+        request: gr.Request, answer: str, method: str, compare_with: str, layers: str, text_set: str,
+        text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Explains the model's answer and one's own side by side, by one method."""
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(REPORT, answers.compared(answer, choices, request))
 
-    named = _on_device(layout, REPORT)
+    inputs, named = [layout.answer, *layout.choices], _on_device(layout, REPORT)
     return [
-        layout.explain.click(explain, layout.answer, api_name="explain", **named),
-        layout.compare.click(compare, layout.answer, api_name="compare", **named),
+        layout.explain.click(explain, inputs, api_name="explain", **named),
+        layout.compare.click(compare, inputs, api_name="compare", **named),
     ]
 
 

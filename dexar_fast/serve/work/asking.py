@@ -38,6 +38,11 @@ class Choices:
     by: str = "token"
     tokens: int = 128
 
+    @property
+    def names(self) -> str:
+        """Of the method, or of both."""
+        return self.method if self.other is None else f"{self.method} and {self.other}"
+
     def explainer(self, base: Explainer) -> Explainer:
         """One by the method with its knobs. Raises InputError."""
         if self.method != DexAr.name:
@@ -81,11 +86,12 @@ def written(base: Explainer, asked: Asked, chunk: int) -> Iterator[tuple[Piece |
         yield None, named(pieces.explanation(), asked)
 
 
-def by_two_methods(base: Explainer, asked: Asked, other: str) -> Comparison:
-    """One answer explained by the chosen method and by another."""
+def by_two_methods(base: Explainer, asked: Asked, other: str, answer: str | None = None) -> Comparison:
+    """One answer, the model's own unless it is given, explained by the chosen method and by another."""
     explainer = asked.choices.explainer(base)
     methods = [explainer.method, base.with_method(other).method]
-    found = explainer.compare(asked.given.pictures, asked.prompt, methods, max_new_tokens=asked.choices.tokens)
+    most = asked.choices.tokens if answer is None else None
+    found = explainer.compare(asked.given.pictures, asked.prompt, methods, answer, max_new_tokens=most)
     return Comparison(found.names, [named(each, asked) for each in found])
 
 
