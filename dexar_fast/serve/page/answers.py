@@ -24,6 +24,12 @@ from dexar_fast.serve.work.growing import Growing, page
 from dexar_fast.serve.work.thread import Work
 
 log = logging.getLogger(__name__)
+DRAWS = 19  # then a blind map is above them all one time in twenty
+PLAIN = {
+    "above chance": "The answer suffers most where the map is hottest: the map holds.",
+    "at chance": "Hiding other places hurts the answer as much: this is no evidence for the map.",
+    "blank": "There is nothing to check.",
+}
 FAULT = "A fault of dexar-fast; the server's log says where. The next question is not affected."
 
 
@@ -64,6 +70,17 @@ class Answers:
         """Whether the map shows what the answer rests on."""
         return self._run(caller, self._check)
 
+    def stopped(self, caller: gr.Request) -> Shown:
+        """The page after what ran for it was ended: an answer stands as far as it was written."""
+        visit = self.visits.of(str(caller.session_hash))
+        frame = visit.shown.frame or {}
+        if "chips" not in frame:
+            return visit.show(Shown(said=_said("Stopped.")))
+        asked, _ = visit.answered()
+        state = {"run": frame["run"], "page": frame["page"]}
+        state["final"] = page(visit.explanations, visit.titles, asked.choices.by)
+        return visit.show(Shown(state, _said(f"Stopped after: {visit.answer}"), brush=_to_paint(asked)))
+
     def saved(self, kind: str, caller: gr.Request) -> dict[str, Any]:
         """The report, the arrays or the animation of the last answer. Raises InputError where there is none."""
         visit = self.visits.of(str(caller.session_hash))
@@ -92,6 +109,8 @@ class Answers:
 
     def _ask(self, visit: Visit, model: str, pictures: Any, question: str, choices: Choices) -> Iterator[Shown]:
         self.models.of(model)
+        if not pictures and not str(question or "").strip():
+            raise InputError("no picture and no question yet: drop a picture and ask about it, or take an example")
         text = checked_text("question", question, self.limits.letters)
         given = uploads.read(pictures, self.limits)
         yield from self._answered(visit, Asked(model, given, text, (), self._within(choices)))
@@ -109,7 +128,7 @@ class Answers:
 
     def _answered(self, visit: Visit, asked: Asked) -> Iterator[Shown]:
         base = self.models.of(asked.model)
-        yield Shown(said=_said("Reading the picture …"), turns=list(asked.turns), changes={})
+        yield Shown(said=_busy(_begins(asked, base)), turns=list(asked.turns), changes={})
         if asked.choices.other is not None:
             found = asking.by_two_methods(base, asked, asked.choices.other)
             visit.answer = found[0].text.strip()
@@ -120,23 +139,28 @@ class Answers:
             if piece is None:
                 yield self._whole(visit, asked, growing, explanation)
             else:
-                yield Shown(frame=growing.take(piece, explanation), said=_said("Writing the answer …"))
+                self._remember(visit, asked, explanation)
+                yield Shown(growing.take(piece, explanation), _busy("Writing the answer …"), answer=visit.answer)
 
     def _whole(self, visit: Visit, asked: Asked, growing: Growing, explanation: Explanation) -> Shown:
+        self._remember(visit, asked, explanation)
+        state, text = growing.end(explanation, asked.choices.by), visit.answer
+        return Shown(state, _said(f"Answered: {text}{_cut(asked, explanation)}"), answer=text, brush=_to_paint(asked))
+
+    def _remember(self, visit: Visit, asked: Asked, explanation: Explanation) -> None:
+        """So that the tools work on an answer that was stopped, too, as far as it was written."""
         visit.asked, visit.explanations, visit.titles = asked, [explanation], [asked.model]
-        visit.answer = text = explanation.text.strip()
-        state = growing.end(explanation, asked.choices.by)
-        return Shown(state, _said(f"Answered: {text}"), answer=text, brush=_to_paint(asked))
+        visit.answer = explanation.text.strip()
 
     def _side_by_side(self, visit: Visit, asked: Asked, found: list[Explanation], titles: list[str]) -> Shown:
         visit.asked, visit.explanations, visit.titles = asked, found, titles
         text = found[0].text.strip()
         state = {"page": page(found, titles, asked.choices.by)}
-        return Shown(state, _said(f"Side by side: {', '.join(titles)}"), answer=text, brush=_to_paint(asked))
+        return Shown(state, _said(f"Side by side: {' | '.join(titles)}"), answer=text, brush=_to_paint(asked))
 
     def _explain(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
         asked, text = self._edited(visit, answer, choices)
-        yield Shown(said=_said(f"Explaining the edited answer by {choices.names} …"))
+        yield Shown(said=_busy(f"Explaining the edited answer by {choices.names} …"))
         base = self.models.of(asked.model)
         if choices.other is not None:
             found = asking.by_two_methods(base, asked, choices.other, text)
@@ -149,7 +173,7 @@ class Answers:
 
     def _compare(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
         asked, text = self._edited(visit, answer, replace(choices, other=None))
-        yield Shown(said=_said(f"Explaining both answers by {choices.method} …"))
+        yield Shown(said=_busy(f"Explaining both answers by {choices.method} …"))
         found = asking.two_answers(self.models.of(asked.model), asked, [visit.answer, text])
         yield self._side_by_side(visit, asked, list(found), found.names)
 
@@ -161,7 +185,7 @@ class Answers:
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()
         masks = None if painted is None else [None if each is None else uploads.mask(each) for each in painted]
-        yield Shown(said=_said("Hiding it …"))
+        yield Shown(said=_busy("Hiding it …"))
         found = changes(self._explainer(asked), explanation, masks)
         worst = min(found["tokens"], key=lambda row: row["after"] - row["before"])
         line = f"Most changed: “{worst['text'].strip()}”, from {worst['before']:.2f} to {worst['after']:.2f}"
@@ -169,13 +193,31 @@ class Answers:
 
     def _check(self, visit: Visit) -> Iterator[Shown]:
         asked, explanation = visit.answered()
-        yield Shown(said=_said("Hiding the top of the map, and random places …"))
-        evidence = self._explainer(asked).check(explanation)
+        yield Shown(said=_busy("Hiding the top of the map, and random places …"))
+        evidence = self._explainer(asked).check(explanation, draws=DRAWS)
+        of = f"Of “{visit.titles[0]}”: " if len(visit.titles) > 1 else ""
         state = {"page": page(visit.explanations, visit.titles, asked.choices.by)}
-        yield Shown(state, _said(evidence.sentence))
+        yield Shown(state, _said(f"{of}{PLAIN[evidence.verdict]} {evidence.sentence}"))
 
     def _explainer(self, asked: Asked) -> Explainer:
         return asked.choices.explainer(self.models.of(asked.model))
+
+
+def _cut(asked: Asked, explanation: Explanation) -> str:
+    """What is said of an answer that reached its limit."""
+    most = asked.choices.tokens
+    return f" (cut at {most} tokens, the most that it may have)" if len(explanation) >= most else ""
+
+
+def _begins(asked: Asked, base: Explainer) -> str:
+    """What is said before anything can be shown."""
+    if asked.choices.other is None and asking.streams(asked.choices.explainer(base)):
+        return "Reading the picture …"
+    return f"Writing the answer, then explaining it by {asked.choices.names} …"
+
+
+def _busy(text: str) -> dict[str, str]:
+    return {"kind": "busy", "text": text}
 
 
 def _said(text: str) -> dict[str, str]:
@@ -183,7 +225,7 @@ def _said(text: str) -> dict[str, str]:
 
 
 def _refused(text: str) -> dict[str, str]:
-    return {"kind": "error", "text": text}
+    return {"kind": "error", "text": text[:1].upper() + text[1:]}
 
 
 def _to_paint(asked: Asked) -> dict[str, Any]:

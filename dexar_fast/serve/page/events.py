@@ -15,6 +15,7 @@ from dexar_fast.serve.page.layout import NONE, Layout
 from dexar_fast.serve.visits import Shown
 from dexar_fast.serve.work.asking import Choices
 
+_SAVED = {"kind": "news", "text": "Saved."}
 DEVICE = "device"  # one event at a time of all that use the model
 ALL = tuple(field.name for field in fields(Shown))
 REPORT, HIDDEN = ("frame", "said"), ("said", "changes")
@@ -25,7 +26,12 @@ def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequenc
     asked = _asking(layout, answers, examples)
     others = [*_editing(layout, answers), *_hiding(layout, answers), _checking(layout, answers)]
     _saving(layout, answers)
-    layout.stop.click(lambda: _SAID_STOPPED, None, layout.said, cancels=[*asked, *others], **_quiet())
+
+    def stop(request: gr.Request) -> list[Any]:
+        return next(_values(ALL, [answers.stopped(request)]))
+
+    shown = [getattr(layout, name) for name in ALL]
+    layout.stop.click(stop, None, shown, cancels=[*asked, *others], show_progress="hidden", **_quiet())
 
     def ended(request: gr.Request) -> None:
         answers.visits.end(str(request.session_hash))
@@ -122,7 +128,7 @@ def _saving(layout: Layout, answers: Answers) -> None:
         def saved(request: gr.Request) -> list[Any]:
             """The file of the last answer, in base64."""
             try:
-                return [answers.saved(kind, request), {"kind": "news", "text": ""}]
+                return [answers.saved(kind, request), _SAVED]
             except DexarError as error:
                 return [None, {"kind": "error", "text": str(error)}]
 
@@ -130,9 +136,6 @@ def _saving(layout: Layout, answers: Answers) -> None:
 
     for button, kind in zip(layout.saves, ("report", "arrays", "gif"), strict=True):
         button.click(save(kind), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
-
-
-_SAID_STOPPED = {"kind": "news", "text": "Stopped."}
 
 
 def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: float) -> Choices:

@@ -25,14 +25,15 @@ class Choices:
 
     Attributes:
         method: its name. other: that of a second one to compare with, or none.
-        layers: "" for all, or "0,1,-1". text_set, text_relevance: as in `dexar_fast.settings.Settings`; of "dex-ar".
+        layers: "all" or "" for all, or "0,1,-1".
+        text_set, text_relevance: as in `dexar_fast.settings.Settings`; of "dex-ar".
         by: what the page shows as one, "token" or "word".
         tokens: the most that an answer has.
     """
 
     method: str = DexAr.name
     other: str | None = None
-    layers: str = ""
+    layers: str = "all"
     text_set: str = "all"
     text_relevance: bool = False
     by: str = "token"
@@ -127,6 +128,6 @@ def _words(text: str) -> dict[str, str]:
 
 def _layers(text: str) -> list[int] | None:
     try:
-        return [int(part) for part in text.split(",")] if text.strip() else None
+        return [int(part) for part in text.split(",")] if text.strip() not in ("", "all") else None
     except ValueError:
         raise InputError(f"{text!r} is no list of layers: write 0,1,-1 (negative from the end)") from None
