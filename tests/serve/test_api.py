@@ -56,7 +56,8 @@ def test_the_example_of_the_api_page_runs(served: Served, client: Any) -> None:
     info = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]["/ask"]["parameters"]
     given = {each["parameter_name"]: each["example_input"] for each in info if not each["parameter_has_default"]}
     assert set(given) <= {"pictures", "question"}
-    assert client.predict(**given, api_name="/ask")[SAID]["kind"] == "news"
+    said = client.predict(**given, api_name="/ask")[SAID]
+    assert said["kind"] == "news", said
 
 
 def test_pieces_stream_as_differences_of_growing_states(client: Any) -> None:

@@ -58,7 +58,7 @@ def own(
 def pictures(most: int, file_bytes: int, pixels: int) -> gr.HTML:
     """Where pictures are dropped; they are data URIs, and never become a file of the server."""
     options = {"most": most, "bytes": file_bytes, "pixels": pixels}
-    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, [], [{"data": DOT}], **options)
+    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, None, [{"data": DOT}], **options)
 
 
 def frame(hint: str) -> gr.HTML:
