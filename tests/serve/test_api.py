@@ -118,6 +118,14 @@ def test_choices_that_are_none_are_refused(client: Any, choices: tuple[Any, ...]
     assert ask(client)[TEXT] == ANSWER
 
 
+@pytest.mark.parametrize("tokens", [1e9, -1, 0, "many"])
+def test_an_absurd_length_is_a_line_and_no_traceback(client: Any, tokens: Any, capfd: Any) -> None:
+    said = ask(client, "Describe the image.", *CHOICES[:6], tokens)[SAID]
+    assert said["kind"] == "error" and said["text"].startswith("An answer has from 1 to 128 tokens here")
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "/proc/self/environ", str(SAMPLE)])
 def test_no_file_of_the_server_is_given(served: Served, path: str) -> None:
     for route in ("gradio_api/file=", "file=", "gradio_api/file/", "gradio_api//file=", "gradio_api/proxy="):

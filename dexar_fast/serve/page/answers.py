@@ -122,9 +122,10 @@ class Answers:
         yield from self._answered(visit, Asked(before.model, before.given, text, turns, self._within(choices)))
 
     def _within(self, choices: Choices) -> Choices:
-        if not 1 <= choices.tokens <= self.limits.tokens:
-            raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {choices.tokens}")
-        return choices
+        most: Any = choices.tokens  # as a client sends it
+        if not isinstance(most, int | float) or not 1 <= most <= self.limits.tokens:
+            raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {most!r}")
+        return replace(choices, tokens=int(most))
 
     def _answered(self, visit: Visit, asked: Asked) -> Iterator[Shown]:
         base = self.models.of(asked.model)
@@ -180,7 +181,7 @@ class Answers:
     def _edited(self, visit: Visit, answer: str, choices: Choices) -> tuple[Asked, str]:
         """The last question with other choices, and the answer that was typed."""
         asked, _ = visit.answered()
-        return replace(asked, choices=choices), checked_text("answer", answer, self.limits.letters)
+        return replace(asked, choices=self._within(choices)), checked_text("answer", answer, self.limits.letters)
 
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()

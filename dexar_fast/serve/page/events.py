@@ -138,9 +138,9 @@ def _saving(layout: Layout, answers: Answers) -> None:
         button.click(save(kind), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
 
 
-def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: float) -> Choices:
+def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: Any) -> Choices:
     other_or_none = None if other in (None, NONE) else other
-    return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, int(tokens))
+    return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, tokens)
 
 
 def _values(names: Sequence[str], shown: Iterable[Shown]) -> Iterator[list[Any]]:

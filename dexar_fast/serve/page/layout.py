@@ -106,8 +106,15 @@ def _choices(limits: Limits) -> list[Any]:
             gr.Dropdown(TEXT_SETS, value="all", label="Text that a head is compared with", info=OF_DEX_AR),
             gr.Checkbox(label="Text relevance: which earlier words each token rests on", info=OF_DEX_AR),
             gr.Radio(["token", "word"], value="token", label="A map for each"),
-            gr.Slider(1, limits.tokens, value=min(64, limits.tokens), step=1, label="Tokens of an answer, at most"),
+            _length(limits.tokens),
         ]
+
+
+def _length(most: int) -> gr.Slider:
+    """Its own check of what an API client sends would end in the log, as a traceback."""
+    found = gr.Slider(1, most, value=min(64, most), step=1, label="Tokens of an answer, at most")
+    found.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return found
 
 
 def _methods() -> list[tuple[str, str]]:
