@@ -35,6 +35,8 @@ _HERE = Path(__file__).parent
 _SCRIPTS = ("layers.js", "underlines.js", "report.js")
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
+_OPAQUE = overlay.LINE_OPAQUE / overlay.MOST_OPAQUE
+_LINES = {"levels": overlay.LEVELS, "across": overlay.LINES_ACROSS, "opaque": _OPAQUE}
 _SMALLEST_CELL, _LARGEST_CELL = 4, 26
 
 
@@ -163,11 +165,7 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str, besid
                 "palette": data.packed(colours.palette()),
                 "top": top,
                 "power": overlay.OPACITY_POWER,
-                "lines": {
-                    "levels": overlay.LEVELS,
-                    "across": overlay.LINES_ACROSS,
-                    "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
-                },
+                "lines": _LINES,
             },
             opacity=round(overlay.MOST_OPAQUE * 100),
             gradient=Markup(colours.gradient()),
