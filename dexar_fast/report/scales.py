@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dexar_fast.errors import InputError
@@ -26,6 +27,14 @@ def strength(explanation: Result, token: Any, scale: Any, filtered: bool) -> flo
         return 1.0
     weight, largest = float(explanation.token_weights[token].max()), float(explanation.token_weights.max())
     return weight / largest if weight else 0.0
+
+
+def common_top(explanations: Sequence[Result]) -> float | None:
+    """The largest weight of several answers; None where their weights do not compare: other models or settings."""
+    made = [(each.metadata.get("model"), each.metadata.get("settings")) for each in explanations]
+    if len(made) < 2 or any(each != made[0] for each in made) or not all(each.weighted for each in explanations):
+        return None
+    return max(float(each.token_weights.max()) if len(each) else 0.0 for each in explanations) or None
 
 
 def weightiest(explanation: Result, max_tokens: Any) -> list[int]:

@@ -25,6 +25,7 @@ from dexar_fast.serve.work.growing import asset
 WAITING = 64  # questions of all visitors; more are told that the server is busy
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the visitor's machine: nothing is fetched
 CODE_FONTS = ["ui-monospace", "Menlo", "monospace"]
+DOOR = "dexar_fast: ask about a picture, and see where the answer came from. Any name will do; the password counts."
 DARK = "#1d1b22"  # letters on amber: white ones could not be read
 
 
@@ -46,6 +47,7 @@ def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passwo
         server_name=host,
         server_port=port,
         auth=None if password is None else lambda _, given: hmac.compare_digest(given.encode(), password.encode()),
+        auth_message=DOOR,
         share=False,
         allowed_paths=[],
         blocked_paths=["/"],

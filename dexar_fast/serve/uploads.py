@@ -83,7 +83,7 @@ def _opened(uri: Any, name: str, most_bytes: int, most_pixels: int, kinds: tuple
         raise ImageError(f"{name} cannot be read: {error}") from None
     if image.width * image.height > most_pixels:
         raise ImageError(
-            f"{name} has {image.width} x {image.height} pixels: at most {most_pixels / 1e6:.3g} million are taken"
+            f"{name} has {image.width} x {image.height} pixels: at most {most_pixels / 2**20:.3g} megapixels are taken"
         )
     return image
 

@@ -56,7 +56,8 @@ class Visit:
     def show(self, new: Shown) -> Shown:
         """All that the page shows, with what is new."""
         self.shown = replace(self.shown, **{name: value for name, value in vars(new).items() if value is not None})
-        return self.shown
+        said = {**(self.shown.said or {}), "answered": bool(self.explanations)}
+        return replace(self.shown, said=said)
 
     def close(self) -> None:
         """Ends what runs."""

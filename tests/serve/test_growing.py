@@ -75,7 +75,7 @@ def test_states_are_json_and_the_last_holds_the_report(grown: tuple[list[dict[st
     states, whole = grown
     for state in states:
         json.dumps(state, allow_nan=False)
-    assert set(states[-1]) == {"page", "final"}
+    assert set(states[-1]) == {"run", "page", "final"} and len({state["run"] for state in states}) == 1
     assert states[-1]["final"] == page([whole], ["m"], "word")
     assert states[-1]["page"] == states[0]["page"]
 

@@ -35,6 +35,7 @@ class Visitor:
     def choose(self, files: Any) -> None:
         """Picks files as the file dialog would."""
         self.page.locator("#pictures input").set_input_files(files)
+        self.page.wait_for_function("!document.querySelector('#pictures input').files.length")
 
     def ask(self, question: str) -> None:
         self.page.locator("#question textarea").fill(question)

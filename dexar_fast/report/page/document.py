@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dexar_fast import __version__
 from dexar_fast.errors import InputError
 from dexar_fast.files import write_atomically
-from dexar_fast.report import plain_words, words
+from dexar_fast.report import plain_words, scales, words
 from dexar_fast.report.drawing import colours, overlay
 from dexar_fast.report.page import data
 from dexar_fast.report.page.earlier import Earlier, Part, earlier
@@ -35,6 +35,8 @@ _HERE = Path(__file__).parent
 _SCRIPTS = ("layers.js", "underlines.js", "report.js")
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
+_OPAQUE = overlay.LINE_OPAQUE / overlay.MOST_OPAQUE
+_LINES = {"levels": overlay.LEVELS, "across": overlay.LINES_ACROSS, "opaque": _OPAQUE}
 _SMALLEST_CELL, _LARGEST_CELL = 4, 26
 
 
@@ -144,11 +146,11 @@ ALONE = Beside()
 
 def render(explanations: Sequence[Result], titles: Sequence[str], by: str, beside: Beside = ALONE) -> bytes:
     """The page, in UTF-8."""
-    views, numbers = [], []
+    views, numbers, top = [], [], scales.common_top(explanations)
     for explanation, title in zip(explanations, titles, strict=True):
         pieces, shown = words.pieces(explanation, by), pictures(explanation)
         before = earlier(explanation, pieces, by)
-        views.append(_view(explanation, str(title), pieces, before, shown, by))
+        views.append(_view(explanation, str(title), pieces, before, shown, by, top))
         numbers.append(data.encode(explanation, pieces, shown, before))
     script = "".join(map(_source, _SCRIPTS)) + beside.script
     text = (
@@ -161,12 +163,9 @@ def render(explanations: Sequence[Result], titles: Sequence[str], by: str, besid
             data={
                 "reports": numbers,
                 "palette": data.packed(colours.palette()),
+                "top": top,
                 "power": overlay.OPACITY_POWER,
-                "lines": {
-                    "levels": overlay.LEVELS,
-                    "across": overlay.LINES_ACROSS,
-                    "opaque": overlay.LINE_OPAQUE / overlay.MOST_OPAQUE,
-                },
+                "lines": _LINES,
             },
             opacity=round(overlay.MOST_OPAQUE * 100),
             gradient=Markup(colours.gradient()),
@@ -186,10 +185,9 @@ def _common(texts: list[str]) -> str:
 
 
 def _view(
-    explanation: Result, title: str, pieces: words.Pieces, before: Earlier | None, shown: list[Picture], by: str
-) -> View:
-    layers, heads = explanation.head_weights.shape[1:]
-    answer = "".join(pieces.texts)
+    explanation: Result, title: str, pieces: words.Pieces, before: Earlier | None, shown: list[Picture], by: str,
+    top: float | None,
+) -> View:  # fmt: skip
     return View(
         title=title,
         facts=plain_words.facts(explanation.metadata),
@@ -198,15 +196,15 @@ def _view(
         prompt=str(explanation.metadata.get("prompt") or ""),
         words=before.prompt if before else None,
         whole="Whole answer" + (_rests(before.strongest[-1]) if before else ""),
-        direction=words.direction(answer),
-        chips=chips(pieces.texts, pieces.weights, explanation.weighted, before),
+        direction=words.direction("".join(pieces.texts)),
+        chips=chips(pieces.texts, pieces.weights, explanation.weighted, before, top),
         weighted=explanation.weighted,
-        heaviest=f"{pieces.weights.max(initial=0):.3g}",
+        heaviest=f"{top or pieces.weights.max(initial=0):.3g}",
         merged=plain_words.merging(by, any(len(span) > 1 for span in pieces.spans)),
         pictures=shown,
         reason=plain_words.missing(explanation),
         mapped=bool(explanation.grids),
-        matrix=_matrix(layers, heads),
+        matrix=_matrix(*explanation.head_weights.shape[1:]),
         diagnostics=plain_words.diagnose(explanation),
         numbers=plain_words.numbers(explanation),
     )
@@ -228,10 +226,11 @@ def _method(explanation: Result) -> list[str]:
 
 
 def chips(
-    texts: Sequence[str], weights: NDArray[np.float64], weighted: bool, before: Earlier | None = None
-) -> list[Chip]:
-    """The chips of the pieces of an answer, from the text and the weight of each."""
-    heaviest = weights.max(initial=0)
+    texts: Sequence[str], weights: NDArray[np.float64], weighted: bool, before: Earlier | None = None,
+    top: float | None = None,
+) -> list[Chip]:  # fmt: skip
+    """The chips of the pieces of an answer, from the text and the weight of each; `top`: the weight of full heat."""
+    heaviest = top or weights.max(initial=0)
     parts = [words.shown(text) for text in texts]
     joints = [_joint(left, right) for left, right in pairwise([("", "", " "), *parts, (" ", "", "")])]
     rests = [_rests(row) for row in before.strongest] if before else [""] * len(parts)

@@ -138,11 +138,14 @@ function options(list) {
 
 /* One element of the list can be reached with Tab; arrows, Home and End go on from there. */
 function walk(list, choose, leave) {
+  let going = false;
   list.addEventListener("keydown", (event) => {
     const items = options(list);
     const go = (index) => {
-      choose(index);
+      going = true;
       items[index].focus();
+      going = false;
+      choose(index, event.shiftKey);
     };
     const now = items.indexOf(event.target.closest("[role=option]"));
     if (now < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -150,7 +153,7 @@ function walk(list, choose, leave) {
     const steps = { ArrowRight: now + ahead, ArrowLeft: now - ahead, Home: 0, End: items.length - 1 };
     if (event.key in steps) go(Math.min(Math.max(steps[event.key], 0), items.length - 1));
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") go(nextLine(items, now, event.key === "ArrowDown"));
-    else if (event.key === "Enter" || event.key === " ") choose(now);
+    else if (event.key === "Enter" || event.key === " ") choose(now, event.shiftKey);
     else if (event.key === "Escape" && leave) leave();
     else return;
     event.preventDefault();
@@ -162,7 +165,7 @@ function walk(list, choose, leave) {
   }
   list.addEventListener("focusin", (event) => {
     const index = options(list).indexOf(event.target);
-    if (index >= 0 && event.target.matches(":focus-visible")) choose(index);
+    if (index >= 0 && !going && event.target.matches(":focus-visible")) choose(index);
   });
 }
 
@@ -179,11 +182,34 @@ function nextLine(items, now, below) {
   return best;
 }
 
-function mark(items, index) {
+function mark(items, index, last = index) {
   items.forEach((item, i) => {
-    item.setAttribute("aria-selected", String(i === index));
+    item.setAttribute("aria-selected", String(index <= i && i <= last));
     if (index >= 0) item.tabIndex = i === index ? 0 : -1;
   });
+}
+
+/* Several pieces as one, as dexar_fast.report.words merges tokens: the sum of their maps by weight, the highest weight
+   of each head. */
+function merged({ report, maps, heads, cells }, first, last) {
+  const chosen = report.pieces.slice(first, last + 1), [steps, rows] = [report.steps, report.layers.length];
+  const byWeight = chosen.some((piece) => piece.weight);
+  const values = new Float64Array(cells), kept = new Float64Array(rows * report.columns), sums = new Float64Array(rows);
+  chosen.forEach(({ weight, low, high, peak }, n) => {
+    const at = first + n;
+    for (let i = 0; i < cells; i++) values[i] += (byWeight ? weight : 1) * (low + ((high - low) * maps[at * cells + i]) / 255);
+    for (let i = 0; i < kept.length; i++) kept[i] = Math.max(kept[i], (peak * heads[at * kept.length + i]) / steps);
+  });
+  kept.forEach((value, i) => (sums[Math.floor(i / report.columns)] += value));
+  const top = (numbers) => numbers.reduce((most, value) => Math.max(most, value), 0);
+  const [low, high] = cells ? [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))] : [0, 0];
+  const [peak, height, weight] = [top(kept), top(sums), Math.max(...chosen.map((piece) => piece.weight))];
+  const scaled = (numbers, least, most, scale) => Uint8Array.from(numbers, (value) => (most > least ? Math.round((scale * (value - least)) / (most - least)) : 0));
+  return {
+    ...{ first, last, maps: scaled(values, low, high, 255), heads: scaled(kept, 0, peak, steps), layers: scaled(sums, 0, height, 255) },
+    piece: { weight, low, high, peak, height, tokens: [chosen[0].tokens[0], chosen.at(-1).tokens[1]] },
+    kept: kept.filter((value) => value > 0).length,
+  };
 }
 
 /* ---- one explanation */
@@ -192,6 +218,7 @@ class Viewer {
   constructor(root, report, ...numbers) {
     this.root = root;
     this.hovered = null;
+    this.anchor = null;
     this.picture = 0;
     this.frames = [...root.querySelectorAll(".frame")];
     this.matrix = root.querySelector(".matrix");
@@ -220,7 +247,7 @@ class Viewer {
 
   listen() {
     const answer = this.root.querySelector(".answer");
-    walk(answer, (i) => this.pin(i), () => this.pin(this.whole));
+    walk(answer, (i, extend) => this.choose(i, extend), () => this.pin(this.whole));
     const chipAt = (event) => this.chips.indexOf(event.target.closest(".chip"));
     answer.addEventListener("pointerover", (event) => {
       const index = chipAt(event);
@@ -229,7 +256,7 @@ class Viewer {
     answer.addEventListener("pointerleave", () => this.hover(null));
     answer.addEventListener("click", (event) => {
       const index = chipAt(event);
-      if (index >= 0) this.pin(index === this.pinned ? this.whole : index);
+      if (index >= 0) this.choose(index === this.pinned ? this.whole : index, event.shiftKey);
     });
     this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
     const strip = this.root.querySelector(".strip");
@@ -247,6 +274,37 @@ class Viewer {
       this.drawThumbs();
     });
     this.thumbs.forEach((thumb) => watcher.observe(thumb));
+  }
+
+  /* One piece; or the phrase from the last one that was chosen to this one. */
+  choose(index, extend) {
+    if (!extend || this.anchor === null || index === this.whole || index === this.anchor) {
+      this.anchor = index === this.whole ? null : index;
+      return this.pin(index);
+    }
+    const ends = [Math.min(this.anchor, index), Math.max(this.anchor, index)];
+    for (const viewer of linked(this)) {
+      viewer.phrase = merged(viewer, ...ends);
+      Object.assign(viewer, { pinned: viewer.whole + 1, hovered: null });
+      mark(viewer.chips, ...ends);
+      viewer.draw();
+    }
+    this.root.querySelector(".facts [role=status]").textContent = this.textOf(this.pinned);
+  }
+
+  /* Of what is shown: a piece, the whole answer, or the phrase behind it. */
+  get piece() {
+    return this.shown > this.whole ? this.phrase.piece : this.report.pieces[this.shown];
+  }
+
+  row(name, width) {
+    return this.shown > this.whole ? this.phrase[name] : this[name].subarray(this.shown * width, (this.shown + 1) * width);
+  }
+
+  textOf(shown) {
+    const { first, last } = shown > this.whole ? this.phrase : { first: shown, last: shown };
+    const parts = this.chips.slice(first, last + 1).map((chip) => (chip.matches(".space-before") ? " " : "") + chip.textContent);
+    return parts.join("").trim();
   }
 
   pin(index) {
@@ -290,15 +348,19 @@ class Viewer {
 
   /* The steps of the map that is shown, those of all images. */
   get values() {
-    return this.maps.subarray(this.shown * this.cells, (this.shown + 1) * this.cells);
+    return this.row("maps", this.cells);
   }
 
   /* What the heat is multiplied by: by weight, that of the token in parts of the largest. */
   get share() {
-    const { pieces } = this.report;
     if (this.shown === this.whole || shared.scale === "own") return 1;
-    const { weight } = pieces[this.shown];
-    return weight && weight / Math.max(...pieces.map((piece) => piece.weight));
+    const { weight } = this.piece;
+    return weight && weight / this.heaviest;
+  }
+
+  /* The largest weight: of all answers that stand side by side, where their weights compare. */
+  get heaviest() {
+    return page.top ?? Math.max(0, ...this.report.pieces.map((piece) => piece.weight));
   }
 
   paint(picture, width, height) {
@@ -315,7 +377,7 @@ class Viewer {
     if (!this.report.pictures[this.picture].mapped) return "None of the visual tokens belongs to this image";
     const varies = this.values.some((step) => step > 0);
     if (varies) return this.share ? "" : "Weight 0: nothing shown. “Own scale” shows its map";
-    if (this.report.pieces[this.shown].high !== 0) return "Even map: every patch counts alike";
+    if (this.piece.high !== 0) return "Even map: every patch counts alike";
     if (!this.matrix) return "Blank map: 0 everywhere";
     return this.shown === this.whole
       ? "Blank map: every token has weight 0"
@@ -335,7 +397,7 @@ class Viewer {
     const [across, down] = [width, height].map((edge) => Math.max(1, Math.round(edge * small)));
     this.place = brightest(this.paint(this.picture, across, down), across, down);
     canvas.setAttribute("aria-label", `Map: ${this.place ? `brightest ${this.place}` : "blank"}`);
-    const { low, high } = this.report.pieces[this.shown];
+    const { low, high } = this.piece;
     const badge = frame.querySelector(".badge");
     badge.textContent = this.complaint;
     badge.hidden = !badge.textContent;
@@ -375,23 +437,22 @@ class Viewer {
   }
 
   drawFacts() {
-    const { report, shown, whole } = this;
-    const piece = report.pieces[shown];
+    const { report, shown, whole, piece } = this;
     const say = (name, text) => (this.root.querySelector(`[data-value=${name}]`).textContent = text);
     const all = report.pieces.slice(0, -1);
-    const heaviest = Math.max(0, ...all.map((one) => one.weight));
-    const share = piece.weight ? ` (${Math.round(100 * (piece.weight / heaviest))} % of top)` : "";
+    const share = piece.weight ? ` (${Math.round(100 * (piece.weight / this.heaviest))} % of top)` : "";
     const [first, stop] = piece.tokens;
     const span = stop - first > 1 ? ` · tokens ${first + 1}–${stop}` : ` · token ${first + 1}`;
     this.root.querySelector(".chosen").textContent =
-      shown === whole ? "Whole answer" : this.chips[shown].textContent + span;
+      shown === whole ? "Whole answer" : this.textOf(shown) + span;
     this.root.querySelector("[data-name=weight]").textContent = shown === whole ? "With weight" : "Weight";
     const weighty = `${all.filter((one) => one.weight > 0).length} of ${all.length}`;
     say("weight", shown === whole ? weighty : short(piece.weight) + share);
-    say("heads", `${report.kept[shown]} of ${report.layers.length * report.columns}`);
+    say("heads", `${shown > whole ? this.phrase.kept : report.kept[shown]} of ${report.layers.length * report.columns}`);
     say("place", this.place ?? "–");
     this.root.querySelector(".whole").setAttribute("aria-pressed", String(this.pinned === whole));
-    this.chips.forEach((chip, i) => chip.classList.toggle("shown", i === shown));
+    const [from, to] = shown > whole ? [this.phrase.first, this.phrase.last] : [shown, shown];
+    this.chips.forEach((chip, i) => chip.classList.toggle("shown", from <= i && i <= to));
   }
 
   /* ---- the matrix of heads */
@@ -433,11 +494,11 @@ class Viewer {
   }
 
   drawMatrix() {
-    const { matrix, report, heads, shown } = this;
+    const { matrix, report } = this;
     const { cell, left, top } = this.measure();
     const rows = report.layers.length, columns = report.columns, dots = window.devicePixelRatio || 1;
-    const weights = heads.subarray(shown * rows * columns, (shown + 1) * rows * columns);
-    const peak = report.pieces[shown].peak;
+    const weights = this.row("heads", rows * columns);
+    const { peak } = this.piece;
     matrix.width = Math.round(matrix.clientWidth * dots);
     matrix.height = Math.round(matrix.clientHeight * dots);
     const context = matrix.getContext("2d");
@@ -464,8 +525,7 @@ class Viewer {
   }
 
   drawCurve() {
-    const { layers, pieces } = this.report;
-    this.curve.show(this.layers.subarray(this.shown * layers.length, (this.shown + 1) * layers.length), pieces[this.shown].height);
+    this.curve.show(this.row("layers", this.report.layers.length), this.piece.height);
   }
 
   label(context, cell, left, top, rows, columns) {

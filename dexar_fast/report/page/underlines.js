@@ -15,7 +15,8 @@ class Underlines {
       word.classList.toggle("rested", steps[k] > 0);
       word.style.setProperty("--share", steps[k] / this.text.steps);
     });
-    const strongest = this.text.strongest[piece].map(([word, value]) => `“${word}” ${short(value)}`);
-    this.line.textContent = strongest.length ? `Rests on ${strongest.join(" · ")}` : "Rests on no word before it";
+    const strongest = (this.text.strongest[piece] ?? []).map(([word, value]) => `“${word}” ${short(value)}`);
+    if (piece >= this.text.strongest.length) this.line.textContent = "Choose one token to see what it rests on";
+    else this.line.textContent = strongest.length ? `Rests on ${strongest.join(" · ")}` : "Rests on no word before it";
   }
 }

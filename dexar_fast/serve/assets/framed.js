@@ -15,12 +15,15 @@ async function follow(state) {
   newest = state;
   if (busy) return;
   busy = true;
-  while (newest) {
-    const next = newest;
-    newest = null;
-    await (next.final ? finish(next.final) : grow(next));
+  try {
+    while (newest) {
+      const next = newest;
+      newest = null;
+      await (next.final ? finish(next.final) : grow(next));
+    }
+  } finally {
+    busy = false;
   }
-  busy = false;
 }
 
 /* Takes the chips so far and the numbers of each block; the last row of a block is of itself as a whole, and left out. */
@@ -48,13 +51,14 @@ async function finish(html) {
   const viewer = shared.viewers[0];
   document.body.classList.remove("growing");
   document.querySelector(".folded > .notes").replaceChildren(...made.querySelector("article > .notes").childNodes);
-  for (const part of [".hint", ".whole", ".rests"]) swap(viewer.root, made, part);
+  for (const part of [".sizes", ".hint", ".whole", ".rests"]) swap(document, made, part);
   rewrite(viewer, (answer) => {
     const written = made.querySelector(".answer");
     answer.dir = written.dir;
     answer.replaceChildren(...written.childNodes);
   });
   update(viewer, reports[0], ...(await unpacked(reports[0])));
+  parent.postMessage({ drawn: true }, "*");
 }
 
 function swap(root, made, selector) {

@@ -1,7 +1,9 @@
 /* Reads pictures in the browser: what is sent is the file itself as a data URI, and of a video some of its frames. */
 const FRAMES = 6, LONGEST_EDGE = 640, PATIENCE = 8000; // milliseconds that a video may take for a frame
+const UNPLAYED = "the browser cannot play it: take WebM, or MP4 with H.264";
 const list = element.querySelector(".given");
 const input = element.querySelector("input");
+element.querySelector("small").textContent = `Up to ${props.most} pictures; ${FRAMES} frames of a video (WebM, or MP4 with H.264); of a GIF its first frame`;
 const complaint = element.querySelector(".complaint");
 
 function draw() {
@@ -50,7 +52,17 @@ async function add(files) {
 
 async function picture(file) {
   if (file.size > props.bytes) throw new Error(`it has more than ${props.bytes / 2 ** 20} MiB: choose a smaller one`);
-  return { name: file.name, data: await asUri(file) };
+  const data = await asUri(file), { naturalWidth: width, naturalHeight: height } = await decoded(data);
+  if (width * height > props.pixels) throw new Error(`it has ${width} x ${height} pixels: at most ${Math.round(props.pixels / 2 ** 20)} megapixels are taken`);
+  return { name: file.name, data };
+}
+
+async function decoded(data) {
+  const image = Object.assign(new Image(), { src: data });
+  await image.decode().catch(() => {
+    throw new Error("it is no picture that the browser can read");
+  });
+  return image;
 }
 
 function asUri(file) {
@@ -86,9 +98,9 @@ async function framesOf(file) {
 
 function happens(video, event, start) {
   return new Promise((done, failed) => {
-    const late = setTimeout(() => failed(new Error("the browser cannot play it")), PATIENCE);
+    const late = setTimeout(() => failed(new Error(UNPLAYED)), PATIENCE);
     video.addEventListener(event, () => (clearTimeout(late), done()), { once: true });
-    video.addEventListener("error", () => (clearTimeout(late), failed(new Error("the browser cannot play it"))), { once: true });
+    video.addEventListener("error", () => (clearTimeout(late), failed(new Error(UNPLAYED))), { once: true });
     start();
   });
 }

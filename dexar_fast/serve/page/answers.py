@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -24,6 +24,12 @@ from dexar_fast.serve.work.growing import Growing, page
 from dexar_fast.serve.work.thread import Work
 
 log = logging.getLogger(__name__)
+DRAWS = 19  # then a blind map is above them all one time in twenty
+PLAIN = {
+    "above chance": "The answer suffers most where the map is hottest: the map holds.",
+    "at chance": "Hiding other places hurts the answer as much: this is no evidence for the map.",
+    "blank": "There is nothing to check.",
+}
 FAULT = "A fault of dexar-fast; the server's log says where. The next question is not affected."
 
 
@@ -48,13 +54,13 @@ class Answers:
         """The answer to the next question of the visit."""
         return self._run(caller, lambda visit: self._follow(visit, question, choices))
 
-    def explained(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
-        """The explanation of an edited answer."""
-        return self._run(caller, lambda visit: self._explain(visit, answer))
+    def explained(self, answer: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The explanation of an edited answer, as the switches say now."""
+        return self._run(caller, lambda visit: self._explain(visit, answer, choices))
 
-    def compared(self, answer: str, caller: gr.Request) -> Iterator[Shown]:
-        """The model's answer beside an edited one."""
-        return self._run(caller, lambda visit: self._compare(visit, answer))
+    def compared(self, answer: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
+        """The model's answer beside an edited one, as the switches say now."""
+        return self._run(caller, lambda visit: self._compare(visit, answer, choices))
 
     def hidden(self, masks: Any, caller: gr.Request) -> Iterator[Shown]:
         """What hiding the painted part changes; without masks, hiding the hottest part of the map."""
@@ -63,6 +69,17 @@ class Answers:
     def checked(self, caller: gr.Request) -> Iterator[Shown]:
         """Whether the map shows what the answer rests on."""
         return self._run(caller, self._check)
+
+    def stopped(self, caller: gr.Request) -> Shown:
+        """The page after what ran for it was ended: an answer stands as far as it was written."""
+        visit = self.visits.of(str(caller.session_hash))
+        frame = visit.shown.frame or {}
+        if "chips" not in frame:
+            return visit.show(Shown(said=_said("Stopped.")))
+        asked, _ = visit.answered()
+        state = {"run": frame["run"], "page": frame["page"]}
+        state["final"] = page(visit.explanations, visit.titles, asked.choices.by)
+        return visit.show(Shown(state, _said(f"Stopped after: {visit.answer}"), brush=_to_paint(asked)))
 
     def saved(self, kind: str, caller: gr.Request) -> dict[str, Any]:
         """The report, the arrays or the animation of the last answer. Raises InputError where there is none."""
@@ -92,6 +109,8 @@ class Answers:
 
     def _ask(self, visit: Visit, model: str, pictures: Any, question: str, choices: Choices) -> Iterator[Shown]:
         self.models.of(model)
+        if not pictures and not str(question or "").strip():
+            raise InputError("no picture and no question yet: drop a picture and ask about it, or take an example")
         text = checked_text("question", question, self.limits.letters)
         given = uploads.read(pictures, self.limits)
         yield from self._answered(visit, Asked(model, given, text, (), self._within(choices)))
@@ -103,15 +122,17 @@ class Answers:
         yield from self._answered(visit, Asked(before.model, before.given, text, turns, self._within(choices)))
 
     def _within(self, choices: Choices) -> Choices:
-        if not 1 <= choices.tokens <= self.limits.tokens:
-            raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {choices.tokens}")
-        return choices
+        most: Any = choices.tokens  # as a client sends it
+        if not isinstance(most, int | float) or not 1 <= most <= self.limits.tokens:
+            raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {most!r}")
+        return replace(choices, tokens=int(most))
 
     def _answered(self, visit: Visit, asked: Asked) -> Iterator[Shown]:
         base = self.models.of(asked.model)
-        yield Shown(said=_said("Reading the picture …"), turns=list(asked.turns), changes={})
+        yield Shown(said=_busy(_begins(asked, base)), turns=list(asked.turns), changes={})
         if asked.choices.other is not None:
             found = asking.by_two_methods(base, asked, asked.choices.other)
+            visit.answer = found[0].text.strip()
             yield self._side_by_side(visit, asked, list(found), found.names)
             return
         growing = Growing(asked.model)
@@ -119,41 +140,53 @@ class Answers:
             if piece is None:
                 yield self._whole(visit, asked, growing, explanation)
             else:
-                yield Shown(frame=growing.take(piece, explanation), said=_said("Writing the answer …"))
+                self._remember(visit, asked, explanation)
+                yield Shown(growing.take(piece, explanation), _busy("Writing the answer …"), answer=visit.answer)
 
     def _whole(self, visit: Visit, asked: Asked, growing: Growing, explanation: Explanation) -> Shown:
+        self._remember(visit, asked, explanation)
+        state, text = growing.end(explanation, asked.choices.by), visit.answer
+        return Shown(state, _said(f"Answered: {text}{_cut(asked, explanation)}"), answer=text, brush=_to_paint(asked))
+
+    def _remember(self, visit: Visit, asked: Asked, explanation: Explanation) -> None:
+        """So that the tools work on an answer that was stopped, too, as far as it was written."""
         visit.asked, visit.explanations, visit.titles = asked, [explanation], [asked.model]
-        visit.answer = text = explanation.text.strip()
-        state = growing.end(explanation, asked.choices.by)
-        return Shown(state, _said(f"Answered: {text}"), answer=text, brush=_to_paint(asked))
+        visit.answer = explanation.text.strip()
 
     def _side_by_side(self, visit: Visit, asked: Asked, found: list[Explanation], titles: list[str]) -> Shown:
         visit.asked, visit.explanations, visit.titles = asked, found, titles
         text = found[0].text.strip()
-        if asked.choices.other is not None:
-            visit.answer = text
         state = {"page": page(found, titles, asked.choices.by)}
-        return Shown(state, _said(f"Side by side: {', '.join(titles)}"), answer=text, brush=_to_paint(asked))
+        return Shown(state, _said(f"Side by side: {' | '.join(titles)}"), answer=text, brush=_to_paint(asked))
 
-    def _explain(self, visit: Visit, answer: str) -> Iterator[Shown]:
-        asked, _ = visit.answered()
-        text = checked_text("answer", answer, self.limits.letters)
-        yield Shown(said=_said("Explaining the edited answer …"))
-        found = asking.given_answer(self.models.of(asked.model), asked, text)
-        visit.explanations, visit.titles = [found], [asked.model]
-        yield Shown({"page": page([found], visit.titles, asked.choices.by)}, _said(f"Explained: {text}"))
+    def _explain(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
+        asked, text = self._edited(visit, answer, choices)
+        yield Shown(said=_busy(f"Explaining the edited answer by {choices.names} …"))
+        base = self.models.of(asked.model)
+        if choices.other is not None:
+            found = asking.by_two_methods(base, asked, choices.other, text)
+            yield self._side_by_side(visit, asked, list(found), found.names)
+            return
+        visit.asked, visit.titles = asked, [asked.model]
+        visit.explanations = [asking.given_answer(base, asked, text)]
+        state = {"page": page(visit.explanations, visit.titles, choices.by)}
+        yield Shown(state, _said(f"Explained by {choices.method}: {text}"))
 
-    def _compare(self, visit: Visit, answer: str) -> Iterator[Shown]:
-        asked, _ = visit.answered()
-        text = checked_text("answer", answer, self.limits.letters)
-        yield Shown(said=_said("Explaining both answers …"))
+    def _compare(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
+        asked, text = self._edited(visit, answer, replace(choices, other=None))
+        yield Shown(said=_busy(f"Explaining both answers by {choices.method} …"))
         found = asking.two_answers(self.models.of(asked.model), asked, [visit.answer, text])
         yield self._side_by_side(visit, asked, list(found), found.names)
+
+    def _edited(self, visit: Visit, answer: str, choices: Choices) -> tuple[Asked, str]:
+        """The last question with other choices, and the answer that was typed."""
+        asked, _ = visit.answered()
+        return replace(asked, choices=self._within(choices)), checked_text("answer", answer, self.limits.letters)
 
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()
         masks = None if painted is None else [None if each is None else uploads.mask(each) for each in painted]
-        yield Shown(said=_said("Hiding it …"))
+        yield Shown(said=_busy("Hiding it …"))
         found = changes(self._explainer(asked), explanation, masks)
         worst = min(found["tokens"], key=lambda row: row["after"] - row["before"])
         line = f"Most changed: “{worst['text'].strip()}”, from {worst['before']:.2f} to {worst['after']:.2f}"
@@ -161,13 +194,31 @@ class Answers:
 
     def _check(self, visit: Visit) -> Iterator[Shown]:
         asked, explanation = visit.answered()
-        yield Shown(said=_said("Hiding the top of the map, and random places …"))
-        evidence = self._explainer(asked).check(explanation)
+        yield Shown(said=_busy("Hiding the top of the map, and random places …"))
+        evidence = self._explainer(asked).check(explanation, draws=DRAWS)
+        of = f"Of “{visit.titles[0]}”: " if len(visit.titles) > 1 else ""
         state = {"page": page(visit.explanations, visit.titles, asked.choices.by)}
-        yield Shown(state, _said(evidence.sentence))
+        yield Shown(state, _said(f"{of}{PLAIN[evidence.verdict]} {evidence.sentence}"))
 
     def _explainer(self, asked: Asked) -> Explainer:
         return asked.choices.explainer(self.models.of(asked.model))
+
+
+def _cut(asked: Asked, explanation: Explanation) -> str:
+    """What is said of an answer that reached its limit."""
+    most = asked.choices.tokens
+    return f" (cut at {most} tokens, the most that it may have)" if len(explanation) >= most else ""
+
+
+def _begins(asked: Asked, base: Explainer) -> str:
+    """What is said before anything can be shown."""
+    if asked.choices.other is None and asking.streams(asked.choices.explainer(base)):
+        return "Reading the picture …"
+    return f"Writing the answer, then explaining it by {asked.choices.names} …"
+
+
+def _busy(text: str) -> dict[str, str]:
+    return {"kind": "busy", "text": text}
 
 
 def _said(text: str) -> dict[str, str]:
@@ -175,7 +226,7 @@ def _said(text: str) -> dict[str, str]:
 
 
 def _refused(text: str) -> dict[str, str]:
-    return {"kind": "error", "text": text}
+    return {"kind": "error", "text": text[:1].upper() + text[1:]}
 
 
 def _to_paint(asked: Asked) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dexar_fast.serve.page.layout import NONE, Layout
 from dexar_fast.serve.visits import Shown
 from dexar_fast.serve.work.asking import Choices
 
+_SAVED = {"kind": "news", "text": "Saved."}
 DEVICE = "device"  # one event at a time of all that use the model
 ALL = tuple(field.name for field in fields(Shown))
 REPORT, HIDDEN = ("frame", "said"), ("said", "changes")
@@ -25,7 +26,12 @@ def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequenc
     asked = _asking(layout, answers, examples)
     others = [*_editing(layout, answers), *_hiding(layout, answers), _checking(layout, answers)]
     _saving(layout, answers)
-    layout.stop.click(lambda: _SAID_STOPPED, None, layout.said, cancels=[*asked, *others], **_quiet())
+
+    def stop(request: gr.Request) -> list[Any]:
+        return next(_values(ALL, [answers.stopped(request)]))
+
+    shown = [getattr(layout, name) for name in ALL]
+    layout.stop.click(stop, None, shown, cancels=[*asked, *others], show_progress="hidden", **_quiet())
 
     def ended(request: gr.Request) -> None:
         answers.visits.end(str(request.session_hash))
@@ -69,18 +75,26 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
 
 
 def _editing(layout: Layout, answers: Answers) -> list[Any]:
-    def explain(answer: str, request: gr.Request) -> Iterator[list[Any]]:
+    def explain(
+        request: gr.Request, answer: str, method: str, compare_with: str, layers: str, text_set: str,
+        text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
         """Explains an answer of one's own to the last question."""
-        yield from _values(REPORT, answers.explained(answer, request))
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(REPORT, answers.explained(answer, choices, request))
 
-    def compare(answer: str, request: gr.Request) -> Iterator[list[Any]]:
-        """Explains the model's answer and one's own side by side."""
-        yield from _values(REPORT, answers.compared(answer, request))
+    def compare(
+        request: gr.Request, answer: str, method: str, compare_with: str, layers: str, text_set: str,
+        text_relevance: bool, by: str, tokens: float,
+    ) -> Iterator[list[Any]]:  # fmt: skip
+        """Explains the model's answer and one's own side by side, by one method."""
+        choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
+        yield from _values(REPORT, answers.compared(answer, choices, request))
 
-    named = _on_device(layout, REPORT)
+    inputs, named = [layout.answer, *layout.choices], _on_device(layout, REPORT)
     return [
-        layout.explain.click(explain, layout.answer, api_name="explain", **named),
-        layout.compare.click(compare, layout.answer, api_name="compare", **named),
+        layout.explain.click(explain, inputs, api_name="explain", **named),
+        layout.compare.click(compare, inputs, api_name="compare", **named),
     ]
 
 
@@ -114,7 +128,7 @@ def _saving(layout: Layout, answers: Answers) -> None:
         def saved(request: gr.Request) -> list[Any]:
             """The file of the last answer, in base64."""
             try:
-                return [answers.saved(kind, request), {"kind": "news", "text": ""}]
+                return [answers.saved(kind, request), _SAVED]
             except DexarError as error:
                 return [None, {"kind": "error", "text": str(error)}]
 
@@ -124,12 +138,9 @@ def _saving(layout: Layout, answers: Answers) -> None:
         button.click(save(kind), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
 
 
-_SAID_STOPPED = {"kind": "news", "text": "Stopped."}
-
-
-def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: float) -> Choices:
+def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: Any) -> Choices:
     other_or_none = None if other in (None, NONE) else other
-    return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, int(tokens))
+    return Choices(method, other_or_none, layers or "", text_set, bool(relevance), by, tokens)
 
 
 def _values(names: Sequence[str], shown: Iterable[Shown]) -> Iterator[list[Any]]:

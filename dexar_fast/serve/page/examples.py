@@ -25,7 +25,7 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """The sample picture and a drawn one; the last question is about both."""
+    """Questions about the sample picture and a drawn one."""
     sample = (files("dexar_fast") / "assets" / "sample.png").read_bytes()
     drawn = _drawn(SEED)
     (first, small), (second, small_second) = ((_uri(data), _small(data)) for data in (sample, drawn))
@@ -33,7 +33,7 @@ def examples() -> list[Example]:
         Example("Describe the image.", (first,), small),
         Example("Which shape is yellow?", (first,), small),
         Example("What color is the square?", (first,), small),
-        Example("Describe the image.", (second, first), small_second),
+        Example("Describe the image.", (second,), small_second),
     ]
 
 

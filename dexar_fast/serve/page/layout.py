@@ -7,17 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from dexar_fast.methods import registry
+from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.serve.limits import Limits
+from dexar_fast.serve.models import EMBEDDED
 from dexar_fast.serve.page import parts
 from dexar_fast.serve.page.examples import Example
 
 NONE = "none"
 HINT = "The picture and its map come here. Take an example, or drop a picture and ask about it."
 WHAT = "Ask about a picture, and see for each word of the answer where in the picture it came from."
+CHANCE = ("centre", "random", "random-smooth", "uniform")
 HIDES = "Paint over a part of the picture: how likely is each token of the answer without it?"
 CHECKS = "The map is only worth what it predicts: hide its top, and see whether the answer suffers more than by chance."
+SHAPES = "It knows coloured shapes alone: what it says of a photograph means nothing."
+METHOD_HELP = "dex-ar and attention follow the answer as it is written; others explain it at its end, some in minutes."
+OF_DEX_AR = "Used by dex-ar only"
 TEXT_SETS = ["all", "content", "prompt", "generated"]
 
 
@@ -50,61 +57,83 @@ class Layout:
 
 def build(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> Layout:
     """Draws the page inside a `gr.Blocks`."""
-    gr.HTML(f"<h1>dexar_fast</h1><p>{WHAT}</p>", elem_id="head")
+    gr.HTML(_head(names), elem_id="head")
     with gr.Row():
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(scale=3, min_width=300, elem_classes="asking"):
             asking = _asking(names, examples, limits)
             choices = _choices(limits)
         with gr.Column(scale=9, min_width=320):
             shown = _shown()
             with gr.Tabs():
-                tools = _editing(limits) | _hiding() | _checking() | _saving()
+                tools = _editing() | _hiding() | _checking() | _saving()
     return Layout(**asking, choices=choices, **shown, **tools)
+
+
+def _head(names: Sequence[str]) -> str:
+    """What this is, by which models, and what the embedded one cannot do."""
+    limits = SHAPES if EMBEDDED in names else ""
+    models = Markup("<p>Model: <strong>{}</strong>. {}</p>").format(", ".join(names), limits)
+    return f"<h1>dexar_fast</h1><p>{WHAT}</p>{models}"
 
 
 def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1),
-        "pictures": parts.pictures(limits.pictures, limits.file_bytes),
+        "pictures": parts.pictures(limits.pictures, limits.file_bytes, limits.pixels),
         "question": gr.Textbox(
             label="Question",
-            placeholder="Describe the image.",
+            placeholder="Ask something about the picture",
             max_lines=4,
-            max_length=limits.letters,
             elem_id="question",
         ),
     }
+    found["question"].example_value = found["question"].example_payload = lambda: "Describe the image."
     with gr.Row():
         found["ask"] = gr.Button("Ask", variant="primary", elem_id="ask", min_width=70)
-        found["follow"] = gr.Button("Ask next", elem_id="follow", min_width=90)
+        found["follow"] = gr.Button("Follow up", elem_id="follow", min_width=90)
         found["stop"] = gr.Button("Stop", elem_id="stop", min_width=60)
+    parts.told()
     return found | {"examples": parts.examples(examples)}
 
 
 def _choices(limits: Limits) -> list[Any]:
-    methods = registry.names()
+    methods = _methods()
     with gr.Accordion("How to explain", open=False):
         return [
-            gr.Dropdown(methods, value="dex-ar", label="Method"),
-            gr.Dropdown([NONE, *methods], value=NONE, label="Compare with"),
-            gr.Textbox("", label="Layers", placeholder="all, or 0,1,-1", max_length=400, info="of dex-ar"),
-            gr.Dropdown(TEXT_SETS, value="all", label="Keys that count as text", info="of dex-ar"),
-            gr.Checkbox(label="Text relevance: which earlier words each token rests on", info="of dex-ar"),
-            gr.Radio(["token", "word"], value="token", label="Show as one"),
-            gr.Slider(1, limits.tokens, value=min(64, limits.tokens), step=1, label="Tokens of an answer, at most"),
+            gr.Dropdown(methods, value=DexAr.name, label="Method", info=METHOD_HELP),
+            gr.Dropdown([(NONE, NONE), *methods], value=NONE, label="Compare with"),
+            gr.Textbox("all", label="Layers", placeholder="all, or 0,1,-1", max_length=400, info=OF_DEX_AR),
+            gr.Dropdown(TEXT_SETS, value="all", label="Text that a head is compared with", info=OF_DEX_AR),
+            gr.Checkbox(label="Text relevance: which earlier words each token rests on", info=OF_DEX_AR),
+            gr.Radio(["token", "word"], value="token", label="A map for each"),
+            _length(limits.tokens),
         ]
+
+
+def _length(most: int) -> gr.Slider:
+    """Its own check of what an API client sends would end in the log, as a traceback."""
+    found = gr.Slider(1, most, value=min(64, most), step=1, label="Tokens of an answer, at most")
+    found.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return found
+
+
+def _methods() -> list[tuple[str, str]]:
+    """Labels and names: DEX-AR first, what knows nothing of the picture last."""
+    known = sorted(registry.names(), key=lambda name: (name in CHANCE, name != DexAr.name, name))
+    return [(f"chance: {name}" if name in CHANCE else name, name) for name in known]
 
 
 def _shown() -> dict[str, Any]:
     return {"turns": parts.turns(), "said": parts.said(), "frame": parts.frame(HINT)}
 
 
-def _editing(limits: Limits) -> dict[str, Any]:
+def _editing() -> dict[str, Any]:
     with gr.Tab("Edit"):
-        answer = gr.Textbox(label="Answer", lines=2, max_length=limits.letters, elem_id="answer")
+        answer = gr.Textbox(label="Answer", lines=2, elem_id="answer")
         with gr.Row():
             explain = gr.Button("Explain this answer", elem_id="explain")
             compare = gr.Button("Compare with the model's", elem_id="compare")
+        parts.told()
     return {"answer": answer, "explain": explain, "compare": compare}
 
 
@@ -115,6 +144,7 @@ def _hiding() -> dict[str, Any]:
         with gr.Row():
             hide = gr.Button("Hide what is painted", elem_id="hide")
             top = gr.Button("Hide the hottest tenth", elem_id="hide-top")
+        parts.told()
         changes = parts.changes()
     return {"brush": brush, "hide": hide, "hide_top": top, "changes": changes}
 
@@ -123,6 +153,7 @@ def _checking() -> dict[str, Any]:
     with gr.Tab("Check"):
         gr.Markdown(CHECKS)
         check = gr.Button("Check the map", elem_id="check")
+        parts.told()
     return {"check": check}
 
 
@@ -131,5 +162,6 @@ def _saving() -> dict[str, Any]:
     with gr.Tab("Save"):
         with gr.Row():
             saves = [gr.Button(text, elem_id=name) for name, text in names.items()]
+        parts.told()
         saver = parts.saver()
     return {"saves": saves, "saver": saver}

@@ -17,36 +17,48 @@ PICTURE = {
     "required": ["data"],
     "description": "data: data:image/png;base64,...; seconds: of a frame of a video",
 }
+DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 PICTURES = {"type": "array", "items": PICTURE}
 STATE = {"type": "object", "description": "page: the report as HTML; final: that of the finished answer"}
 MASKS = {"type": "object", "description": "masks: for each picture a PNG as a data URI, painted where hidden"}
 PAIRS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 FILE = {"type": "object", "description": "name; data: the file in base64"}
-LINE = {"type": "object", "description": "kind: news or error; text"}
+LINE = {"type": "object", "description": "kind: busy, news or error; text; answered: whether tools have an answer"}
 TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after"}
 FRAME = '<p class="nothing-yet">{}</p><iframe title="What the model looked at" sandbox="allow-scripts" hidden></iframe>'
 TURNS = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
 CHANGES = """<table hidden aria-label="Probability of each token"><thead><tr>
-<th scope="col">Token</th><th scope="col"><span>Whole, hidden</span></th><th scope="col">Whole</th>
-<th scope="col">Hidden</th><th scope="col">Change</th></tr></thead><tbody></tbody></table>"""
+<th scope="col">Token</th><th scope="col" class="bars"><i class="before"></i> whole <i class="after"></i> hidden</th>
+<th scope="col">Whole</th><th scope="col">Hidden</th><th scope="col">Change</th></tr></thead><tbody></tbody></table>"""
 CLICKED = """element.querySelectorAll("[data-n]").forEach((button) =>
   button.addEventListener("click", () => trigger("click", { n: Number(button.dataset.n) })));"""
 
 
-def own(elem_id: str, template: str, script: str, schema: dict[str, Any], value: Any = None, **props: Any) -> gr.HTML:
+def own(
+    elem_id: str,
+    template: str,
+    script: str,
+    schema: dict[str, Any],
+    value: Any = None,
+    example: Any = None,
+    **props: Any,
+) -> gr.HTML:
     """A component whose value is plain JSON, drawn by a script of ours.
 
-    No subclass of Gradio's: it would write a .pyi file beside this one on import.
+    `example`: what the page about the API shows for it. No subclass of Gradio's: it would write a .pyi file beside this
+    one on import.
     """
     found = gr.HTML(value, html_template=template, js_on_load=script, elem_id=elem_id, **props)
     found.api_info = lambda: schema  # type: ignore[method-assign]
+    found.example_value = lambda: example  # type: ignore[method-assign]
+    found.example_payload = found.example_value  # type: ignore[method-assign]
     return found
 
 
-def pictures(most: int, file_bytes: int) -> gr.HTML:
+def pictures(most: int, file_bytes: int, pixels: int) -> gr.HTML:
     """Where pictures are dropped; they are data URIs, and never become a file of the server."""
-    options = {"most": most, "bytes": file_bytes}
-    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, [], **options)
+    options = {"most": most, "bytes": file_bytes, "pixels": pixels}
+    return own("pictures", asset("pictures.html"), asset("pictures.js"), PICTURES, None, [{"data": DOT}], **options)
 
 
 def frame(hint: str) -> gr.HTML:
@@ -66,7 +78,12 @@ def saver() -> gr.HTML:
 
 def said() -> gr.HTML:
     """A line of what happens, which screen readers speak."""
-    return own("said", '<p role="status"></p>', asset("said.js"), LINE)
+    return own("said", '<p role="status"></p><span class="time" aria-hidden="true"></span>', asset("said.js"), LINE)
+
+
+def told() -> gr.HTML:
+    """The same line beside the button that was pressed."""
+    return gr.HTML('<p class="told" aria-hidden="true"></p>', elem_classes="tell")
 
 
 def turns() -> gr.HTML:

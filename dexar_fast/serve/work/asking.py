@@ -25,18 +25,24 @@ class Choices:
 
     Attributes:
         method: its name. other: that of a second one to compare with, or none.
-        layers: "" for all, or "0,1,-1". text_set, text_relevance: as in `dexar_fast.settings.Settings`; of "dex-ar".
+        layers: "all" or "" for all, or "0,1,-1".
+        text_set, text_relevance: as in `dexar_fast.settings.Settings`; of "dex-ar".
         by: what the page shows as one, "token" or "word".
         tokens: the most that an answer has.
     """
 
     method: str = DexAr.name
     other: str | None = None
-    layers: str = ""
+    layers: str = "all"
     text_set: str = "all"
     text_relevance: bool = False
     by: str = "token"
     tokens: int = 128
+
+    @property
+    def names(self) -> str:
+        """Of the method, or of both."""
+        return self.method if self.other is None else f"{self.method} and {self.other}"
 
     def explainer(self, base: Explainer) -> Explainer:
         """One by the method with its knobs. Raises InputError."""
@@ -81,11 +87,12 @@ def written(base: Explainer, asked: Asked, chunk: int) -> Iterator[tuple[Piece |
         yield None, named(pieces.explanation(), asked)
 
 
-def by_two_methods(base: Explainer, asked: Asked, other: str) -> Comparison:
-    """One answer explained by the chosen method and by another."""
+def by_two_methods(base: Explainer, asked: Asked, other: str, answer: str | None = None) -> Comparison:
+    """One answer, the model's own unless it is given, explained by the chosen method and by another."""
     explainer = asked.choices.explainer(base)
     methods = [explainer.method, base.with_method(other).method]
-    found = explainer.compare(asked.given.pictures, asked.prompt, methods, max_new_tokens=asked.choices.tokens)
+    most = asked.choices.tokens if answer is None else None
+    found = explainer.compare(asked.given.pictures, asked.prompt, methods, answer, max_new_tokens=most)
     return Comparison(found.names, [named(each, asked) for each in found])
 
 
@@ -121,6 +128,6 @@ def _words(text: str) -> dict[str, str]:
 
 def _layers(text: str) -> list[int] | None:
     try:
-        return [int(part) for part in text.split(",")] if text.strip() else None
+        return [int(part) for part in text.split(",")] if text.strip() not in ("", "all") else None
     except ValueError:
         raise InputError(f"{text!r} is no list of layers: write 0,1,-1 (negative from the end)") from None

@@ -7,6 +7,7 @@ the lists, so that Gradio sends the difference alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,18 +23,20 @@ from dexar_fast.report.words import Pieces
 
 ASSETS = Path(__file__).parents[1] / "assets"
 State = dict[str, Any]
+_runs = itertools.count(1)
 
 
 class Growing:
     """The states of one answer.
 
-    A state is plain JSON: `page`, the HTML of the frame; `chips`, the HTML of each token so far; `blocks`, for each
-    piece what `report.page.data.encode` says of its tokens; `whole`, what it says of the answer so far; `heaviest`, the
-    largest weight.
+    A state is plain JSON: `run`, the number of the answer; `page`, the HTML of the frame; `chips`, the HTML of each
+    token so far; `blocks`, for each piece what `report.page.data.encode` says of its tokens; `whole`, what it says of
+    the answer so far; `heaviest`, the largest weight.
     """
 
     def __init__(self, title: str) -> None:
         self._title = title
+        self._run = next(_runs)
         self._page = ""
         self._texts: list[str] = []
         self._weights: list[float] = []
@@ -49,6 +52,7 @@ class Growing:
         self._blocks.append(_block(piece, pieces))
         chips = document.chips(self._texts, np.array(self._weights), piece.weighted)
         return {
+            "run": self._run,
             "page": self._page,
             "chips": [document.chip_html(chip, n == 0) for n, chip in enumerate(chips)],
             "blocks": list(self._blocks),
@@ -59,7 +63,7 @@ class Growing:
     def end(self, whole: Explanation, by: str) -> State:
         """The state of the finished answer: the frame takes what differs from its report."""
         final = page([whole], [self._title], by)
-        return {"page": self._page, "final": final} if self._page else {"page": final}
+        return {"run": self._run, "page": self._page, "final": final} if self._page else {"page": final}
 
 
 def page(explanations: Sequence[Explanation], titles: Sequence[str], by: str) -> str:
