@@ -69,7 +69,8 @@ class LayerSums:
         if self._scoring.joins(layer):
             self._waiting[self._layers] = layer
         else:
-            own = self.maps(u) if keys.has_image else MapSums.zeros(u, 0)  # without visual keys nothing is added
+            maps = self.maps(u)  # which no layer without visual keys adds to
+            own = maps if keys.has_image else MapSums.zeros(u, 0)
             self._take(self._layers, layer, self._scoring.of(layer, own))
         self._layers += 1
         if self._text is not None:

@@ -14,8 +14,9 @@ def served() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Of one file alone: while it is open, its event loop runs in this thread, and no other can."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
     from serving import BROWSER
 
