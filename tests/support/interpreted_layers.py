@@ -136,7 +136,7 @@ def test_bad_values_of_a_part_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     given = problem({**CASES[0], "layers": 2, "queries": 3, "visual": 130, "before": 65, "behind": 64})
     keys, layers = keys_of(given), layers_of(given, 2)
     assert keys.run is not None
-    for key, nan in ((100, (0, 3)), (10, (1,))):  # a visual key, and one of the text
+    for key, nan in ((100, (0, 3)), (10, (1,)), (200, (1,))):  # a visual key, and two of the text: in front, behind
         layers[0][1][:, key] = torch.nan
         scores, _ = kernels.head_scores(layers, keys.run)
         for number in (0, 1, 3):

@@ -239,7 +239,6 @@ IN_TRITON = [
     Mutation(SCORE, "tl.where(won < visual_start, 0, visual_count)", "tl.where(won <= visual_start, 0, visual_count)"),
     Mutation(MAPS, "visual_start + tl.minimum(offs_n, visual_count - 1)", "visual_start + offs_n"),
     # parts of the keys
-    Mutation(SCORE, "range(tl.maximum(begin, whole) if EDGE and RUN else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the", "range(whole if EDGE and RUN else begin, end if EDGE else whole, BLOCK_N):\n            offs_n = start + tl.arange(0, BLOCK_N)\n            if RUN:  # the"),  # noqa: E501
     Mutation(SCORE, "tl.minimum((part + 1) * each, visual_count)", "part * each + each - BLOCK_N"),
     Mutation(SCORE, "tl.minimum((part + 1) * each, last_text)", "last_text - BLOCK_N"),
     Mutation(SCORE, "(part * tl.num_programs(2) + layer)", "layer"),
