@@ -87,6 +87,15 @@ def test_layers_equal_the_reference(case: dict[str, Any]) -> None:
     check(as_one(*kernels.head_scores(layers, keys.run), given), given)
 
 
+@pytest.mark.parametrize("programs", [1, 2, 5])
+def test_a_program_goes_on_with_the_heads_of_the_next_layer(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "PROGRAMS", programs)
+    given = problem({**CASES[0], "layers": 3, "heads": (2, 2), "queries": 5, "before": 3, "visual": 40, "behind": 30})
+    keys, layers = keys_of(given), layers_of(given, 3)
+    assert keys.run is not None
+    check(as_one(*kernels.head_scores(layers, keys.run), given), given)
+
+
 @pytest.mark.parametrize("programs", [1, 3, 128])
 @pytest.mark.parametrize("masked", [False, True])
 def test_lists_of_keys_give_the_same(masked: bool, programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
