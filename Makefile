@@ -17,8 +17,8 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 RESOLVER := .venv-pins/bin/uv
 RESOLVE = $(RESOLVER) --no-config pip compile --quiet --no-annotate --universal --python-version 3.11 --fork-strategy fewest \
   --custom-compile-command 'make pins' --upgrade pyproject.toml
-OLDEST := vision gpu methods data ray metrics bench test
-PINNED := $(addprefix --extra ,$(OLDEST) quantus serve captum torchcam grad-cam)
+OLDEST := $(addprefix --extra ,vision gpu methods data ray metrics bench test)
+PINNED := $(OLDEST) $(addprefix --extra ,quantus serve captum torchcam grad-cam)
 
 # The page of bad input, from the rows that the tests check.
 bad-input: $(VENV)/installed-test
@@ -79,7 +79,7 @@ bench: $(VENV)/installed-bench
 
 pins: $(RESOLVER)
 	echo 'torch==$(TORCH)' | $(RESOLVE) $(PINNED) - --output-file constraints.txt
-	$(RESOLVE) $(addprefix --extra ,$(OLDEST)) --resolution lowest-direct --output-file constraints-oldest.txt
+	$(RESOLVE) $(OLDEST) --resolution lowest-direct --output-file constraints-oldest.txt
 	printf '%s\n' $(BUILD_REQUIRES) | $(RESOLVE) --extra adapters - --output-file constraints-adapters.txt
 	printf '%s\n' torch==$(TORCH) $(BUILD_REQUIRES) | $(RESOLVE) --extra bridges - --output-file constraints-bridges.txt
 

@@ -112,10 +112,18 @@ def pins(name: str) -> dict[str, list[str]]:
 
 
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
-(MOST,) = re.findall(r"^PINNED := \$\(addprefix --extra ,(.+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def listed(variable: str) -> list[str]:
+    """The extras that a variable of the Makefile adds to those of others."""
+    line = rf"^{variable} :=.*\$\(addprefix --extra ,(.+)\)$"
+    (names,) = re.findall(line, (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return names.split()
+
+
 PINNED = {
-    "constraints.txt": MOST.split(),
-    "constraints-oldest.txt": MOST.split(),
+    "constraints.txt": listed("OLDEST") + listed("PINNED"),
+    "constraints-oldest.txt": listed("OLDEST"),
     "constraints-adapters.txt": ["adapters"],
     "constraints-bridges.txt": ["bridges"],
 }
