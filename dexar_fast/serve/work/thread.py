@@ -72,6 +72,8 @@ class Work(Iterator[Any]):
         with suppress(Abandoned):
             try:
                 for item in self._make():
+                    if self._over:  # where a callback of Python's own has swallowed `Abandoned`
+                        break
                     self._items.put(("item", item))
                 self._finish("end", None)
             except Exception as error:
