@@ -219,8 +219,9 @@ def test_when_a_client_leaves_its_work_ends_within_a_second(served: Served, meth
 
 
 def endless(base: Any, asked: Any, chunk: int) -> Iterator[Any]:
-    """The pieces of one answer, again and again."""
-    while True:
+    """The pieces of one answer, again and again; not for ever, so that a failure leaves others the model."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
         with base.stream(asked.given.pictures, asked.text, chunk_size=chunk) as pieces:
             for piece in pieces:
                 yield piece, pieces.explanation()
