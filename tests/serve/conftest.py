@@ -26,3 +26,20 @@ def browser() -> Iterator[Any]:
         chromium = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def visit(served: Any, browser: Any) -> Iterator[Any]:
+    """Opens the page, as often as it is called; at the end no page may have an error in its console."""
+    from visited import Visitor
+
+    visitors: list[Any] = []
+
+    def go(**options: Any) -> Any:
+        visitors.append(Visitor(browser, served.url, **options))
+        return visitors[-1]
+
+    yield go
+    for each in visitors:
+        assert each.wrong == []
+        each.close()

@@ -2,7 +2,6 @@
 
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,6 @@ NAMELESS = """() => [...document.querySelectorAll("button, input, select, textar
   .filter((each) => !(each.ariaLabel || each.title || each.alt || each.labels?.length || each.innerText?.trim()
     || each.closest("button")?.innerText.trim() || each.getAttribute("aria-labelledby")))
   .map((each) => each.outerHTML.slice(0, 160))"""
-
-
-@pytest.fixture
-def visit(served: Served, browser: Any) -> Iterator[Any]:
-    visitors: list[Visitor] = []
-
-    def go(**options: Any) -> Visitor:
-        visitors.append(Visitor(browser, served.url, **options))
-        return visitors[-1]
-
-    yield go
-    for each in visitors:
-        assert each.wrong == []
-        each.close()
 
 
 def test_on_a_phone_nothing_sticks_out_and_the_map_comes_into_view(visit: Any) -> None:

@@ -19,20 +19,6 @@ ANSWER = "A red triangle, a yellow circle and a blue square."
 
 
 @pytest.fixture
-def visit(served: Served, browser: Any) -> Iterator[Any]:
-    visitors: list[Visitor] = []
-
-    def go(**options: Any) -> Visitor:
-        visitors.append(Visitor(browser, served.url, **options))
-        return visitors[-1]
-
-    yield go
-    for each in visitors:
-        assert each.wrong == []
-        each.close()
-
-
-@pytest.fixture
 def answered(visit: Any) -> Visitor:
     visitor: Visitor = visit()
     visitor.click_example(0)
