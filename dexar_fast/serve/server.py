@@ -78,4 +78,9 @@ def wait(blocks: gr.Blocks) -> None:
 
 def _theme() -> gr.themes.Base:
     theme = gr.themes.Default(primary_hue="amber", font=FONTS, font_mono=CODE_FONTS)
-    return theme.set(button_primary_text_color=DARK, button_primary_text_color_dark=DARK)
+    return theme.set(
+        button_primary_text_color=DARK,
+        button_primary_text_color_dark=DARK,
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )

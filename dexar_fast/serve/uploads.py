@@ -20,6 +20,7 @@ from dexar_fast.vision.images import Loaded, load_image
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # of each the first frame; other decoders of Pillow stay shut
 MASK_BYTES, MASK_PIXELS = 2**20, 2**22
 NEARLY_OPAQUE = 127
+ORANGE = (232, 89, 12, 255)  # as the brush paints
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,15 @@ def mask(uri: Any) -> NDArray[np.bool_]:
             return np.asarray(image.convert("RGBA"))[..., 3] > NEARLY_OPAQUE
         except Exception as error:  # Pillow's decoders raise any kind of error for a damaged file
             raise ImageError(f"the mask cannot be read: {error}") from None
+
+
+def painted(hidden: NDArray[np.bool_]) -> str:
+    """[height, width] as a PNG that `mask` reads: a data URI, orange where it is True."""
+    pixels = np.zeros((*hidden.shape, 4), np.uint8)
+    pixels[hidden] = ORANGE
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _opened(uri: Any, name: str, most_bytes: int, most_pixels: int, kinds: tuple[str, ...]) -> Image.Image:

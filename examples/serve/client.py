@@ -15,7 +15,7 @@ _, said, *_ = client.predict(pictures=shown, question="Describe the image.", api
 print(said["text"])
 
 # The server remembers the last answer of this client.
-_, changes = client.predict(api_name="/hide_top")
+_, changes, *_ = client.predict(api_name="/hide_top")
 lost = min(changes["tokens"], key=lambda token: token["after"] - token["before"])
 print(f"Without the hottest tenth {lost['text']!r} falls from {lost['before']:.2f} to {lost['after']:.2f}.")
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from serving import SAMPLE, Served, painted, raw_uri, serving, uri
 
 from dexar_fast.errors import ModelError
+from dexar_fast.serve import uploads
 from dexar_fast.serve.models import EMBEDDED, Models
 
 httpx, gradio_client = (pytest.importorskip(name, reason="comes with Gradio") for name in ("httpx", "gradio_client"))
@@ -44,7 +46,10 @@ def test_ask_follow_explain_hide_check_and_save(client: Any) -> None:
     assert both[1]["answered"] and both[1]["text"] == "Side by side: attention | uniform"
     ask(client)
     masks = {"masks": [painted((256, 256), (180, 140, 230, 190))]}
-    rows = client.predict(masks, api_name="/hide")[1]["tokens"]
+    changes = client.predict(masks, api_name="/hide")[1]
+    hidden = np.argwhere(uploads.mask(changes["masks"][0]))
+    assert hidden.min(0).tolist() == [140, 180] and hidden.max(0).tolist() == [189, 229]
+    rows = changes["tokens"]
     assert "".join(row["text"] for row in rows).strip() == ANSWER
     assert all(0 <= row[key] <= 1 for row in rows for key in ("before", "after"))
     assert client.predict(api_name="/check")[1]["kind"] == "news"
@@ -56,6 +61,8 @@ def test_the_example_of_the_api_page_runs(served: Served, client: Any) -> None:
     info = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]["/ask"]["parameters"]
     given = {each["parameter_name"]: each["example_input"] for each in info if not each["parameter_has_default"]}
     assert set(given) <= {"pictures", "question"}
+    returned = httpx.get(f"{served.url}gradio_api/info").json()["named_endpoints"]["/ask"]["returns"]
+    assert [each["label"] for each in returned] == ["report", "said", "turns", "Answer", "brush", "changes"]
     said = client.predict(**given, api_name="/ask")[SAID]
     assert said["kind"] == "news", said
 

@@ -16,6 +16,10 @@ from visited import Visitor
 from dexar_fast import Explainer, Explanation
 
 ANSWER = "A red triangle, a yellow circle and a blue square."
+PAINTED = """(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((value, n) => n % 4 === 3 && value > 127).length / (canvas.width * canvas.height);
+}"""  # the share of the picture
 
 
 @pytest.fixture
@@ -169,10 +173,38 @@ def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visi
 
 
 def test_the_hottest_tenth_is_hidden_without_a_pointer(answered: Visitor) -> None:
+    """It is painted, so that what was hidden can be seen, and hidden again: then nothing differs."""
     tab(answered, "Hide")
     answered.page.locator("#hide-top").click()
     answered.until_said("Most changed")
-    assert answered.page.locator("#changes tbody tr").count() == 12
+    rows = answered.page.locator("#changes tbody tr").all_inner_texts()
+    assert len(rows) == 12
+    share = answered.page.locator("#brush canvas").evaluate(PAINTED)
+    assert 0.09 < share < 0.11
+    answered.page.locator("#hide").click()
+    answered.page.wait_for_function("document.body.classList.contains('runs')")
+    answered.until_said("Most changed")
+    assert answered.page.locator("#changes tbody tr").all_inner_texts() == rows
+
+
+def test_what_is_painted_stays_until_it_is_cleared_or_hidden_anew(answered: Visitor) -> None:
+    tab(answered, "Hide")
+    canvas = answered.page.locator("#brush canvas")
+    answered.page.locator("#hide-top").click()
+    answered.until_said("Most changed")
+    of_server = canvas.evaluate(PAINTED)
+    canvas.focus()
+    answered.page.keyboard.press("Space")
+    painted = canvas.evaluate(PAINTED)
+    assert painted > of_server
+    answered.page.locator("#ask").click()
+    answered.page.wait_for_function("document.body.classList.contains('runs')")
+    answered.until_said("Answered")
+    assert canvas.evaluate(PAINTED) == painted
+    answered.page.locator("#hide-top").click()
+    answered.page.wait_for_function("document.body.classList.contains('runs')")
+    answered.until_said("Most changed")
+    assert canvas.evaluate(PAINTED) == of_server
 
 
 def test_downloads_are_what_they_say(answered: Visitor, tmp_path: Path) -> None:
@@ -202,6 +234,8 @@ def test_text_relevance_underlines_the_words_before(visit: Any) -> None:
     visitor.frame.locator(".chip").nth(5).click()
     assert visitor.frame.locator(".rests").inner_text().startswith("Rests on")
     assert visitor.frame.locator(".prompt .word").count() > 0
+    assert visitor.frame.get_by_text("Underlined: what it rests on, the thicker the more").is_visible()
+    assert visitor.frame.get_by_text("Marks such as <s> are special tokens").is_visible()
 
 
 def test_words_are_shown_as_one_where_asked(visit: Any) -> None:
@@ -315,6 +349,11 @@ def test_the_page_says_what_the_model_can_and_where_an_answer_was_cut(visit: Any
     visitor.page.get_by_label("Method", exact=True).click()
     options = visitor.page.get_by_role("option").all_inner_texts()
     assert options[0].endswith("dex-ar") and options[-1].endswith("chance: uniform")
+    assert visitor.page.locator("#method-line").inner_text().startswith("Gradients of each layer's logit lens")
+    visitor.page.get_by_role("option", name="chance: uniform").click()
+    visitor.page.locator("#method-line", has_text="nothing of the model: chance. Beware: what does not").wait_for()
+    visitor.page.get_by_label("Method", exact=True).fill("dex-ar")
+    visitor.page.get_by_role("option", name="dex-ar", exact=True).click()
     visitor.page.keyboard.press("Escape")
     visitor.page.get_by_label("number input for Tokens of an answer, at most").fill("3")
     visitor.click_example(0)

@@ -118,6 +118,11 @@ def test_a_mask_is_what_is_painted() -> None:
     assert np.array_equal(mask, expected)
 
 
+def test_a_mask_that_is_sent_is_read_as_it_was() -> None:
+    mask = np.random.default_rng(0).random((5, 7)) > 0.5
+    assert np.array_equal(uploads.mask(uploads.painted(mask)), mask)
+
+
 def test_a_mask_of_another_kind_is_refused() -> None:
     with pytest.raises(ImageError, match="the mask is no PNG picture"):
         uploads.mask(uri(noise(4, 4), "JPEG"))

@@ -1,20 +1,26 @@
-/* Paints what to hide over the picture of the last question: a mask for each picture, as a small PNG. */
+/* Paints what to hide over the picture of the last question: a mask for each picture, as a small PNG. The server sends
+   the pictures, and with masks of its own what it has hidden; the latter it may send again when nothing is new. */
 const EDGE = 256, STEP = 8; // pixels: of a mask's longer edge, of a press of an arrow key
 const board = element.querySelector(".board"), canvas = element.querySelector("canvas"), image = element.querySelector("img");
 const [select, size] = [element.querySelector("select"), element.querySelector("input")];
-let given = [], masks = [], at = 0, cursor = null, last = null;
+let given = [], masks = [], told = "", at = 0, cursor = null, last = null;
 
 function show() {
-  const pictures = props.value?.pictures;
-  if (!pictures || pictures.join() === given.join()) return;
+  const { pictures, masks: hidden, own } = props.value ?? {};
+  if (!pictures || own) return;
+  const sent = hidden?.join() ?? "", known = pictures.join() === given.join();
+  const keeps = known && (!sent || sent === told);
+  told = sent;
+  if (keeps) return;
   given = pictures;
-  masks = given.map(() => null);
-  at = 0;
+  masks = hidden ?? given.map(() => null);
+  at = known ? at : 0;
   element.querySelector(".nothing-yet").hidden = given.length > 0;
   board.hidden = element.querySelector(".canvas-row").hidden = !given.length;
   select.parentElement.hidden = given.length < 2;
   select.replaceChildren(...given.map((_, n) => new Option(n + 1, n)));
-  turn(0);
+  select.value = at;
+  turn(at);
 }
 
 async function turn(n) {
@@ -29,7 +35,9 @@ async function turn(n) {
   if (!masks[at]) return;
   const painted = Object.assign(new Image(), { src: masks[at] });
   await painted.decode();
-  canvas.getContext("2d").drawImage(painted, 0, 0);
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingEnabled = false;
+  pen.drawImage(painted, 0, 0, canvas.width, canvas.height);
 }
 
 function stroke(from, to) {
@@ -43,7 +51,7 @@ function stroke(from, to) {
 
 function keep(mask = canvas.toDataURL("image/png")) {
   masks = masks.map((each, n) => (n === at ? mask : each));
-  props.value = { pictures: given, masks };
+  props.value = { pictures: given, masks, own: true };
   trigger("change");
 }
 

@@ -186,11 +186,12 @@ class Answers:
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()
         masks = None if painted is None else [None if each is None else uploads.mask(each) for each in painted]
-        yield Shown(said=_busy("Hiding it …"))
+        brush = _to_paint(asked) if masks is None else None
+        yield Shown(said=_busy("Hiding it …"), brush=brush)
         found = changes(self._explainer(asked), explanation, masks)
         worst = min(found["tokens"], key=lambda row: row["after"] - row["before"])
         line = f"Most changed: “{worst['text'].strip()}”, from {worst['before']:.2f} to {worst['after']:.2f}"
-        yield Shown(said=_said(line), changes=found)
+        yield Shown(said=_said(line), brush=brush and brush | {"masks": found["masks"]}, changes=found)
 
     def _check(self, visit: Visit) -> Iterator[Shown]:
         asked, explanation = visit.answered()

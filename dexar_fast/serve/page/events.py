@@ -18,7 +18,7 @@ from dexar_fast.serve.work.asking import Choices
 _SAVED = {"kind": "news", "text": "Saved."}
 DEVICE = "device"  # one event at a time of all that use the model
 ALL = tuple(field.name for field in fields(Shown))
-REPORT, HIDDEN = ("frame", "said"), ("said", "changes")
+REPORT, HIDDEN, HOTTEST = ("frame", "said"), ("said", "changes"), ("said", "changes", "brush")
 
 
 def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequence[Example]) -> None:
@@ -105,13 +105,12 @@ def _hiding(layout: Layout, answers: Answers) -> list[Any]:
         yield from _values(HIDDEN, answers.hidden(masks or [], request))
 
     def hide_top(request: gr.Request) -> Iterator[list[Any]]:
-        """Hides the hottest tenth of the answer's map: the probability of each token before and after."""
-        yield from _values(HIDDEN, answers.hidden(None, request))
+        """Hides the hottest tenth of the answer's map and paints it: each token's probability before and after."""
+        yield from _values(HOTTEST, answers.hidden(None, request))
 
-    named = _on_device(layout, HIDDEN)
     return [
-        layout.hide.click(hide, layout.brush, api_name="hide", **named),
-        layout.hide_top.click(hide_top, None, api_name="hide_top", **named),
+        layout.hide.click(hide, layout.brush, api_name="hide", **_on_device(layout, HIDDEN)),
+        layout.hide_top.click(hide_top, None, api_name="hide_top", **_on_device(layout, HOTTEST)),
     ]
 
 

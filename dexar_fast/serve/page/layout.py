@@ -10,6 +10,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from dexar_fast.methods import registry
+from dexar_fast.methods.described import CHANCE, DESCRIBED
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.serve.limits import Limits
 from dexar_fast.serve.models import EMBEDDED
@@ -19,7 +20,6 @@ from dexar_fast.serve.page.examples import Example
 NONE = "none"
 HINT = "The picture and its map come here. Take an example, or drop a picture and ask about it."
 WHAT = "Ask about a picture, and see for each word of the answer where in the picture it came from."
-CHANCE = ("centre", "random", "random-smooth", "uniform")
 HIDES = "Paint over a part of the picture: how likely is each token of the answer without it?"
 CHECKS = "The map is only worth what it predicts: hide its top, and see whether the answer suffers more than by chance."
 SHAPES = "It knows coloured shapes alone: what it says of a photograph means nothing."
@@ -99,9 +99,13 @@ def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -
 def _choices(limits: Limits) -> list[Any]:
     methods = _methods()
     with gr.Accordion("How to explain", open=False):
+        method = gr.Dropdown(methods, value=DexAr.name, label="Method", info=METHOD_HELP)
+        parts.described("method-line", method, _lines())
+        other = gr.Dropdown([(NONE, NONE), *methods], value=NONE, label="Compare with")
+        parts.described("other-line", other, _lines())
         return [
-            gr.Dropdown(methods, value=DexAr.name, label="Method", info=METHOD_HELP),
-            gr.Dropdown([(NONE, NONE), *methods], value=NONE, label="Compare with"),
+            method,
+            other,
             gr.Textbox("all", label="Layers", placeholder="all, or 0,1,-1", max_length=400, info=OF_DEX_AR),
             gr.Dropdown(TEXT_SETS, value="all", label="Text that a head is compared with", info=OF_DEX_AR),
             gr.Checkbox(label="Text relevance: which earlier words each token rests on", info=OF_DEX_AR),
@@ -119,8 +123,14 @@ def _length(most: int) -> gr.Slider:
 
 def _methods() -> list[tuple[str, str]]:
     """Labels and names: DEX-AR first, what knows nothing of the picture last."""
-    known = sorted(registry.names(), key=lambda name: (name in CHANCE, name != DexAr.name, name))
-    return [(f"chance: {name}" if name in CHANCE else name, name) for name in known]
+    blind = [name for name in registry.names() if DESCRIBED.get(name) is CHANCE]
+    known = sorted(registry.names(), key=lambda name: (name in blind, name != DexAr.name, name))
+    return [(f"chance: {name}" if name in blind else name, name) for name in known]
+
+
+def _lines() -> dict[str, str]:
+    """What each method's map is, and when it misleads."""
+    return {name: f"{each.map}. Beware: {each.misleads}." for name, each in DESCRIBED.items()}
 
 
 def _shown() -> dict[str, Any]:

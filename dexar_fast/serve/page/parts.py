@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -24,7 +24,7 @@ MASKS = {"type": "object", "description": "masks: for each picture a PNG as a da
 PAIRS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 FILE = {"type": "object", "description": "name; data: the file in base64"}
 LINE = {"type": "object", "description": "kind: busy, news or error; text; answered: whether tools have an answer"}
-TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after"}
+TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after; masks: what was hidden"}
 FRAME = '<p class="nothing-yet">{}</p><iframe title="What the model looked at" sandbox="allow-scripts" hidden></iframe>'
 TURNS = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
 CHANGES = """<table hidden aria-label="Probability of each token"><thead><tr>
@@ -48,7 +48,7 @@ def own(
     `example`: what the page about the API shows for it. No subclass of Gradio's: it would write a .pyi file beside this
     one on import.
     """
-    found = gr.HTML(value, html_template=template, js_on_load=script, elem_id=elem_id, **props)
+    found = gr.HTML(value, label=elem_id, html_template=template, js_on_load=script, elem_id=elem_id, **props)
     found.api_info = lambda: schema  # type: ignore[method-assign]
     found.example_value = lambda: example  # type: ignore[method-assign]
     found.example_payload = found.example_value  # type: ignore[method-assign]
@@ -84,6 +84,15 @@ def said() -> gr.HTML:
 def told() -> gr.HTML:
     """The same line beside the button that was pressed."""
     return gr.HTML('<p class="told" aria-hidden="true"></p>', elem_classes="tell")
+
+
+def described(elem_id: str, choice: gr.Dropdown, lines: Mapping[str, str]) -> None:
+    """Below a choice, the line of what is chosen."""
+    script = asset("described.js")
+    line = own(
+        elem_id, "<p></p>", script, {"type": "string"}, choice.value, elem_classes="described", lines=dict(lines)
+    )
+    choice.change(None, choice, line, js="(chosen) => chosen", api_visibility="private")
 
 
 def turns() -> gr.HTML:

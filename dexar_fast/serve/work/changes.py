@@ -17,13 +17,14 @@ from dexar_fast.explanation import Explanation
 from dexar_fast.generation.asked import Asked
 from dexar_fast.metrics.hiding.ordering import first, order
 from dexar_fast.metrics.maps import Mask
+from dexar_fast.serve.uploads import painted
 
 FILL = "blur"
 TOP = 0.1  # the share of the pictures that the hottest part takes
 
 
 def changes(explainer: Explainer, explanation: Explanation, masks: Sequence[Mask | None] | None) -> dict[str, Any]:
-    """For each token its text, and its probability before and after, in [0, 1].
+    """For each token its text and its probability before and after, in [0, 1]; for each picture what was hidden.
 
     Args:
         masks: for each picture what to hide, or None; None instead of all: the hottest tenth of the answer's map.
@@ -34,7 +35,7 @@ def changes(explainer: Explainer, explanation: Explanation, masks: Sequence[Mask
         nothing = [np.zeros((1, 1), bool)] * len(explanation.images)
         hidden = _hottest(explanation, asked) if masks is None else _painted(masks, nothing)
         before, after = probabilities(asked, [nothing, hidden], FILL)
-    return {"tokens": _rows(explanation.tokens, before, after)}
+    return {"tokens": _rows(explanation.tokens, before, after), "masks": [painted(mask) for mask in hidden]}
 
 
 def _rows(tokens: list[str], before: NDArray[np.float64], after: NDArray[np.float64]) -> list[dict[str, Any]]:
