@@ -41,18 +41,19 @@ launches: $(VENV)/installed-test
 demo: $(VENV)/installed
 	$(BIN)/dexar-fast demo --out out
 
+# A test that hangs fails, with the stacks of all threads, so that one does not cost the whole run.
 test: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy dexar_fast
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 -m 'not slow and not alone' --cov --cov-report= --cov-fail-under=0
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m 'alone and not slow' --cov --cov-append --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --timeout 600 -n 2 -m 'not slow and not alone' --cov --cov-report= --cov-fail-under=0
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --timeout 600 -m 'alone and not slow' --cov --cov-append --cov-report=term
 	@echo 'Left to make test-slow: kernels with each mask and bound removed in turn, sanitizers, compiled and interpreted'
 	@echo 'Triton, CUDA builds, wheels and source distributions.'
 
 test-slow: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest --timeout 1800 -m slow
 
 # The same on the newest releases that pyproject.toml allows today, and on the oldest: in environments of their own.
 test-newest: $(RESOLVER)

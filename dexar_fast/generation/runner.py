@@ -39,9 +39,10 @@ from dexar_fast.model.cache import goes_back
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.elsewhere import begun, written
 from dexar_fast.model.lending.locks import is_borrowed_here
-from dexar_fast.model.lending.session import Abandoned, Loan, borrowed
+from dexar_fast.model.lending.session import Loan, borrowed
 from dexar_fast.model.memory import default_chunk, fitting
 from dexar_fast.model.prefill import BegunPrompt, Prefill, Prefix, postponed, prefill, takes_answer
+from dexar_fast.model.wanted import Abandoned
 from dexar_fast.prompt import inputs
 from dexar_fast.prompt.request import Request
 from dexar_fast.results.assembly import ResultHeader

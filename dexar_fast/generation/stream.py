@@ -23,7 +23,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.explanation import Explanation
 from dexar_fast.generation.scheduler import Record
 from dexar_fast.kvcache.owners import read_by
-from dexar_fast.model.lending.session import Abandoned
+from dexar_fast.model.wanted import Abandoned
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -22,6 +22,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model import flash
 from dexar_fast.model.masks import attendable, causal, is_plain, note_plain
 from dexar_fast.model.modules import parameters
+from dexar_fast.model.wanted import check_wanted
 
 NAME = "dexar_fast"
 
@@ -157,6 +158,7 @@ def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """The AttentionInterface function: [B, H, Q, D] queries to an output [B, Q, H, D]."""
+    check_wanted()
     watching = watcher.get()
     if watching is not None:
         given = watching.given(module)

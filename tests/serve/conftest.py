@@ -43,3 +43,13 @@ def visit(served: Any, browser: Any) -> Iterator[Any]:
     for each in visitors:
         assert each.wrong == []
         each.close()
+
+
+@pytest.fixture
+def answered(visit: Any) -> Any:
+    """A visitor whose first example is answered."""
+    visitor = visit()
+    visitor.click_example(0)
+    visitor.until_said("Answered")
+    visitor.frame.locator("body:not(.growing)").wait_for()
+    return visitor

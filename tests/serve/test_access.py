@@ -65,7 +65,7 @@ def test_with_keys_alone(visit: Any) -> None:
 
 def test_every_control_has_a_name_and_news_are_spoken(visit: Any) -> None:
     visitor = visit()
-    visitor.page.get_by_text("How to explain").click()
+    visitor.open_choices()
     visitor.click_example(3)
     visitor.until_said("Answered")
     for name in ("Hide", "Check", "Save", "Edit"):

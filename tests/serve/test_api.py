@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from serving import SAMPLE, Served, painted, raw_uri, serving, uri
+from serving import ANSWER, SAMPLE, Served, painted, raw_uri, serving, uri
 
 from dexar_fast.errors import ModelError
 from dexar_fast.serve import uploads
@@ -18,7 +18,6 @@ from dexar_fast.serve.models import EMBEDDED, Models
 
 httpx, gradio_client = (pytest.importorskip(name, reason="comes with Gradio") for name in ("httpx", "gradio_client"))
 CHOICES = ("dex-ar", "none", "", "all", False, "token", 32)
-ANSWER = "A red triangle, a yellow circle and a blue square."
 FRAME, SAID, TURNS, TEXT = range(4)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dexar_fast.errors import InputError
+from dexar_fast.model.wanted import check_wanted
 from dexar_fast.serve.work.thread import Work
 
 
@@ -81,6 +82,7 @@ def test_too_long_is_an_input_error_and_ends_the_thread() -> None:
     def slow() -> Iterator[int]:
         while True:
             time.sleep(0.01)
+            check_wanted()  # as each layer of a model does
             if False:
                 yield 0
 

@@ -20,6 +20,7 @@ from dexar_fast.serve.limits import Limits
 from dexar_fast.serve.models import Models
 from dexar_fast.serve.page.answers import Answers
 
+ANSWER = "A red triangle, a yellow circle and a blue square."  # of the embedded model, asked to describe the sample
 SAMPLE = Path(server.__file__).parents[1] / "assets" / "sample.png"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

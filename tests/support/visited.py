@@ -46,6 +46,14 @@ class Visitor:
         self.page.wait_for_function(f"(text) => {SAID}.startsWith(text)", arg=beginning, timeout=1000 * seconds)
         return str(self.page.evaluate(SAID))
 
+    def open_choices(self) -> None:
+        """And lets Gradio come to rest: what is typed while it draws them, and another event ends, is lost."""
+        self.page.get_by_text("How to explain").click()
+        self.page.wait_for_timeout(500)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
     def chips(self) -> list[str]:
         return [text.strip() for text in self.frame.locator(".chip").all_inner_texts()]
 

@@ -14,6 +14,7 @@ from dexar_fast.errors import ModelError
 from dexar_fast.model.attention import Call
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.frozen import frozen
+from dexar_fast.model.wanted import check_wanted
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def gradients(total: Tensor, records: Sequence[Recorded], decoder: Decoder) -> l
     outputs = [record.output for record in records]
     if not total.requires_grad or not all(output.requires_grad for output in outputs):
         raise ModelError("a decoder layer runs under torch.no_grad() or inference_mode(): no gradient leads through it")
+    check_wanted()
     found = torch.autograd.grad(total, outputs, retain_graph=True, allow_unused=True)
     for record, gradient in zip(records, found, strict=True):
         if gradient is None and record.tokens == records[-1].tokens:

@@ -17,6 +17,7 @@ from dexar_fast.methods.base import Asked, Maps
 from dexar_fast.model.decoder import Decoder
 from dexar_fast.model.lending.frozen import frozen
 from dexar_fast.model.teacher_forcing import head_inputs
+from dexar_fast.model.wanted import check_wanted
 from dexar_fast.settings import layer_of
 
 DEPTH = 0.4  # of the layer that is used unless one is named: 13 of LLaVA-1.5's 32
@@ -103,6 +104,7 @@ def _cams(asked: Asked, inputs: Mapping[str, Any], layer: int) -> Tensor:
     activations = read.detach()[0, at].float()
     total, maps = torch.zeros_like(activations), []
     for logit in logits:
+        check_wanted()
         gradient = torch.autograd.grad(logit, read, retain_graph=True)[0][0, at].float()
         maps.append(_cam(activations, gradient))
         total += gradient

@@ -16,6 +16,7 @@ from dexar_fast.methods.gradient.entry import Change, Entry
 from dexar_fast.model.lending.frozen import frozen
 from dexar_fast.model.memory import fitting
 from dexar_fast.model.teacher_forcing import head_inputs
+from dexar_fast.model.wanted import check_wanted
 
 Rules = Callable[[], AbstractContextManager[object]]
 """Inside its block torch computes what it computes, with other gradients."""
@@ -38,6 +39,7 @@ class Recorded:
 
     def gradient(self, value: Tensor) -> list[Tensor]:
         """Of a number made of the logits."""
+        check_wanted()
         return list(torch.autograd.grad(value, self.leaves, retain_graph=True))
 
 

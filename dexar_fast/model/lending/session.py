@@ -15,16 +15,13 @@ from dexar_fast.model.lending import cudnn
 from dexar_fast.model.lending.locks import check_process, model_lock
 from dexar_fast.model.lending.plain_tensors import plain_tensors
 from dexar_fast.model.modules import OFFSETS, below
+from dexar_fast.model.wanted import Abandoned, check_wanted, is_watched
 
 Attribute = tuple[Any, str, Any]  # owner, name, value
 IMPLEMENTATION = "_attn_implementation_internal"  # setting it without the suffix takes configs inside it along
 UNDER_AUTOCAST = "__script_unsupported"  # the attribute that torch.autocast sets on a function that it decorates
 BEFORE_PREPARE = "_original_forward"  # where accelerate, and so Trainer, keeps the forward of a model that it prepared
 POLL = 0.05  # seconds between checks whether a waiting borrower still wants the model
-
-
-class Abandoned(BaseException):
-    """Nobody waits for the answer any more. Not an Exception, so that no error handler catches it."""
 
 
 class Loan:
@@ -74,7 +71,7 @@ class Loan:
     def take(self) -> None:
         check_process(self._model)
         self._check_wanted()
-        while not self._lock.acquire(timeout=POLL if self._abandoned else -1):
+        while not self._lock.acquire(timeout=POLL if self._abandoned or is_watched() else -1):
             self._check_wanted()
         self._held = True
         cudnn.keep_out()
@@ -83,6 +80,7 @@ class Loan:
         _put(ours)
 
     def _check_wanted(self) -> None:
+        check_wanted()
         if self._abandoned and self._abandoned():
             raise Abandoned
 

@@ -92,7 +92,7 @@ def described(elem_id: str, choice: gr.Dropdown, lines: Mapping[str, str]) -> No
     line = own(
         elem_id, "<p></p>", script, {"type": "string"}, choice.value, elem_classes="described", lines=dict(lines)
     )
-    choice.change(None, choice, line, js="(chosen) => chosen", api_visibility="private")
+    choice.input(None, choice, line, js="(chosen) => chosen", api_visibility="private")
 
 
 def turns() -> gr.HTML:

@@ -1,8 +1,7 @@
-"""Work in a thread of its own, which ends within a step of the model once nobody waits for it."""
+"""Work in a thread of its own, which ends within a layer of the model once nobody waits for it."""
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from dexar_fast.errors import InputError
-from dexar_fast.model.lending.session import Abandoned
+from dexar_fast.model.wanted import Abandoned, check_wanted, while_wanted
 
 PULSE = 0.2  # seconds between looks at whether somebody still waits
 
@@ -19,8 +18,8 @@ PULSE = 0.2  # seconds between looks at whether somebody still waits
 class Work(Iterator[Any]):
     """The items that `make` gives, as they come, and None every 0.2 s while none does.
 
-    Closed, it ends: `Abandoned` is raised in its thread, as Ctrl-C would be in the main one, so
-    that the model is given back as it was. What `make` raises is raised here.
+    Closed, it ends at its next item, layer or gradient, and the model is given back as it was. What `make` raises is
+    raised here.
 
     Args:
         seconds: after so many it ends with InputError.
@@ -29,8 +28,7 @@ class Work(Iterator[Any]):
     def __init__(self, make: Callable[[], Iterable[Any]], seconds: float) -> None:
         self._make = make
         self._items: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._ending = threading.Lock()
-        self._over = False
+        self._wanted = True
         self._seconds = seconds
         self._until = time.monotonic() + seconds
         self._thread = threading.Thread(target=self._run, name="dexar_fast.serve.work", daemon=True)
@@ -56,11 +54,7 @@ class Work(Iterator[Any]):
 
     def close(self) -> None:
         """Ends the work; does not wait for it."""
-        with self._ending:
-            if not self._over:
-                self._over = True
-                identity = ctypes.c_ulong(self._thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(Abandoned))
+        self._wanted = False
         self._items.put(("end", None))
 
     def join(self, seconds: float) -> bool:
@@ -69,17 +63,11 @@ class Work(Iterator[Any]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        with suppress(Abandoned):
+        with suppress(Abandoned), while_wanted(lambda: self._wanted):
             try:
                 for item in self._make():
-                    if self._over:  # where a callback of Python's own has swallowed `Abandoned`
-                        break
+                    check_wanted()
                     self._items.put(("item", item))
-                self._finish("end", None)
+                self._items.put(("end", None))
             except Exception as error:
-                self._finish("error", error)
-
-    def _finish(self, kind: str, value: Any) -> None:
-        with self._ending:
-            self._over = True
-        self._items.put((kind, value))
+                self._items.put(("error", error))
