@@ -76,7 +76,8 @@ class Settings:
             first = OFFICIAL_LAYER_INDEX if self.mode == "official" else 0
         if first >= count:
             raise InputError(
-                f"layer_index {first} is out of range: the model has at most {count} layers that hold attention"
+                f"layer_index {first} is out of range: the model has at most {count} layers that hold attention, "
+                "numbered from 0"
             )
         return list(range(max(0, first if first >= 0 else count + first), count))
 
@@ -143,5 +144,7 @@ def _is_pair(value: Any, name: str) -> bool:
 def layer_of(layer: int, count: int) -> int:
     """A layer counted from the first, of `count` that hold attention. Raises InputError."""
     if not -count <= layer < count:
-        raise InputError(f"layer {layer} is out of range: the model has at most {count} layers that hold attention")
+        raise InputError(
+            f"layer {layer} is out of range: the model has at most {count} layers that hold attention, numbered from 0"
+        )
     return layer % count

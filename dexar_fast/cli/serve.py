@@ -6,6 +6,7 @@ Heavy imports wait until the command runs, so that `--help` answers at once.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -14,12 +15,13 @@ from dexar_fast.cli.loading import uncollected
 from dexar_fast.cli.messages import errors_in_one_line, say
 from dexar_fast.cli.options import AllowMissingWeights, Backend, Debug, Device, Dtype
 from dexar_fast.cli.waiting import waiting
-from dexar_fast.errors import LibraryError, ModelError
+from dexar_fast.errors import InputError, LibraryError, ModelError
 
 if TYPE_CHECKING:
     from dexar_fast.serve.models import Models
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+ANYWHERE = ("0.0.0.0", "::")
 INSTALL = "the page needs Gradio: pip install 'dexar-fast[serve]'"
 
 
@@ -59,6 +61,8 @@ def serve(
         options |= {"backend": backend, "allow_missing_weights": allow_missing_weights}
         limits: dict[str, Any] = {"pictures": pictures, "file_bytes": megabytes * 2**20, "pixels": megapixels * 2**20}
         limits |= {"tokens": max_new_tokens, "seconds": seconds, "a_minute": rate}
+        if password == "":
+            raise InputError("an empty password keeps nobody out: name one, or leave --password away")
         if host not in LOCAL and password is None:
             say("anyone who reaches", host, "may use the page: --password asks for one")
         _serve(_loaded(model or [], options), limits, chunk_size, host, port, password)
@@ -89,5 +93,8 @@ def _serve(
 
     allowed = Limits(**limits)
     blocks, _ = server.page(models, allowed, chunk)
-    say("the page is at", server.start(blocks, allowed, host, port, password), "until Ctrl-C")
+    address = server.start(blocks, allowed, host, port, password)
+    say("the page is at", address, "until Ctrl-C")
+    if host in ANYWHERE:
+        say("other machines reach it by the name or address of this one, port", str(urlsplit(address).port))
     server.wait(blocks)

@@ -121,7 +121,7 @@ def check_length(model: Any, prompt: int, new: int) -> None:
     if longest is not None and prompt + new > longest:
         raise InputError(
             f"the prompt of {prompt} tokens and its answer take {prompt + new}, more than the model's context of "
-            f"{longest}: shorten the answer, the prompt, or the image"
+            f"{longest}: shorten the answer or the prompt, or give fewer or smaller images"
         )
 
 

@@ -6,12 +6,14 @@ import atexit
 import hmac
 import os
 import shutil
+import socket
 import tempfile
 from threading import Event
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from dexar_fast.errors import InputError, cause
 from dexar_fast.serve.guard import Guard
 from dexar_fast.serve.limits import Limits
 from dexar_fast.serve.models import Models
@@ -25,7 +27,7 @@ from dexar_fast.serve.work.growing import asset
 WAITING = 64  # questions of all visitors; more are told that the server is busy
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]  # of the visitor's machine: nothing is fetched
 CODE_FONTS = ["ui-monospace", "Menlo", "monospace"]
-DOOR = "dexar_fast: ask about a picture, and see where the answer came from. Any name will do; the password counts."
+DOOR = "dexar_fast: ask about a picture, and see where the answer came from. Give any name; the password counts."
 DARK = "#1d1b22"  # letters on amber: white ones could not be read
 
 
@@ -39,7 +41,8 @@ def page(models: Models, limits: Limits, chunk: int = 1) -> tuple[gr.Blocks, Ans
 
 
 def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, password: str | None) -> str:
-    """Starts the server in threads of its own; its address."""
+    """Starts the server in threads of its own; its address. Raises InputError where it cannot listen."""
+    _check_address(host, port)
     folder = tempfile.mkdtemp(prefix="dexar-fast-")  # for Gradio's files; it stays empty: no upload is taken
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = folder
@@ -66,6 +69,18 @@ def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passwo
         prevent_thread_lock=True,
     )
     return str(blocks.local_url)
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Before Gradio tries, which takes every reason for a port in use."""
+    where = host if port is None else f"{host}, port {port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            found.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot listen at {where}: {cause(error)}: name another --host or --port") from None
 
 
 def wait(blocks: gr.Blocks) -> None:

@@ -47,12 +47,21 @@ def read(given: Any, limits: Limits) -> Given:
         raise ImageError("no picture yet: drop, paste or choose one, or take an example")
     if len(given) > limits.pictures:
         raise ImageError(f"{len(given)} pictures: at most {limits.pictures} are taken")
-    parts = [each if isinstance(each, Mapping) else {"data": each} for each in given]
+    parts = _parts(given)
     found = [_picture(part.get("data"), f"picture {n}", limits) for n, part in enumerate(parts, 1)]
     seconds = [part.get("seconds") for part in parts]
     timed = all(isinstance(second, int | float) and not isinstance(second, bool) for second in seconds)
     times = [float(second) for second in seconds if second is not None] if timed else []
     return Given(Loaded(found), [str(part["data"]) for part in parts], times)
+
+
+def uris(given: Any) -> list[Any]:
+    """What `Given.uris` of a request would be, unread."""
+    return [part.get("data") for part in _parts(given)] if isinstance(given, Sequence) else [given]
+
+
+def _parts(given: Sequence[Any]) -> list[Mapping[str, Any]]:
+    return [each if isinstance(each, Mapping) else {"data": each} for each in given]
 
 
 def _picture(uri: Any, name: str, limits: Limits) -> Image.Image:
@@ -70,6 +79,13 @@ def mask(uri: Any) -> NDArray[np.bool_]:
             return np.asarray(image.convert("RGBA"))[..., 3] > NEARLY_OPAQUE
         except Exception as error:  # Pillow's decoders raise any kind of error for a damaged file
             raise ImageError(f"the mask cannot be read: {error}") from None
+
+
+def masks(given: Any) -> list[NDArray[np.bool_] | None]:
+    """For each picture its `mask`, or None. Raises ImageError."""
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ImageError("masks must be a list: for each picture a PNG as a data URI, or null")
+    return [None if each is None else mask(each) for each in given]
 
 
 def painted(hidden: NDArray[np.bool_]) -> str:

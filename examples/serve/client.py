@@ -12,6 +12,8 @@ client = Client(url, verbose=False)  # auth=("me", password) where the server as
 data = base64.b64encode(Path(picture).read_bytes()).decode()
 shown = [{"data": f"data:image/png;base64,{data}"}]
 _, said, *_ = client.predict(pictures=shown, question="Describe the image.", api_name="/ask")
+if said["kind"] == "error":
+    sys.exit(said["text"])
 print(said["text"])
 
 # The server remembers the last answer of this client.

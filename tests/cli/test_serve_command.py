@@ -70,6 +70,29 @@ def test_an_open_door_is_said(launched: Launched) -> None:
     )
 
 
+def test_where_it_cannot_listen_is_said_in_a_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", str(port))
+        assert result.exit_code == 2
+        expected = f"cannot listen at 127.0.0.1, port {port}: Address already in use: name another --host or --port"
+        assert result.stderr.splitlines()[-1] == f"dexar-fast: {expected}"
+    result = run("serve", "--host", "no.such.host.invalid")
+    assert result.exit_code == 2 and "cannot listen at no.such.host.invalid: " in result.stderr.splitlines()[-1]
+
+
+def test_an_empty_password_is_none() -> None:
+    result = run("serve", "--password", "")
+    assert result.exit_code == 2 and "an empty password keeps nobody out" in result.stderr
+
+
+def test_other_machines_are_told_the_port(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "start", lambda *given: "http://localhost:8123/")
+    assert "of this one, port 8123" in run("serve", "--host", "0.0.0.0", "--password", "x").stderr
+
+
 def test_a_model_that_fails_is_said_and_the_others_are_served(launched: Launched, tmp_path: Path) -> None:
     embedded = Path(server.__file__).parents[1] / "assets" / "shapes-llava"
     result = run("serve", "--model", str(tmp_path / "none"), "--model", str(embedded))

@@ -4,6 +4,7 @@ import base64
 import io
 import logging
 import time
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,16 +113,49 @@ def test_hostile_pictures_are_refused_in_a_line(client: Any, pictures: Any, says
         (*CHOICES[:6], 0),
         (*CHOICES[:2], "0;import os", *CHOICES[3:]),
         (*CHOICES[:5], "sentence", 32),
+        (5, *CHOICES[1:]),
+        ([], *CHOICES[1:]),
+        ("dex-ar", {}, *CHOICES[2:]),
+        (*CHOICES[:3], [], *CHOICES[4:]),
+        (*CHOICES[:5], None, 32),
     ],
 )
-def test_choices_that_are_none_are_refused(client: Any, choices: tuple[Any, ...]) -> None:
-    try:
-        found = ask(client, "Describe the image.", *choices)
-    except Exception as error:  # Gradio checks what its own components offer
-        assert "choices" in str(error) or "Value" in str(error), error
-    else:
-        assert found[SAID]["kind"] == "error"
+def test_choices_that_are_none_are_refused_in_a_line(client: Any, choices: tuple[Any, ...], capfd: Any) -> None:
+    said = ask(client, "Describe the image.", *choices)[SAID]
+    assert said["kind"] == "error" and not said["text"].startswith("A fault")
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.out + captured.err
     assert ask(client)[TEXT] == ANSWER
+
+
+@pytest.mark.parametrize("given", [{"masks": 5}, {"masks": "x"}, {"masks": [5]}, {"masks": [uri(), uri()]}, 5, []])
+def test_masks_that_are_none_are_refused_in_a_line(client: Any, given: Any) -> None:
+    ask(client)
+    said = client.predict(given, api_name="/hide")[0]
+    assert said["kind"] == "error" and not said["text"].startswith("A fault")
+
+
+def test_a_follow_up_about_other_pictures_or_by_another_model_is_refused(client: Any) -> None:
+    ask(client)
+    other = [{"data": uri()}, {"data": uri()}]
+    said = client.predict("And now?", *CHOICES, pictures=other, api_name="/follow")[SAID]
+    assert said["kind"] == "error" and said["text"].startswith("These are not the pictures of the answer")
+    said = client.predict("And now?", *CHOICES, model="other", api_name="/follow")[SAID]
+    assert said["kind"] == "error" and said["text"].startswith("Another model is chosen")
+    same = [{"data": uri()}]
+    said = client.predict("Which shape is yellow?", *CHOICES, pictures=same, model=EMBEDDED, api_name="/follow")[SAID]
+    assert said["kind"] == "news"
+
+
+def test_of_two_methods_the_files_are_named_and_the_animation_says_whose_it_is(client: Any) -> None:
+    ask(client, "Describe the image.", "dex-ar", "attention", *CHOICES[2:])
+    file, _ = client.predict(api_name="/arrays")
+    packed = zipfile.ZipFile(io.BytesIO(base64.b64decode(file["data"])))
+    assert packed.namelist() == ["1-dex-ar.safetensors", "2-attention.safetensors"]
+    assert client.predict(api_name="/gif")[1]["text"] == "Saved. It shows the first of them, “dex-ar”."
+    said, *_ = client.predict(api_name="/hide_top")
+    assert said["text"].startswith("Of “dex-ar”: The hottest tenth of the whole answer's map is painted. Fell most")
+    assert client.predict("A green star.", *CHOICES, api_name="/explain")[2] == {}  # of the answer before
 
 
 @pytest.mark.parametrize("tokens", [1e9, -1, 0, "many"])

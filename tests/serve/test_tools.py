@@ -65,7 +65,7 @@ def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> N
     answered.page.mouse.move(box["x"] + box["width"] * 0.84, box["y"] + box["height"] * 0.7, steps=6)
     answered.page.mouse.up()
     answered.page.locator("#hide").click()
-    answered.until_said("Most changed")
+    answered.until_said("Fell most")
     assert answered.page.locator("#changes tbody tr").count() == 12
     answered.page.get_by_role("button", name="Clear").click()
     answered.page.locator("#hide").click()
@@ -74,21 +74,21 @@ def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> N
     for key in ("ArrowRight", "ArrowDown", "Space"):
         answered.page.keyboard.press(key)
     answered.page.locator("#hide").click()
-    answered.until_said("Most changed")
+    answered.until_said("Fell most")
 
 
 def test_the_hottest_tenth_is_hidden_without_a_pointer(answered: Visitor) -> None:
     """It is painted, so that what was hidden can be seen, and hidden again: then nothing differs."""
     answered.tab("Hide")
     answered.page.locator("#hide-top").click()
-    answered.until_said("Most changed")
+    answered.until_said("The hottest tenth")
     rows = answered.page.locator("#changes tbody tr").all_inner_texts()
     assert len(rows) == 12
     share = answered.page.locator("#brush canvas").evaluate(PAINTED)
     assert 0.09 < share < 0.11
     answered.page.locator("#hide").click()
     answered.page.wait_for_function("document.body.classList.contains('runs')")
-    answered.until_said("Most changed")
+    answered.until_said("Fell most")
     assert answered.page.locator("#changes tbody tr").all_inner_texts() == rows
 
 
@@ -96,7 +96,7 @@ def test_what_is_painted_stays_until_it_is_cleared_or_hidden_anew(answered: Visi
     answered.tab("Hide")
     canvas = answered.page.locator("#brush canvas")
     answered.page.locator("#hide-top").click()
-    answered.until_said("Most changed")
+    answered.until_said("The hottest tenth")
     of_server = canvas.evaluate(PAINTED)
     canvas.focus()
     answered.page.keyboard.press("Space")
@@ -108,7 +108,7 @@ def test_what_is_painted_stays_until_it_is_cleared_or_hidden_anew(answered: Visi
     assert canvas.evaluate(PAINTED) == painted
     answered.page.locator("#hide-top").click()
     answered.page.wait_for_function("document.body.classList.contains('runs')")
-    answered.until_said("Most changed")
+    answered.until_said("The hottest tenth")
     assert canvas.evaluate(PAINTED) == of_server
 
 
@@ -117,7 +117,7 @@ def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visi
     answered.page.locator("#check").click()
     said = answered.page.locator("#said p", has_text="19 draws").inner_text()
     answered.frame.locator("summary").first.click()
-    assert said.startswith("Hiding other places hurts the answer as much: this is no evidence for the map. At chance")
+    assert said.startswith("Hiding other places costs as much in 1 of 19 draws: no evidence for the map. At chance")
     assert said.partition("the map. ")[2] in answered.frame.locator(".notes").inner_text()
 
 

@@ -48,7 +48,7 @@ class Visitor:
 
     def open_choices(self) -> None:
         """And lets Gradio come to rest: what is typed while it draws them, and another event ends, is lost."""
-        self.page.get_by_text("How to explain").click()
+        self.page.get_by_role("button", name="How to explain").click()
         self.page.wait_for_timeout(500)
 
     def tab(self, name: str) -> None:

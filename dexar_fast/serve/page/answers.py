@@ -13,9 +13,11 @@ import gradio as gr
 from dexar_fast.errors import DexarError, InputError
 from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
+from dexar_fast.report import words
 from dexar_fast.serve import uploads
 from dexar_fast.serve.limits import Limits, Rate, checked_text
 from dexar_fast.serve.models import Models
+from dexar_fast.serve.page import lines
 from dexar_fast.serve.visits import Shown, Visit, Visits
 from dexar_fast.serve.work import asking, files
 from dexar_fast.serve.work.asking import Asked, Choices
@@ -25,12 +27,6 @@ from dexar_fast.serve.work.thread import Work
 
 log = logging.getLogger(__name__)
 DRAWS = 19  # then a blind map is above them all one time in twenty
-PLAIN = {
-    "above chance": "The answer suffers most where the map is hottest: the map holds.",
-    "at chance": "Hiding other places hurts the answer as much: this is no evidence for the map.",
-    "blank": "There is nothing to check.",
-}
-FAULT = "A fault of dexar-fast; the server's log says where. The next question is not affected."
 
 
 @dataclass(frozen=True)
@@ -50,9 +46,11 @@ class Answers:
         """The answer to a question about new pictures."""
         return self._run(caller, lambda visit: self._ask(visit, model, pictures, question, choices))
 
-    def followed(self, question: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
-        """The answer to the next question of the visit."""
-        return self._run(caller, lambda visit: self._follow(visit, question, choices))
+    def followed(
+        self, question: str, choices: Choices, caller: gr.Request, pictures: Any = None, model: str | None = None
+    ) -> Iterator[Shown]:
+        """The answer to the next question of the visit; pictures and model: what the page shows, if it does."""
+        return self._run(caller, lambda visit: self._follow(visit, question, choices, pictures, model))
 
     def explained(self, answer: str, choices: Choices, caller: gr.Request) -> Iterator[Shown]:
         """The explanation of an edited answer, as the switches say now."""
@@ -75,20 +73,26 @@ class Answers:
         visit = self.visits.of(str(caller.session_hash))
         frame = visit.shown.frame or {}
         if "chips" not in frame:
-            return visit.show(Shown(said=_said("Stopped.")))
+            return visit.show(Shown(said=lines.news("Stopped.")))
         asked, _ = visit.answered()
         state = {"run": frame["run"], "page": frame["page"]}
         state["final"] = page(visit.explanations, visit.titles, asked.choices.by)
-        return visit.show(Shown(state, _said(f"Stopped after: {visit.answer}"), brush=_to_paint(asked)))
+        return visit.show(Shown(state, lines.news(f"Stopped after: {visit.answer}"), brush=_to_paint(asked)))
 
-    def saved(self, kind: str, caller: gr.Request) -> dict[str, Any]:
-        """The report, the arrays or the animation of the last answer. Raises InputError where there is none."""
+    def saved(self, kind: str, caller: gr.Request) -> tuple[dict[str, Any] | None, lines.Line]:
+        """The report, the arrays or the animation of the last answer, and a line; no file where there is none."""
         visit = self.visits.of(str(caller.session_hash))
+        try:
+            return self._file(visit, kind), lines.saved(kind, visit.titles)
+        except DexarError as error:
+            return None, lines.refused(str(error))
+
+    def _file(self, visit: Visit, kind: str) -> dict[str, Any]:
         asked, first = visit.answered()
         by = asked.choices.by
         if kind == "report":
             return files.report(visit.explanations, visit.titles, by)
-        return files.gif(first, by) if kind == "gif" else files.arrays(visit.explanations)
+        return files.gif(first, by) if kind == "gif" else files.arrays(visit.explanations, visit.titles)
 
     def _run(self, caller: gr.Request, make: Callable[[Visit], Iterable[Shown]]) -> Iterator[Shown]:
         """What `make` shows, in a thread that ends with the iterator; a refusal is a line to say."""
@@ -99,10 +103,10 @@ class Answers:
             for shown in work:
                 yield visit.show(shown or Shown())
         except DexarError as error:
-            yield visit.show(Shown(said=_refused(str(error))))
+            yield visit.show(Shown(said=lines.refused(str(error))))
         except Exception as error:
             log.error("%s in\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-            yield visit.show(Shown(said=_refused(FAULT)))
+            yield visit.show(Shown(said=lines.refused(lines.FAULT)))
         finally:
             if work is not None:  # its own: Gradio may have begun the visit's next one
                 work.close()
@@ -115,8 +119,14 @@ class Answers:
         given = uploads.read(pictures, self.limits)
         yield from self._answered(visit, Asked(model, given, text, (), self._within(choices)))
 
-    def _follow(self, visit: Visit, question: str, choices: Choices) -> Iterator[Shown]:
+    def _follow(
+        self, visit: Visit, question: str, choices: Choices, pictures: Any, model: str | None
+    ) -> Iterator[Shown]:
         before, explanation = visit.answered()
+        if pictures and uploads.uris(pictures) != before.given.uris:
+            raise InputError("these are not the pictures of the answer: “Ask” begins anew with them")
+        if model not in (None, before.model):
+            raise InputError("another model is chosen than the one that answered: “Ask” begins anew with it")
         text = checked_text("question", question, self.limits.letters)
         turns = (*before.turns, (before.text, explanation.text.strip()))
         yield from self._answered(visit, Asked(before.model, before.given, text, turns, self._within(choices)))
@@ -125,11 +135,12 @@ class Answers:
         most: Any = choices.tokens  # as a client sends it
         if not isinstance(most, int | float) or not 1 <= most <= self.limits.tokens:
             raise InputError(f"an answer has from 1 to {self.limits.tokens} tokens here, not {most!r}")
+        words.check(choices.by)
         return replace(choices, tokens=int(most))
 
     def _answered(self, visit: Visit, asked: Asked) -> Iterator[Shown]:
         base = self.models.of(asked.model)
-        yield Shown(said=_busy(_begins(asked, base)), turns=list(asked.turns), changes={})
+        yield Shown(said=lines.begins(asked, base), turns=list(asked.turns), changes={})
         if asked.choices.other is not None:
             found = asking.by_two_methods(base, asked, asked.choices.other)
             visit.answer = found[0].text.strip()
@@ -141,12 +152,12 @@ class Answers:
                 yield self._whole(visit, asked, growing, explanation)
             else:
                 self._remember(visit, asked, explanation)
-                yield Shown(growing.take(piece, explanation), _busy("Writing the answer …"), answer=visit.answer)
+                yield Shown(growing.take(piece, explanation), lines.busy("Writing the answer …"), answer=visit.answer)
 
     def _whole(self, visit: Visit, asked: Asked, growing: Growing, explanation: Explanation) -> Shown:
         self._remember(visit, asked, explanation)
         state, text = growing.end(explanation, asked.choices.by), visit.answer
-        return Shown(state, _said(f"Answered: {text}{_cut(asked, explanation)}"), answer=text, brush=_to_paint(asked))
+        return Shown(state, lines.answered(asked, explanation), answer=text, brush=_to_paint(asked))
 
     def _remember(self, visit: Visit, asked: Asked, explanation: Explanation) -> None:
         """So that the tools work on an answer that was stopped, too, as far as it was written."""
@@ -157,11 +168,11 @@ class Answers:
         visit.asked, visit.explanations, visit.titles = asked, found, titles
         text = found[0].text.strip()
         state = {"page": page(found, titles, asked.choices.by)}
-        return Shown(state, _said(f"Side by side: {' | '.join(titles)}"), answer=text, brush=_to_paint(asked))
+        return Shown(state, lines.news(f"Side by side: {' | '.join(titles)}"), answer=text, brush=_to_paint(asked))
 
     def _explain(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
         asked, text = self._edited(visit, answer, choices)
-        yield Shown(said=_busy(f"Explaining the edited answer by {choices.names} …"))
+        yield Shown(said=lines.busy(f"Explaining the edited answer by {choices.names} …"), changes={})
         base = self.models.of(asked.model)
         if choices.other is not None:
             found = asking.by_two_methods(base, asked, choices.other, text)
@@ -170,11 +181,11 @@ class Answers:
         visit.asked, visit.titles = asked, [asked.model]
         visit.explanations = [asking.given_answer(base, asked, text)]
         state = {"page": page(visit.explanations, visit.titles, choices.by)}
-        yield Shown(state, _said(f"Explained by {choices.method}: {text}"))
+        yield Shown(state, lines.news(f"Explained by {choices.method}: {text}"))
 
     def _compare(self, visit: Visit, answer: str, choices: Choices) -> Iterator[Shown]:
         asked, text = self._edited(visit, answer, replace(choices, other=None))
-        yield Shown(said=_busy(f"Explaining both answers by {choices.method} …"))
+        yield Shown(said=lines.busy(f"Explaining both answers by {choices.method} …"), changes={})
         found = asking.two_answers(self.models.of(asked.model), asked, [visit.answer, text])
         yield self._side_by_side(visit, asked, list(found), found.names)
 
@@ -185,49 +196,22 @@ class Answers:
 
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()
-        masks = None if painted is None else [None if each is None else uploads.mask(each) for each in painted]
+        masks = None if painted is None else uploads.masks(painted)
         brush = _to_paint(asked) if masks is None else None
-        yield Shown(said=_busy("Hiding it …"), brush=brush)
+        yield Shown(said=lines.busy("Hiding it …"), brush=brush)
         found = changes(self._explainer(asked), explanation, masks)
-        worst = min(found["tokens"], key=lambda row: row["after"] - row["before"])
-        line = f"Most changed: “{worst['text'].strip()}”, from {worst['before']:.2f} to {worst['after']:.2f}"
-        yield Shown(said=_said(line), brush=brush and brush | {"masks": found["masks"]}, changes=found)
+        line = lines.hidden(found, visit.titles, hottest=masks is None)
+        yield Shown(said=line, brush=brush and brush | {"masks": found["masks"]}, changes=found)
 
     def _check(self, visit: Visit) -> Iterator[Shown]:
         asked, explanation = visit.answered()
-        yield Shown(said=_busy("Hiding the top of the map, and random places …"))
+        yield Shown(said=lines.busy("Hiding the top of the map, and random places …"))
         evidence = self._explainer(asked).check(explanation, draws=DRAWS)
-        of = f"Of “{visit.titles[0]}”: " if len(visit.titles) > 1 else ""
         state = {"page": page(visit.explanations, visit.titles, asked.choices.by)}
-        yield Shown(state, _said(f"{of}{PLAIN[evidence.verdict]} {evidence.sentence}"))
+        yield Shown(state, lines.checked(evidence, visit.titles))
 
     def _explainer(self, asked: Asked) -> Explainer:
         return asked.choices.explainer(self.models.of(asked.model))
-
-
-def _cut(asked: Asked, explanation: Explanation) -> str:
-    """What is said of an answer that reached its limit."""
-    most = asked.choices.tokens
-    return f" (cut at {most} tokens, the most that it may have)" if len(explanation) >= most else ""
-
-
-def _begins(asked: Asked, base: Explainer) -> str:
-    """What is said before anything can be shown."""
-    if asked.choices.other is None and asking.streams(asked.choices.explainer(base)):
-        return "Reading the picture …"
-    return f"Writing the answer, then explaining it by {asked.choices.names} …"
-
-
-def _busy(text: str) -> dict[str, str]:
-    return {"kind": "busy", "text": text}
-
-
-def _said(text: str) -> dict[str, str]:
-    return {"kind": "news", "text": text}
-
-
-def _refused(text: str) -> dict[str, str]:
-    return {"kind": "error", "text": text[:1].upper() + text[1:]}
 
 
 def _to_paint(asked: Asked) -> dict[str, Any]:

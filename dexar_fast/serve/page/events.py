@@ -8,17 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from dexar_fast.errors import DexarError
 from dexar_fast.serve.page.answers import Answers
 from dexar_fast.serve.page.examples import Example
 from dexar_fast.serve.page.layout import NONE, Layout
 from dexar_fast.serve.visits import Shown
 from dexar_fast.serve.work.asking import Choices
 
-_SAVED = {"kind": "news", "text": "Saved."}
+SAVED = {"report": "The report, HTML,", "arrays": "The numbers, safetensors,", "gif": "The animation, GIF,"}
 DEVICE = "device"  # one event at a time of all that use the model
 ALL = tuple(field.name for field in fields(Shown))
-REPORT, HIDDEN, HOTTEST = ("frame", "said"), ("said", "changes"), ("said", "changes", "brush")
+CHECKED, REPORT = ("frame", "said"), ("frame", "said", "changes")
+HIDDEN, HOTTEST = ("said", "changes"), ("said", "changes", "brush")
 
 
 def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequence[Example]) -> None:
@@ -53,11 +53,11 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
 
     def follow(
         request: gr.Request, question: str, method: str, compare_with: str, layers: str, text_set: str,
-        text_relevance: bool, by: str, tokens: float,
+        text_relevance: bool, by: str, tokens: float, pictures: Any = None, model: str | None = None,
     ) -> Iterator[list[Any]]:  # fmt: skip
-        """Asks the next question about the same pictures, behind the last answer."""
+        """Asks the next question about the same pictures, behind the last answer; other pictures are refused."""
         choices = _choices(method, compare_with, layers, text_set, text_relevance, by, tokens)
-        yield from _values(ALL, answers.followed(question, choices, request))
+        yield from _values(ALL, answers.followed(question, choices, request, pictures, model))
 
     def example(event: gr.EventData) -> tuple[Any, str]:
         chosen = examples[event.n]
@@ -70,7 +70,7 @@ def _asking(layout: Layout, answers: Answers, examples: Sequence[Example]) -> li
         layout.ask.click(ask, inputs, api_name="ask", **named),
         layout.question.submit(ask, inputs, **named | _quiet()),
         clicked.then(ask, inputs, **named | _quiet()),
-        layout.follow.click(follow, inputs[2:], api_name="follow", **named),
+        layout.follow.click(follow, [*inputs[2:], layout.pictures, layout.model], api_name="follow", **named),
     ]
 
 
@@ -117,24 +117,21 @@ def _hiding(layout: Layout, answers: Answers) -> list[Any]:
 def _checking(layout: Layout, answers: Answers) -> Any:
     def check(request: gr.Request) -> Iterator[list[Any]]:
         """Whether the map shows what the answer rests on."""
-        yield from _values(REPORT, answers.checked(request))
+        yield from _values(CHECKED, answers.checked(request))
 
-    return layout.check.click(check, None, api_name="check", **_on_device(layout, REPORT))
+    return layout.check.click(check, None, api_name="check", **_on_device(layout, CHECKED))
 
 
 def _saving(layout: Layout, answers: Answers) -> None:
-    def save(kind: str) -> Callable[[gr.Request], list[Any]]:
+    def save(kind: str, what: str) -> Callable[[gr.Request], list[Any]]:
         def saved(request: gr.Request) -> list[Any]:
-            """The file of the last answer, in base64."""
-            try:
-                return [answers.saved(kind, request), _SAVED]
-            except DexarError as error:
-                return [None, {"kind": "error", "text": str(error)}]
+            return [*answers.saved(kind, request)]
 
+        saved.__doc__ = f"{what} of the last answer, in base64."
         return saved
 
-    for button, kind in zip(layout.saves, ("report", "arrays", "gif"), strict=True):
-        button.click(save(kind), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
+    for button, (kind, what) in zip(layout.saves, SAVED.items(), strict=True):
+        button.click(save(kind, what), None, [layout.saver, layout.said], api_name=kind, show_progress="hidden")
 
 
 def _choices(method: str, other: str, layers: str, text_set: str, relevance: bool, by: str, tokens: Any) -> Choices:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from markupsafe import Markup
@@ -20,12 +20,17 @@ from dexar_fast.serve.page.examples import Example
 NONE = "none"
 HINT = "The picture and its map come here. Take an example, or drop a picture and ask about it."
 WHAT = "Ask about a picture, and see for each word of the answer where in the picture it came from."
-HIDES = "Paint over a part of the picture: how likely is each token of the answer without it?"
+HIDES = "Paint over a part of the picture: how likely is each token once that is blurred? Shapes go, colours stay."
+EDITS = "Explained as “How to explain” says now."
 CHECKS = "The map is only worth what it predicts: hide its top, and see whether the answer suffers more than by chance."
 SHAPES = "It knows coloured shapes alone: what it says of a photograph means nothing."
 METHOD_HELP = "dex-ar and attention follow the answer as it is written; others explain it at its end, some in minutes."
 OF_DEX_AR = "Used by dex-ar only"
+LENGTH = "Tokens of an answer, at most"
 TEXT_SETS = ["all", "content", "prompt", "generated"]
+
+
+Choice = TypeVar("Choice", gr.Dropdown, gr.Radio, gr.Slider)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def _head(names: Sequence[str]) -> str:
 
 def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "model": gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1),
+        "model": _unchecked(gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1)),
         "pictures": parts.pictures(limits.pictures, limits.file_bytes, limits.pixels),
         "question": gr.Textbox(
             label="Question",
@@ -99,26 +104,25 @@ def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -
 def _choices(limits: Limits) -> list[Any]:
     methods = _methods()
     with gr.Accordion("How to explain", open=False):
-        method = gr.Dropdown(methods, value=DexAr.name, label="Method", info=METHOD_HELP)
+        method = _unchecked(gr.Dropdown(methods, value=DexAr.name, label="Method", info=METHOD_HELP))
         parts.described("method-line", method, _lines())
-        other = gr.Dropdown([(NONE, NONE), *methods], value=NONE, label="Compare with")
+        other = _unchecked(gr.Dropdown([(NONE, NONE), *methods], value=NONE, label="Compare with"))
         parts.described("other-line", other, _lines())
         return [
             method,
             other,
             gr.Textbox("all", label="Layers", placeholder="all, or 0,1,-1", max_length=400, info=OF_DEX_AR),
-            gr.Dropdown(TEXT_SETS, value="all", label="Text that a head is compared with", info=OF_DEX_AR),
+            _unchecked(gr.Dropdown(TEXT_SETS, value="all", label="Text that a head is compared with", info=OF_DEX_AR)),
             gr.Checkbox(label="Text relevance: which earlier words each token rests on", info=OF_DEX_AR),
-            gr.Radio(["token", "word"], value="token", label="A map for each"),
-            _length(limits.tokens),
+            _unchecked(gr.Radio(["token", "word"], value="token", label="A map for each")),
+            _unchecked(gr.Slider(1, limits.tokens, value=min(64, limits.tokens), step=1, label=LENGTH)),
         ]
 
 
-def _length(most: int) -> gr.Slider:
-    """Its own check of what an API client sends would end in the log, as a traceback."""
-    found = gr.Slider(1, most, value=min(64, most), step=1, label="Tokens of an answer, at most")
-    found.preprocess = lambda payload: payload  # type: ignore[method-assign]
-    return found
+def _unchecked(component: Choice) -> Choice:
+    """Gradio's own check of what an API client sends would end in the log, as a traceback with what was sent."""
+    component.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return component
 
 
 def _methods() -> list[tuple[str, str]]:
@@ -143,6 +147,7 @@ def _editing() -> dict[str, Any]:
         with gr.Row():
             explain = gr.Button("Explain this answer", elem_id="explain")
             compare = gr.Button("Compare with the model's", elem_id="compare")
+        gr.Markdown(EDITS)
         parts.told()
     return {"answer": answer, "explain": explain, "compare": compare}
 

@@ -130,4 +130,4 @@ def _layers(text: str) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")] if text.strip() not in ("", "all") else None
     except ValueError:
-        raise InputError(f"{text!r} is no list of layers: write 0,1,-1 (negative from the end)") from None
+        raise InputError(f"{text[:40]!r} is no list of layers: write 0,1,-1 (negative from the end)") from None

@@ -35,7 +35,8 @@ def changes(explainer: Explainer, explanation: Explanation, masks: Sequence[Mask
         nothing = [np.zeros((1, 1), bool)] * len(explanation.images)
         hidden = _hottest(explanation, asked) if masks is None else _painted(masks, nothing)
         before, after = probabilities(asked, [nothing, hidden], FILL)
-    return {"tokens": _rows(explanation.tokens, before, after), "masks": [painted(mask) for mask in hidden]}
+    shown = {"masks": [painted(mask) for mask in hidden], "painted": [bool(mask.any()) for mask in hidden]}
+    return {"tokens": _rows(explanation.tokens, before, after)} | shown
 
 
 def _rows(tokens: list[str], before: NDArray[np.float64], after: NDArray[np.float64]) -> list[dict[str, Any]]:

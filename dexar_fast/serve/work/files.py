@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -23,15 +24,15 @@ def report(explanations: Sequence[Explanation], titles: Sequence[str], by: str) 
     return _file(REPORT, document.render(explanations, titles, by))
 
 
-def arrays(explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """What `Explanation.save` writes; of several a ZIP file."""
+def arrays(explanations: Sequence[Explanation], titles: Sequence[str]) -> dict[str, Any]:
+    """What `Explanation.save` writes; of several a ZIP file, each named by its title."""
     files = [_written(each, ARRAYS) for each in explanations]
     if len(files) == 1:
         return _file(ARRAYS, files[0])
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        for n, data in enumerate(files, 1):
-            archive.writestr(f"explanation-{n}.safetensors", data)
+        for n, (title, data) in enumerate(zip(titles, files, strict=True), 1):
+            archive.writestr(f"{n}-{_plain(title)}.safetensors", data)
     return _file(SEVERAL, packed.getvalue())
 
 
@@ -40,6 +41,11 @@ def gif(explanation: Explanation, by: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dexar-fast-") as folder:
         explanation.to_gif(Path(folder) / GIF, by=by)
         return _file(GIF, (Path(folder) / GIF).read_bytes())
+
+
+def _plain(title: str) -> str:
+    """What of a title any file system takes."""
+    return re.sub(r"[^\w.+]+", "-", title).strip("-.")[:40]
 
 
 def _written(explanation: Explanation, name: str) -> bytes:
