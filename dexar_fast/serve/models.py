@@ -33,6 +33,17 @@ class Models:
         return list(self.found)
 
     @property
+    def labels(self) -> list[str]:
+        """The names, and which of them failed to load."""
+        broken = {name for name, found in self.found.items() if isinstance(found, DexarError)}
+        return [f"{name} (failed to load)" if name in broken else name for name in self.found]
+
+    @property
+    def first(self) -> str:
+        """The name of the first that was loaded; of the first, where none was."""
+        return next((name for name, found in self.found.items() if isinstance(found, Explainer)), self.names[0])
+
+    @property
     def failures(self) -> list[DexarError]:
         """What the loading of those raised that cannot be served."""
         return [found for found in self.found.values() if isinstance(found, DexarError)]

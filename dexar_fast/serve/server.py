@@ -35,7 +35,7 @@ def page(models: Models, limits: Limits, chunk: int = 1) -> tuple[gr.Blocks, Ans
     """The page, and its server's side."""
     answers, shown = Answers(models, limits, chunk), examples()
     with gr.Blocks(title="dexar_fast", analytics_enabled=False) as blocks:
-        connect(blocks, build(models.names, shown, limits), answers, shown)
+        connect(blocks, build(models, shown, limits), answers, shown)
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     return blocks, answers
 

@@ -22,6 +22,7 @@ def test_a_model_that_fails_is_a_message_and_the_others_are_served(tmp_path: Pat
     embedded = Path(Models.load([]).of(EMBEDDED).model.config.name_or_path)
     models = Models.load([str(broken), str(embedded)] if embedded.is_dir() else [str(broken)])
     assert models.names[0] == str(broken) and len(models.failures) == 1
+    assert models.labels[0] == f"{broken} (failed to load)" and models.first == models.names[-1]
     with pytest.raises(ModelError, match="broken"):
         models.of(str(broken))
 

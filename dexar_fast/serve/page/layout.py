@@ -13,7 +13,7 @@ from dexar_fast.methods import registry
 from dexar_fast.methods.described import CHANCE, DESCRIBED
 from dexar_fast.methods.dex_ar import DexAr
 from dexar_fast.serve.limits import Limits
-from dexar_fast.serve.models import EMBEDDED
+from dexar_fast.serve.models import EMBEDDED, Models
 from dexar_fast.serve.page import parts
 from dexar_fast.serve.page.examples import Example
 
@@ -60,12 +60,12 @@ class Layout:
     saver: gr.HTML
 
 
-def build(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> Layout:
+def build(models: Models, examples: Sequence[Example], limits: Limits) -> Layout:
     """Draws the page inside a `gr.Blocks`."""
-    gr.HTML(_head(names), elem_id="head")
+    gr.HTML(_head(models), elem_id="head")
     with gr.Row():
         with gr.Column(scale=3, min_width=300, elem_classes="asking"):
-            asking = _asking(names, examples, limits)
+            asking = _asking(models, examples, limits)
             choices = _choices(limits)
         with gr.Column(scale=9, min_width=320):
             shown = _shown()
@@ -74,16 +74,17 @@ def build(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> 
     return Layout(**asking, choices=choices, **shown, **tools)
 
 
-def _head(names: Sequence[str]) -> str:
+def _head(models: Models) -> str:
     """What this is, by which models, and what the embedded one cannot do."""
-    limits = SHAPES if EMBEDDED in names else ""
-    models = Markup("<p>Model: <strong>{}</strong>. {}</p>").format(", ".join(names), limits)
-    return f"<h1>dexar_fast</h1><p>{WHAT}</p>{models}"
+    limits = SHAPES if EMBEDDED in models.names else ""
+    line = Markup("<p>Model: <strong>{}</strong>. {}</p>").format(", ".join(models.labels), limits)
+    return f"<h1>dexar_fast</h1><p>{WHAT}</p>{line}"
 
 
-def _asking(names: Sequence[str], examples: Sequence[Example], limits: Limits) -> dict[str, Any]:
+def _asking(models: Models, examples: Sequence[Example], limits: Limits) -> dict[str, Any]:
+    served = [*zip(models.labels, models.names, strict=True)]
     found: dict[str, Any] = {
-        "model": _unchecked(gr.Dropdown(list(names), value=names[0], label="Model", visible=len(names) > 1)),
+        "model": _unchecked(gr.Dropdown(served, value=models.first, label="Model", visible=len(served) > 1)),
         "pictures": parts.pictures(limits.pictures, limits.file_bytes, limits.pixels),
         "question": gr.Textbox(
             label="Question",
