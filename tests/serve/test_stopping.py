@@ -1,10 +1,9 @@
 """The page in Chromium where a question is refused, stopped or asked again."""
 
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from halting import halting
 from serving import SAMPLE, Served
 from visited import Visitor
 
@@ -81,12 +80,3 @@ def test_a_stopped_answer_stands_as_far_as_it_was_written(visit: Any, monkeypatc
     visitor.until_said("Stopped after: A red triangle")
     visitor.frame.locator("body:not(.growing)").wait_for()
     assert visitor.chips() == ["A", "red", "triangle"] and visitor.page.locator("#explain").is_enabled()
-
-
-def halting(base: Any, asked: Any, chunk: int) -> Iterator[Any]:
-    """Three pieces of an answer, then a long wait."""
-    with base.stream(asked.given.pictures, asked.text, chunk_size=1) as pieces:
-        for n, piece in enumerate(pieces, 1):
-            yield piece, pieces.explanation()
-            for _ in range(600 if n == 3 else 0):
-                time.sleep(0.05)

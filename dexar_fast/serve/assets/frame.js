@@ -9,7 +9,7 @@ function show() {
   frame.hidden = !empty.hidden;
   if (frame.hidden) return;
   const grows = state.chips || state.final;
-  element.classList.toggle("grows", Boolean(state.chips));
+  frame.classList.toggle("grows", Boolean(state.chips));
   if (state.page === shown && state.run === run) return send();
   [shown, run, ready] = [state.page, state.run, false];
   draws(true);

@@ -3,7 +3,8 @@
 const RUN = "#ask, #follow, #examples button", TOOLS = "#explain, #compare, #hide, #hide-top, #check";
 const SAVES = "#save-report, #save-arrays, #save-gif";
 const line = element.querySelector("[role=status]"), time = element.querySelector(".time");
-let near = null, since = 0, has = false;
+const ON_MAP = "#explain, #compare"; // what they tell of stands in the map
+let near = null, pressed = null, since = 0, has = false;
 
 function say() {
   const { kind = "", text = "", answered = has } = props.value ?? {};
@@ -11,6 +12,7 @@ function say() {
   has = answered;
   if (line.textContent !== text) line.textContent = text;
   line.dataset.kind = kind;
+  line.classList.toggle("beside", Boolean(text && near?.closest("[role=tabpanel]"))); // whole there: nothing moves
   document.querySelectorAll(".told").forEach((told) => {
     told.textContent = told === near ? text : "";
     told.dataset.kind = kind;
@@ -18,6 +20,21 @@ function say() {
   since = busy ? since || Date.now() : 0;
   document.body.classList.toggle("runs", busy);
   enable();
+  if (!busy && pressed) settle(kind);
+}
+
+/* What the pressed button has told comes into view, and the focus, which a button loses when it is disabled, comes back. */
+function settle(kind) {
+  const table = near?.closest("[role=tabpanel]")?.querySelector("#changes table");
+  if (kind === "error" || !pressed.matches(ON_MAP)) for (const told of [table, near]) told?.scrollIntoView({ block: "nearest" });
+  const active = document.activeElement;
+  if (active === document.body || active.disabled) again(pressed).focus({ preventScroll: true });
+  pressed = null;
+}
+
+/* Gradio may have made the button anew. */
+function again(button) {
+  return button.isConnected ? button : document.getElementById(button.id) ?? button;
 }
 
 function enable() {
@@ -33,6 +50,7 @@ function able(buttons, may) {
 
 /* From the click on, not only once the server says so. */
 function begin(button) {
+  pressed = button;
   near = button?.closest("[role=tabpanel], .asking")?.querySelector(".told");
   props.value = { ...props.value, kind: "busy", text: "Waiting for the model …" };
   say();

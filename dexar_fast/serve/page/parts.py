@@ -27,9 +27,10 @@ LINE = {"type": "object", "description": "kind: busy, news or error; text; answe
 TOKENS = {"type": "object", "description": "tokens: text, and the probability before and after; masks: what was hidden"}
 FRAME = '<p class="nothing-yet">{}</p><iframe title="What the model looked at" sandbox="allow-scripts" hidden></iframe>'
 TURNS = '<section aria-label="Conversation" hidden><h2>Before</h2><ol></ol></section>'
-CHANGES = """<table hidden aria-label="Probability of each token"><thead><tr>
+CHANGES = """<div class="scrolls"><table hidden aria-label="Probability of each token"><thead><tr>
 <th scope="col">Token</th><th scope="col" class="bars"><i class="before"></i> whole <i class="after"></i> hidden</th>
-<th scope="col">Whole</th><th scope="col">Hidden</th><th scope="col">Change</th></tr></thead><tbody></tbody></table>"""
+<th scope="col">Whole</th><th scope="col">Hidden</th><th scope="col">Change</th></tr></thead>
+<tbody></tbody></table></div>"""
 CLICKED = """element.querySelectorAll("[data-n]").forEach((button) =>
   button.addEventListener("click", () => trigger("click", { n: Number(button.dataset.n) })));"""
 
@@ -113,5 +114,6 @@ def examples(given: Sequence[Example]) -> gr.HTML:
 
 def _button(n: int, example: Example) -> Markup:
     several = f" ({len(example.pictures)} pictures)" * (len(example.pictures) > 1)
-    text = '<button type="button" data-n="{}"><img src="{}" alt="">{}{}</button>'
-    return Markup(text).format(n, example.small, example.question, several)
+    asks = example.question + several
+    text = '<button type="button" data-n="{}" aria-label="Example {}: {}"><img src="{}" alt="">{}</button>'
+    return Markup(text).format(n, n + 1, asks, example.small, asks)
