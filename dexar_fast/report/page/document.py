@@ -212,9 +212,10 @@ def _view(
 
 def _sizes(explanation: Result, title: str) -> str:
     layers, heads = explanation.head_weights.shape[1:]
-    parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {explanation.values}"]
+    counted = plain_words.counted
+    parts = [counted(len(explanation), "tokens"), counted(len(explanation.visual_positions), explanation.values)]
     if layers * heads:
-        parts.append(f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads")
+        parts.append(f"{counted(layers, 'layers')} \N{MULTIPLICATION SIGN} {counted(heads, 'heads')}")
     return " · ".join([name for name in _method(explanation) if name != title] + parts)
 
 
