@@ -1,0 +1,75 @@
+"""The report where there is little room and no mouse: on a phone, on a tablet, and in the frame of the web page."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_examples import explanation, plain
+
+from dexar_fast.explanation import Explanation
+from dexar_fast.report.page import document
+
+FRAMED = (Path(document.__file__).parents[2] / "serve/assets/framed.css").read_text("utf-8")
+TOUCH: dict[str, Any] = {"has_touch": True, "is_mobile": True}
+SCREENS = {"upright": (360, 740), "tablet": (820, 1180), "on its side": (740, 360), "small, on its side": (667, 375)}
+FRAMES = {"upright": (296, 1600), "tablet": (388, 1600), "on its side": (576, 1030), "large, on its side": (780, 1500)}
+BOXES = """() => [...document.querySelectorAll("article")].map((article) => Object.fromEntries(
+  [".frame", ".bar", ".answer"].map((name) => [name, article.querySelector(name).getBoundingClientRect()])
+))"""
+# Of each edge of the answer: whether it fades.
+FADES = """(answer) => getComputedStyle(answer).maskImage !== "none" && ["--above", "--below"].map(
+  (edge) => getComputedStyle(answer).getPropertyValue(edge) !== "0px"
+)"""
+CUT = """(all) => all.filter(({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>
+  scrollWidth > clientWidth || scrollHeight > clientHeight + 1).map((one) => one.textContent)"""
+
+
+def sized(size: tuple[int, int]) -> dict[str, Any]:
+    return {"viewport": {"width": size[0], "height": size[1]}, **TOUCH}
+
+
+def written(made: list[Explanation], folder: Path, beside: document.Beside = document.ALONE) -> Path:
+    """The page of one explanation, or of several side by side."""
+    path = folder / f"{len(made)}{bool(beside.style)}.html"
+    path.write_bytes(document.render(made, [f"model {n}" for n in range(len(made))], "token", beside))
+    return path
+
+
+def answering(words: int = 60, **changes: Any) -> Explanation:
+    return explanation([f" word{n}" for n in range(words)], images=(plain(400, 400),), **changes)
+
+
+# --- where things stand
+
+
+@pytest.mark.parametrize("methods", [1, 2])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_answer_and_picture_are_in_sight_at_once(opened: Any, tmp_path: Path, screen: str, methods: int) -> None:
+    page = opened(written([answering()] * methods, tmp_path), **sized(SCREENS[screen]))
+    for boxes in page.page.evaluate(BOXES):
+        top, bottom = boxes[".frame"]["top"], boxes[".answer"]["bottom"]
+        assert max(bottom, boxes[".frame"]["bottom"]) - top <= SCREENS[screen][1]
+        assert boxes[".answer"]["bottom"] - boxes[".answer"]["top"] > 100
+
+
+@pytest.mark.parametrize("methods", [1, 2])
+@pytest.mark.parametrize("screen", FRAMES)
+def test_in_a_frame_nothing_stands_between_picture_and_answer(
+    opened: Any, tmp_path: Path, screen: str, methods: int
+) -> None:
+    """The frame is as tall as what it holds: its height tells nothing of the screen."""
+    path = written([answering()] * methods, tmp_path, document.Beside(FRAMED))
+    width, tall = FRAMES[screen]
+    for height in (tall, 600):
+        for boxes in opened(path, **sized((width, height))).page.evaluate(BOXES):
+            picture, answer = boxes[".frame"], boxes[".bar"]
+            beside = answer["left"] >= picture["right"] and abs(answer["top"] - picture["top"]) < 24
+            below = 0 <= answer["top"] - picture["bottom"] < 24
+            assert beside if screen.endswith("on its side") else below
+
+
+def test_upright_the_answer_comes_before_what_changes_how_the_map_looks(opened: Any, tmp_path: Path) -> None:
+    page = opened(written([answering()], tmp_path), **sized(SCREENS["upright"])).page
+    order = [".frame", ".bar", ".answer", ".facts", ".controls", ".look > .scale", ".heads"]
+    tops = [page.locator(each).bounding_box()["y"] for each in order]
+    assert tops == sorted(tops)
