@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_examples import explanation, plain
+from report_examples import explanation, plain, read
 
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.page import document
@@ -73,3 +73,17 @@ def test_upright_the_answer_comes_before_what_changes_how_the_map_looks(opened: 
     order = [".frame", ".bar", ".answer", ".facts", ".controls", ".look > .scale", ".heads"]
     tops = [page.locator(each).bounding_box()["y"] for each in order]
     assert tops == sorted(tops)
+
+
+@pytest.mark.parametrize("width", [328, 360, 390, 480, 740, 1280])
+def test_the_facts_of_a_token_are_never_cut_off(opened: Any, width: int) -> None:
+    made = read([" a", " red", " incomprehensibilities"], weights=[0.001234, 0.01234, 0.02468], layers=32, heads=32)
+    page = opened(made, viewport={"width": width, "height": 740})
+    heights = set()
+    for chip in range(3):
+        page.chip(chip).click()
+        page.settle()
+        assert page.page.locator(".facts dd, .rests").evaluate_all(CUT) == []
+        heights.add(page.page.locator(".facts").bounding_box()["height"])
+    assert page.value("weight") == "0.0247 (100 % of top)"
+    assert len(heights) == 1, "nothing below moves"
