@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from report_examples import explanation, plain, read
 
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.page import document
+from dexar_fast.vision.grid import Grid
 
 FRAMED = (Path(document.__file__).parents[2] / "serve/assets/framed.css").read_text("utf-8")
 TOUCH: dict[str, Any] = {"has_touch": True, "is_mobile": True}
@@ -87,3 +90,19 @@ def test_the_facts_of_a_token_are_never_cut_off(opened: Any, width: int) -> None
         heights.add(page.page.locator(".facts").bounding_box()["height"])
     assert page.value("weight") == "0.0247 (100 % of top)"
     assert len(heights) == 1, "nothing below moves"
+
+
+@pytest.mark.parametrize("size", [(1200, 300), (200, 1200), (300, 300)])
+def test_thumbnails_keep_the_proportions_of_their_pictures(opened: Any, size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, (0, 0, 255))
+    middle, radius = [edge // 2 for edge in size], min(size) // 2
+    ImageDraw.Draw(picture).circle(middle, radius, (0, 255, 0))
+    grids = (Grid(0, 0, 2, 2), Grid(1, 4, 2, 2))
+    page = opened(explanation(grids=grids, images=(picture, plain())))
+    page.show("image")
+    path = page.path.with_suffix(".png")
+    page.page.locator(".thumb canvas").first.screenshot(path=path)
+    red, green, blue = np.moveaxis(np.asarray(Image.open(path).convert("RGB")).astype(int), -1, 0)
+    shape = green > np.maximum(red, blue) + 60
+    across, down = (np.ptp(np.flatnonzero(shape.any(axis))) + 1 for axis in (0, 1))
+    assert across > 8 and abs(across - down) <= 2

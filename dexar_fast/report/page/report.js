@@ -417,9 +417,10 @@ class Viewer {
 
   drawThumb(canvas, i) {
     const context = canvas.getContext("2d");
-    canvas.width = Math.round(canvas.clientWidth * 2);
-    canvas.height = Math.round(canvas.clientHeight * 2);
-    const { width, height } = canvas;
+    const ratio = Number(canvas.style.getPropertyValue("--ratio"));
+    const tallest = 2 * Math.min(canvas.clientHeight, canvas.clientWidth / ratio);
+    const [width, height] = [tallest * ratio, tallest].map((edge) => Math.max(1, Math.round(edge)));
+    Object.assign(canvas, { width, height });
     const image = this.frames[i].querySelector("img");
     if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
     if (shared.view === "image" && image) return;
