@@ -106,3 +106,19 @@ def test_thumbnails_keep_the_proportions_of_their_pictures(opened: Any, size: tu
     shape = green > np.maximum(red, blue) + 60
     across, down = (np.ptp(np.flatnonzero(shape.any(axis))) + 1 for axis in (0, 1))
     assert across > 8 and abs(across - down) <= 2
+
+
+# --- in words
+
+
+def test_the_scale_says_why_a_map_is_dim(opened: Any) -> None:
+    page = opened(explanation(weights=[0.0, 2.0, 4.0]))
+    unit = page.page.locator("[data-scale=map] [data-unit]")
+    for chip, said in enumerate(["not drawn: its weight is 0", "dimmed to its weight: 50 % of top", None]):
+        page.chip(chip).click()
+        page.settle()
+        assert unit.inner_text() == ("map value" if said is None else f"map value, {said}")
+    page.scale("own")
+    page.chip(1).click()
+    page.settle()
+    assert unit.inner_text() == "map value"

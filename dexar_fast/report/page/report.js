@@ -15,6 +15,10 @@ function short(number) {
   return String(Number(number.toPrecision(3)));
 }
 
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
 /* ---- maps: the same numbers as dexar_fast.vision.maps.paint */
 
 /* For each pixel the cell before it, how far it lies towards the next one, and the share of it within [low, high]. */
@@ -406,7 +410,7 @@ class Viewer {
 
   get unit() {
     if (this.share === 1) return "map value";
-    return this.share ? `map value, by weight up to colour ${short(this.share)}` : "map value, not drawn";
+    return this.share ? `map value, dimmed to its weight: ${percent(this.share)} of top` : "map value, not drawn: its weight is 0";
   }
 
   drawThumbs() {
@@ -441,7 +445,7 @@ class Viewer {
     const { report, shown, whole, piece } = this;
     const say = (name, text) => (this.root.querySelector(`[data-value=${name}]`).textContent = text);
     const all = report.pieces.slice(0, -1);
-    const share = piece.weight ? ` (${Math.round(100 * (piece.weight / this.heaviest))} % of top)` : "";
+    const share = piece.weight ? ` (${percent(piece.weight / this.heaviest)} of top)` : "";
     const [first, stop] = piece.tokens;
     const span = stop - first > 1 ? ` · tokens ${first + 1}–${stop}` : ` · token ${first + 1}`;
     this.root.querySelector(".chosen").textContent =
