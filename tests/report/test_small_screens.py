@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_reports import Opened
 from PIL import Image, ImageDraw
 from report_examples import explanation, plain, read
 
@@ -106,6 +107,26 @@ def test_thumbnails_keep_the_proportions_of_their_pictures(opened: Any, size: tu
     shape = green > np.maximum(red, blue) + 60
     across, down = (np.ptp(np.flatnonzero(shape.any(axis))) + 1 for axis in (0, 1))
     assert across > 8 and abs(across - down) <= 2
+
+
+@pytest.fixture
+def phone(opened: Any) -> Opened:
+    return opened(answering(), **sized(SCREENS["upright"]))
+
+
+# --- an answer that scrolls
+
+
+def test_a_long_answer_fades_where_there_is_more_of_it(phone: Opened) -> None:
+    answer = phone.page.locator(".answer")
+    for scrolled, fades in [(0, [False, True]), (60, [True, True]), (9999, [True, False])]:
+        answer.evaluate("(answer, to) => answer.scrollTo(0, to)", scrolled)
+        phone.settle()
+        assert answer.evaluate(FADES) == fades
+
+
+def test_an_answer_that_fits_does_not_fade(opened: Any) -> None:
+    assert opened(explanation()).page.locator(".answer").evaluate(FADES) == [False, False]
 
 
 # --- in words

@@ -221,6 +221,7 @@ function merged({ report, maps, heads, cells }, first, last) {
 class Viewer {
   constructor(root, report, ...numbers) {
     this.root = root;
+    this.answer = root.querySelector(".answer");
     this.hovered = null;
     this.anchor = null;
     this.picture = 0;
@@ -238,7 +239,7 @@ class Viewer {
   show(report, maps, heads, layers, rests) {
     const onWhole = this.pinned === this.whole;
     Object.assign(this, { report, maps, heads, layers });
-    this.chips = options(this.root.querySelector(".answer"));
+    this.chips = options(this.answer);
     this.whole = report.pieces.length - 1;
     if (onWhole || this.pinned > this.whole) this.pinned = this.whole;
     this.cells = this.maps.length / report.pieces.length;
@@ -250,7 +251,7 @@ class Viewer {
   }
 
   listen() {
-    const answer = this.root.querySelector(".answer");
+    const { answer } = this;
     walk(answer, (i, extend) => this.choose(i, extend), () => this.pin(this.whole));
     const chipAt = (event) => this.chips.indexOf(event.target.closest(".chip"));
     answer.addEventListener("pointerover", (event) => {
@@ -262,6 +263,7 @@ class Viewer {
       const index = chipAt(event);
       if (index >= 0) this.choose(index === this.pinned ? this.whole : index, event.shiftKey);
     });
+    answer.addEventListener("scroll", () => this.drawEdges());
     this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
     const strip = this.root.querySelector(".strip");
     this.thumbs = strip ? options(strip) : [];
@@ -343,6 +345,7 @@ class Viewer {
       this.drawMap();
       this.drawThumbs();
       this.drawFacts();
+      this.drawEdges();
       this.underlines?.show(this.shown);
       if (!this.matrix) return;
       this.drawMatrix();
@@ -458,6 +461,13 @@ class Viewer {
     this.root.querySelector(".whole").setAttribute("aria-pressed", String(this.pinned === whole));
     const [from, to] = shown > whole ? [this.phrase.first, this.phrase.last] : [shown, shown];
     this.chips.forEach((chip, i) => chip.classList.toggle("shown", from <= i && i <= to));
+  }
+
+  /* A long answer fades where more of it can be scrolled to: on a phone no scrollbar says so. */
+  drawEdges() {
+    const { scrollTop, scrollHeight, clientHeight } = this.answer;
+    this.answer.classList.toggle("more-above", scrollTop > 1);
+    this.answer.classList.toggle("more-below", scrollHeight - clientHeight - scrollTop > 1);
   }
 
   /* ---- the matrix of heads */
