@@ -109,9 +109,77 @@ def test_thumbnails_keep_the_proportions_of_their_pictures(opened: Any, size: tu
     assert across > 8 and abs(across - down) <= 2
 
 
+# --- by touch
+
+
+class Finger:
+    """One on the screen: what the browser makes of it is the browser's own."""
+
+    def __init__(self, page: Opened) -> None:
+        self.page, self.session = page.page, page.context.new_cdp_session(page.page)
+
+    def press(self, chip: Any) -> None:
+        box = chip.bounding_box()
+        self.at = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+        self._send("touchStart", [self.at])
+
+    def move(self, down: float) -> None:
+        self.at = [self.at[0], self.at[1] + down]
+        self._send("touchMove", [self.at])
+
+    def lift(self, after: float) -> None:
+        """After so many milliseconds."""
+        self.page.wait_for_timeout(after)
+        self._send("touchEnd", [])
+
+    def _send(self, kind: str, points: list[list[float]]) -> None:
+        self.session.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        )
+
+
 @pytest.fixture
 def phone(opened: Any) -> Opened:
     return opened(answering(), **sized(SCREENS["upright"]))
+
+
+def test_holding_a_second_word_takes_the_phrase_between(phone: Opened) -> None:
+    finger = Finger(phone)
+    phone.chip(1).tap()
+    finger.press(phone.chip(4))
+    finger.lift(after=700)
+    assert phone.chosen == "word1 word2 word3 word4 · tokens 2–5"  # noqa: RUF001
+    assert phone.page.locator(".chip[aria-selected=true]").count() == 4
+    finger.press(phone.chip(0))
+    finger.lift(after=700)
+    assert phone.chosen == "word0 word1 · tokens 1–2"  # noqa: RUF001
+    phone.chip(3).tap()
+    assert phone.chosen == "word3 · token 4"
+
+
+def test_the_first_word_that_is_held_is_chosen(phone: Opened) -> None:
+    finger = Finger(phone)
+    finger.press(phone.chip(2))
+    finger.lift(after=700)
+    assert phone.chosen == "word2 · token 3"
+
+
+def test_a_finger_that_scrolls_a_long_answer_takes_no_phrase(phone: Opened) -> None:
+    finger = Finger(phone)
+    phone.chip(1).tap()
+    finger.press(phone.chip(12))
+    for _ in range(8):
+        finger.move(down=-15)
+    finger.lift(after=700)
+    assert phone.page.locator(".answer").evaluate("(answer) => answer.scrollTop") > 50
+    assert phone.chosen == "word1 · token 2"
+
+
+def test_the_hint_speaks_of_what_the_screen_can_do(opened: Any, phone: Opened) -> None:
+    hint = phone.page.locator(".hint").first.inner_text()
+    assert "hold another for the phrase" in hint and "Shift" not in hint
+    hint = opened(answering()).page.locator(".hint").first.inner_text()
+    assert "Shift takes a phrase" in hint and "hold" not in hint
 
 
 # --- an answer that scrolls

@@ -32,7 +32,7 @@ from dexar_fast.report.page.pictures import Picture, pictures
 from dexar_fast.results.schema import Result
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("layers.js", "underlines.js", "report.js")
+_SCRIPTS = ("layers.js", "underlines.js", "holding.js", "report.js")
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
 _OPAQUE = overlay.LINE_OPAQUE / overlay.MOST_OPAQUE
@@ -289,7 +289,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Infinity is no JSON: a browser would show a page without maps.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
 

@@ -263,6 +263,10 @@ class Viewer {
       const index = chipAt(event);
       if (index >= 0) this.choose(index === this.pinned ? this.whole : index, event.shiftKey);
     });
+    onHold(answer, (event) => {
+      const index = chipAt(event);
+      if (index >= 0) this.choose(index, true);
+    });
     answer.addEventListener("scroll", () => this.drawEdges());
     this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
     const strip = this.root.querySelector(".strip");
