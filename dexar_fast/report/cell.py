@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dexar_fast.errors import InputError
-from dexar_fast.report import placing, sizes, words
+from dexar_fast.report import placing, plain_words, sizes, words
 from dexar_fast.report.drawing import colours
 from dexar_fast.report.drawing.overlay import draw_overlay
 from dexar_fast.results.schema import Result
@@ -38,7 +38,7 @@ def html(explanation: Result) -> str:
         picture = _PICTURE.format(_png(_overlay(explanation)))
     except InputError as error:
         picture = _NOTE.format(f"No map: {_cut(str(error), 400)}")
-    note = f"{len(explanation):,} tokens"
+    note = plain_words.counted(len(explanation), "tokens")
     if explanation.weighted:
         note += f"; the brighter, the greater the weight, up to {pieces.weights.max(initial=0):.3g}"
     return str(_CELL.format(_WIDEST, words.direction("".join(pieces.texts)), answer, picture, _NOTE.format(note)))

@@ -46,6 +46,11 @@ class Sentence:
         return escape(self.text).format(*(Markup("<code>{}</code>").format(quote) for quote in self.quoted))
 
 
+def counted(count: int, things: str) -> str:
+    """ "1 token" or "1,200 tokens", of things that are named in the plural."""
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
+
+
 def diagnose(explanation: Result) -> list[Sentence]:
     """How many tokens and heads survive the filters, what to try; what `check` found; then the warnings."""
     return [*_left(explanation), *_evidence(explanation), *_warnings(explanation)]

@@ -1,10 +1,6 @@
 """The pages of the report in Chromium: what pointer, finger, keys and controls do, and that nothing leaves the page."""
 
-import base64
 import dataclasses
-import io
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from opened_reports import Opened
 from PIL import Image, ImageFilter
 from report_examples import explanation, noise, plain, read
 
@@ -20,14 +17,6 @@ from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.drawing import colours, overlay
 from dexar_fast.vision.grid import Grid
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-try:
-    from playwright.sync_api import Browser, Locator, Page, sync_playwright
-except ModuleNotFoundError:
-    pytest.skip("the page tests need Playwright: pip install playwright", allow_module_level=True)
-if BROWSER is None:
-    pytest.skip("the page tests need Chromium: apt-get install chromium", allow_module_level=True)
 
 TILES = (
     Grid(0, 0, 2, 3, (0, 0, 60, 40), row_stride=4),
@@ -41,86 +30,6 @@ NEIGHBOURS = (
     Grid(0, 10, 1, 2, (0, 40.15, 120, 80)),
 )
 STORY = [" un", "believ", "able", "", "", "\U0001f642", "!", "\n", "The", " red", " cat", " is", " here", "."]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """A page in a browser of its own, and all that went wrong in it."""
-
-    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
-        options = {"viewport": {"width": 1280, "height": 900}} | options
-        self.context = browser.new_context(**options)
-        self.page: Page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(f"console: {message.text}"))
-        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
-        self.page.on("request", self._note)
-        self.page.add_init_script(
-            "window.shifts = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => "
-            "{ window.shifts += entry.value; })).observe({type: 'layout-shift', buffered: true});"
-        )
-        self.path = path
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready]")
-        self.settle()
-
-    def _note(self, request: Any) -> None:
-        if request.url != self.path.as_uri() and not request.url.startswith("data:"):
-            self.wrong.append(f"request: {request.url}")
-
-    def settle(self) -> None:
-        """Until the next drawing is done."""
-        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def chip(self, index: int) -> Locator:
-        return self.page.locator(".chip").nth(index)
-
-    def value(self, name: str) -> str:
-        return self.page.locator(f"[data-value={name}]").first.inner_text()
-
-    @property
-    def chosen(self) -> str:
-        self.settle()
-        return self.page.locator(".chosen").first.inner_text()
-
-    def pixels(self, selector: str = ".frame:not([hidden]) .heat") -> np.ndarray:
-        """[height, width, 4] of a canvas, opacity not multiplied in."""
-        self.settle()
-        url = self.page.locator(selector).first.evaluate("(canvas) => canvas.toDataURL()")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))
-
-    def show(self, view: str) -> None:
-        self.page.locator(f"[name=view][value={view}]").check(force=True)
-        self.settle()
-
-    def scale(self, scale: str) -> None:
-        self.page.locator(f"[name=scale][value={scale}]").check(force=True)
-        self.settle()
-
-
-@pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Any]:
-    pages: list[Opened] = []
-
-    def go(made: Explanation | Path, *, by: Any = "token", **options: Any) -> Opened:
-        path = made if isinstance(made, Path) else tmp_path / "a report with späces.html"
-        if isinstance(made, Explanation):
-            made.to_html(path, by=by)
-        pages.append(Opened(browser, path, **options))
-        return pages[-1]
-
-    yield go
-    for one in pages:
-        assert one.wrong == []
-        one.context.close()
 
 
 def story(**changes: Any) -> Explanation:

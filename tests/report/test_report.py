@@ -191,6 +191,14 @@ def test_weight_0_beside_heads_that_were_kept_is_explained() -> None:
     assert why not in said(explanation(weights=[0.0, 0.0, 0.0], head_weights=torch.zeros(3, 2, 4)))
 
 
+def test_one_of_a_thing_is_not_said_in_the_plural(tmp_path: Path) -> None:
+    single = explanation([" a"], (Grid(0, 0, 1, 1),), layers=1, heads=1)
+    sizes = "1 token · 1 visual token · 1 layer \N{MULTIPLICATION SIGN} 1 head</p>"
+    assert sizes in written(single, tmp_path).read_text("utf-8")
+    assert "1 token;" in single._repr_html_()
+    assert plain_words.counted(1200, "tokens") == "1,200 tokens"
+
+
 def test_numbers_are_explained_as_the_settings_make_them() -> None:
     def told(**settings: Any) -> str:
         return " ".join(plain_words.numbers(explanation(metadata={"settings": settings} if settings else {})))

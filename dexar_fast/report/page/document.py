@@ -32,7 +32,7 @@ from dexar_fast.report.page.pictures import Picture, pictures
 from dexar_fast.results.schema import Result
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("layers.js", "underlines.js", "report.js")
+_SCRIPTS = ("layers.js", "underlines.js", "holding.js", "report.js")
 _LEFT, _RIGHT, _ABOVE, _BELOW = 46, 10, 7, 34  # pixels around the cells of the heads, for their labels
 _MATRIX_WIDTH, _MATRIX_HEIGHT = 420, 230
 _OPAQUE = overlay.LINE_OPAQUE / overlay.MOST_OPAQUE
@@ -212,9 +212,10 @@ def _view(
 
 def _sizes(explanation: Result, title: str) -> str:
     layers, heads = explanation.head_weights.shape[1:]
-    parts = [f"{len(explanation):,} tokens", f"{len(explanation.visual_positions):,} {explanation.values}"]
+    counted = plain_words.counted
+    parts = [counted(len(explanation), "tokens"), counted(len(explanation.visual_positions), explanation.values)]
     if layers * heads:
-        parts.append(f"{layers} layers \N{MULTIPLICATION SIGN} {heads} heads")
+        parts.append(f"{counted(layers, 'layers')} \N{MULTIPLICATION SIGN} {counted(heads, 'heads')}")
     return " · ".join([name for name in _method(explanation) if name != title] + parts)
 
 
@@ -288,7 +289,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Infinity is no JSON: a browser would show a page without maps.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
 
 

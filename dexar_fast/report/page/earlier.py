@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dexar_fast.report import words
+from dexar_fast.report import plain_words, words
 from dexar_fast.report.words import Pieces
 from dexar_fast.results.schema import Result
 from dexar_fast.results.text_relevance import TextRelevance
@@ -123,7 +123,7 @@ def _mark(visual: NDArray[np.int64], first: int, stop: int) -> Iterator[Part]:
     seen = int(((visual >= first) & (visual < stop)).sum())
     marks = ["…"] if seen < stop - first else []
     if seen:
-        marks.append(f"⟨{seen:,} visual token{'' if seen == 1 else 's'}⟩")
+        marks.append(f"⟨{plain_words.counted(seen, 'visual tokens')}⟩")
     if marks:
         yield Part(" ", " ".join(marks), " ", False)
 

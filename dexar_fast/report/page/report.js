@@ -15,6 +15,10 @@ function short(number) {
   return String(Number(number.toPrecision(3)));
 }
 
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
 /* ---- maps: the same numbers as dexar_fast.vision.maps.paint */
 
 /* For each pixel the cell before it, how far it lies towards the next one, and the share of it within [low, high]. */
@@ -217,6 +221,7 @@ function merged({ report, maps, heads, cells }, first, last) {
 class Viewer {
   constructor(root, report, ...numbers) {
     this.root = root;
+    this.answer = root.querySelector(".answer");
     this.hovered = null;
     this.anchor = null;
     this.picture = 0;
@@ -234,7 +239,7 @@ class Viewer {
   show(report, maps, heads, layers, rests) {
     const onWhole = this.pinned === this.whole;
     Object.assign(this, { report, maps, heads, layers });
-    this.chips = options(this.root.querySelector(".answer"));
+    this.chips = options(this.answer);
     this.whole = report.pieces.length - 1;
     if (onWhole || this.pinned > this.whole) this.pinned = this.whole;
     this.cells = this.maps.length / report.pieces.length;
@@ -246,7 +251,7 @@ class Viewer {
   }
 
   listen() {
-    const answer = this.root.querySelector(".answer");
+    const { answer } = this;
     walk(answer, (i, extend) => this.choose(i, extend), () => this.pin(this.whole));
     const chipAt = (event) => this.chips.indexOf(event.target.closest(".chip"));
     answer.addEventListener("pointerover", (event) => {
@@ -258,6 +263,11 @@ class Viewer {
       const index = chipAt(event);
       if (index >= 0) this.choose(index === this.pinned ? this.whole : index, event.shiftKey);
     });
+    onHold(answer, (event) => {
+      const index = chipAt(event);
+      if (index >= 0) this.choose(index, true);
+    });
+    answer.addEventListener("scroll", () => this.drawEdges());
     this.root.querySelector(".whole").addEventListener("click", () => this.pin(this.whole));
     const strip = this.root.querySelector(".strip");
     this.thumbs = strip ? options(strip) : [];
@@ -339,6 +349,7 @@ class Viewer {
       this.drawMap();
       this.drawThumbs();
       this.drawFacts();
+      this.drawEdges();
       this.underlines?.show(this.shown);
       if (!this.matrix) return;
       this.drawMatrix();
@@ -406,7 +417,7 @@ class Viewer {
 
   get unit() {
     if (this.share === 1) return "map value";
-    return this.share ? `map value, by weight up to colour ${short(this.share)}` : "map value, not drawn";
+    return this.share ? `map value, dimmed to its weight: ${percent(this.share)} of top` : "map value, not drawn: its weight is 0";
   }
 
   drawThumbs() {
@@ -417,9 +428,10 @@ class Viewer {
 
   drawThumb(canvas, i) {
     const context = canvas.getContext("2d");
-    canvas.width = Math.round(canvas.clientWidth * 2);
-    canvas.height = Math.round(canvas.clientHeight * 2);
-    const { width, height } = canvas;
+    const ratio = Number(canvas.style.getPropertyValue("--ratio"));
+    const tallest = 2 * Math.min(canvas.clientHeight, canvas.clientWidth / ratio);
+    const [width, height] = [tallest * ratio, tallest].map((edge) => Math.max(1, Math.round(edge)));
+    Object.assign(canvas, { width, height });
     const image = this.frames[i].querySelector("img");
     if (image && shared.view !== "map") context.drawImage(image, 0, 0, width, height);
     if (shared.view === "image" && image) return;
@@ -440,7 +452,7 @@ class Viewer {
     const { report, shown, whole, piece } = this;
     const say = (name, text) => (this.root.querySelector(`[data-value=${name}]`).textContent = text);
     const all = report.pieces.slice(0, -1);
-    const share = piece.weight ? ` (${Math.round(100 * (piece.weight / this.heaviest))} % of top)` : "";
+    const share = piece.weight ? ` (${percent(piece.weight / this.heaviest)} of top)` : "";
     const [first, stop] = piece.tokens;
     const span = stop - first > 1 ? ` · tokens ${first + 1}–${stop}` : ` · token ${first + 1}`;
     this.root.querySelector(".chosen").textContent =
@@ -453,6 +465,13 @@ class Viewer {
     this.root.querySelector(".whole").setAttribute("aria-pressed", String(this.pinned === whole));
     const [from, to] = shown > whole ? [this.phrase.first, this.phrase.last] : [shown, shown];
     this.chips.forEach((chip, i) => chip.classList.toggle("shown", from <= i && i <= to));
+  }
+
+  /* A long answer fades where more of it can be scrolled to: on a phone no scrollbar says so. */
+  drawEdges() {
+    const { scrollTop, scrollHeight, clientHeight } = this.answer;
+    this.answer.classList.toggle("more-above", scrollTop > 1);
+    this.answer.classList.toggle("more-below", scrollHeight - clientHeight - scrollTop > 1);
   }
 
   /* ---- the matrix of heads */
