@@ -13,6 +13,7 @@ from dexar_fast.errors import DexarError, FileError, InputError
 from dexar_fast.files import write_atomically
 from dexar_fast.report import placing, scales, sizes, tables, words
 from dexar_fast.report.chosen import Choice, Picture, Tokens
+from dexar_fast.report.plain_words import counted
 from dexar_fast.results import shards, storage
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class Explanation(Choice):
         listed = [f"{token!r} {weight:.3g}" if self.weighted else repr(token) for token, weight in pairs]
         listed += ["..."] if len(self) > _TOKENS_IN_REPR else []
         layers, heads = self.head_weights.shape[1:]
-        of = f", {layers} layers x {heads} heads" if layers else ""
-        sizes = f"{len(self)} tokens, {len(self.visual_positions)} {self.values}{of}"
+        of = f", {counted(layers, 'layers')} x {counted(heads, 'heads')}" if layers else ""
+        sizes = f"{counted(len(self), 'tokens')}, {counted(len(self.visual_positions), self.values)}{of}"
         what = "token weights" if self.weighted else "tokens"
         return f"<{type(self).__name__}: {sizes}; {what}: {', '.join(listed)}>"
 

@@ -88,7 +88,8 @@ class Tiles:
         scoring = cdiv(queries * heads // kv_heads, rows) * kv_heads * layers
         parts = max(1, min(PROGRAMS // scoring, cdiv(visual + text, keys) // LEAST_TILES))
         warps = FEW_WARPS if half and tile == SMALLEST and not attended else WARPS
-        stages = (3 if attended else 2) if half else 1  # with two, attention in groups of seven spills on sm_90
+        few = not attended and dim > 128  # with three stages these spill on sm_80, others with two on sm_90
+        stages = (2 if few else 3) if half else 1
         return cls(rows, tile, keys, max(SMALLEST, next_power_of_2(dim)), splits, parts, warps, stages)
 
 

@@ -110,7 +110,7 @@ def test_two_visitors_at_once_get_their_own_answers(visit: Any) -> None:
     assert other.until_said("Answered") == "Answered: The square is blue."
     one.page.get_by_role("tab", name="Hide").click()
     one.page.locator("#hide-top").click()
-    one.until_said("Most changed")
+    one.until_said("The hottest tenth")
     assert one.page.locator("#changes tbody th").all_inner_texts()[1] == "yellow"
 
 

@@ -59,7 +59,7 @@ def test_on_a_phone_each_column_of_what_was_hidden_can_be_read(visit: Any) -> No
     visitor.until_said("Answered")
     visitor.tab("Hide")
     visitor.page.locator("#hide-top").tap()
-    visitor.until_said("Most changed")
+    visitor.until_said("The hottest tenth")
     ends = "(table) => [table.getBoundingClientRect().right, table.parentElement.getBoundingClientRect().right]"
     table_ends, box_ends = visitor.page.locator("#changes table").evaluate(ends)
     assert table_ends <= box_ends + 0.5 and box_ends <= 360
@@ -78,7 +78,7 @@ def test_errors_and_falls_can_be_read(visit: Any, tmp_path: Path, scheme: str) -
     visitor.until_said("Answered")
     visitor.tab("Hide")
     visitor.page.locator("#hide-top").click()
-    visitor.until_said("Most changed")
+    visitor.until_said("The hottest tenth")
     visitor.page.locator("#changes tbody tr").first.evaluate("(row) => row.classList.add('fell')")
     for each in ("th", "td:last-child"):
         found[each] = visitor.page.locator(f"#changes tbody .fell {each}").first.evaluate(CONTRAST)
@@ -102,7 +102,7 @@ def test_a_verdict_comes_into_view_and_nothing_moves(visit: Any) -> None:
     assert abs(check.evaluate("(button) => button.getBoundingClientRect().top + scrollY") - before) <= 2
     visitor.tab("Hide")
     visitor.page.locator("#hide-top").click()
-    visitor.until_said("Most changed")
+    visitor.until_said("The hottest tenth")
     assert in_view(visitor, "#changes table") and in_view(visitor, "[role=tabpanel] .told:not(:empty)")
 
 
@@ -138,7 +138,7 @@ def test_the_picture_that_is_painted_is_open_and_named(visit: Any, tmp_path: Pat
     visitor.until_said("Answered")
     visitor.tab("Hide")
     visitor.page.locator("#hide-top").click()
-    visitor.until_said("Most changed")
+    visitor.until_said("The hottest tenth")
     select, canvas = visitor.page.locator("#brush select"), visitor.page.locator("#brush canvas")
     visitor.page.wait_for_function("document.querySelector('#brush select').textContent.includes('painted')")
     visitor.page.wait_for_timeout(200)
@@ -220,7 +220,7 @@ def test_what_the_server_has_painted_is_taken_back_too(answered: Visitor) -> Non
     answered.page.keyboard.press("Space")
     own = canvas.evaluate(PAINTED)
     answered.page.locator("#hide-top").click()
-    answered.until_said("Most changed")
+    answered.until_said("The hottest tenth")
     answered.page.wait_for_function(f"(own) => ({PAINTED})(document.querySelector('#brush canvas')) !== own", arg=own)
     answered.page.get_by_role("button", name="Undo").click()
     until_painted(answered, own)
