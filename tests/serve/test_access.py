@@ -31,7 +31,7 @@ def test_on_a_phone_nothing_sticks_out_and_the_map_comes_into_view(visit: Any) -
     top = visitor.page.evaluate("document.querySelector('#report').getBoundingClientRect().top")
     assert 0 <= top < 370
     visitor.frame.locator(".chip", has_text="circle").tap()
-    assert visitor.frame.locator(".chosen").inner_text().startswith("circle")
+    visitor.until_chosen("circle")
 
 
 def test_the_frame_is_as_tall_as_what_it_holds(visit: Any) -> None:
@@ -58,9 +58,9 @@ def test_with_keys_alone(visit: Any) -> None:
     visitor.frame.locator("body:not(.growing) .chip").first.focus()
     for key in ("ArrowRight", "End", "Home", "ArrowRight"):
         visitor.page.keyboard.press(key)
-    assert visitor.frame.locator(".chosen").inner_text().startswith("red")
+    visitor.until_chosen("red")
     visitor.page.keyboard.press("Escape")
-    visitor.frame.locator(".chosen", has_text="Whole answer").wait_for()  # it is drawn with the next frame
+    visitor.until_chosen("Whole answer")
 
 
 def test_every_control_has_a_name_and_news_are_spoken(visit: Any) -> None:

@@ -17,7 +17,7 @@ def test_an_example_is_answered_and_its_map_follows_the_chips(answered: Visitor)
     chip = answered.frame.locator(".chip", has_text="circle")
     chip.click()
     assert chip.get_attribute("aria-selected") == "true"
-    assert answered.frame.locator(".chosen").inner_text().startswith("circle")
+    answered.until_chosen("circle")
     truth = Explainer.from_pretrained().explain(str(SAMPLE), "Describe the image.")
     rows, columns = np.unravel_index(truth.heatmap(6).argmax(), truth.heatmap(6).shape)
     said = answered.frame.locator("[data-value=place]").inner_text()
@@ -94,7 +94,7 @@ def test_text_relevance_underlines_the_words_before(visit: Any) -> None:
     visitor.frame.locator(".rests").wait_for()
     visitor.frame.locator("summary").first.click()
     visitor.frame.locator(".chip").nth(5).click()
-    assert visitor.frame.locator(".rests").inner_text().startswith("Rests on")
+    visitor.frame.locator(".rests", has_text="Rests on").wait_for()
     assert visitor.frame.locator(".prompt .word").count() > 0
     assert visitor.frame.get_by_text("Underlined: what it rests on, the thicker the more").is_visible()
     assert visitor.frame.get_by_text("Marks such as <s> are special tokens").is_visible()
@@ -145,7 +145,7 @@ def test_a_phrase_is_one_map(answered: Visitor) -> None:
     chips.nth(5).click()
     chips.nth(7).click(modifiers=["Shift"])
     assert [chip.get_attribute("aria-selected") for chip in chips.all()] == ["false"] * 5 + ["true"] * 3 + ["false"] * 4
-    assert answered.frame.locator(".chosen").inner_text().startswith("yellow circle and · tokens 6")
+    answered.until_chosen("yellow circle and · tokens 6")
     shown = np.array(answered.frame.locator("body").evaluate("() => Array.from(shared.viewers[0].values)"))
     truth = Explainer.from_pretrained().explain(str(SAMPLE), "Describe the image.")
     phrase = truth.token_weights[5:8].double().numpy() @ truth.token_maps[5:8].double().numpy()
@@ -154,6 +154,6 @@ def test_a_phrase_is_one_map(answered: Visitor) -> None:
     answered.page.keyboard.press("Escape")
     chips.nth(5).click()
     answered.page.keyboard.press("Shift+ArrowLeft")
-    assert answered.frame.locator(".chosen").inner_text().startswith("a yellow · tokens 5")
+    answered.until_chosen("a yellow · tokens 5")
     answered.page.keyboard.press("ArrowRight")
     assert answered.frame.locator(".chip[aria-selected=true]").count() == 1

@@ -1,5 +1,6 @@
 """A visitor of the page of `dexar-fast serve` in Chromium, and all that went wrong on the way."""
 
+import re
 from typing import Any
 
 SAID = "document.querySelector('#said p').textContent"
@@ -53,6 +54,10 @@ class Visitor:
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
+
+    def until_chosen(self, beginning: str) -> None:
+        """Until the line of what is chosen begins so: it is drawn with the next frame."""
+        self.frame.locator(".chosen", has_text=re.compile(f"^{re.escape(beginning)}")).wait_for()
 
     def chips(self) -> list[str]:
         return [text.strip() for text in self.frame.locator(".chip").all_inner_texts()]
