@@ -69,7 +69,7 @@ def test_every_control_has_a_name_and_news_are_spoken(visit: Any) -> None:
     visitor.click_example(3)
     visitor.until_said("Answered")
     for name in ("Hide", "Check", "Save", "Edit"):
-        visitor.page.get_by_role("tab", name=name).click()
+        visitor.tab(name)
         assert visitor.page.evaluate(NAMELESS) == [], name
     assert visitor.page.locator("#said [role=status]").count() == 1
     assert visitor.page.locator("#report iframe").get_attribute("title") == "What the model looked at"
@@ -108,7 +108,7 @@ def test_two_visitors_at_once_get_their_own_answers(visit: Any) -> None:
     other.click_example(2)
     assert one.until_said("Answered") == "Answered: The yellow shape is a circle."
     assert other.until_said("Answered") == "Answered: The square is blue."
-    one.page.get_by_role("tab", name="Hide").click()
+    one.tab("Hide")
     one.page.locator("#hide-top").click()
     one.until_said("The hottest tenth")
     assert one.page.locator("#changes tbody th").all_inner_texts()[1] == "yellow"

@@ -53,7 +53,13 @@ class Visitor:
         self.page.wait_for_timeout(500)
 
     def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
+        """Again where Gradio, which draws at that moment, has lost the click."""
+        tab = self.page.get_by_role("tab", name=name)
+        for _ in range(10):
+            tab.click()
+            self.page.wait_for_timeout(100)
+            if tab.get_attribute("aria-selected") == "true":
+                return
 
     def until_chosen(self, beginning: str) -> None:
         """Until the line of what is chosen begins so: it is drawn with the next frame."""
