@@ -10,7 +10,7 @@ import pytest
 from halting import halting
 from PIL import Image
 from serving import SAMPLE
-from visited import Visitor
+from visited import PAINTED, Visitor
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 WATCH_OPACITY = """() => {
@@ -33,8 +33,6 @@ CONTRAST = """(text) => {
   const ink = parts(getComputedStyle(text).color), [low, high] = [light(ink), light(paper())].sort((a, b) => a - b);
   return [(high + 0.05) / (low + 0.05), ink[0] - ink[1]];
 }"""
-PAINTED = """(canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
-  .filter((value, n) => n % 4 === 3 && value > 127).length"""
 RING = """(board) => {
   const { visibility, width } = getComputedStyle(board, "::after");
   return [visibility, parseFloat(width)];
@@ -139,16 +137,15 @@ def test_the_picture_that_is_painted_is_open_and_named(visit: Any, tmp_path: Pat
     visitor.tab("Hide")
     visitor.page.locator("#hide-top").click()
     visitor.until_said("The hottest tenth")
-    select, canvas = visitor.page.locator("#brush select"), visitor.page.locator("#brush canvas")
+    select = visitor.page.locator("#brush select")
     visitor.page.wait_for_function("document.querySelector('#brush select').textContent.includes('painted')")
-    visitor.page.wait_for_timeout(200)
+    visitor.until_painted("share > 0")
     names = select.locator("option").all_inner_texts()
     first = next(n for n, name in enumerate(names) if name.endswith("(painted)"))
-    assert select.input_value() == str(first) and canvas.evaluate(PAINTED) > 0
+    assert select.input_value() == str(first)
     for n, name in enumerate(names):
         select.select_option(index=n)
-        visitor.page.wait_for_timeout(200)
-        assert (canvas.evaluate(PAINTED) > 0) == name.endswith("(painted)"), names
+        visitor.until_painted("share > 0" if name.endswith("(painted)") else "share === 0")
     visitor.page.locator("#brush .clear").click()
     assert select.locator("option").all_inner_texts()[2] == "3"
 
@@ -228,7 +225,7 @@ def test_what_the_server_has_painted_is_taken_back_too(answered: Visitor) -> Non
 
 def until_painted(visitor: Visitor, pixels: int) -> None:
     painted = f"({PAINTED})(document.querySelector('#brush canvas'))"
-    visitor.page.wait_for_function(f"{painted} === {json.dumps(pixels)}", timeout=5000)
+    visitor.page.wait_for_function(f"{painted} === {json.dumps(pixels)}")
 
 
 def test_a_finger_has_no_outline(visit: Any) -> None:
@@ -237,5 +234,5 @@ def test_a_finger_has_no_outline(visit: Any) -> None:
     visitor.until_said("Answered")
     visitor.tab("Hide")
     visitor.page.locator("#brush canvas").tap()
-    assert visitor.page.locator("#brush canvas").evaluate(PAINTED) > 0
+    visitor.until_painted("share > 0")
     assert visitor.page.locator("#brush .board").evaluate(RING)[0] == "hidden"

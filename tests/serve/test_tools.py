@@ -5,14 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 from serving import ANSWER
-from visited import Visitor
+from visited import PAINTED, Visitor
 
 from dexar_fast import Explanation
-
-PAINTED = """(canvas) => {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return data.filter((value, n) => n % 4 === 3 && value > 127).length / (canvas.width * canvas.height);
-}"""  # the share of the picture
 
 
 def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
@@ -84,8 +79,7 @@ def test_the_hottest_tenth_is_hidden_without_a_pointer(answered: Visitor) -> Non
     answered.until_said("The hottest tenth")
     rows = answered.page.locator("#changes tbody tr").all_inner_texts()
     assert len(rows) == 12
-    share = answered.page.locator("#brush canvas").evaluate(PAINTED)
-    assert 0.09 < share < 0.11
+    answered.until_painted("0.09 < share && share < 0.11")
     answered.page.locator("#hide").click()
     answered.page.wait_for_function("document.body.classList.contains('runs')")
     answered.until_said("Fell most")
@@ -97,6 +91,7 @@ def test_what_is_painted_stays_until_it_is_cleared_or_hidden_anew(answered: Visi
     canvas = answered.page.locator("#brush canvas")
     answered.page.locator("#hide-top").click()
     answered.until_said("The hottest tenth")
+    answered.until_painted("share > 0")
     of_server = canvas.evaluate(PAINTED)
     canvas.focus()
     answered.page.keyboard.press("Space")
@@ -109,7 +104,7 @@ def test_what_is_painted_stays_until_it_is_cleared_or_hidden_anew(answered: Visi
     answered.page.locator("#hide-top").click()
     answered.page.wait_for_function("document.body.classList.contains('runs')")
     answered.until_said("The hottest tenth")
-    assert canvas.evaluate(PAINTED) == of_server
+    answered.until_painted(f"share === {of_server}")
 
 
 def test_the_map_is_checked_and_its_evidence_stands_in_the_report(answered: Visitor) -> None:

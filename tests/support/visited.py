@@ -5,6 +5,11 @@ from typing import Any
 
 SAID = "document.querySelector('#said p').textContent"
 
+PAINTED = """(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((value, n) => n % 4 === 3 && value > 127).length / (canvas.width * canvas.height);
+}"""  # the share of the picture
+
 
 class Visitor:
     """A page in a context of its own."""
@@ -46,6 +51,11 @@ class Visitor:
         """Waits until the line of news begins so; gives it."""
         self.page.wait_for_function(f"(text) => {SAID}.startsWith(text)", arg=beginning, timeout=1000 * seconds)
         return str(self.page.evaluate(SAID))
+
+    def until_painted(self, holds: str) -> None:
+        """Until it holds of the share that is painted: a mask is drawn once its picture is decoded."""
+        share = f"({PAINTED})(document.querySelector('#brush canvas'))"
+        self.page.wait_for_function(f"(() => {{ const share = {share}; return {holds}; }})()")
 
     def open_choices(self) -> None:
         """And lets Gradio come to rest: what is typed while it draws them, and another event ends, is lost."""
