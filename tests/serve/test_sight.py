@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from halting import halting
 from PIL import Image
 from serving import SAMPLE
 from visited import PAINTED, Visitor
@@ -162,18 +161,6 @@ def test_the_pressed_button_keeps_the_focus(answered: Visitor, pressed: str) -> 
     answered.page.wait_for_function("!document.body.classList.contains('runs')")
     answered.page.wait_for_timeout(500)  # Gradio may draw once more
     assert button.evaluate("(button) => button === document.activeElement")
-
-
-def test_the_focus_comes_back_from_stop(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dexar_fast.serve.work.asking.written", halting)
-    visitor = visit()
-    visitor.page.locator("#examples button").first.focus()
-    visitor.page.keyboard.press("Enter")
-    visitor.frame.locator(".chip").nth(2).wait_for()
-    visitor.page.locator("#stop").focus()
-    visitor.page.keyboard.press("Enter")
-    visitor.until_said("Stopped")
-    visitor.page.wait_for_function("document.activeElement === document.querySelector('#examples button')")
 
 
 def test_each_example_has_a_name_of_its_own(visit: Any) -> None:
