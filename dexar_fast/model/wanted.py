@@ -19,7 +19,8 @@ def while_wanted(wanted: Callable[[], bool]) -> Iterator[None]:
     """Inside the block this thread's work ends with `Abandoned`, at its next layer or gradient, once `wanted` is false.
 
     It ends where the model's own code may raise, too: unlike an exception that Python raises in a thread from outside,
-    none comes while a lock is handed over or a model is put back as it was.
+    none comes while a lock is handed over or a model is put back as it was. A model whose attention is its own code
+    (`kinds.attends_by_hand`) asks when it is taken, and at gradients, alone.
     """
     token = _wanted.set(wanted)
     try:

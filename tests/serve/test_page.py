@@ -77,8 +77,7 @@ def test_the_next_question_stands_behind_the_last(answered: Visitor) -> None:
 def test_two_methods_stand_side_by_side(visit: Any) -> None:
     visitor = visit()
     visitor.open_choices()
-    visitor.page.get_by_label("Compare with").fill("attention")
-    visitor.page.get_by_role("option", name="attention", exact=True).click()
+    visitor.choose_method("attention", "Compare with")
     visitor.click_example(0)
     visitor.until_said("Side by side: dex-ar | attention")
     assert visitor.frame.locator("article").count() == 2
@@ -113,8 +112,7 @@ def test_words_are_shown_as_one_where_asked(visit: Any) -> None:
 def test_a_method_that_needs_the_whole_answer_shows_it_at_once(visit: Any) -> None:
     visitor = visit()
     visitor.open_choices()
-    visitor.page.get_by_label("Method", exact=True).fill("tam")
-    visitor.page.get_by_role("option", name="tam", exact=True).click()
+    visitor.choose_method("tam")
     visitor.click_example(0)
     visitor.until_said("Answered")
     visitor.frame.locator(".chip").first.wait_for()
@@ -131,8 +129,7 @@ def test_the_page_says_what_the_model_can_and_where_an_answer_was_cut(visit: Any
     assert visitor.page.locator("#method-line").inner_text().startswith("Gradients of each layer's logit lens")
     visitor.page.get_by_role("option", name="chance: uniform").click()
     visitor.page.locator("#method-line", has_text="nothing of the model: chance. Beware: what does not").wait_for()
-    visitor.page.get_by_label("Method", exact=True).fill("dex-ar")
-    visitor.page.get_by_role("option", name="dex-ar", exact=True).click()
+    visitor.choose_method("dex-ar")
     visitor.page.keyboard.press("Escape")
     visitor.page.get_by_label("number input for Tokens of an answer, at most").fill("3")
     visitor.click_example(0)

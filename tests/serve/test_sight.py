@@ -1,12 +1,12 @@
 """What can be seen of the page in Chromium: maps, verdicts, tables and thumbnails, whole, in view and readable."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from halting import halting
 from PIL import Image
 from serving import SAMPLE
 from visited import PAINTED, Visitor
@@ -163,6 +163,18 @@ def test_the_pressed_button_keeps_the_focus(answered: Visitor, pressed: str) -> 
     assert button.evaluate("(button) => button === document.activeElement")
 
 
+def test_the_focus_comes_back_from_stop(visit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dexar_fast.serve.work.asking.written", halting)
+    visitor = visit()
+    visitor.page.locator("#examples button").first.focus()
+    visitor.page.keyboard.press("Enter")
+    visitor.frame.locator(".chip").nth(2).wait_for()
+    visitor.page.locator("#stop").focus()
+    visitor.page.keyboard.press("Enter")
+    visitor.until_said("Stopped")
+    visitor.page.wait_for_function("document.activeElement === document.querySelector('#examples button')")
+
+
 def test_each_example_has_a_name_of_its_own(visit: Any) -> None:
     visitor = visit()
     names = visitor.page.locator("#examples button").evaluate_all("(all) => all.map((each) => each.ariaLabel)")
@@ -187,12 +199,12 @@ def test_the_brush_has_an_outline_and_strokes_are_taken_back(answered: Visitor) 
         shares.append(canvas.evaluate(PAINTED))
     assert shares == sorted(set(shares))
     answered.page.keyboard.press("Control+z")
-    until_painted(answered, shares[2])
+    answered.until_painted(f"share === {shares[2]}")
     answered.page.get_by_role("button", name="Clear").click()
-    until_painted(answered, 0)
+    answered.until_painted("share === 0")
     for share in (shares[2], shares[1], 0, 0):
         answered.page.get_by_role("button", name="Undo").click()
-        until_painted(answered, share)
+        answered.until_painted(f"share === {share}")
     answered.page.locator("#hide").click()
     answered.until_said("Nothing is painted")
 
@@ -205,14 +217,9 @@ def test_what_the_server_has_painted_is_taken_back_too(answered: Visitor) -> Non
     own = canvas.evaluate(PAINTED)
     answered.page.locator("#hide-top").click()
     answered.until_said("The hottest tenth")
-    answered.page.wait_for_function(f"(own) => ({PAINTED})(document.querySelector('#brush canvas')) !== own", arg=own)
+    answered.until_painted(f"share !== {own}")
     answered.page.get_by_role("button", name="Undo").click()
-    until_painted(answered, own)
-
-
-def until_painted(visitor: Visitor, pixels: int) -> None:
-    painted = f"({PAINTED})(document.querySelector('#brush canvas'))"
-    visitor.page.wait_for_function(f"{painted} === {json.dumps(pixels)}")
+    answered.until_painted(f"share === {own}")
 
 
 def test_a_finger_has_no_outline(visit: Any) -> None:

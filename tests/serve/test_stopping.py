@@ -38,8 +38,7 @@ def test_refusals_are_lines_and_the_page_lives_on(visit: Any) -> None:
 def test_stop_ends_what_runs_and_the_next_question_is_answered(visit: Any, served: Served) -> None:
     visitor = visit()
     visitor.open_choices()
-    visitor.page.get_by_label("Method", exact=True).fill("igos++")
-    visitor.page.get_by_role("option", name="igos++", exact=True).click()
+    visitor.choose_method("igos++")
     visitor.click_example(0)
     visitor.until_said("Writing the answer, then explaining it by igos++")
     running = [each.work for each in served.answers.visits._visits.values() if each.work and not each.work.join(0)]
@@ -47,8 +46,7 @@ def test_stop_ends_what_runs_and_the_next_question_is_answered(visit: Any, serve
     visitor.until_said("Stopped.")
     assert visitor.page.locator("#stop").is_disabled()
     assert len(running) == 1 and running[0].join(5)
-    visitor.page.get_by_label("Method", exact=True).fill("dex-ar")
-    visitor.page.get_by_role("option", name="dex-ar", exact=True).click()
+    visitor.choose_method("dex-ar")
     visitor.page.locator("#ask").click()
     visitor.until_said("Answered")
 

@@ -25,8 +25,7 @@ def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
 
 def test_an_edited_answer_is_explained_as_the_switches_say_now(answered: Visitor) -> None:
     answered.open_choices()
-    answered.page.get_by_label("Method", exact=True).fill("attention")
-    answered.page.get_by_role("option", name="attention", exact=True).click()
+    answered.choose_method("attention")
     answered.page.get_by_label("word", exact=True).check()
     answered.page.locator("#answer textarea").fill("A turquoise star.")
     answered.page.locator("#explain").click()

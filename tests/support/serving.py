@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from dexar_fast.serve.page.answers import Answers
 
 ANSWER = "A red triangle, a yellow circle and a blue square."  # of the embedded model, asked to describe the sample
 SAMPLE = Path(server.__file__).parents[1] / "assets" / "sample.png"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @dataclass(frozen=True)

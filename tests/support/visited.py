@@ -62,6 +62,10 @@ class Visitor:
         self.page.get_by_role("button", name="How to explain").click()
         self.page.wait_for_timeout(500)
 
+    def choose_method(self, name: str, label: str = "Method") -> None:
+        self.page.get_by_label(label, exact=True).fill(name)
+        self.page.get_by_role("option", name=name, exact=True).click()
+
     def tab(self, name: str) -> None:
         """Again where Gradio, which draws at that moment, has lost the click."""
         tab = self.page.get_by_role("tab", name=name)

@@ -62,12 +62,12 @@ def _plain(evidence: Evidence) -> str:
         return "There is nothing to check."
     if evidence.verdict == "above chance":
         return "The answer suffers most where the map is hottest: the map holds."
-    own, as_much = evidence.falls[DRAWN_AT], sum(each >= evidence.falls[DRAWN_AT] for each in evidence.random)
-    if own <= LEAST:
+    if evidence.falls[DRAWN_AT] <= LEAST:
         return "Hiding the top of the map costs the answer nothing: no evidence for the map."
-    if as_much == 0:
+    if evidence.as_much == 0:
         return "Hiding the centre costs the answer as much: no evidence for the map."
-    return f"Hiding other places costs as much in {as_much} of {len(evidence.random)} draws: no evidence for the map."
+    some = f"{evidence.as_much} of {len(evidence.random)} draws"
+    return f"Hiding other places costs as much in {some}: no evidence for the map."
 
 
 def hidden(found: Mapping[str, Any], titles: Sequence[str], hottest: bool) -> Line:

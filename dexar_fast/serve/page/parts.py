@@ -115,5 +115,7 @@ def examples(given: Sequence[Example]) -> gr.HTML:
 def _button(n: int, example: Example) -> Markup:
     several = f" ({len(example.pictures)} pictures)" * (len(example.pictures) > 1)
     asks = example.question + several
-    text = '<button type="button" data-n="{}" aria-label="Example {}: {}"><img src="{}" alt="">{}</button>'
-    return Markup(text).format(n, n + 1, asks, example.small, asks)
+    text = (
+        '<button type="button" id="example-{}" data-n="{}" aria-label="Example {}: {}"><img src="{}" alt="">{}</button>'
+    )
+    return Markup(text).format(n, n, n + 1, asks, example.small, asks)
