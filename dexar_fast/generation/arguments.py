@@ -36,6 +36,13 @@ def asked_for(generate_kwargs: Mapping[str, Any], name: str) -> Any:
     return getattr(generate_kwargs.get("generation_config"), name, None)
 
 
+def with_tokenizer(model: Any, processor: Any, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of generate(), and the tokenizer if there are stop strings."""
+    if setting(model, generate_kwargs, "stop_strings") is None:
+        return generate_kwargs
+    return {"tokenizer": getattr(processor, "tokenizer", None)} | generate_kwargs
+
+
 def check_arguments(model: Any, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> None:
     """Raises InputError for arguments of generate() that an explanation cannot follow."""
     twice = [name for name in generate_kwargs if name in inputs]

@@ -22,7 +22,7 @@ from dexar_fast.generation.arguments import (
     check_single,
     forward_arguments,
     new_tokens,
-    setting,
+    with_tokenizer,
 )
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.generate import begun_tokens, generate, generate_begun, written_apart
@@ -77,6 +77,7 @@ class Runner:
         self.setup = setup
         self._model = setup.model
         self._generate_kwargs = generate_kwargs
+        self._arguments = with_tokenizer(setup.model, setup.processor, generate_kwargs)
         self._pool = pool
         self.out = out
         self._tails: Tails | None = None  # once they have been looked at
@@ -175,7 +176,7 @@ class Runner:
         Args:
             follow: from the request, still without answer, to what the pass computes and what keeps it; None: DEX-AR's.
         """
-        check_arguments(self._model, self.request.inputs, self.arguments())
+        check_arguments(self._model, self.request.inputs, self._arguments)
         check_single(self._model, self._generate_kwargs)
         size = min(size, self.longest)
         if self.out is not None:
@@ -216,14 +217,12 @@ class Runner:
             stack.enter_context(inputs.embedding_checked(model, self.request.on_host["input_ids"]))
         with fitting("running the prompt"):
             if (targets := self.request.targets) is None:
-                targets = written_apart(
-                    model, given, self.arguments(), loan, scheduler or self._pool or setup.elsewhere
-                )
+                targets = written_apart(model, given, self._arguments, loan, scheduler or self._pool or setup.elsewhere)
             if targets is not None:
                 return targets, self._prompt(targets, prefix)
             try:
                 write = generate_begun if setup.elsewhere else partial(generate, prefix=prefix)
-                return write(model, given, setup.decoder, generate_kwargs=self.arguments(), follow=scheduler)
+                return write(model, given, setup.decoder, generate_kwargs=self._arguments, follow=scheduler)
             except NumericalError:
                 with suppress(InputError):
                     any_token = torch.zeros(1, dtype=torch.long, device="cpu")
@@ -253,12 +252,6 @@ class Runner:
         decoder = self.setup.decoder
         assert decoder is not None  # the prompt has run, or an earlier one has
         return self.setup.chunk_size or default_chunk(decoder.layers)
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of generate(), and the tokenizer if there are stop strings."""
-        if setting(self._model, self._generate_kwargs, "stop_strings") is None:
-            return self._generate_kwargs
-        return {"tokenizer": getattr(self.setup.processor, "tokenizer", None)} | self._generate_kwargs
 
     def prefix(self, loan: Loan) -> Prefix:
         """How the prompt begins: over the pool, where there is one."""
