@@ -49,7 +49,7 @@ def masks_of(file: str) -> Iterator[Mutation]:
     for match in re.finditer(r"mask=((?:\[[^]]*]|[^,()[\]])+)", (ROOT / file).read_text()):
         at = match.start(1)
         for part in match[1].split(" & "):
-            yield Mutation(file, part, f"({part} == {part})", at=at)
+            yield Mutation(file, part, f"(({part}) == ({part}))", at=at)
             at += len(part) + len(" & ")
 
 
