@@ -10,6 +10,7 @@ by the input's `baseline`; Captum's perturbation methods run so, too: `method="c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,10 +26,11 @@ from dexar_fast.explainer import Explainer
 from dexar_fast.explanation import Explanation
 from dexar_fast.methods.eagle.black_box.endpoint import Endpoint
 from dexar_fast.report.placing import check_geometry
-from dexar_fast.vision.grid import Grid
+from dexar_fast.vision.grid import Grid, Size
 from dexar_fast.vision.sampling import places
 
 EXTRA = "'dexar-fast[captum]'"
+HOW = ("show_progress", "perturbations_per_eval")  # arguments of Captum's methods that change no result
 GENERATED = {"max_new_tokens": 25, "do_sample": False}  # as Captum generates where no target is given
 
 
@@ -61,7 +63,9 @@ class LLMAttribution:
         num_trials: int = 1,
         gen_args: Mapping[str, Any] | None = None,
         use_cached_outputs: bool = True,
+        _inspect_forward: None = None,
         forward_in_tokens: bool = True,
+        **kwargs: Any,
     ) -> Any:
         """A `captum.attr.LLMAttributionResult` of T tokens and F segments: seq_attr [F], token_attr [T, F], float32.
 
@@ -69,11 +73,14 @@ class LLMAttribution:
             inp: an ImageMaskInput; what its processor_fn makes of the picture is the prompt.
             target: the answer, or its ids [T]; None generates it.
             gen_args: of generate(), where there is no target.
-            num_trials, use_cached_outputs, forward_in_tokens: Captum's; one pass answers for all of them.
+            num_trials, use_cached_outputs, forward_in_tokens: Captum's; one pass answers for all of them, as a trial of
+                our methods is like another: what they draw goes by their seed.
+            kwargs: Captum's for how its method runs (`show_progress`, `perturbations_per_eval`), of no use here.
         Raises:
-            InputError: an input of another kind, gen_args beside a target, a picture whose map has no place in it; else
-                as `Explainer.explain_inputs`.
+            InputError: an input of another kind, gen_args beside a target, an argument of Captum's method that the
+                Explainer's takes itself, a picture whose map has no place in it; else as `Explainer.explain_inputs`.
         """
+        _check(_inspect_forward, kwargs)
         if not isinstance(inp, self._attr.ImageMaskInput):
             raise InputError(f"inp is an ImageMaskInput, whose segments have maps, not a {type(inp).__name__}")
         if target is not None and gen_args is not None:
@@ -99,7 +106,18 @@ class LLMAttribution:
         )
 
 
-LLMGradientAttribution = LLMAttribution  # the same call: an Explainer's method takes gradients or not
+class LLMGradientAttribution(LLMAttribution):
+    """The same by Captum's shorter call; the Explainer's method takes gradients or not."""
+
+    def attribute(  # type: ignore[override]
+        self,
+        inp: Any,
+        target: str | Tensor | None = None,
+        gen_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `LLMAttribution.attribute`."""
+        return super().attribute(inp, target, gen_args=gen_args, **kwargs)
 
 
 def endpoint(provider: Any) -> Endpoint:
@@ -114,6 +132,16 @@ def endpoint(provider: Any) -> Endpoint:
     if not isinstance(provider, kind):
         raise InputError(f"a VLLMProvider is due, not a {type(provider).__name__}")
     return Endpoint(provider.api_url, provider.model_name, "vllm", key=provider.client.api_key)
+
+
+def _check(inspect: object, kwargs: Mapping[str, Any]) -> None:
+    if inspect is not None:
+        raise InputError("_inspect_forward: no forward of Captum's runs here, leave it out")
+    if knobs := [name for name in kwargs if name not in HOW]:
+        raise InputError(
+            f"{', '.join(knobs)}: knobs are those of the Explainer's method, as in Explainer(..., "
+            'method="captum:method=ShapleyValueSampling,n_samples=25")'
+        )
 
 
 def _prompted(inp: Any) -> dict[str, Any]:
@@ -140,11 +168,22 @@ def _shares(explanation: Explanation, masks: list[Tensor]) -> NDArray[np.float64
             f"segments of {[*masks[0].shape]} pixels do not part a picture that the model sees as {[height, width]}: "
             "turn it as its EXIF says first"
         )
-    pixels = Grid(0, 0, height, width)
-    values = places([pixels], height * width, explanation.grids, [(width, height)])
+    fine = _points(explanation, (width, height))
+    points = Grid(0, 0, height * fine, width * fine)
+    values = places([points], points.rows * points.columns, explanation.grids, [(width, height)])
 
     def of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.bincount(values[mask & (values >= 0)], minlength=count)
 
     areas = of(np.ones(values.shape, bool)).clip(1)
-    return np.stack([of(mask.cpu().bool().numpy().ravel()) / areas for mask in masks])
+    finer = [mask.cpu().bool().numpy().repeat(fine, 0).repeat(fine, 1) for mask in masks]
+    return np.stack([of(mask.ravel()) / areas for mask in finer])
+
+
+def _points(explanation: Explanation, size: Size) -> int:
+    """How many points to a pixel's side find each cell, though the picture may have fewer pixels than cells."""
+    boxes = [(cells, cells.box or (0.0, 0.0, *size)) for cells in explanation.grids]
+    of_pixels = [
+        max(cells.rows / (bottom - top), cells.columns / (right - left)) for cells, (left, top, right, bottom) in boxes
+    ]
+    return max(1, math.ceil(max(of_pixels)))

@@ -33,19 +33,17 @@ DARK = "#1d1b22"  # letters on amber: white ones could not be read
 
 def page(models: Models, limits: Limits, chunk: int = 1) -> tuple[gr.Blocks, Answers]:
     """The page, and its server's side."""
+    _own_folder()
     answers, shown = Answers(models, limits, chunk), examples()
     with gr.Blocks(title="dexar_fast", analytics_enabled=False) as blocks:
         connect(blocks, build(models, shown, limits), answers, shown)
-    blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+    blocks.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
     return blocks, answers
 
 
 def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, password: str | None) -> str:
     """Starts the server in threads of its own; its address. Raises InputError where it cannot listen."""
     _check_address(host, port)
-    folder = tempfile.mkdtemp(prefix="dexar-fast-")  # for Gradio's files; it stays empty: no upload is taken
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = folder
     blocks.launch(
         server_name=host,
         server_port=port,
@@ -69,6 +67,13 @@ def start(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, passwo
         prevent_thread_lock=True,
     )
     return str(blocks.local_url)
+
+
+def _own_folder() -> None:
+    """For Gradio's files, which components name as they are made; it stays empty: no upload is taken."""
+    folder = tempfile.mkdtemp(prefix="dexar-fast-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder
 
 
 def _check_address(host: str, port: int | None) -> None:

@@ -81,10 +81,12 @@ def mask(uri: Any) -> NDArray[np.bool_]:
             raise ImageError(f"the mask cannot be read: {error}") from None
 
 
-def masks(given: Any) -> list[NDArray[np.bool_] | None]:
-    """For each picture its `mask`, or None. Raises ImageError."""
+def masks(given: Any, pictures: int) -> list[NDArray[np.bool_] | None]:
+    """For each of so many pictures its `mask`, or None; nothing at all is taken. Raises ImageError."""
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise ImageError("masks must be a list: for each picture a PNG as a data URI, or null")
+    if len(given) > pictures:
+        raise ImageError(f"{len(given)} masks for {pictures} picture{'s' * (pictures > 1)}: one each, or null")
     return [None if each is None else mask(each) for each in given]
 
 

@@ -14,7 +14,9 @@ from dexar_fast.serve.work.asking import Asked
 from dexar_fast.serve.work.thread import Work
 
 IDLE = 30 * 60.0  # seconds until a visit is over that nobody ended
+MINUTE = 60.0
 MOST_VISITS = 200
+MOST_BYTES = 2**30  # of all visits' pictures
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,19 @@ class Visit:
         said = {**(self.shown.said or {}), "answered": bool(self.explanations)}
         return replace(self.shown, said=said)
 
+    @property
+    def runs(self) -> bool:
+        """Whether something runs for it now."""
+        return self.work is not None and self.work.runs
+
+    @property
+    def bytes(self) -> int:
+        """That its pictures take: as they came, and decoded."""
+        if self.asked is None:
+            return 0
+        given = self.asked.given
+        return sum(map(len, given.uris)) + sum(3 * image.width * image.height for image in given.pictures)
+
     def close(self) -> None:
         """Ends what runs."""
         if self.work is not None:
@@ -66,10 +81,19 @@ class Visit:
 
 
 class Visits:
-    """The visits by the session that Gradio names. Those that are idle too long, or too many, are forgotten."""
+    """The visits by the session that Gradio names.
+
+    Those that are idle too long, or too many, or whose pictures take too much, are forgotten, the oldest first; none
+    for which something runs.
+
+    Attributes:
+        also: what else is to be done when a session is forgotten.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.also: Callable[[str], object] = lambda session: None
         self._clock = clock
+        self._timer: threading.Timer | None = None
         self._visits: dict[str, Visit] = {}
         self._lock = threading.Lock()
 
@@ -82,16 +106,37 @@ class Visits:
             visit = self._visits.pop(session, None) or Visit()
             self._visits[session] = visit  # the last one seen stands last
             visit.seen = self._clock()
-            over = self._over(visit.seen)
-        for each in over:
-            each.close()
+        self.sweep()
         return visit
 
-    def _over(self, now: float) -> list[Visit]:
-        """Takes out those that are over."""
-        names = list(self._visits)
-        late = [name for name in names if self._visits[name].seen < now - IDLE]
-        return [self._visits.pop(name) for name in {*late, *names[:-MOST_VISITS]}]
+    def known(self, session: str) -> Visit:
+        """The visit; one that is not kept if there is none yet."""
+        return self._visits.get(session) or Visit()
+
+    def sweep(self) -> None:
+        """Forgets the visits that are over; and again each minute, as long as there are any."""
+        with self._lock:
+            over = self._over(self._clock())
+        for session in over:
+            self.end(session)
+        with self._lock:
+            if self._visits and self._timer is None:
+                self._timer = threading.Timer(MINUTE, self._again)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _again(self) -> None:
+        self._timer = None
+        self.sweep()
+
+    def _over(self, now: float) -> list[str]:
+        over, taken = [], 0
+        for count, (session, visit) in enumerate(reversed(self._visits.items())):  # the newest stays in any case
+            taken += visit.bytes
+            full = count > 0 and (count >= MOST_VISITS or taken > MOST_BYTES)
+            if (full or visit.seen < now - IDLE) and not visit.runs:
+                over.append(session)
+        return over
 
     def end(self, session: str) -> None:
         """Forgets a visit and ends what runs for it."""
@@ -99,3 +144,4 @@ class Visits:
             visit = self._visits.pop(session, None)
         if visit is not None:
             visit.close()
+        self.also(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from functools import partial
 from typing import Any
@@ -99,6 +100,32 @@ def test_generated_as_captum_generates(embedded: Explainer) -> None:
     assert found.token_attr.shape == (3, 4)
 
 
+def test_the_calls_are_captums() -> None:
+    for ours, theirs in ((LLMAttribution, attr.LLMAttribution), (LLMGradientAttribution, attr.LLMGradientAttribution)):
+        own, of_captum = (inspect.signature(each.attribute).parameters for each in (ours, theirs))
+        assert [*own] == [*of_captum]
+        assert [each.kind for each in own.values()] == [each.kind for each in of_captum.values()]
+        assert [each.default for each in own.values()] == [each.default for each in of_captum.values()]
+
+
+def test_gen_args_by_place_and_arguments_of_how_to_run(embedded: Explainer) -> None:
+    inp = segments(embedded, 2, 2)
+    assert LLMGradientAttribution(embedded).attribute(inp, None, {"max_new_tokens": 3}).token_attr.shape == (3, 4)
+    found = LLMAttribution(embedded).attribute(inp, target=ANSWER, show_progress=True, perturbations_per_eval=4)
+    assert found.token_attr.shape == (7, 4)
+
+
+@pytest.mark.parametrize("size", [(5, 3), (7, 30)])
+def test_a_picture_of_fewer_pixels_than_visual_tokens_loses_nothing(embedded: Explainer, size: tuple[int, int]) -> None:
+    inp = segments(embedded, 2, 2)
+    small = inp.image.resize(size)
+    mask = torch.arange(size[0]).repeat(size[1], 1) // 3
+    found = LLMAttribution(embedded).attribute(attr.ImageMaskInput(small, mask, processor_fn=inp.processor_fn), ANSWER)
+    ids = embedded.processor.tokenizer.encode(ANSWER, add_special_tokens=False)
+    own = embedded.explain_inputs(dict(inp.processor_fn(small)), ids, images=small)
+    torch.testing.assert_close(found.token_attr.sum(1), own.token_maps.sum(1))
+
+
 def test_what_is_refused(embedded: Explainer) -> None:
     inp = segments(embedded, 2, 2)
     with pytest.raises(InputError, match="attr_method is an Explainer"):
@@ -109,6 +136,10 @@ def test_what_is_refused(embedded: Explainer) -> None:
         LLMAttribution(embedded).attribute(attr.TextTokenInput("red", embedded.processor.tokenizer))
     with pytest.raises(InputError, match="gen_args are for an answer that is generated"):
         LLMAttribution(embedded).attribute(inp, target=ANSWER, gen_args={"max_new_tokens": 3})
+    with pytest.raises(InputError, match="n_samples: knobs are those of the Explainer's method"):
+        LLMAttribution(embedded).attribute(inp, target=ANSWER, n_samples=25)
+    with pytest.raises(InputError, match="_inspect_forward: no forward"):
+        LLMAttribution(embedded).attribute(inp, target=ANSWER, _inspect_forward=print)
     with pytest.raises(InputError, match="processor_fn makes a Image of the picture"):
         LLMAttribution(embedded).attribute(attr.ImageMaskInput(inp.image), target=ANSWER)
     with pytest.raises(InputError, match="VLLMProvider is due"):

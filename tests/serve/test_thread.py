@@ -92,6 +92,19 @@ def test_too_long_is_an_input_error_and_ends_the_thread() -> None:
     assert work.join(2)
 
 
+def test_too_long_ends_while_items_come_too() -> None:
+    def endless() -> Iterator[int]:
+        while True:
+            time.sleep(0.001)
+            yield 1
+
+    work = Work(endless, 0.1)
+    with pytest.raises(InputError, match="more than 0 s and was ended"):
+        for n, _ in enumerate(work):
+            assert n < 10_000
+    assert work.join(2)
+
+
 def test_closing_what_is_over_does_nothing() -> None:
     work = Work(lambda: iter("a"), 10)
     assert of_items(work) == ["a"]

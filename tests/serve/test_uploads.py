@@ -123,6 +123,12 @@ def test_a_mask_that_is_sent_is_read_as_it_was() -> None:
     assert np.array_equal(uploads.mask(uploads.painted(mask)), mask)
 
 
+def test_more_masks_than_pictures_are_refused_before_one_is_read() -> None:
+    with pytest.raises(ImageError, match="3 masks for 1 picture: one each, or null"):
+        uploads.masks(["never read"] * 3, 1)
+    assert uploads.masks([None], 2) == [None]
+
+
 def test_a_mask_of_another_kind_is_refused() -> None:
     with pytest.raises(ImageError, match="the mask is no PNG picture"):
         uploads.mask(uri(noise(4, 4), "JPEG"))

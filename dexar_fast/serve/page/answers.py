@@ -70,7 +70,7 @@ class Answers:
 
     def stopped(self, caller: gr.Request) -> Shown:
         """The page after what ran for it was ended: an answer stands as far as it was written."""
-        visit = self.visits.of(str(caller.session_hash))
+        visit = self.visits.known(str(caller.session_hash))
         frame = visit.shown.frame or {}
         if "chips" not in frame:
             return visit.show(Shown(said=lines.news("Stopped.")))
@@ -81,7 +81,7 @@ class Answers:
 
     def saved(self, kind: str, caller: gr.Request) -> tuple[dict[str, Any] | None, lines.Line]:
         """The report, the arrays or the animation of the last answer, and a line; no file where there is none."""
-        visit = self.visits.of(str(caller.session_hash))
+        visit = self.visits.known(str(caller.session_hash))
         try:
             return self._file(visit, kind), lines.saved(kind, visit.titles)
         except DexarError as error:
@@ -96,9 +96,11 @@ class Answers:
 
     def _run(self, caller: gr.Request, make: Callable[[Visit], Iterable[Shown]]) -> Iterator[Shown]:
         """What `make` shows, in a thread that ends with the iterator; a refusal is a line to say."""
-        visit, work = self.visits.of(str(caller.session_hash)), None
+        session, work = str(caller.session_hash), None
+        visit = self.visits.known(session)
         try:
             self.rate.count(caller.client.host if caller.client else "")
+            visit = self.visits.of(session)
             work = visit.work = Work(lambda: make(visit), self.limits.seconds)
             for shown in work:
                 yield visit.show(shown or Shown())
@@ -178,8 +180,8 @@ class Answers:
             found = asking.by_two_methods(base, asked, choices.other, text)
             yield self._side_by_side(visit, asked, list(found), found.names)
             return
-        visit.asked, visit.titles = asked, [asked.model]
-        visit.explanations = [asking.given_answer(base, asked, text)]
+        explanation = asking.given_answer(base, asked, text)
+        visit.asked, visit.explanations, visit.titles = asked, [explanation], [asked.model]
         state = {"page": page(visit.explanations, visit.titles, choices.by)}
         yield Shown(state, lines.news(f"Explained by {choices.method}: {text}"))
 
@@ -196,7 +198,7 @@ class Answers:
 
     def _hide(self, visit: Visit, painted: Any) -> Iterator[Shown]:
         asked, explanation = visit.answered()
-        masks = None if painted is None else uploads.masks(painted)
+        masks = None if painted is None else uploads.masks(painted, len(explanation.images))
         brush = _to_paint(asked) if masks is None else None
         yield Shown(said=lines.busy("Hiding it …"), brush=brush)
         found = changes(self._explainer(asked), explanation, masks)

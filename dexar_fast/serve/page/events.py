@@ -35,8 +35,9 @@ def connect(page: gr.Blocks, layout: Layout, answers: Answers, examples: Sequenc
 
     def ended(request: gr.Request) -> None:
         answers.visits.end(str(request.session_hash))
-        page.app.state_holder.session_data.pop(str(request.session_hash), None)  # Gradio's would stay for an hour
 
+    # What Gradio keeps of a session would stay for an hour.
+    answers.visits.also = lambda session: page.app.state_holder.session_data.pop(session, None)
     page.unload(ended)
 
 

@@ -35,27 +35,30 @@ class Work(Iterator[Any]):
         self._thread.start()
 
     def __next__(self) -> Any:
+        if time.monotonic() > self._until:
+            self.close()
+            raise InputError(
+                f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method"
+            )
         try:
             kind, value = self._items.get(timeout=PULSE)
         except Empty:
-            return self._waited()
+            return None
         if kind == "item":
             return value
         if kind == "error":
             raise value
         raise StopIteration
 
-    def _waited(self) -> None:
-        if time.monotonic() > self._until:
-            self.close()
-            raise InputError(
-                f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method"
-            )
-
     def close(self) -> None:
         """Ends the work; does not wait for it."""
         self._wanted = False
         self._items.put(("end", None))
+
+    @property
+    def runs(self) -> bool:
+        """Whether its thread has not ended yet."""
+        return self._thread.is_alive()
 
     def join(self, seconds: float) -> bool:
         """Waits until the thread has ended; whether it has."""
