@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from serving import SAMPLE, Served
-from visited import Visitor
+from visited import Visitor, expect
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -71,9 +71,9 @@ def test_every_control_has_a_name_and_news_are_spoken(visit: Any) -> None:
     for name in ("Hide", "Check", "Save", "Edit"):
         visitor.tab(name)
         assert visitor.page.evaluate(NAMELESS) == [], name
-    assert visitor.page.locator("#said [role=status]").count() == 1
+    expect(visitor.page.locator("#said [role=status]")).to_have_count(1)
     assert visitor.page.locator("#report iframe").get_attribute("title") == "What the model looked at"
-    assert visitor.page.get_by_role("heading", level=1).count() == 1
+    expect(visitor.page.get_by_role("heading", level=1)).to_have_count(1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -169,14 +169,14 @@ def test_broken_and_large_files_are_refused_in_words(visit: Any, tmp_path: Any) 
     Image.new("1", (6000, 6000)).save(tmp_path / "wide.png")
     visitor = visit()
     visitor.choose(tmp_path / "wide.png")
-    assert visitor.page.get_by_text("it has 6000 x 6000 pixels: at most 32 megapixels are taken").is_visible()
+    expect(visitor.page.get_by_text("it has 6000 x 6000 pixels: at most 32 megapixels are taken")).to_be_visible()
     visitor.choose(tmp_path / "large.png")
-    assert visitor.page.get_by_text("it has more than 8 MiB").is_visible()
+    expect(visitor.page.get_by_text("it has more than 8 MiB")).to_be_visible()
     visitor.choose(tmp_path / "no.webm")
     visitor.page.get_by_text("the browser cannot play it: take WebM, or MP4 with H.264").wait_for()
     visitor.choose(tmp_path / "text.png")
-    assert visitor.page.get_by_text("text.png: it is no picture that the browser can read").is_visible()
-    assert visitor.page.locator("#pictures li").count() == 0
+    expect(visitor.page.get_by_text("text.png: it is no picture that the browser can read")).to_be_visible()
+    expect(visitor.page.locator("#pictures li")).to_have_count(0)
     visitor.choose(tmp_path / "broken.png")  # of which a browser shows what is there
     visitor.ask("What?")
     visitor.until_said("Picture 1 is damaged")

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from serving import ANSWER, SAMPLE
-from visited import Visitor
+from visited import Visitor, expect
 
 from dexar_fast import Explainer
 
 
 def test_an_example_is_answered_and_its_map_follows_the_chips(answered: Visitor) -> None:
     assert " ".join(answered.chips()).replace(" ,", ",").replace(" .", ".") == ANSWER
-    assert answered.page.locator("#question textarea").input_value() == "Describe the image."
+    expect(answered.page.locator("#question textarea")).to_have_value("Describe the image.")
     chip = answered.frame.locator(".chip", has_text="circle")
     chip.click()
     assert chip.get_attribute("aria-selected") == "true"
@@ -50,7 +50,7 @@ def test_pasted_and_dropped_pictures_are_taken(visit: Any) -> None:
     )
     visitor.page.wait_for_function("document.querySelectorAll('#pictures li').length === 2")
     visitor.page.get_by_role("button", name="Remove pasted.png").first.click()
-    assert visitor.page.locator("#pictures li").count() == 1
+    expect(visitor.page.locator("#pictures li")).to_have_count(1)
 
 
 def test_two_pictures_have_a_map_each(visit: Any) -> None:
@@ -59,10 +59,10 @@ def test_two_pictures_have_a_map_each(visit: Any) -> None:
     visitor.page.wait_for_function("document.querySelectorAll('#pictures li').length === 2")
     visitor.ask("Describe the image.")
     visitor.until_said("Answered")
-    assert visitor.frame.locator(".thumb").count() == 2
+    expect(visitor.frame.locator(".thumb")).to_have_count(2)
     visitor.frame.locator(".thumb").nth(1).click()
-    assert visitor.frame.locator(".frame:not([hidden])").count() == 1
-    assert visitor.frame.locator(".frame").nth(1).is_visible()
+    expect(visitor.frame.locator(".frame:not([hidden])")).to_have_count(1)
+    expect(visitor.frame.locator(".frame").nth(1)).to_be_visible()
 
 
 def test_the_next_question_stands_behind_the_last(answered: Visitor) -> None:
@@ -71,7 +71,7 @@ def test_the_next_question_stands_behind_the_last(answered: Visitor) -> None:
     answered.page.locator("#turns li").nth(1).wait_for()
     answered.page.wait_for_function(f"!document.querySelector('#said p').textContent.includes({json.dumps(ANSWER)})")
     answered.until_said("Answered")
-    assert answered.page.locator("#turns li").all_inner_texts() == ["Describe the image.", ANSWER]
+    expect(answered.page.locator("#turns li")).to_have_text(["Describe the image.", ANSWER])
 
 
 def test_two_methods_stand_side_by_side(visit: Any) -> None:
@@ -80,7 +80,7 @@ def test_two_methods_stand_side_by_side(visit: Any) -> None:
     visitor.choose_method("attention", "Compare with")
     visitor.click_example(0)
     visitor.until_said("Side by side: dex-ar | attention")
-    assert visitor.frame.locator("article").count() == 2
+    expect(visitor.frame.locator("article")).to_have_count(2)
     assert [text.lower() for text in visitor.frame.locator("h2").all_inner_texts()] == ["dex-ar", "attention"]
 
 
@@ -95,8 +95,8 @@ def test_text_relevance_underlines_the_words_before(visit: Any) -> None:
     visitor.frame.locator(".chip").nth(5).click()
     visitor.frame.locator(".rests", has_text="Rests on").wait_for()
     assert visitor.frame.locator(".prompt .word").count() > 0
-    assert visitor.frame.get_by_text("Underlined: what it rests on, the thicker the more").is_visible()
-    assert visitor.frame.get_by_text("Marks such as <s> are special tokens").is_visible()
+    expect(visitor.frame.get_by_text("Underlined: what it rests on, the thicker the more")).to_be_visible()
+    expect(visitor.frame.get_by_text("Marks such as <s> are special tokens")).to_be_visible()
 
 
 def test_words_are_shown_as_one_where_asked(visit: Any) -> None:
@@ -153,4 +153,4 @@ def test_a_phrase_is_one_map(answered: Visitor) -> None:
     answered.page.keyboard.press("Shift+ArrowLeft")
     answered.until_chosen("a yellow · tokens 5")
     answered.page.keyboard.press("ArrowRight")
-    assert answered.frame.locator(".chip[aria-selected=true]").count() == 1
+    expect(answered.frame.locator(".chip[aria-selected=true]")).to_have_count(1)

@@ -9,7 +9,7 @@ import pytest
 from halting import halting
 from PIL import Image
 from serving import SAMPLE
-from visited import PAINTED, Visitor
+from visited import PAINTED, Visitor, expect
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 WATCH_OPACITY = """() => {
@@ -119,7 +119,7 @@ def test_a_thumbnail_shows_the_whole_picture(visit: Any, tmp_path: Path, size: t
     visitor = visit()
     for count in (1, 2):
         visitor.choose(tmp_path / "long.png")
-        assert visitor.page.locator("#pictures li").count() == count
+        expect(visitor.page.locator("#pictures li")).to_have_count(count)
         for thumbnail in visitor.page.locator("#pictures li img").all():
             shown = np.asarray(Image.open(io.BytesIO(thumbnail.screenshot())).convert("RGB")).astype(int)
             red, blue = shown[..., 0] - shown[..., 2], shown[..., 2] - shown[..., 0]

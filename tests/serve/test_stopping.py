@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from halting import halting
 from serving import SAMPLE, Served
-from visited import Visitor
+from visited import Visitor, expect
 
 RUNNING = """() => {
   const off = (selector) => document.querySelector(selector).disabled;
@@ -44,7 +44,7 @@ def test_stop_ends_what_runs_and_the_next_question_is_answered(visit: Any, serve
     running = [each.work for each in served.answers.visits._visits.values() if each.work and not each.work.join(0)]
     visitor.page.locator("#stop").click()
     visitor.until_said("Stopped.")
-    assert visitor.page.locator("#stop").is_disabled()
+    expect(visitor.page.locator("#stop")).to_be_disabled()
     assert len(running) == 1 and running[0].join(5)
     visitor.choose_method("dex-ar")
     visitor.page.locator("#ask").click()
@@ -54,11 +54,15 @@ def test_stop_ends_what_runs_and_the_next_question_is_answered(visit: Any, serve
 def test_buttons_are_pressed_when_they_can_do_something(visit: Any) -> None:
     visitor = visit()
     able = visitor.page.locator
-    assert able("#ask").is_enabled() and able("#explain").is_disabled() and able("#stop").is_disabled()
+    expect(able("#ask")).to_be_enabled()
+    expect(able("#explain")).to_be_disabled()
+    expect(able("#stop")).to_be_disabled()
     visitor.click_example(0)
     visitor.page.wait_for_function(RUNNING)  # asked at once: an answer is short
     visitor.until_said("Answered")
-    assert able("#ask").is_enabled() and able("#explain").is_enabled() and able("#stop").is_disabled()
+    expect(able("#ask")).to_be_enabled()
+    expect(able("#explain")).to_be_enabled()
+    expect(able("#stop")).to_be_disabled()
     visitor.tab("Check")
     able("#check").click()
     visitor.page.locator("[role=tabpanel] .told", has_text="draws").wait_for()

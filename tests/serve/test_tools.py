@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 from serving import ANSWER
-from visited import PAINTED, Visitor
+from visited import PAINTED, Visitor, expect
 
 from dexar_fast import Explanation
 
@@ -14,10 +14,10 @@ def test_an_edited_answer_is_explained_and_compared(answered: Visitor) -> None:
     answered.page.locator("#answer textarea").fill("A green star.")
     answered.page.locator("#explain").click()
     answered.until_said("Explained by dex-ar: A green star.")
-    assert answered.frame.locator(".chip").first.inner_text() == "A"
+    expect(answered.frame.locator(".chip").first).to_have_text("A")
     answered.page.locator("#compare").click()
     answered.until_said("Side by side")
-    assert answered.frame.locator("h2").all_inner_texts() == [ANSWER, "A green star."]
+    expect(answered.frame.locator("h2")).to_have_text([ANSWER, "A green star."])
     answered.page.locator("#answer textarea").fill(ANSWER)
     answered.page.locator("#compare").click()
     answered.until_said("The edited answer is still the model's")
@@ -35,7 +35,7 @@ def test_an_edited_answer_is_explained_as_the_switches_say_now(answered: Visitor
     answered.page.locator("#compare").click()
     answered.until_said("Side by side")
     assert "attention" in answered.frame.locator(".sizes").first.inner_text()
-    assert answered.page.locator("#answer textarea").input_value() == "A turquoise star."
+    expect(answered.page.locator("#answer textarea")).to_have_value("A turquoise star.")
 
 
 def test_two_answers_share_a_scale(answered: Visitor) -> None:
@@ -60,7 +60,7 @@ def test_a_painted_part_is_hidden_by_pointer_and_by_keys(answered: Visitor) -> N
     answered.page.mouse.up()
     answered.page.locator("#hide").click()
     answered.until_said("Fell most")
-    assert answered.page.locator("#changes tbody tr").count() == 12
+    expect(answered.page.locator("#changes tbody tr")).to_have_count(12)
     answered.page.get_by_role("button", name="Clear").click()
     answered.page.locator("#hide").click()
     answered.until_said("Nothing is painted")

@@ -3,6 +3,10 @@
 import re
 from typing import Any
 
+import pytest
+
+expect = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright").expect
+expect.set_options(timeout=30_000)
 SAID = "document.querySelector('#said p').textContent"
 
 PAINTED = """(canvas) => {
