@@ -75,16 +75,16 @@ class Comparison(Sequence[Explanation]):
         `Explanation.plot`.
 
         Args:
-            tokens: which to show. None is up to `max_tokens` (from 1): those of the greatest weight where a method
-                weighs them, DEX-AR's before others; else words, evenly spaced. None of answers that differ.
+            tokens: which to show, where the answer is one. None is up to `max_tokens` (from 1): those of the greatest
+                weight where a method weighs them, DEX-AR's before others; else words, evenly spaced.
             width: of the picture in pixels, from 320.
 
         Returns:
             RGB.
 
         Raises:
-            InputError: a token out of range, `tokens` that are no list, another value of `max_tokens` or `width`, a
-                model of unknown geometry, or images that were not kept.
+            InputError: a token out of range, tokens of answers that differ, `tokens` that are no list, another value of
+                `max_tokens` or `width`, a model of unknown geometry, or images that were not kept.
         """
         from dexar_fast.report.drawing import compared
 
@@ -92,6 +92,8 @@ class Comparison(Sequence[Explanation]):
             shown = compared.tokens_shown(self, max_tokens) if self._same_answer else []
         else:
             shown = indices(tokens, len(self[0]), "token")
+            if shown and not self._same_answer:
+                raise InputError("the answers differ, so that no token stands in all: leave tokens out")
         return compared.draw_compared(self, self.names, shown, width)
 
     @property

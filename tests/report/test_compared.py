@@ -120,6 +120,14 @@ def test_bad_input_is_refused(options: dict[str, Any], message: str) -> None:
         Comparison(["a", "b"], [weighted(), unweighted()]).picture(**options)
 
 
+def test_tokens_of_answers_that_differ_are_refused() -> None:
+    shown = Comparison(["a", "b"], [explanation([" a", " b"]), explanation([" a"])])
+    for token in (0, 1):
+        with pytest.raises(InputError, match="the answers differ, so that no token stands in all"):
+            shown.picture([token])
+    assert shown.picture([]).size == shown.picture().size
+
+
 def test_without_a_picture_or_its_geometry_it_says_why() -> None:
     with pytest.raises(InputError, match="no image was kept"):
         Comparison(["a"], [weighted(images=())]).picture()

@@ -16,6 +16,7 @@ import dexar_fast
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.drawing import colours, overlay
+from dexar_fast.report.words import pieces
 from dexar_fast.vision.grid import Grid
 
 TILES = (
@@ -89,6 +90,38 @@ def test_what_the_model_did_not_see_has_no_colour(opened: Any) -> None:
     page.show("map")
     opacity = page.pixels()[..., 3]
     assert (opacity[:, 100:500] == 255).all() and not opacity[:, :100].any() and not opacity[:, 500:].any()
+
+
+PHRASED = {
+    "all": np.linspace(0.1, 1, len(STORY)).tolist(),
+    "a word without weight": [0.0] * 3 + np.linspace(1, 0.1, len(STORY) - 3).tolist(),
+    "none": [0.0] * len(STORY),
+}
+
+
+@pytest.mark.parametrize("by", ["token", "word"])
+@pytest.mark.parametrize("weights", PHRASED.values(), ids=PHRASED)
+def test_a_phrase_is_the_map_of_its_tokens_however_they_are_cut(opened: Any, by: Any, weights: list[float]) -> None:
+    """A word of several tokens is weighed once: its map is their sum by weight already."""
+    made = story(weights=weights)
+    spans = pieces(made, by).spans
+    page = opened(made, by=by)
+    page.chip(0).click()
+    page.chip(len(spans) - 3).click(modifiers=["Shift"])
+    page.settle()
+    drawn = np.array(page.page.evaluate("() => Array.from(shared.viewers[0].values)"))
+    heat = made.heatmap(slice(0, spans[-3].stop)).ravel() * 255
+    assert np.abs(drawn - heat).max() <= 2
+
+
+def test_heads_of_a_phrase_are_counted_though_they_are_faint(opened: Any) -> None:
+    made = explanation([" a", " b"], layers=2, heads=4, weights=[1.0, 1.0])
+    made.head_weights[:] = torch.tensor([[1.0, 1e-6, 1e-6, 0.0]])
+    page = opened(made)
+    page.chip(0).click()
+    page.chip(1).click(modifiers=["Shift"])
+    page.settle()
+    assert page.value("heads").startswith("6 of 8")
 
 
 def test_a_blank_map_says_so(opened: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from made_explanations import QUICK, explanations
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageSequence
 from report_examples import check_report, data_of, explanation, noise, plain, unpacked
 
 from dexar_fast import compare_html
@@ -529,6 +529,20 @@ def test_any_text_fits_under_any_picture(size: tuple[int, int], text: str) -> No
     ink = inked(shown, size[1])
     assert ink.any() and not ink[:, :5].any() and not ink[:, -5:].any() and not ink[-5:].any()
     assert len(caption.lines(made, 12, 300)) <= 16
+
+
+def test_words_from_right_to_left_are_read_in_their_order() -> None:
+    first, second = "שלום", "עולם"
+    assert caption.lines(explanation([f" {first}", f" {second}"]), 12, 380) == [f"Answer: {first} {second}"]
+
+    def drawn(*texts: tuple[float, str]) -> np.ndarray:
+        page = Image.new("RGB", (300, 40), "white")
+        for left, text in texts:
+            lettering.draw_text(ImageDraw.Draw(page), (left, 0), text, 20, "black")
+        return np.asarray(page)
+
+    right = 10 + lettering.length(second, 20) + lettering.length(" ", 20)
+    np.testing.assert_array_equal(drawn((10, f"{first} {second}")), drawn((10, second), (right, first)))
 
 
 # --- the animation

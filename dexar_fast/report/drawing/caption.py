@@ -52,8 +52,7 @@ def broken(text: str, size: int, width: float) -> list[str]:
     """A text in lines; of one that is too long, the first of them and an ellipsis."""
     plain = fonts.drawable(words.shown(" ".join(text.split()))[1])
     parts = [(0, part) for part in re.findall(r"\s+|\S+", plain)]
-    found = [lettering.from_the_left(line, "ltr") for line in lettering.wrapped(iter([parts]), size, width)]
-    texts = ["".join(part for _, part in line).strip() for line in found]
+    texts = ["".join(part for _, part in line).strip() for line in lettering.wrapped(iter([parts]), size, width)]
     if len(texts) > _MOST_LINES:
         last = texts[_MOST_LINES - 1]
         while lettering.length(f"{last}…", size) > width:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
@@ -90,9 +91,10 @@ def length(text: str, size: int) -> float:
 
 
 def draw_text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, ink: str) -> None:
-    """Draws a text whose upper left corner is `at`."""
+    """Draws a line, its words in the order for reading, whose upper left corner is `at`."""
     x, y = at
-    for run, font in _runs(text, size):
+    words_in_order = from_the_left([(0, part) for part in re.findall(r"\s+|\S+", text)], "ltr")
+    for run, font in (run for _, part in words_in_order for run in _runs(part, size)):
         draw.text((x, y + size), run, ink, font, anchor="ls")
         x += font.getlength(run)
 

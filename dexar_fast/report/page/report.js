@@ -194,14 +194,14 @@ function mark(items, index, last = index) {
 }
 
 /* Several pieces as one, as dexar_fast.report.words merges tokens: the sum of their maps by weight, the highest weight
-   of each head. */
+   of each head. The map of a piece of several tokens is such a sum already. */
 function merged({ report, maps, heads, cells }, first, last) {
   const chosen = report.pieces.slice(first, last + 1), [steps, rows] = [report.steps, report.layers.length];
   const byWeight = chosen.some((piece) => piece.weight);
   const values = new Float64Array(cells), kept = new Float64Array(rows * report.columns), sums = new Float64Array(rows);
-  chosen.forEach(({ weight, low, high, peak }, n) => {
-    const at = first + n;
-    for (let i = 0; i < cells; i++) values[i] += (byWeight ? weight : 1) * (low + ((high - low) * maps[at * cells + i]) / 255);
+  chosen.forEach(({ weight, low, high, peak, tokens }, n) => {
+    const at = first + n, summed = weight && tokens[1] - tokens[0] > 1, share = !byWeight || summed ? 1 : weight;
+    for (let i = 0; i < cells; i++) values[i] += share * (low + ((high - low) * maps[at * cells + i]) / 255);
     for (let i = 0; i < kept.length; i++) kept[i] = Math.max(kept[i], (peak * heads[at * kept.length + i]) / steps);
   });
   kept.forEach((value, i) => (sums[Math.floor(i / report.columns)] += value));
