@@ -87,12 +87,16 @@ def _check(explanations: Sequence[Explanation]) -> None:
 
 
 def _ranks(explanation: Explanation, like: Explanation) -> Tensor:
-    """[1 + T, N] float64: of the whole answer and of each token, in another's cells; 0 outside all cells."""
+    """[1 + T, N] float64: of the whole answer and of each token, in another's cells; 0 outside all cells.
+
+    A region of many cells has the mean of what these read.
+    """
     maps = torch.cat([explanation.sequence_map[None], explanation.token_maps]).double()
-    places = torch.from_numpy(sampling.places(like.grids, len(like.sequence_map), explanation.grids, _sizes(like)))
-    placed = places >= 0
-    found = torch.zeros(len(maps), len(places), dtype=torch.float64)
-    found[:, placed] = torch.stack([_ranked(row) for row in maps[:, places[placed]]])
+    target, source, share = map(torch.from_numpy, sampling.parts(like.grids, explanation.grids, _sizes(like)))
+    found = torch.zeros(len(maps), len(like.sequence_map), dtype=torch.float64)
+    found.index_add_(1, target, maps[:, source] * share)
+    placed = target.unique()
+    found[:, placed] = torch.stack([_ranked(row) for row in found[:, placed]])
     return found
 
 

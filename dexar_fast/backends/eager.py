@@ -26,10 +26,11 @@ def head_score(
     grids: tuple[Tensor, ...],
     with_range: bool,
     attention: Attention | None,
+    head_filter: bool = True,
 ) -> LayerScores:
     """`ops.head_score`, in blocks of queries."""
     value = value.to(torch.promote_types(value.dtype, torch.float32))
-    knobs = (head_score, map_filter, grids, with_range)
+    knobs = (head_score, map_filter, grids, with_range, head_filter)
     row = value.element_size() * u.shape[1] * keys.widest
     size = max(1, (SCORE_BYTES_ON_CPU if u.device.type == "cpu" else SCORE_BYTES) // row)
     blocks = [slice(start, start + size) for start in range(0, u.shape[0], size)]
@@ -58,6 +59,7 @@ def _of_block(
     map_filter: MapFilter,
     grids: tuple[Tensor, ...],
     with_range: bool,
+    head_filter: bool,
 ) -> LayerScores:
     visual, text = _visual_and_text(u, value, keys, attention)
     largest, winner = _largest(text, keys.text)
@@ -67,7 +69,8 @@ def _of_block(
     else:
         maps = filter_maps(visual, keys.visual_hidden, map_filter[1], grids)
         visual_score = score_heads(maps, keys.visual_hidden, head_score) * _filter_gain(visual, maps)
-    _add(sums, visual_score - text_score, maps, visual)
+    difference = visual_score - text_score
+    _add(sums, difference if head_filter else torch.ones_like(difference), maps, visual)
     return LayerScores(
         visual_score=visual_score.T,
         text_score=text_score.T,

@@ -93,6 +93,7 @@ def head_score(
     map_filter: MapFilter = None,
     grids: tuple[Tensor, ...] = (),
     with_range: bool = False,
+    head_filter: bool = True,
     attention: Attention | None = None,
     backend: str = "auto",
 ) -> LayerScores:
@@ -108,6 +109,7 @@ def head_score(
         head_score, map_filter: the knobs of METHOD.md section 4.
         grids: [rows, columns] of each grid, the cells as indices of visual keys; the map filter works on these.
         with_range: whether to find the smallest and largest G over the visual keys.
+        head_filter: False takes w = 1 in E behind a map filter; without one U is that sum, and E stays as it is.
         attention: multiplies G by the probabilities of this attention, for methods that weigh gradients by them.
         backend: as `plan` takes it.
     """
@@ -117,7 +119,8 @@ def head_score(
     kernels = _scored_by(u, value, plain, backend, attention is not None)
     if kernels != "torch" and keys.has_image:  # the kernels score image and text together
         return _fused(u, value, keys.lists, sums, attention, with_range)
-    return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention)
+    weighs = head_filter or map_filter is None
+    return eager.head_score(u, value, keys.masked, sums, head_score, map_filter, grids, with_range, attention, weighs)
 
 
 def _scored_by(u: Tensor, value: Tensor, plain: bool, backend: str, attended: bool = False) -> str:
@@ -136,6 +139,7 @@ class Scoring:
     map_filter: MapFilter = None
     grids: tuple[Tensor, ...] = ()
     with_range: bool = False
+    head_filter: bool = True
     backend: str = "auto"
 
     def of(self, layer: Layer, sums: MapSums) -> LayerScores:

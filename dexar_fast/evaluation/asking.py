@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from PIL import Image
+
 from dexar_fast.errors import InputError
 from dexar_fast.generation.asked import Asked
 from dexar_fast.generation.runner import Runner
@@ -49,5 +51,27 @@ def _request(setup: Setup, explanation: Result, inputs: Mapping[str, Any] | None
         return request.given(inputs, images, explanation.token_ids)
     if not isinstance(prompt, str):
         raise InputError("this explanation was made from inputs, which it does not hold: pass inputs=")
-    read = request.read(setup.processor, images, prompt, None, with_content=False)
+    read = _read_again(setup, images, prompt, explanation.metadata.get("prompt_tokens"))
     return replace(read, targets=explanation.token_ids)
+
+
+def _read_again(setup: Setup, images: list[Image.Image], prompt: str, tokens: int | None) -> Request:
+    """The rendered prompt with its pictures as they were read: each by itself, or as those of one conversation.
+
+    LLaVA-OneVision cuts pictures of one conversation otherwise; a chat template has passed them on so, a text has not.
+    """
+
+    def read(together: bool) -> Request:
+        return request.read(setup.processor, images, prompt, None, with_content=False, together=together)
+
+    found = request.or_error(read, False)
+    if len(images) > 1 and not _fits(found, tokens):
+        nested = request.or_error(read, True)
+        found = nested if _fits(nested, tokens) else found
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _fits(read: Request | Exception, tokens: int | None) -> bool:
+    return isinstance(read, Request) and tokens in (None, len(read.ids))

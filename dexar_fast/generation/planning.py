@@ -33,6 +33,8 @@ def check_knobs(setup: Setup, placed: Layout) -> None:
         raise InputError("mode='official' is the authors' code, which has no images beside the prompt: leave it out")
     if setup.elsewhere and knobs.text_relevance:
         raise InputError("text_relevance is found where image and text stand in one sequence: leave it out")
+    if setup.elsewhere and setup.against is not None:
+        raise InputError("against is defined where image and text stand in one sequence: leave it out")
 
 
 def check_method(setup: Setup) -> None:
@@ -84,6 +86,7 @@ def _scoring(setup: Setup, placed: Layout) -> Scoring:
         map_filter=chosen.map_filter,
         grids=tuple(torch.from_numpy(grid.cells) for grid in placed.grids),
         with_range=chosen.mode == "official",
+        head_filter=chosen.head_filter,
         backend=setup.backend,
     )
 

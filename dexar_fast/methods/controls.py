@@ -91,7 +91,7 @@ class Centre:
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], float32; 0 at visual tokens outside the grids. Raises InputError where none is known."""
         found = torch.zeros(len(asked.visual))
-        for grid, across, down in _centred(_grids(asked)):
+        for grid, across, down in _centred(asked):
             distance = across[None, :].square() + down[:, None].square()
             found[torch.from_numpy(grid.cells)] = (-distance / (2 * float(self.width) ** 2)).exp()
         return _found(asked, found.expand(len(asked.targets), -1).clone(), _CENTRE)
@@ -130,19 +130,24 @@ def _blur(size: int, width: float) -> Tensor:
     return (-distance.square() / 2).softmax(1)
 
 
-def _centred(grids: tuple[Grid, ...]) -> Iterator[tuple[Grid, Tensor, Tensor]]:
+def _centred(asked: Asked) -> Iterator[tuple[Grid, Tensor, Tensor]]:
     """Each grid with its columns' and rows' distances from the centre of its image, as shares of the sides covered."""
-    for grid in grids:
-        boxes = [_box(each) for each in grids if each.image == grid.image]
-        left, top, right, bottom = torch.tensor(_box(grid))
-        low, high = torch.tensor(boxes)[:, :2].amin(0), torch.tensor(boxes)[:, 2:].amax(0)
+    for grid in _grids(asked):
+        boxes = _boxes(asked, grid.image)
+        left, top, right, bottom = torch.tensor(boxes[grid])
+        every = torch.tensor(list(boxes.values()))
+        low, high = every[:, :2].amin(0), every[:, 2:].amax(0)
         across = (left + _middles(grid.columns) * (right - left) - low[0]) / (high[0] - low[0]) - 0.5
         down = (top + _middles(grid.rows) * (bottom - top) - low[1]) / (high[1] - low[1]) - 0.5
         yield grid, across, down
 
 
-def _box(grid: Grid) -> Box:
-    return grid.box or (0.0, 0.0, 1.0, 1.0)
+def _boxes(asked: Asked, image: int) -> dict[Grid, Box]:
+    """What each grid of an image covers: in pixels, or of a picture that all of them cover, in shares of its sides."""
+    grids = [grid for grid in asked.grids if grid.image == image]
+    in_pixels = any(grid.box is not None for grid in grids) and image < len(asked.images)
+    width, height = asked.images[image].size if in_pixels else (1, 1)
+    return {grid: grid.box or (0.0, 0.0, float(width), float(height)) for grid in grids}
 
 
 def _middles(cells: int) -> Tensor:

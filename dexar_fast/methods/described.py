@@ -19,7 +19,7 @@ DESCRIBED = {
         "early layers' lenses say little; a word copied from the text shows little",
     ),
     "attention": Description(
-        "mean attention of the heads, of all layers or those chosen",
+        "mean attention of the heads, of the last layer or those chosen",
         "heads attend where nothing is read: sinks, borders",
     ),
     "attention-gradient": Description(

@@ -42,6 +42,7 @@ class Prompt:
     written: templates.Written | None = None  # by a chat template
     warnings: tuple[str, ...] = ()
     bare: str | None = None  # without image tokens, for a processor that puts them there itself
+    together: bool = False  # whether the images are those of one conversation, as a chat template passes them on
 
 
 def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
@@ -69,7 +70,7 @@ def render(processor: Any, prompt: Any, images: list[Image.Image]) -> Prompt:
     written = templates.write(processor, template, asked, token)
     if token in written.text:
         _check_tokens("chat template writes", written.text, token, len(asked.images))
-    return Prompt(written.text, written.own, asked.images, written, (*foreign, *written.warnings))
+    return Prompt(written.text, written.own, asked.images, written, (*foreign, *written.warnings), together=True)
 
 
 def question(processor: Any, prompt: Any) -> str:
@@ -155,8 +156,8 @@ def process(processor: Any, prompt: Prompt) -> Mapping[str, Any]:
 
 
 def _together(prompt: Prompt) -> list[Any]:
-    """The images, several of a chat as its template passes them on: as those of one conversation."""
-    return [prompt.images] if prompt.written is not None and len(prompt.images) > 1 else prompt.images
+    """The images, several of one conversation as its template passes them on."""
+    return [prompt.images] if prompt.together and len(prompt.images) > 1 else prompt.images
 
 
 def process_bare(processor: Any, prompt: Prompt) -> tuple[Prompt, Mapping[str, Any]]:

@@ -92,12 +92,14 @@ def read(
     with_content: bool,
     elsewhere: bool = False,
     opening: list[int] | None = None,
+    together: bool = False,
 ) -> Request:
     """A request from a text or messages, and loaded images; with_content also finds the tokens of the user's own text.
 
     Args:
         elsewhere: whether the model may read its image elsewhere than among the prompt's tokens.
         opening: the ids that an answer begins with where a decoder reads it, and an encoder the prompt.
+        together: whether the images of a text are those of one conversation, as those of messages are.
     Raises:
         InputError: no processor for images and text, or a prompt or a response that it cannot take.
     """
@@ -108,7 +110,7 @@ def read(
         )
     start = time.perf_counter()
     with stage("processor"):
-        asked, inputs = _processed(processor, prompt, images, elsewhere)
+        asked, inputs = _processed(processor, prompt, images, elsewhere, together)
         targets = None if response is None else prompting.answer_ids(processor, asked, response, opening)
         ids = inputs.get("input_ids") if with_content else None
         content = None if ids is None else prompting.own_positions(processor, asked, ids)
@@ -119,12 +121,13 @@ def read(
 
 
 def _processed(
-    processor: Any, prompt: Any, images: list[Image.Image], elsewhere: bool
+    processor: Any, prompt: Any, images: list[Image.Image], elsewhere: bool, together: bool
 ) -> tuple[prompting.Prompt, Mapping[str, Any]]:
     """The prompt as the model reads it, and its inputs; a model that reads its image elsewhere may do without words."""
     if elsewhere and images and isinstance(prompt, str) and not prompt.strip():
         return prompting.process_image(processor, images)
     asked = prompting.render(processor, prompt, images)
+    asked = replace(asked, together=asked.together or together)
     if elsewhere:
         return prompting.process_bare(processor, asked)
     return asked, prompting.process(processor, asked)

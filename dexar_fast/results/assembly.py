@@ -78,20 +78,29 @@ def _text_relevance(found: TextMaps | None, tokens: list[str]) -> TextRelevance 
 def _knobs(settings: dict[str, Any]) -> dict[str, Any]:
     """Those of `arrays`; a folder of an older release holds no filters."""
     filters = {name: settings.get(name, True) for name in ("head_filter", "token_filter")}
-    return {"sequence_norm": settings["sequence_norm"]} | filters
+    return {"sequence_norm": settings["sequence_norm"], "map_filter": settings.get("map_filter") is not None} | filters
 
 
 @torch.autocast("cpu", enabled=False)
 def arrays(
-    sums: Attribution, sequence_norm: str, head_filter: bool = True, token_filter: bool = True
+    sums: Attribution,
+    sequence_norm: str,
+    head_filter: bool = True,
+    token_filter: bool = True,
+    map_filter: bool = False,
 ) -> dict[str, Tensor]:
-    """The arrays of an Explanation, under their names (METHOD.md sections 3 and 4)."""
+    """The arrays of an Explanation, under their names (METHOD.md sections 3 and 4).
+
+    Args:
+        map_filter: whether there is one: then the sums' token maps are of the filtered G, with w of the head filter.
+    """
     visual, text = sums.visual_scores, sums.text_scores
     head_weights = (visual - text).relu() if head_filter else torch.ones_like(visual)
     token_weights = (
         (visual.amax((1, 2)) - text.amax((1, 2))).relu() if token_filter else torch.ones_like(visual[:, 0, 0])
     )
-    maps, unfiltered = sums.token_maps if head_filter else sums.unfiltered_token_maps, sums.unfiltered_token_maps
+    unfiltered = sums.unfiltered_token_maps
+    maps = sums.token_maps if head_filter or map_filter else unfiltered
     if sums.range is not None:
         heads = visual.shape[1] * visual.shape[2]
         maps = _rescaled(maps, head_weights.sum((1, 2)), sums.range)

@@ -18,6 +18,8 @@ MOST_ACROSS = 256  # cells that a map of regions is drawn with
 class Regions:
     """Regions that partition an image. Region r is value `start + r` of a map; it may lie in other images, too.
 
+    Equal to others of the same image, start and labels.
+
     Attributes:
         image: the image they partition; the frames of a video count as images, behind all others.
         start: the value of region 0.
@@ -33,11 +35,26 @@ class Regions:
     box: ClassVar[Box | None] = None  # the whole image
     frames: ClassVar[int] = 1
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Regions) and self._key == other._key and np.array_equal(self.labels, other.labels)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[int, int, bool, tuple[int, ...]]:
+        return self.image, self.start, self.video, self.labels.shape
+
+    @property
+    def step(self) -> int:
+        """How many labels lie from one cell to the next; the first cell is label `step // 2` of each side."""
+        return -(-max(self.labels.shape) // MOST_ACROSS)
+
     @cached_property
     def cells(self) -> NDArray[np.int64]:
         """The value of each cell, [rows, columns]: every region as it is seen from at most 256 cells across."""
-        step = -(-max(self.labels.shape) // MOST_ACROSS)
-        return self.start + self.labels[step // 2 :: step, step // 2 :: step].astype(np.int64)
+        first, step = self.step // 2, self.step
+        return self.start + self.labels[first::step, first::step].astype(np.int64)
 
     @property
     def rows(self) -> int:

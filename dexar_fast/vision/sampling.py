@@ -12,6 +12,42 @@ from dexar_fast.vision.regions import Cells, Regions
 
 NOWHERE = -1
 
+Parts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+def parts(targets: Sequence[Cells], sources: Sequence[Cells], sizes: Sequence[Size]) -> Parts:
+    """What of the sources' maps lies in each value of the targets': a region has many cells, another value in each.
+
+    Args:
+        sizes: (width, height) of each picture.
+    Returns:
+        target, source and share, [K] each: of the target's cells that see the sources, those that see this one. The
+        shares of a target add up to 1; one that sees none is left out.
+    """
+    starts = np.cumsum([0] + [each.rows * each.columns for each in targets])
+    drawn = [_drawn(each, int(start), sizes) for each, start in zip(targets, starts, strict=False)]
+    seen = places(drawn, int(starts[-1]), sources, sizes)
+    owners = np.concatenate([each.cells.ravel() for each in targets])
+    across = seen.max(initial=0) + 1
+    pairs, counts = np.unique((owners * across + seen)[seen != NOWHERE], return_counts=True)
+    target, source = np.divmod(pairs, across)
+    return target, source, counts / np.bincount(target, counts)[target]
+
+
+def _drawn(cells: Cells, start: int, sizes: Sequence[Size]) -> Grid:
+    """The same cells as a grid with a value for each, from `start` on."""
+    box = _sampled(cells, sizes[cells.image]) if isinstance(cells, Regions) else cells.box
+    return Grid(cells.image, start, cells.rows, cells.columns, box)
+
+
+def _sampled(regions: Regions, size: Size) -> Box:
+    """The box around the regions' cells that has the labels they are read from at their centres."""
+    rows, columns = regions.labels.shape
+    across, down = size[0] / columns, size[1] / rows
+    first = regions.step // 2 + 0.5 - regions.step / 2
+    right, bottom = (first + count * regions.step for count in (regions.columns, regions.rows))
+    return first * across, first * down, right * across, bottom * down
+
 
 def places(targets: Sequence[Cells], count: int, sources: Sequence[Cells], sizes: Sequence[Size]) -> NDArray[np.int64]:
     """[count] for each value of the targets' maps the source's value at the centre of its cell, -1 where there is none.
@@ -64,6 +100,16 @@ def _read(source: Cells, x: NDArray[np.float64], y: NDArray[np.float64], size: S
 
 
 def finest(of_each: Sequence[Sequence[Cells]]) -> int:
-    """Which of several kinds of cells is a grid, the one of most cells; the first one if none is."""
+    """Which of several kinds of cells is a grid, the one of most cells; of regions alone it is the one of most regions.
+
+    Which one it is of regions does not depend on their order.
+    """
     grids = [i for i, cells in enumerate(of_each) if cells and all(isinstance(each, Grid) for each in cells)]
-    return max(grids, key=lambda i: sum(each.rows * each.columns for each in of_each[i]), default=0)
+    if not grids:
+        return max(range(len(of_each)), key=lambda i: _regions(of_each[i]))
+    return max(grids, key=lambda i: sum(each.rows * each.columns for each in of_each[i]))
+
+
+def _regions(cells: Sequence[Cells]) -> tuple[int, list[bytes]]:
+    """How many values they have, and what tells those of equally many apart."""
+    return max((int(each.cells.max()) for each in cells), default=-1), [each.cells.tobytes() for each in cells]

@@ -17,6 +17,7 @@ import zoo
 from parity_arrays import ARRAYS
 
 from dexar_fast import Explainer, Explanation, InputError
+from dexar_fast.methods.dex_ar import DexAr
 
 ALL = [*zoo.FAMILIES, *zoo.VARIANTS]
 TOKENS = 6
@@ -165,6 +166,26 @@ def test_map_filter(family: str, rank: int, more: dict[str, Any]) -> None:
         expected = reference.oracle(model, inputs, targets, grid=(4, 4), **knobs)
         check(Explainer(model, **knobs).explain_inputs(inputs, target_ids=targets), expected, 1e-9)
         check(Explainer(model, chunk_size=2, **knobs).explain_inputs(inputs, target_ids=targets), expected, 1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 9])
+@pytest.mark.parametrize("family", ["llava", "paligemma"])
+def test_map_filter_without_the_head_filter(family: str, rank: int) -> None:
+    """E = sum over layers and heads of the filtered G, w = 1; U stays the sum of the raw G."""
+    model, inputs, targets, plain = case(family, 0)
+    knobs: dict[str, Any] = {"map_filter": ("rank", rank)}
+    found = reference.oracle(model, inputs, targets, grid=(4, 4), return_gradients=True, **knobs)
+    raw = found["gradients"][..., found["visual_positions"]]
+    expected = found | {
+        "head_weights": torch.ones_like(found["head_weights"]),
+        "token_maps": reference._rank_filter(raw, (4, 4), rank).sum((1, 2)),
+    }
+    expected["sequence_map"] = found["token_weights"] @ expected["token_maps"]
+    assert not torch.equal(expected["token_maps"], plain["unfiltered_token_maps"])
+    for backend, chunk_size in (("auto", None), ("torch", 2)):
+        method = DexAr(head_filter=False, **knobs)
+        explainer = Explainer(model, method=method, backend=backend, chunk_size=chunk_size)
+        check(explainer.explain_inputs(inputs, target_ids=targets), expected, 1e-9)
 
 
 @pytest.mark.parametrize(("index", "layers"), [(-2, [1, 2]), (1, [1, 2]), (0, [0, 1, 2]), (-3, [0, 1, 2])])

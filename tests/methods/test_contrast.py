@@ -17,6 +17,7 @@ from attention_oracle import Brute
 from command_line import run as run_command
 from oracle import full_sequence, oracle, text_model
 from PIL import Image
+from types_beyond import BEYOND
 
 from dexar_fast import Explainer, Explanation
 from dexar_fast.errors import InputError
@@ -167,6 +168,14 @@ def test_a_token_against_itself_has_an_empty_map(embedded: Explainer) -> None:
 def test_methods_without_a_difference_refuse_it(embedded: Explainer, method: str) -> None:
     with pytest.raises(InputError, match=f"method '{method}' explains no token against another"):
         of(embedded, method, "dog")
+
+
+@pytest.mark.parametrize("name", ["mllama", "florence2", "blip"])
+def test_models_that_read_the_image_elsewhere_refuse_it_by_name(name: str) -> None:
+    beyond = BEYOND[name]()
+    explainer = Explainer(beyond.model, against=7)
+    with pytest.raises(InputError, match="against is defined where image and text stand in one sequence: leave it out"):
+        explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([20, 31, 44]))
 
 
 @pytest.mark.parametrize(

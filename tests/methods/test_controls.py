@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from asked import asked_of
+from PIL import Image
 
 from dexar_fast.errors import InputError
 from dexar_fast.methods.controls import Centre, Random, SmoothRandom, Uniform
@@ -73,6 +74,20 @@ def test_the_centre_of_tiles_is_that_of_their_image() -> None:
     first, second, both, other = found.split(4)
     assert first[1] == second[0] and first[0] == second[1] and first[1] > first[0]
     assert torch.equal(both, other) and len(set(both.tolist())) == 1
+
+
+def test_the_centre_of_a_grid_without_a_box_is_that_of_its_picture() -> None:
+    """The thumbnail covers the picture whether that is written down or not."""
+    tiles = (Grid(0, 0, 2, 2, box=(0, 0, 10, 10)), Grid(0, 4, 2, 2, box=(10, 0, 20, 10)))
+    pictures = (Image.new("RGB", (20, 10)), Image.new("RGB", (400, 300)))
+    with asked_of("llava", 1) as request:
+        told, untold = (
+            Centre()
+            .maps(replace(request, grids=(*tiles, Grid(0, 8, 2, 2, box=box), last), images=pictures))
+            .token_maps[0]
+            for box, last in (((0, 0, 20, 10), Grid(1, 12, 2, 2)), (None, Grid(1, 12, 2, 2)))
+        )
+    assert torch.equal(untold, told) and len(set(untold[8:].tolist())) == 1
 
 
 @pytest.mark.parametrize("method", [SmoothRandom(), Centre()])

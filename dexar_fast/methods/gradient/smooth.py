@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -47,7 +48,7 @@ class SmoothGrad:
     def maps(self, asked: Asked) -> Maps:
         """Token maps [T, N], at least 0. Raises as `forward.recorded`."""
         generator = torch.Generator().manual_seed(int(self.seed))
-        runs = (list(recorded(asked, self._noisy(generator)).gradients()) for _ in range(self.samples))
+        runs = (_wide(recorded(asked, self._noisy(generator)).gradients()) for _ in range(self.samples))
         return maps_of(asked, [length(each) / self.samples for each in reduce(_added, runs)], _NOTES)
 
     def _noisy(self, generator: torch.Generator) -> Change:
@@ -56,6 +57,11 @@ class SmoothGrad:
             return values + float(self.noise) * (values.max() - values.min()) * noise
 
         return change
+
+
+def _wide(gradients: Iterable[list[Tensor]]) -> list[list[Tensor]]:
+    """In float32 or better: a sum of many in half precision stops growing."""
+    return [[each.to(torch.promote_types(each.dtype, torch.float32)) for each in token] for token in gradients]
 
 
 def _added(total: list[list[Tensor]], more: list[list[Tensor]]) -> list[list[Tensor]]:

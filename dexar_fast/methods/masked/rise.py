@@ -76,7 +76,7 @@ class Rise(OfRegions):
 
     def _masks(self, cut: Divided, number: int) -> list[NDArray[np.float32]]:
         """[height, width] in [0, 1] of each picture: the mask of a number, the same whenever it is asked for."""
-        generator = torch.Generator().manual_seed((int(self.seed) << 20) + number)
+        generator = torch.Generator().manual_seed(_seeded(int(self.seed), number))
         return [self._mask(labels.shape, generator) for labels in cut.labels]
 
     def _mask(self, size: Sequence[int], generator: torch.Generator) -> NDArray[np.float32]:
@@ -89,6 +89,14 @@ class Rise(OfRegions):
         )[0, 0]
         top, left = (int(torch.randint(most, (), generator=generator)) for most in (down, across))
         return large[top : top + height, left : left + width].numpy()
+
+
+def _seeded(seed: int, number: int) -> int:
+    """What the generator of a mask starts from, in 64 bits; a seed that leaves its number no room is mixed with it."""
+    side_by_side = (seed << 20) + number
+    if side_by_side <= knobs.MOST_SEED:
+        return side_by_side
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0])
 
 
 def _shown(cut: Divided, covers: list[NDArray[np.uint8]], masks: list[NDArray[np.float32]]) -> list[Image.Image]:

@@ -130,6 +130,14 @@ def test_without_noise_smoothgrad_is_the_input_gradient() -> None:
     torch.testing.assert_close(found.token_maps, expected.token_maps)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_smoothgrad_sums_half_precision_in_float32(dtype: torch.dtype) -> None:
+    """The same gradient 48 times: its sum has no place in 8 or 11 bits, and float32 holds it to the bit."""
+    with asked_of("llava", 2, dtype=dtype) as request:
+        found, expected = SmoothGrad(48, 0.0).maps(request), InputGradient().maps(request)
+    torch.testing.assert_close(found.token_maps, expected.token_maps, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("method", [InputGradient(), GradientXInput(), IntegratedGradients(2), SmoothGrad(2)])
 def test_half_precision_gives_float32_maps_and_the_model_stays_as_it_was(method: Any) -> None:
     with asked_of("qwen2_5_vl", 2, dtype=torch.bfloat16) as request:

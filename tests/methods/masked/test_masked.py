@@ -17,7 +17,7 @@ from torch import Tensor
 from dexar_fast import Explainer
 from dexar_fast.errors import InputError, LibraryError, NumericalError
 from dexar_fast.methods.cut.hiding import cover
-from dexar_fast.methods.masked import of_captum
+from dexar_fast.methods.masked import of_captum, rise
 from dexar_fast.methods.masked.occlusion import Occlusion
 from dexar_fast.methods.masked.of_captum import Captum
 from dexar_fast.methods.masked.rise import Rise
@@ -180,6 +180,18 @@ def test_rise_masks_are_soft_and_show_their_share() -> None:
     assert masks.shape == (200, 60, 90) and masks.min() >= 0 and masks.max() <= 1
     assert abs(masks.mean() - 0.3) < 0.03 and 0.2 < ((masks > 0) & (masks < 1)).mean() < 0.99
     assert np.array_equal(masks[7], method._masks(Cut(), 7)[0]) and not np.array_equal(masks[7], masks[8])
+
+
+def test_rise_takes_every_seed() -> None:
+    """Small ones stand beside their masks' numbers; of large ones no two, and no mask, begin alike."""
+
+    class Cut:
+        labels = (np.zeros((60, 90)),)
+
+    assert [rise._seeded(seed, 3) for seed in (0, 4, 2**44 - 1)] == [3, (4 << 20) + 3, 2**64 - 2**20 + 3]
+    seeds = (0, 1, 2**44, 2**44 + 1, 2**63, 2**64 - 1)
+    masks = [Rise(seed=seed)._masks(Cut(), number)[0].tobytes() for seed in seeds for number in (0, 1)]
+    assert len(set(masks)) == len(masks)
 
 
 def test_captums_ablation_is_our_occlusion(embedded: Explainer, picture: Image.Image) -> None:
