@@ -74,7 +74,8 @@ def generate(
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
         raise EmptyAnswer(EMPTY)
-    prefix.answered(answer)
+    if beams(model, generate_kwargs) == 1:  # else no row of the cache need be the answer's
+        prefix.answered(answer)
     prompt = prefill_of(cache, watching, decoder)
     if cache is None:
         return answer, prompt

@@ -139,7 +139,8 @@ class Stream(Iterator[Piece], AsyncIterator[Piece]):
 
         def more(channel: Channel) -> None:
             work(channel)
-            finish(self.explanation())
+            assert channel.record is not None  # an answer has tokens
+            finish(channel.record.explanation())
 
         self._work = more
         return self

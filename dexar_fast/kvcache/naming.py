@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dexar_fast.kvcache.pool import NO_KEYS, Keys
 from dexar_fast.vision.geometry import visual_positions
 
-PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "labels"})
+TYPES = ("mm_token_type_ids", "token_type_ids")
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "position_ids", "labels", *TYPES})
 PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
+USUAL = {"attention_mask": 1} | dict.fromkeys(TYPES, 0)  # of a text token; no place is usual
 VISUAL = np.uint64(1 << 63)  # no token id has this bit
 
 
@@ -67,6 +70,8 @@ class Pictures:
 def position_keys(config: Any, inputs: Mapping[str, Any], earlier: Pictures | None = None) -> Keys:
     """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
 
+    What else the inputs say of a position, if it is not what they mostly say, is mixed in (`_told`).
+
     All images of a prompt are hashed together, in their order, with their shapes and grids. So a visual key also stands
     for what the image's other tokens tell it (Gemma 3 attends among them in both directions). Hashing them one by one
     would serve no more prompts: an image is only reused together with all others of its prompt (`reuse.begin`), but in
@@ -85,9 +90,32 @@ def position_keys(config: Any, inputs: Mapping[str, Any], earlier: Pictures | No
         return _numbered(content(inputs), ids.shape[1]) if fits else NO_KEYS
     keys = ids[0].cpu().numpy().astype(np.uint64)
     visual = visual_positions(config, ids).cpu().numpy()
-    keys[visual] = _numbered(content(inputs, PER_TOKEN), len(visual))
+    keys[visual] = _numbered(_pictured(inputs, visual), len(visual))
+    keys = _told(keys, inputs, visual)
     if earlier is not None and len(earlier.keys) <= len(visual) and earlier.begin(inputs):
         keys[visual[: len(earlier.keys)]] = earlier.keys
+    return keys
+
+
+def _pictured(inputs: Mapping[str, Any], visual: NDArray[np.int64]) -> np.uint64:
+    """A hash of the images, and of the types of their tokens, which may not be there."""
+    types = {name: torch.as_tensor(inputs[name])[0].cpu()[visual] for name in TYPES if name in inputs}
+    return content({name: value for name, value in inputs.items() if name not in PER_TOKEN} | types)
+
+
+def _told(keys: Keys, inputs: Mapping[str, Any], visual: NDArray[np.int64]) -> Keys:
+    """The keys with all that is told of their positions: places, hidden ones, text tokens of a type of their own.
+
+    The types of visual tokens are in their keys already. A key to which nothing is added stays: the answers behind a
+    prompt, of whose tokens nothing is told, are named by their ids.
+    """
+    for name in sorted(inputs.keys() & {"position_ids", *USUAL}):
+        salt = content({name: torch.zeros(0)})
+        for row in torch.as_tensor(inputs[name]).cpu().reshape(-1, len(keys)).numpy().astype(np.int64):
+            told = row != USUAL.get(name)
+            if name in TYPES:
+                told[visual] = False
+            keys = np.where(told, _mix(keys ^ _mix(row.astype(np.uint64) + salt)), keys)
     return keys
 
 

@@ -18,6 +18,7 @@ from zoo_dialogues import counted
 
 from dexar_fast import Explainer, Explanation, ImageError, InputError
 from dexar_fast.attribution.calls.gradients import CallGradients
+from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.conversation import MEANWHILE, NO_USE, OLDER, UNBUILT, Chat
 from dexar_fast.kvcache import reuse
 from dexar_fast.kvcache.pool import KVPool
@@ -100,6 +101,20 @@ def test_written_answers_keep_the_ids_with_which_they_were_written(fresh: Explai
         assert not found.diagnostics["warnings"]
         assert_same(found, from_scratch(fresh, chat, found))
         read = ids
+
+
+def test_behind_beams_nothing_of_another_beam_is_found() -> None:
+    """Those that ran last need not be the answer's: one that has ended has left its row of the cache."""
+    explainer = Explainer.from_pretrained(against="runner-up")
+    found = []
+    for forgets in (False, True):
+        chat = explainer.chat(SAMPLE_IMAGE)
+        chat.ask("What is this?", num_beams=3, max_new_tokens=8, min_new_tokens=4, eos_token_id=15, length_penalty=3.0)
+        assert chat._pool is not None
+        if forgets:
+            chat._pool.clear()
+        found.append(chat.ask("And where?", response="on the left").token_maps)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5 * float(found[1].max()))
 
 
 def test_earlier_turns_are_among_the_text_keys(fresh: Explainer) -> None:

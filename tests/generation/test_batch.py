@@ -259,6 +259,8 @@ def test_a_model_that_mixes_the_rows_of_a_batch_runs_one_by_one() -> None:
     [
         {"num_beams": 2},
         {"min_length": 40},
+        {"no_repeat_ngram_size": 2},
+        {"encoder_no_repeat_ngram_size": 2},
         {"logits_processor": [lambda ids, scores: scores]},
         {"max_length": 34, "max_new_tokens": None, "forced_eos_token_id": 1},
     ],

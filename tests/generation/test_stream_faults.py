@@ -68,8 +68,20 @@ def test_however_it_ends_the_model_is_free_and_as_it_was(image: Image.Image, end
     assert is_free(model)
     assert state(model) == before
     assert pool.books.stats()["held"] == 0
+
     pool.books.audit()
     assert_same(explainer.explain(image, PROMPT, "a red circle"), expected)
+
+
+def test_a_turn_of_a_chat_that_is_dropped_ends_too(image: Image.Image) -> None:
+    processor, pool = small_llava.processor(), KVPool(256, 4)
+    chat = Explainer(small_llava.model(processor.tokenizer), processor, pool=pool).chat(image)
+    stream = chat.stream(PROMPT, chunk_size=1, max_new_tokens=60, do_sample=False)
+    next(stream)
+    assert running()
+    del stream
+    assert not running() and chat.turns == []
+    assert pool.books.stats()["held"] == 0
 
 
 class CloseAt(BaseStreamer):

@@ -133,6 +133,46 @@ def test_other_images_or_other_inputs_carry_no_names() -> None:
         assert position_keys(model.config, other, earlier).tolist() == position_keys(model.config, other).tolist()
 
 
+def spread(inputs: zoo.Inputs) -> zoo.Inputs:
+    return inputs | {"position_ids": 2 * torch.arange(inputs["input_ids"].shape[1])[None]}
+
+
+def without_types(inputs: zoo.Inputs) -> zoo.Inputs:
+    return inputs | {"token_type_ids": torch.zeros_like(inputs["token_type_ids"])}
+
+
+@pytest.mark.parametrize(("family", "told"), [("llava", spread), ("gemma3", spread), ("gemma3", without_types)])
+def test_what_is_told_of_positions_is_in_their_names(family: str, told: Any) -> None:
+    model, inputs, _ = built(family)
+    other, pool = told(inputs), KVPool(512, 4)
+    expected = Explainer(model).explain_inputs(other, target_ids=TARGETS)
+    explained(model, pool, inputs, TARGETS)
+    for _ in range(2):  # the second finds the first
+        assert_same(explained(model, pool, other, TARGETS), expected)
+    assert_same(explained(model, pool, inputs, TARGETS), Explainer(model).explain_inputs(inputs, target_ids=TARGETS))
+
+
+def test_types_that_are_not_told_name_other_images() -> None:
+    model, inputs, _ = built("qwen2_vl")
+    untold = {name: x for name, x in inputs.items() if name != "mm_token_type_ids"}
+    visual = (inputs["input_ids"][0] == model.config.image_token_id).numpy()
+    told, other = (position_keys(model.config, each) for each in (inputs, untold))
+    assert not (told == other)[visual].any() and (told == other)[~visual].all()
+
+
+def test_usual_masks_and_types_leave_the_names_of_text_alone() -> None:
+    """As the answers behind a prompt are named."""
+    model, inputs, _ = built("gemma3")
+    ids = inputs["input_ids"][0]
+    visual = ids == model.config.image_token_id
+    masked = inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+    assert (position_keys(model.config, masked)[~visual] == ids[~visual].numpy()).all()
+    hidden = masked["attention_mask"].clone()
+    hidden[0, 0] = 0
+    keys = position_keys(model.config, inputs | {"attention_mask": hidden})
+    assert keys[0] != ids[0] and (keys[1:] == position_keys(model.config, masked)[1:]).all()
+
+
 @pytest.mark.parametrize("family", PREFIX_LM)
 def test_a_prefix_lm_has_no_earlier_images(family: str) -> None:
     model, inputs, _ = built(family)

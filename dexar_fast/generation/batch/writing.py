@@ -19,7 +19,9 @@ from dexar_fast.model.prefill import Prefill, prefill_of, run, watcher_of
 from dexar_fast.stages import stage
 
 # Settings that count the padding, or end an answer where its ids do not tell
-SINGLE = ("min_length", "forced_eos_token_id", "stop_strings")
+SINGLE = (
+    "min_length", "forced_eos_token_id", "stop_strings", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+)  # fmt: skip
 
 
 def goes_in_batches(model: Any, generate_kwargs: Mapping[str, Any]) -> bool:
