@@ -8,12 +8,12 @@ from pathlib import Path
 from bench import machine
 from bench.evaluation import claims, runs
 from bench.evaluation.reading import PLAIN, Figures, table
-from dexar_fast.jobs.eval import chance_methods
+from dexar_fast.jobs.eval import chance_methods, tables
 
 PAGE = machine.ROOT / "dexar_fast" / "EVALUATION.md"
 Read = dict[str, Figures]
 
-INTRO = """# Evaluation
+INTRO = f"""# Evaluation
 
 Which method's map deserves trust, measured beside maps that know nothing. `python -m bench evaluation` writes this page
 from `bench/results/evaluation/`; `dexar-fast eval` measures the same on your model and data.
@@ -23,10 +23,13 @@ has seen none of them, and each is asked one question of the kinds that it was t
 explained. So this shows what the methods and the metrics do where the truth is known. It does not show which method is
 best on another model: measure that there.
 
-Chance maps are rows of their own: `random-smooth` (noise on 4 x 4 cells, upsampled), `centre` (a Gaussian), `uniform`.
+Chance maps are rows of their own: `random-smooth`, `centre` (a Gaussian), `uniform`. In the tables of maps beside masks
+and of wrong answers, `random-smooth` is noise on 4 x 4 cells, upsampled; in those of words that draw on the picture, of
+hidden parts and of sanity it is the method of that name, white noise behind a Gaussian blur.
 Figures are means over n items with 95 % bootstrap intervals; differences are paired, on the same items. `*` marks what
-is better than every chance map, all three intervals excluding 0, of 10 items or more; no correction for many
-comparisons is made. A blank map scores as a uniform one, and is counted."""
+is better than every chance map that the metric scores (those of sanity refuse uniform maps), all intervals excluding 0,
+of {tables.FEWEST} pictures or more; no correction for many comparisons is made. A blank map scores as a uniform one,
+and is counted."""
 
 PUBLISHED = {  # DEX-AR's paper, LLaVA-1.5-7B; a random smooth map on the same split, as a re-implementation measured it
     "soft-iou": (17.70, 18.41),
@@ -51,6 +54,10 @@ The scenes of this table are crowded: up to six objects, some of them alike, whi
 answers by itself, and many of its answers are wrong. EAGLE orders the regions for the right answer, and the chance
 maps order the same regions; the last ones are hidden until the model says what is right. An answer that is right as it
 is counts 0, one that nothing puts right counts 1."""
+ALONE = """\
+`obj-iou` and `f1-iou` were measured when each phrase still counted alone. By now the words that name one object, such
+as its colour and its shape, are merged by the better, as TAM has it. The next run will give other figures, mostly
+higher ones, to chance maps, too."""
 BESIDE_MASKS = ("epg", "iou", "pointing", "word-epg", "word-iou")
 
 
@@ -68,7 +75,10 @@ def written(found: Read) -> str:
         "What to take from it": [claims.taken(maps, hiding)],
         f"Maps of answers, n = {maps.items}": _metrics(maps, runs.OF_MAPS),
         f"Maps of words, n = {maps.row('word-epg')['n']}": _metrics(maps, runs.OF_WORDS),
-        f"Which words draw on the picture, n = {maps.row('token-ratio')['n']}": _metrics(maps, runs.OF_TOKENS),
+        f"Which words draw on the picture, n = {maps.row('token-ratio')['n']}": [
+            *_metrics(maps, runs.OF_TOKENS),
+            ALONE,
+        ],
         f"Hiding parts of the picture, {_count(hiding, 'hiding')}": [
             *_metrics(hiding, runs.OF_HIDING),
             EAGLE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from dexar_fast.data.content import of_records
 from dexar_fast.data.item import Item
 from dexar_fast.errors import InputError, reason
 
@@ -20,12 +21,28 @@ class DataSet(Sequence[Item]):
     """
 
     def __init__(
-        self, name: str, records: Sequence[Any], make: Callable[[str, Any], Item], name_of: Callable[[Any], object]
+        self,
+        name: str,
+        records: Sequence[Any],
+        make: Callable[[str, Any], Item],
+        name_of: Callable[[Any], object],
+        beside: Callable[[], str] = str,
     ):
-        """`make(id, record)` makes an item, `name_of(record)` its id; a record may be the error that stands for it."""
+        """`make(id, record)` makes an item, `name_of(record)` its id; a record may be the error that stands for it.
+
+        `beside()` tells apart, as a text, what is read beside the records.
+        """
         self.name = self.source = name
-        self._records, self._make = records, make
+        self._records, self._make, self._beside = records, make, beside
         self.ids = _distinct([_id(record, index, name_of) for index, record in enumerate(records)])
+
+    def content(self, indices: Sequence[int] | None = None) -> str:
+        """16 hexadecimal digits of what some items, or all, are made from: others for other rows of the same names.
+
+        Pictures count by their paths: none is opened.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        return of_records((self._records[index] for index in chosen), self._beside())
 
     def __len__(self) -> int:
         return len(self.ids)

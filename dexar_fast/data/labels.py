@@ -31,6 +31,11 @@ def labelled(path: Path, label: int, height: int, width: int) -> Mask:
 
 
 def not_black(path: Path, height: int, width: int) -> Mask:
-    """bool: the pixels that are not black, in the file's own size, whatever the picture's."""
-    pixels = np.asarray(pictures.opened(path, path.name).convert("L"))
-    return pixels > 0
+    """bool: the pixels that are not black, in the file's own size, whatever the picture's.
+
+    Any of red, green and blue above 0 counts: grey would round dark colours to 0. A palette counts by its colours; how
+    transparent a pixel is does not count.
+    """
+    pixels = np.asarray(pictures.opened(path, path.name).convert("RGB"))
+    found: Mask = np.logical_or.reduce(pixels > 0, axis=2)
+    return found

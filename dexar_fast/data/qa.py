@@ -28,7 +28,7 @@ def of(data: DataSet) -> DataSet:
     words are filler. The same data give the same questions. An item without regions gives items with an error.
     """
     records = list(product(range(len(data)), _KINDS))
-    return DataSet(f"{data.name}-qa", records, partial(_item, data), partial(_name, data))
+    return DataSet(f"{data.name}-qa", records, partial(_item, data), partial(_name, data), data.content)
 
 
 def voc(root: Path, split: str = "val") -> DataSet:

@@ -15,7 +15,7 @@ from dexar_fast.jobs.ahead import ahead
 from dexar_fast.jobs.asked import Asked
 from dexar_fast.jobs.finished import merging, table
 from dexar_fast.jobs.finished.folder import Folder
-from dexar_fast.jobs.finished.ledger import Ledger
+from dexar_fast.jobs.finished.ledger import CONTENT, Ledger
 from dexar_fast.jobs.finished.merging import COUNT
 from dexar_fast.jobs.lots import lots
 from dexar_fast.jobs.share import ALL, Share
@@ -88,6 +88,7 @@ class Job:
         ids = hashlib.sha256("\0".join(self._ids).encode("utf-8", "surrogatepass")).hexdigest()[:16]
         work, asked = self.work, self.work.asked
         data = {"data": work.data.source, COUNT: len(self._ids), "ids": ids}
+        data[CONTENT] = work.data.content(range(len(self._ids)))
         how = {"prompt": asked.prompt, "written": asked.written, "batch_size": asked.batch_size}
         more = {"generate": dict(asked.arguments), "pictures": work.pictures, "dexar_fast": __version__}
         return data | how | more | dict(by)

@@ -69,6 +69,15 @@ def test_failures_are_named_and_tell_in_the_status(out: str, tmp_path: Path) -> 
     assert figures(out)["blank", "attention"]["n"] == 1
 
 
+def test_other_rows_in_the_file_are_refused(tmp_path: Path, out: str) -> None:
+    picture(tmp_path / "a.png")
+    for question, refusal in (("What?", ""), ("What?", ""), ("Why?", "was begun with data_content")):
+        path = lines(tmp_path / "d.jsonl", {"image": "a.png", "question": question, "answer": "A."})
+        options = ["--data", str(path), "--methods", "attention", "--metrics", "blank", "--out", out]
+        done = run("eval", *options)
+        assert refusal in refused(done) if refusal else done.exit_code == 0
+
+
 def test_what_failed_is_tried_again_on_request(tmp_path: Path, out: str) -> None:
     damaged(tmp_path / "b.png")
     path = lines(tmp_path / "d.jsonl", {"image": "b.png", "question": "What?", "id": "b"})

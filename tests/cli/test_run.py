@@ -12,6 +12,7 @@ from small_data import damaged, lines, picture
 import dexar_fast
 from dexar_fast.cli.jobs import progress
 from dexar_fast.cli.jobs.run import SOME_FAILED
+from dexar_fast.scale import engine
 
 
 @pytest.fixture
@@ -96,6 +97,19 @@ def test_workers_and_their_merge(photos: str, out: str, monkeypatch: pytest.Monk
     assert run("merge", out).exit_code == 0 and pd.read_parquet(out)["item"].nunique() == 2
 
 
+def test_under_ray_one_process_hands_out_the_whole(photos: str, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a script of sbatch, too, whose ranks are those of processes; not where a share is asked for."""
+    handed: list[int] = []
+    monkeypatch.setattr(engine, "run", lambda job, *_: handed.append(job.items) or iter(()))
+    monkeypatch.setenv("SLURM_PROCID", "0"), monkeypatch.setenv("SLURM_NTASKS", "4")
+    options = ["--prompt", "What?", "--out", out, "--batch-size", "1", "--engine", "ray"]
+    done = run("run", photos, *options)
+    assert done.exit_code == SOME_FAILED and "2 of 2 items are not finished" in done.stderr
+    assert run("run", photos, *options, "--rank", "1", "--world", "2").exit_code == 0
+    assert handed == [2, 1]
+    assert sorted(os.listdir(Path(out, "_finished"))) == ["0-of-1.jsonl", "1-of-2.jsonl"]
+
+
 def test_options_reach_model_and_job(photos: str, out: str, loaded: type[Loaded]) -> None:
     options = ["--model", "m", "--device", "cpu", "--dtype", "float64", "--revision", "v2", "--chunk-size", "3"]
     run("run", photos, "--prompt", "What?", "--out", out, *options, "--method", "tam", "--n", "1", "--pictures")
@@ -151,6 +165,15 @@ def test_rows_of_a_file(tmp_path: Path, out: str) -> None:
     assert done.exit_code == SOME_FAILED and f"#1: {tmp_path / 'b.png'} is missing" in done.stderr
     found = pd.read_parquet(out)
     assert "".join(found["token"][found["item"] == "#0"]) == " A red circle."
+
+
+def test_other_rows_in_the_file_are_refused(tmp_path: Path, out: str, loaded: type[Loaded]) -> None:
+    picture(tmp_path / "a.png")
+    for question, said in (("What?", "loaded"), ("What?", "loaded"), ("Why?", "was begun with data_content")):
+        path = lines(tmp_path / "a.jsonl", {"image": "a.png", "question": question})
+        assert said in refused(run("run", str(path), "--out", out))
+        with Path(out, "_finished", "0-of-1.jsonl").open("a") as ledger:
+            ledger.write('{"key": "x", "record": {"index": 9, "error": "no"}}\n')
 
 
 def test_a_log_tells_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

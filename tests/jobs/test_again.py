@@ -1,5 +1,7 @@
 """What a job does in a folder that another has begun: refused as a whole, or failures tried again."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,43 @@ def test_a_job_that_is_refused_frees_its_share(photos: DataSet, finish: Any, tmp
     with pytest.raises(InputError):
         Job(photos, tmp_path / "out", Asked("Why?"), {})
     Job(photos, tmp_path / "out", Asked("What?"), {}).close()
+
+
+def rows(path: Path, *questions: str) -> DataSet:
+    """Rows without ids: theirs are #0, #1, ..."""
+    picture(path / "a.png")
+    return read("jsonl", lines(path / "a.jsonl", *({"image": "a.png", "question": one} for one in questions)))
+
+
+def test_other_rows_in_the_same_file_are_refused(finish: Any, tmp_path: Path) -> None:
+    finish(rows(tmp_path, "What?", "Which?"), tmp_path / "out", Asked())
+    again = rows(tmp_path, "What?", "Which?")
+    os.utime(tmp_path / "a.jsonl", (1, 1))
+    assert finish.run(again, tmp_path / "out", Asked()) == []
+    for questions in (("What?", "Why?"), ("Which?", "What?")):
+        with pytest.raises(InputError, match='was begun with data_content "'):
+            finish.run(rows(tmp_path, *questions), tmp_path / "out", Asked())
+
+
+def test_rows_behind_those_that_are_asked_may_change(finish: Any, tmp_path: Path) -> None:
+    finish(rows(tmp_path, "What?", "Which?"), tmp_path / "out", Asked(), count=1)
+    assert finish.run(rows(tmp_path, "What?", "Why?", "How?"), tmp_path / "out", Asked(), count=1) == []
+
+
+def test_a_folder_of_a_time_when_contents_were_not_kept_goes_on(finish: Any, tmp_path: Path) -> None:
+    data = rows(tmp_path, "What?", "Which?")
+    before = finish(data, tmp_path / "out", Asked())
+    path = tmp_path / "out" / "_finished" / "0-of-1.jsonl"
+    head, first, _ = path.read_text().splitlines(keepends=True)
+    asked = json.loads(head)
+    del asked["asked"]["data_content"]
+    path.write_text(json.dumps(asked) + "\n" + first)
+    assert names(finish.run(data, tmp_path / "out", Asked())) == ["#1"] and finish.merged(tmp_path / "out")[1] == before
+    assert finish.run(data, tmp_path / "out", Asked(), share=Share(1, 2)) == []  # whose ledger holds the content
+
+
+def test_a_picture_that_comes_later_is_no_other_data(finish: Any, tmp_path: Path) -> None:
+    data = rows(tmp_path, "What?")
+    (tmp_path / "a.png").unlink()
+    assert finish.run(data, tmp_path / "out", Asked())[0][1]
+    assert finish.run(rows(tmp_path, "What?"), tmp_path / "out", Asked(), retry=True) == [("#0", None)]

@@ -61,7 +61,9 @@ def evaluate(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to ask where the data set asks nothing.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Only so many items, chosen by the seed.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of items, chance maps and intervals.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the choice of items, sampled answers, chance maps and intervals.")
+    ] = 0,
     device: Device = None,
     device_map: knobs.DeviceMap = None,
     dtype: Dtype = None,

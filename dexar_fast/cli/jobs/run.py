@@ -111,7 +111,7 @@ def run(
 
         asking.silence_bars(model)
         on_ray = _is_ray(engine, actors)
-        mine = share(rank, world)
+        mine = share(rank, world, {}) if on_ray else share(rank, world)  # the actors share what one process hands out
         options = asking.placement(model, revision, device or device_of(mine, device_map), device_map, dtype)
         options |= {"method": method, "chunk_size": chunk_size, "backend": backend}
         options |= {"allow_missing_weights": allow_missing_weights}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,11 +73,22 @@ def _of_refcocog(folder: Path, name: str, record: Record) -> Item:
 
 def _of_flickr(folder: Path, name: str, record: tuple[Record, list[Record]]) -> Item:
     image, annotations = record
+    caption = image["caption"]
     found: list[Grounded] = []
     for one in annotations:
         start, stop = one["tokens_positive"][0]
-        found.append((image["caption"][start:stop], (start, stop), [coco_masks.outline(one["sam_mask"])]))
-    return _item(folder / image["file_name"], name, image["caption"], found)
+        found.append((caption[start:stop], _shifted(caption, start, stop), [coco_masks.outline(one["sam_mask"])]))
+    return _item(folder / image["file_name"], name, caption, found)
+
+
+def _shifted(caption: str, start: int, stop: int) -> tuple[int, int]:
+    """Characters of a caption, counted in what is said of it. Raises InputError."""
+    if not 0 <= start <= stop <= len(caption):
+        raise InputError(f"the phrase {caption[start:stop]!r} lies outside of its caption")
+    said = _said(caption)
+    before = caption.find(said)
+    first, last = (min(max(place - before, 0), len(said)) for place in (start, stop))
+    return first, last
 
 
 def _judged(root: Path, annotations: Path, split: str) -> DataSet:
@@ -102,7 +115,7 @@ def _of_judged(folder: Path, masks: dict[Any, list[Record]], name: str, record: 
 
 
 def _item(path: Path, name: str, caption: str, found: Sequence[Grounded]) -> Item:
-    said = caption.strip('"').strip()  # positions count from there
+    said = _said(caption)  # positions count from there
     return Item(
         name,
         pictures.at(path),
@@ -112,16 +125,28 @@ def _item(path: Path, name: str, caption: str, found: Sequence[Grounded]) -> Ite
     )
 
 
+def _said(caption: str) -> str:
+    return caption.strip('"').strip()
+
+
 def _phrases(said: str, found: Sequence[Grounded]) -> Iterator[Phrase]:
     """Where each phrase stands; one that the caption does not hold gives none."""
+    earlier: Counter[str] = Counter()
     for index, (phrase, span, _) in enumerate(found):
-        start, stop = span or _span(said, phrase)
+        text = phrase.strip()
+        start, stop = span or _span(said, text, earlier[text.lower()])
+        earlier[text.lower()] += 1
         if not 0 <= start <= stop <= len(said):
             raise InputError(f"the phrase {phrase!r} lies outside of its caption")
         if start < stop:
             yield Phrase(start, stop, (index,))
 
 
-def _span(said: str, phrase: str) -> tuple[int, int]:
-    start = said.lower().find(phrase.lower())
-    return (start, start + len(phrase)) if start >= 0 else (0, 0)
+def _span(said: str, text: str, earlier: int) -> tuple[int, int]:
+    """Where a text stands, whole words first; behind the places of the labels `earlier`, as far as there are more."""
+    written = re.escape(text)
+    for pattern in (rf"(?<!\w){written}(?!\w)", written):
+        places = [each.span() for each in re.finditer(pattern, said, re.IGNORECASE)]
+        if places:
+            return places[min(earlier, len(places) - 1)]
+    return 0, 0

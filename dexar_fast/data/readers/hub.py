@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dexar_fast.data import rows
+from dexar_fast.data import content, rows
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, reason
@@ -34,7 +34,13 @@ def read(
         raise InputError(f"datasets: there is no column {absent[0]!r}, but {', '.join(table.column_names)}")
     ids = table[named["id"]] if named["id"] in table.column_names else [None] * len(table)
     make = partial(rows.item_at, table, partial(rows.item, named, Path()))
-    return DataSet("datasets", list(enumerate(ids)), make, rows.id_at)
+    texts = [named[ours] for ours in ("question", "answer") if named[ours] in table.column_names]
+    return DataSet("datasets", list(enumerate(ids)), make, rows.id_at, partial(_told, table, texts))
+
+
+def _told(table: Any, columns: list[str]) -> str:
+    """Of the texts alone: pictures may be many gigabytes."""
+    return content.of_records(list(table[column]) for column in columns)
 
 
 def _opened(module: ModuleType, root: Any, split: str, config: str | None) -> Any:

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import files, rows
+from dexar_fast.data import content, files, rows
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item
 from dexar_fast.data.libraries import library
@@ -67,7 +67,7 @@ def parquet(root: Path, columns: Mapping[str, str] | None = None) -> DataSet:
     files.present("parquet", root)
     named, groups = rows.checked("parquet", columns), _Groups(root)
     make = partial(rows.item_at, groups, partial(rows.item, named, root.parent))
-    return DataSet("parquet", groups.column(named["id"]), make, rows.id_at)
+    return DataSet("parquet", groups.column(named["id"]), make, rows.id_at, partial(content.of_file, root))
 
 
 class _Groups:

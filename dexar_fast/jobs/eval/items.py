@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from PIL import Image
 
 from dexar_fast.data.item import Item
@@ -31,16 +32,23 @@ Others = Callable[[], Iterator[Image.Image]]
 class Asking:
     """The question of an item, put to one model; its answer is that of the item, or what the model writes.
 
+    Args:
+        seed: of the evaluation; torch's generators are seeded for each item, since answers may be sampled.
     Raises:
         InputError, ImageError: as `Item.image` and `Explainer.explain`.
     """
 
-    def __init__(self, explainer: Explainer, item: Item, prompt: str) -> None:
+    def __init__(self, explainer: Explainer, item: Item, prompt: str, seed: int = 0) -> None:
         self._explainer, self._images = explainer, load_images(item.image)
+        self._seed = chance_methods.seed_of(seed, item.id)
         before, ids = stored.chosen(item)
         self._prompt = stored.prompt(explainer, before) if before else item.question or prompt
         self._request = stored.request(explainer, self._images, self._prompt, item.answer, ids, before)
         self.found: dict[Any, Any] = {}  # whatever the method
+
+    def answered(self) -> str:
+        """The answer that all methods explain, the same whichever of them comes first. Raises DexarError."""
+        return self.explained("uniform")[1].text
 
     def explained(self, method: str) -> tuple[Explainer, Explanation]:
         """By a method, and the explainer of that; each method explains the same tokens. Raises DexarError."""
@@ -55,10 +63,15 @@ class Asking:
         return self._by(own, self._read(own, [picture])).sequence_map
 
     def _by(self, own: Explainer, asked: Request) -> Explanation:
-        runner = partial(Runner, own, asked, at_most(None, {}), None)
-        found = as_if_known(own, lambda: explaining.explain(runner(), own.method))
+        device = own.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            found = as_if_known(own, lambda: self._drawn(own, asked))
         self._explainer.decoder = own.decoder
         return found
+
+    def _drawn(self, own: Explainer, asked: Request) -> Explanation:
+        torch.manual_seed(self._seed)
+        return explaining.explain(Runner(own, asked, at_most(None, {}), None), own.method)
 
     def _read(self, own: Explainer, pictures: list[Image.Image]) -> Request:
         return replace(own._read(pictures, self._prompt, None), targets=self._request.targets)
@@ -77,14 +90,14 @@ class Measuring:
     def record(self, item: Item, others: Others) -> dict[str, Any]:
         """Plain JSON: the answer, and for each method its parts by metric, what was skipped, and what failed."""
         try:
-            asking = Asking(self.explainer, item, self.prompt)
-            _, first = asking.explained("uniform")
+            asking = Asking(self.explainer, item, self.prompt, self.seed)
+            answer = asking.answered()
             item.masks()
             item.ignored()
         except DexarError as error:
             return {"error": str(error)}
         names = (*self.methods, *chance_methods.NAMES)
-        return {"answer": first.text, "methods": {name: self._of(asking, item, name, others) for name in names}}
+        return {"answer": answer, "methods": {name: self._of(asking, item, name, others) for name in names}}
 
     def _of(self, asking: Asking, item: Item, name: str, others: Others) -> dict[str, Any]:
         try:

@@ -16,6 +16,7 @@ from dexar_fast.errors import InputError
 from dexar_fast.jobs.eval import chance_methods
 from dexar_fast.jobs.eval.measures import registry as measures
 from dexar_fast.jobs.eval.measures.base import Metric
+from dexar_fast.jobs.finished.ledger import CONTENT
 from dexar_fast.jobs.lots import picture_of
 from dexar_fast.loading import fingerprint
 from dexar_fast.methods import knobs
@@ -89,6 +90,11 @@ class Evaluation:
         """By the indices of the items what stands for the picture of each: equal for items that share one."""
         return {index: hash(picture_of(self.data[index])) for index in self.chosen}
 
+    @cached_property
+    def content(self) -> str:
+        """What the chosen items are made from (`DataSet.content`)."""
+        return self.data.content(self.chosen)
+
     def due(self) -> Iterator[tuple[str, int, str]]:
         """(model, index, key of its record) of all that is to be done, in order."""
         for model in self.models:
@@ -99,6 +105,7 @@ class Evaluation:
         return {
             "data": self.spelled,
             "ids": hashlib.sha256("\0".join(self.data.ids).encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            CONTENT: self.content,
             "methods": list(self.methods),
             "metrics": list(self.metrics),
             "models": list(self.models),

@@ -69,7 +69,9 @@ def shown(asked: Evaluation, records: Mapping[str, Any], model: str, load: Calla
 
 def _drawn(asked: Evaluation, explainer: Explainer, place: str, metric: str, index: int, score: float) -> Shown:
     item = asked.data[index]
-    _, explanation = Asking(explainer, item, asked.prompt).explained(asked.methods[0])
+    asking = Asking(explainer, item, asked.prompt, asked.seed)
+    asking.answered()  # as when it was measured: what a model samples may differ with the method
+    _, explanation = asking.explained(asked.methods[0])
     question = item.question or asked.prompt
     return Shown(place, metric, item.id, question, explanation.text.strip(), score, _png(explanation.overlay()))
 

@@ -16,9 +16,10 @@ CHANCE = chance_methods.NAMES[0]  # the chance map that each method is compared 
 MARK = "*"
 FEWEST = 10  # pictures: of fewer, a bootstrap interval is too narrow to go by
 LEGEND = (
-    f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)}, the 95 % interval of every paired "
-    f"difference excluding 0, of {FEWEST} pictures or more. Intervals are bootstrapped over pictures, with all their "
-    "items; p is of a sign-flip permutation test and not corrected for the number of comparisons."
+    f"{MARK}: better than each of the chance maps {', '.join(chance_methods.NAMES)} (some metrics refuse the uniform "
+    f"one, and are judged by those that they score), the 95 % interval of every paired difference excluding 0, of "
+    f"{FEWEST} pictures or more. Intervals are bootstrapped over pictures, with all their items; p is of a sign-flip "
+    "permutation test and not corrected for the number of comparisons."
 )
 
 
@@ -73,10 +74,16 @@ def number(value: float | str) -> str:
 
 
 def is_above_chance(found: Found, method: str, metric: str) -> bool:
-    """Whether every paired difference from a chance map is in the better direction, with its interval."""
-    better = next(each["better"] for each in found["figures"] if each["metric"] == metric)
-    against = [difference(found, metric, method, null) for null in chance_methods.NAMES]
-    return all(each is not None and side(each) == (1 if better == "higher" else -1) for each in against)
+    """Whether every paired difference from a chance map is in the better direction, with its interval.
+
+    Chance maps that the metric does not score are passed over; without any that it scores, nothing is above chance.
+    """
+    own = [each for each in found["figures"] if each["metric"] == metric]
+    against = [difference(found, metric, method, each["method"]) for each in own if each["null"]]
+    better = own[0]["better"]
+    return bool(against) and all(
+        each is not None and side(each) == (1 if better == "higher" else -1) for each in against
+    )
 
 
 def side(each: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from dexar_fast.errors import FileError, InputError, cause
 
 VERSION = 1
 SYNCED_EVERY = 1.0  # seconds: a disk takes some milliseconds each time
+CONTENT = "data_content"  # the setting that tells other data of the same names; ledgers of old have none
 _FORMAT, _ASKED, _KEY, _RECORD = "dexar_fast_ledger", "asked", "key", "record"
 
 
@@ -185,8 +186,10 @@ def _entry(path: Path, number: int, line: bytes) -> tuple[str, Any]:
 
 
 def compare(path: Path, begun: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises InputError that names every setting that differs."""
+    """Raises InputError that names every setting that differs; `CONTENT` does where both hold it."""
     names = [name for name in {**begun, **asked} if begun.get(name) != asked.get(name)]
+    if not (CONTENT in begun and CONTENT in asked):
+        names = [name for name in names if name != CONTENT]
     if names:
         both = (f"{name} {json.dumps(begun.get(name))}, not {json.dumps(asked.get(name))}" for name in names)
         raise InputError(f"{path} was begun with {'; '.join(both)}: ask the same again, or choose another place")

@@ -77,6 +77,24 @@ def test_flickr_has_its_captions_with_the_pictures(tmp_path):
     assert item.regions[0].label == "cat" and item.phrases == (Phrase(2, 5, (0,)),)
 
 
+def test_flickr_counts_from_the_caption_with_its_quotes(tmp_path):
+    spans = {"3": [1, 6], "4": [10, 17], "5": [10, 99]}
+    for name in spans:
+        picture(tmp_path / "flikcr_30k" / "train" / f"{name}.jpg")
+    content = {
+        "images": [{"id": int(name), "file_name": f"{name}.jpg", "caption": '"A cat on a mat."'} for name in spans],
+        "annotations": [
+            {"image_id": int(name), "tokens_positive": [span], "sam_mask": rle(CAT)} for name, span in spans.items()
+        ],
+    }
+    train(tmp_path, "flickr_mergedGT_GCG_train.json", content)
+    found = read("grandf", tmp_path, split="train", part="flickr")
+    items = whole_but(found, {"5": "phrase 'a mat.\"' lies outside of its caption"})
+    for name, words in (("3", "A cat"), ("4", "a mat.")):
+        (phrase,) = items[name].phrases
+        assert items[name].answer == "A cat on a mat." and items[name].answer[phrase.start : phrase.stop] == words
+
+
 def judged(root, captions, masks, split="val"):
     folder = root / "GranDf" / "annotations" / "val_test"
     document(folder / f"{split}_gcg_coco_caption_gt.json", {"images": [], "annotations": captions})
@@ -103,6 +121,29 @@ def test_val_and_test_take_labels_in_the_order_of_masks(tmp_path, split):
     }
     item = whole_but(read("grandf", tmp_path, split=split), broken)["a1"]
     assert item.phrases == (Phrase(0, 5, (0,)), Phrase(9, 14, (1,))) and np.array_equal(item.masks(), [CAT, MAT])
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels", "starts"),
+    [
+        ("A woman and a man", ["woman", "man"], [2, 14]),
+        ("A man and a man.", ["a man", "A man"], [0, 10]),
+        (
+            "A man beside another man",
+            ["man", "man", "man"],
+            [2, 21, 21],
+        ),  # more masks than words: the last stands for all
+        ("Two women", ["wom"], [4]),
+        ("A (red) mat", [" (red) "], [2]),
+        ("A cat", ["", "dog"], []),
+    ],
+)
+def test_labels_are_whole_words_each_behind_the_one_before(tmp_path, caption, labels, starts):
+    picture(tmp_path / "GranDf" / "GranDf_HA_images" / "val_test" / "a.jpg")
+    masks = [{"image_id": "a", "segmentation": rle(CAT)} for _ in labels]
+    judged(tmp_path, [{"image_id": "a", "caption": caption, "labels": labels}], masks)
+    (item,) = read("grandf", tmp_path)
+    assert [phrase.start for phrase in item.phrases] == starts
 
 
 def test_what_is_missing_as_a_whole_is_named(tmp_path):

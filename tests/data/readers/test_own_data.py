@@ -85,6 +85,30 @@ def test_a_row_may_hold_all_that_an_item_holds(tmp_path):
     assert item.phrases == (Phrase(7, 10, (1,)), Phrase(0, 2))
 
 
+@pytest.mark.parametrize(
+    ("mode", "black", "coloured"),
+    [
+        ("RGB", (0, 0, 0), [(0, 0, 1), (1, 0, 0), (0, 1, 0), (255, 0, 0)]),
+        ("RGBA", (0, 0, 0, 255), [(0, 0, 1, 255), (1, 0, 0, 0)]),
+        ("LA", (0, 255), [(1, 0)]),
+        ("P", 0, [1, 2]),
+        ("L", 0, [1]),
+        ("I;16", 0, [1, 300]),
+        ("1", 0, [1]),
+    ],
+)
+def test_dark_colours_of_a_mask_are_not_black(tmp_path, mode, black, coloured):
+    picture(tmp_path / "one.png")
+    for colour in coloured:
+        mask = Image.new(mode, (WIDTH, HEIGHT), black)
+        if mode == "P":
+            mask.putpalette([0, 0, 0, 0, 0, 1, 9, 0, 0])
+        mask.paste(colour, (1, 2, 5, 6))
+        mask.save(tmp_path / "mask.png")
+        (item,) = read("jsonl", lines(tmp_path / "a.jsonl", {"image": "one.png", "masks": ["mask.png"]}))
+        assert np.array_equal(item.masks(), [box_mask(1, 2, 5, 6)])
+
+
 def test_columns_of_other_names_and_rows_without_ids(tmp_path):
     picture(tmp_path / "one.png")
     path = lines(

@@ -16,6 +16,7 @@ from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.measures import corrections, registry
 from dexar_fast.jobs.eval.measures.base import SkippedError
 from dexar_fast.methods import Eagle
+from dexar_fast.methods.eagle.hallucination import diagnose, minimal_region
 from dexar_fast.vision.regions import Regions
 
 ITEM = Item("a", lambda: pytest.fail("not opened"), "Is there a cat?", references=("no",))
@@ -98,3 +99,19 @@ def test_a_wrong_answer_beside_chance(evaluated: Any) -> None:
     assert 9 * np.array(regions) == pytest.approx(np.round(9 * np.array(regions)), abs=1e-4)
     rows = {(each["method"], each["metric"]): each["n"] for each in figures(asked, records)["models"][0]["figures"]}
     assert rows == {(name, metric): 2 for name in methods for metric in ("amcr", "csr")}
+
+
+def test_saying_nothing_is_no_right_answer(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the wrong answer's first token as the end of answers: it is as likely, so the same regions must go."""
+    explainer, image, eagle = load(""), draw_scene(WRONG).image, Eagle(regions=9, variant="exact")
+    spoken = diagnose(explainer, image, ABSENT, "No", eagle)
+    assert spoken.explanation is not None
+    first = int(spoken.explanation.token_ids[0])
+    monkeypatch.setattr(explainer.model.generation_config, "eos_token_id", first)
+    silent = diagnose(explainer, image, ABSENT, "No", eagle)
+    assert silent.answer == "" and silent.token == 0 and silent.shown == spoken.shown is not None
+    assert silent.minimal_region == spoken.minimal_region > 0
+    assert silent.corrected is not None and silent.corrected.startswith(" No")
+    assert silent.explanation is not None and silent.explanation.token_ids.tolist() == [first]
+    order = spoken.explanation.diagnostics["eagle"]["order"]
+    assert minimal_region(explainer, silent, order, eagle) == silent.minimal_region

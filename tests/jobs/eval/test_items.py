@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_data import damaged, lines, picture
 from stored_answers import stored_list
 
@@ -16,9 +18,9 @@ from dexar_fast.data import DataSet, Item
 from dexar_fast.evaluation.curves import insertion_deletion, perturbation
 from dexar_fast.evaluation.occlusion import agreement
 from dexar_fast.jobs import stored
-from dexar_fast.jobs.eval import chance_methods
+from dexar_fast.jobs.eval import chance_methods, shown
 from dexar_fast.jobs.eval.figures import figures
-from dexar_fast.jobs.eval.items import Asking
+from dexar_fast.jobs.eval.items import Asking, Measuring
 from dexar_fast.jobs.eval.measures import forwards, registry
 from dexar_fast.jobs.eval.measures.words import f1, ratio
 from dexar_fast.jobs.eval.plan import Evaluation
@@ -127,6 +129,27 @@ def test_words_of_another_answer_are_not_taken(evaluated: Any) -> None:
     assert found["answer"] and "another" not in found
     assert found["methods"]["dex-ar"]["parts"].keys() == {"epg"}
     assert found["methods"]["dex-ar"]["skipped"]["word-epg"].startswith("the answer explained is not")
+
+
+def test_sampled_answers_are_those_of_the_item_s_seed(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model that samples by itself: alike whenever and after whatever an item is made, and where it is shown."""
+    config = load("").model.generation_config
+    for name, value in {"do_sample": True, "temperature": 20.0, "top_k": 0}.items():
+        monkeypatch.setattr(config, name, value, raising=False)
+    items = of_items("written", [replace(item, answer=None, phrases=()) for item in data.of(DATA)])
+    first, other = (Evaluation(items, "written", ("dex-ar",), ("blank",), seed=seed) for seed in (0, 1))
+    records = made(first, first.due(), load)
+    assert made(first, reversed([*first.due()]), load) == records != made(other, other.due(), load)
+    state = torch.get_rng_state()
+    found = shown.shown(first, records, "embedded", load)
+    assert torch.equal(torch.get_rng_state(), state)
+    answers = {key: record["answer"].strip() for key, record in records.items()}
+    assert {f"embedded {case.item}": case.answer for case in found} == answers
+
+
+def made(asked: Evaluation, due: Iterable[tuple[str, int, str]], load: Any) -> dict[str, Any]:
+    measuring = Measuring(load(""), asked.methods, asked.measured, asked.prompt, asked.seed)
+    return {key: measuring.record(asked.data[index], lambda: iter(())) for _, index, key in due}
 
 
 def test_a_broken_item_is_a_row_and_a_failing_method_a_sentence(evaluated: Any, tmp_path: Any) -> None:

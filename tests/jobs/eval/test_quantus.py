@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from dexar_fast import InputError, data
 from dexar_fast.adapters.quantus import a_batch, explain_func
+from dexar_fast.data import DataSet
 from dexar_fast.jobs.eval.figures import figures
 from dexar_fast.jobs.eval.measures import registry
 
@@ -73,3 +75,23 @@ def test_what_is_refused(load: Any) -> None:
 def test_a_metric_that_needs_a_classifier_is_refused() -> None:
     with pytest.raises(InputError, match="quantus:Selectivity is none of"):
         registry.of("quantus:Selectivity")
+
+
+def test_void_pixels_do_not_count(evaluated: Any) -> None:
+    """The left half of the picture is void; the metrics leave the map as it was for those behind them."""
+    (item, _) = data.of("shapes:count=2,asked=one")
+    half = replace(item, void=left_half)
+    _, records = evaluated(
+        DataSet("void", [half], lambda _, own: own, lambda own: own.id),
+        methods=("attention",),
+        metrics=("quantus:Complexity", "quantus:Sparseness", "epg", "pointing", *NAMES[:2], "quantus:PointingGame"),
+    )
+    parts = next(iter(records.values()))["methods"]["attention"]["parts"]
+    own = item.masks().any(0)
+    assert own[:, : own.shape[1] // 2].any() and own[:, own.shape[1] // 2 :].any()
+    assert parts[NAMES[0]] == pytest.approx(parts["epg"], rel=1e-4)
+    assert parts["quantus:PointingGame"] == parts["pointing"]
+
+
+def left_half(height: int, width: int) -> Any:
+    return np.broadcast_to(np.arange(width) < width // 2, (height, width))

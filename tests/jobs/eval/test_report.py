@@ -71,6 +71,16 @@ def test_the_summary_marks_what_is_above_every_chance_map(asked: Evaluation, rec
     assert table.rows[:3] == [["dex-ar", "0.75*", "0.25*"], ["tam", "0.3", "0.691"], ["random-smooth", "0.25", "0.75"]]
 
 
+def test_a_chance_map_that_a_metric_refuses_stands_in_no_mark_s_way(asked: Evaluation, records: dict[str, Any]) -> None:
+    for record in records.values():
+        del record["methods"]["uniform"]["parts"]["epg"]
+        for name in ("random-smooth", "centre", "uniform"):
+            record["methods"][name]["parts"].pop("deletion")
+    table = tables.summary(figures(asked, records)["models"][0])
+    assert table.rows[:2] == [["dex-ar", "0.75*", "0.25"], ["tam", "0.3", "0.691"]]
+    assert "judged by those that they score" in table.about
+
+
 def test_a_metric_s_table(asked: Evaluation, records: dict[str, Any]) -> None:
     table = next(tables.of_metrics(figures(asked, records)["models"][0], "dex-ar"))
     assert table.heads[3:] == ["minus dex-ar", "p", "minus random-smooth", "p"]

@@ -26,12 +26,12 @@ _SCORES: dict[str, tuple[Score, Better, str]] = {
 
 def answer_parts(score: Score, case: Case, fill: None) -> list[float]:
     """The map of the answer beside the union of all regions."""
-    return [_scored(score, case, case.answer_map, union(case, range(len(case.item.regions))))]
+    return [_scored(score, case, case.answer_map, counted_union(case, range(len(case.item.regions))))]
 
 
 def word_parts(score: Score, case: Case, fill: None) -> list[float]:
     """The mean over the phrases that name regions."""
-    found = [_scored(score, case, case.word_map(one), union(case, one.regions)) for one in named(case)]
+    found = [_scored(score, case, case.word_map(one), counted_union(case, one.regions)) for one in named(case)]
     return [float(np.mean(found))]
 
 
@@ -61,13 +61,18 @@ def union(case: Case, regions: Sequence[int]) -> Mask:
     return found
 
 
-def _scored(score: Score, case: Case, a: Map, mask: Mask) -> float:
-    inside, counted = mask[case.counted], case.counted
+def counted_union(case: Case, regions: Sequence[int]) -> Mask:
+    """bool [P], the same at the pixels that are not void. Raises SkippedError, also where it holds none of them."""
+    inside: Mask = union(case, regions)[case.counted]
     if not inside.any():
         raise SkippedError("the mask holds no pixel that counts")
+    return inside
+
+
+def _scored(score: Score, case: Case, a: Map, inside: Mask) -> float:
     if score is segmentation.snr and inside.all():
         raise SkippedError("the mask covers the whole picture")
-    values = a[counted]
+    values = a[case.counted]
     if not values.any():
         raise SkippedError("the map is 0 at all pixels that count")
     return float(score(values, inside))

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, ModelError, reason
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Better, Metric, SkippedError
-from dexar_fast.jobs.eval.measures.maps import union
+from dexar_fast.jobs.eval.measures.maps import counted_union
 
 PREFIX = "quantus:"
 ROOMS = ("Localisation", "Complexity")
@@ -36,19 +37,27 @@ def of(name: str) -> Metric:
 
 
 def parts(metric: Any, localises: bool, case: Case, fill: None) -> list[float]:
-    """One score of one map: of the answer, beside the union of all regions where the metric takes a mask."""
-    a = case.answer_map[None, None]
-    if not np.ptp(a):
+    """One score of one map: of the answer, beside the union of all regions where the metric takes a mask.
+
+    Quantus gets the P pixels that are not void as one row, [1, 1, 1, P]: its metrics by name flatten what they get, and
+    take no pixel to be left out.
+    """
+    a = case.answer_map[case.counted]
+    if not a.size or not np.ptp(a):
         raise SkippedError("Quantus refuses a map that is the same everywhere")
-    mask = union(case, range(len(case.item.regions)))[None, None] if localises else None
-    given = {"model": None, "x_batch": np.zeros((1, 3, *a.shape[2:])), "y_batch": np.zeros(1, int)}
+    mask = _row(counted_union(case, range(len(case.item.regions)))) if localises else None
+    given = {"model": None, "x_batch": np.zeros((1, 3, 1, a.size)), "y_batch": np.zeros(1, int), "channel_first": True}
     try:
-        (score,) = _quietly(lambda: metric(**given, a_batch=a, s_batch=mask))
+        (score,) = _quietly(lambda: metric(**given, a_batch=_row(a), s_batch=mask))
     except Exception as error:  # another package's code, which may raise anything
         raise ModelError(f"Quantus' {type(metric).__name__} failed: {reason(error)}") from error
     if not np.isfinite(score):
         raise ModelError(f"Quantus' {type(metric).__name__} gave {score}")
     return [float(score)]
+
+
+def _row(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels[None, None, None]
 
 
 def _kinds() -> dict[str, Any]:

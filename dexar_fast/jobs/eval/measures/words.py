@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dexar_fast.jobs.eval.case import Case
 from dexar_fast.jobs.eval.measures.base import Metric, SkippedError
-from dexar_fast.jobs.eval.measures.maps import named, union
+from dexar_fast.jobs.eval.measures.maps import counted_union, named
 from dexar_fast.metrics import activation
 from dexar_fast.metrics.maps import upsampled
 from dexar_fast.vision.grid import Grid
@@ -41,10 +41,14 @@ def function_parts(case: Case, fill: None) -> list[float]:
 
 
 def _objects(case: Case) -> float:
+    """The mean over objects, each by the best of all words that name it (`activation.object_iou`)."""
     maps = [each if each.any() else np.ones_like(each) for each in _on_one_scale(case)]
+    named_by: dict[tuple[int, ...], list[int]] = {}
+    for phrase in named(case):
+        named_by.setdefault(tuple(sorted({*phrase.regions})), []).extend(case.tokens_of(phrase))
     found = [
-        activation.object_iou([maps[token] for token in case.tokens_of(one)], union(case, one.regions)).iou
-        for one in named(case)
+        activation.object_iou([maps[token] for token in tokens], counted_union(case, regions)).iou
+        for regions, tokens in named_by.items()
     ]
     return float(np.mean(found))
 
@@ -68,7 +72,7 @@ def f1(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _on_one_scale(case: Case) -> NDArray[np.float64]:
-    """[T, height, width]: the maps of all tokens in [0, 1] together."""
+    """[T, P]: the maps of all tokens in [0, 1] together, at the pixels that are not void."""
     return case.once("one scale", lambda: _drawn(case))
 
 
@@ -78,7 +82,9 @@ def _drawn(case: Case) -> NDArray[np.float64]:
         raise SkippedError("maps of all tokens on one scale take a picture of one grid")
     raw = case.explanation.token_maps.double().numpy()[:, grids[0].cells]
     scaled = (raw - raw.min()) / np.ptp(raw) if np.ptp(raw) else np.ones_like(raw)
-    return np.stack([upsampled(each, *case.counted.shape).clip(0, 1) for each in scaled])
+    if not case.counted.any():
+        raise SkippedError("all of the picture is void")
+    return np.stack([upsampled(each, *case.counted.shape).clip(0, 1)[case.counted] for each in scaled])
 
 
 METRICS = [

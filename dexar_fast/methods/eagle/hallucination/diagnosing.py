@@ -28,6 +28,7 @@ def diagnose(
     """Why a model answers wrongly: which regions keep it from the right answer, and how few of them must be hidden.
 
     The answer and the right one first differ in some token. EAGLE orders the regions for the right token in its place.
+    A model that says nothing has not answered rightly: its answer differs in the first token, where it ends.
     With the first k of N regions shown, the answer is written afresh, greedily; it is put right if it agrees with the
     right one up to that token. The smallest removal is that of the largest such k, 1 <= k < N: the wholly hidden
     picture is not asked about. Answers are only written where the right token is at least as likely as the wrong one,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation.arguments import at_most
+from dexar_fast.generation.arguments import at_most, end_ids
 from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
@@ -29,7 +29,7 @@ class Question:
     """A question that a model has answered, greedily.
 
     Attributes:
-        pictures: all that it sees. answer: [T] ids of what it writes.
+        pictures: all that it sees. answer: [T] ids of what it writes; none where it ends at once.
         right, right_text: [R] ids and the text of the right answer, or of its beginning.
     """
 
@@ -45,11 +45,16 @@ class Question:
         assert asked.targets is not None  # those of `right`
         self.right = asked.targets
         self.answer = self.answered(pictures)
-        self._given = replace(asked, targets=self.answer)
+        self._given = replace(asked, targets=self.answer if len(self.answer) else self._end())
 
     @property
     def first_difference(self) -> int | None:
-        """The first token in which the answer differs from the right one; None where they agree."""
+        """The first token in which the answer differs from the right one; None where they agree.
+
+        An empty answer differs in the first, in whose place the model ends it.
+        """
+        if not len(self.answer):
+            return 0
         length = min(len(self.answer), len(self.right))
         different = (self.answer[:length] != self.right[:length]).nonzero()
         return int(different[0]) if len(different) else None
@@ -88,6 +93,11 @@ class Question:
 
     def text(self, answer: Tensor) -> str:
         return self._setup.processor.tokenizer.decode(answer)
+
+    def _end(self) -> Tensor:
+        """[1]: an id that ends an answer."""
+        ends = end_ids(self._setup.model, self._arguments) or {self._setup.processor.tokenizer.eos_token_id}
+        return torch.tensor([min(ends)])
 
     def _read(self, pictures: Sequence[Image.Image], response: str | None) -> Request:
         return request.read(self._setup.processor, list(pictures), self.question, response, with_content=False)
