@@ -267,7 +267,8 @@ class Explanation(Choice):
         the model padded). These three are NaN where the map is constant or its place is unknown.
 
         Raises:
-            LibraryError: pandas is not installed; dexar_fast does not bring it.
+            LibraryError: pandas is not installed; dexar_fast does not bring it. InputError: the size of a picture that
+                was not kept is unknown, and maps lie in boxes of its pixels.
         """
         return tables.frame(self)
 
@@ -275,7 +276,7 @@ class Explanation(Choice):
         """Write all of it to one safetensors file, exactly: arrays bit for bit, images by their pixels.
 
         An image that was read from a PNG or JPEG is kept as that file, with what else it holds (place, camera); any
-        other as PNG. `images=False` leaves them out.
+        other as PNG. `images=False` leaves them out but for their sizes, `metadata["image_sizes"]`: (width, height).
         The layout is in `dexar_fast.results.storage`. `diagnostics` and `metadata` become JSON: tuples come back as
         lists. An existing file is replaced once the new one is complete.
 

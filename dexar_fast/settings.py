@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from operator import index
 from typing import Any, ClassVar, Literal
 
@@ -123,7 +124,11 @@ def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
@@ -137,6 +142,7 @@ def _is_pair(value: Any, name: str) -> bool:
         and len(value) == 2
         and value[0] == name
         and isinstance(value[1], int)
+        and not isinstance(value[1], bool)
         and value[1] >= 1
     )
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dexar_fast.attribution.forwards.last_rows import narrowing, wanting
+from dexar_fast.attribution.forwards.last_rows import ends_there, narrowing, wanting
 from dexar_fast.attribution.forwards.workers import shares, workers
 from dexar_fast.errors import InputError
+from dexar_fast.model.agreement import ROUNDINGS_OF_OTHERS
 from dexar_fast.model.cache import of_whole_forward, to_forward, whole_cache
 from dexar_fast.model.decoder import Decoder, PromptWatcher
 from dexar_fast.model.logits import chosen_logits, last_logits
@@ -25,7 +26,7 @@ from dexar_fast.model.teacher_forcing import counting_on
 AT_A_TIME = 8  # pictures in a forward, for each thread: their activations stay in its cache
 FEWEST = 4  # with fewer, starting threads takes longer than it saves
 WORKERS = 8  # at most: Python's part of their forwards runs in turn
-AGREE = 1e-3  # by how much a probability may differ between a batch and a picture alone
+AGREE = 1e-3  # by how much a probability, and its logarithm, may differ between a batch and a picture alone
 
 Pixels = Mapping[str, Tensor]
 Make = Callable[[range], Sequence[Pixels]]
@@ -83,11 +84,11 @@ class MaskedForwards:
         Raises:
             OutOfMemoryError: not even one picture fits.
         """
-        with narrowing(self._decoder):
+        with narrowing(self._decoder) if ends_there(self._decoder) else nullcontext():
             tried = range(min(2, count) if self._spreads and not self._checked else 0)
             rows = self._in_turn(tried, make) if tried else []
             rows += self._spread(range(len(tried), count), make)
-        return torch.stack(rows) if rows else torch.empty(0, len(self._ids))
+        return torch.stack(rows).exp() if rows else torch.empty(0, len(self._ids))
 
     def _spread(self, chosen: range, make: Make) -> list[Tensor]:
         """In several threads where that pays."""
@@ -128,15 +129,21 @@ class MaskedForwards:
         if count > 1 and not self._checked:
             self._checked = True
             alone = self._run(pictures[count - 1 : count])
-            if (rows[-1] - alone[0]).abs().max() > AGREE:  # the model mixes the pictures or the tokens of a batch
+            if not self._agree(rows[-1], alone[0]):  # the model mixes the pictures or the tokens of a batch
                 self._batch = 1
                 return [self._run([picture])[0] for picture in pictures[:count]]
         return list(rows)
 
+    def _agree(self, one: Tensor, other: Tensor) -> bool:
+        """Whether log-probabilities [n] differ by rounding: a faint one tells as much as one near 1."""
+        rounding = max(AGREE, ROUNDINGS_OF_OTHERS * torch.finfo(self._model.dtype).eps)
+        logs = torch.nan_to_num(one - other)  # where both are -inf
+        return bool(logs.abs().max() <= rounding and (one.exp() - other.exp()).abs().max() <= AGREE)
+
     @torch.no_grad()
     def _run(self, pictures: Sequence[Pixels]) -> Tensor:
-        """[B, n] of B pictures."""
-        return self.log_probabilities(pictures).exp().float().cpu()
+        """[B, n] log-probabilities of B pictures, float32 on the CPU."""
+        return self.log_probabilities(pictures).float().cpu()
 
     def log_probabilities(self, pictures: Sequence[Pixels]) -> Tensor:
         """[B, n] of B pictures in one forward, float32 or better; in the graph where autograd records."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,26 @@ def of_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:  # reading the items says what is wrong with it
         return ""
+
+
+def of_files(paths: Sequence[Path], indices: Sequence[int]) -> str:
+    """The same of whole files, one behind the other, whichever items are asked: for the `beside` of a DataSet."""
+    return " ".join(map(of_file, paths))
+
+
+def nothing(indices: Sequence[int]) -> str:
+    """The `beside` of a DataSet whose records tell all: an empty text."""
+    return ""
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Whether a type of pyarrow has bytes in it, as columns of pictures do; paths and texts have none."""
+    if hasattr(kind, "storage_type"):
+        return holds_bytes(kind.storage_type)
+    if hasattr(kind, "index_type"):  # a dictionary
+        return holds_bytes(kind.value_type)
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    return "binary" in str(kind) if not inner else any(map(holds_bytes, inner))
 
 
 def _text(record: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-from dexar_fast.data.content import of_records
+from dexar_fast.data.content import nothing, of_records
 from dexar_fast.data.item import Item
 from dexar_fast.errors import InputError, reason
 
@@ -26,11 +26,13 @@ class DataSet(Sequence[Item]):
         records: Sequence[Any],
         make: Callable[[str, Any], Item],
         name_of: Callable[[Any], object],
-        beside: Callable[[], str] = str,
+        beside: Callable[[Sequence[int]], str] = nothing,
     ):
         """`make(id, record)` makes an item, `name_of(record)` its id; a record may be the error that stands for it.
 
-        `beside()` tells apart, as a text, what is read beside the records.
+        `beside(indices)` tells apart, as a text, what the items at these indices are made from beside their records:
+        it is due wherever `make` reads another file, or rows of which the records hold the index alone. It is called
+        by `content`, when a job begins, not while items are made.
         """
         self.name = self.source = name
         self._records, self._make, self._beside = records, make, beside
@@ -39,10 +41,10 @@ class DataSet(Sequence[Item]):
     def content(self, indices: Sequence[int] | None = None) -> str:
         """16 hexadecimal digits of what some items, or all, are made from: others for other rows of the same names.
 
-        Pictures count by their paths: none is opened.
+        Pictures count by their paths, if they have any: none is opened.
         """
         chosen = range(len(self)) if indices is None else indices
-        return of_records((self._records[index] for index in chosen), self._beside())
+        return of_records((self._records[index] for index in chosen), self._beside(chosen))
 
     def __len__(self) -> int:
         return len(self.ids)

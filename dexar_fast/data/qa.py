@@ -5,7 +5,7 @@ The form is that of PascalVOC-QA, on which DEX-AR's paper measures its token fil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -28,12 +28,17 @@ def of(data: DataSet) -> DataSet:
     words are filler. The same data give the same questions. An item without regions gives items with an error.
     """
     records = list(product(range(len(data)), _KINDS))
-    return DataSet(f"{data.name}-qa", records, partial(_item, data), partial(_name, data), data.content)
+    return DataSet(f"{data.name}-qa", records, partial(_item, data), partial(_name, data), partial(_told, data))
 
 
 def voc(root: Path, split: str = "val") -> DataSet:
     """`of` PascalVOC 2012; see the reader 'voc'."""
     return of(voc_reader.read(root, split))
+
+
+def _told(data: DataSet, indices: Sequence[int]) -> str:
+    """What the items behind some questions are made from."""
+    return data.content(sorted({index // len(_KINDS) for index in indices}))
 
 
 def _name(data: DataSet, record: tuple[int, str]) -> str:

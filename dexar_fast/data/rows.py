@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from dexar_fast.data import coco_masks, pictures
+from dexar_fast.data import coco_masks, content, pictures
 from dexar_fast.data.item import Item, Outline, Phrase, Region
 from dexar_fast.data.labels import not_black
 from dexar_fast.errors import ImageError, InputError
@@ -36,6 +36,16 @@ def checked(data: str, columns: Mapping[str, str] | None) -> dict[str, str]:
     if unknown:
         raise InputError(f"{data}: columns may name {', '.join(COLUMNS)}, not {unknown[0]!r}")
     return {ours: (columns or {}).get(ours, ours) for ours in COLUMNS}
+
+
+def told(columns: Mapping[str, str], schema: Any) -> list[str]:
+    """The columns of an Arrow table that tell what its rows say: the named ones that hold no bytes of pictures.
+
+    The ids are left out: the records hold them.
+    """
+    kinds = {field.name: field.type for field in schema}
+    named = dict.fromkeys(theirs for ours, theirs in columns.items() if ours != "id")
+    return [name for name in named if name in kinds and not content.holds_bytes(kinds[name])]
 
 
 def item(columns: Mapping[str, str], base: Path, name: str, row: Mapping[str, Any]) -> Item:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dexar_fast.attribution.masked import MaskedForwards
 from dexar_fast.evaluation.hiding import LEAST
+from dexar_fast.generation.planning import check_method
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.model.kinds import opening_of
@@ -29,6 +30,7 @@ def log_probabilities(
 
 
 def _of(setup: Setup, pictures: Sequence[Image.Image], prompt: str, answer: str) -> NDArray[np.float64]:
+    check_method(setup)
     read = request.read(
         setup.processor, [pictures[0]], prompt, answer, with_content=False, opening=opening_of(setup.model)
     )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dexar_fast.errors import InputError
 from dexar_fast.generation.asked import Asked
+from dexar_fast.generation.planning import check_method
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
 from dexar_fast.prompt import request
@@ -29,6 +30,7 @@ def answered(setup: Setup, explanation: Result, inputs: Mapping[str, Any] | None
     """
     if not isinstance(explanation, Result):
         raise InputError(f"an Explanation is due, not a {type(explanation).__name__}")
+    check_method(setup)
     asked = _request(setup, explanation, inputs)
     if len(asked.ids) != explanation.metadata.get("prompt_tokens", len(asked.ids)):
         raise InputError(

@@ -36,7 +36,15 @@ EMPTY = "the model's answer is empty: it ended at once. Ask another question or 
 
 
 class EmptyAnswer(InputError):
-    """The model ended its answer at once."""
+    """The model ended its answer at once.
+
+    Attributes:
+        end: the id by which it did; None where it is not known.
+    """
+
+    def __init__(self, end: int | None = None) -> None:
+        super().__init__(EMPTY)
+        self.end = end
 
 
 @torch.no_grad()
@@ -73,7 +81,7 @@ def generate(
         output = model.generate(**arguments)
     answer = without_end(output.sequences[0, length:], ends)
     if len(answer) == 0:
-        raise EmptyAnswer(EMPTY)
+        raise EmptyAnswer(int(output.sequences[0, length]))
     if beams(model, generate_kwargs) == 1:  # else no row of the cache need be the answer's
         prefix.answered(answer)
     prompt = prefill_of(cache, watching, decoder)
@@ -118,7 +126,7 @@ def written_apart(
     ids = output if isinstance(output, Tensor) else output.sequences
     answer = without_end(ids[0, length:], end_ids(model, generate_kwargs))
     if len(answer) == 0:
-        raise EmptyAnswer(EMPTY)
+        raise EmptyAnswer(int(ids[0, length]))
     return answer
 
 
@@ -154,7 +162,7 @@ def generate_begun(
         output = model.generate(**arguments)
     answer = without_end(output.sequences[0, len(first.ids) :], ends)
     if len(answer) == 0:
-        raise EmptyAnswer(EMPTY)
+        raise EmptyAnswer(int(output.sequences[0, len(first.ids)]))
     return answer, prompt()
 
 

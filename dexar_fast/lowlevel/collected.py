@@ -31,7 +31,7 @@ class Chunk:
 
 
 class Collected:
-    """The chunks of an answer. A later chunk's keys are those of an earlier one and more."""
+    """The chunks of an answer. A later chunk's keys are those of an earlier one and more, by their numbers."""
 
     def __init__(self, layers: list[int]) -> None:
         self._u: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -60,9 +60,18 @@ class Collected:
 def _joined(chunks: list[Keys | HeadGroups], length: int) -> Tensor:
     """What the queries of all chunks read, [T, S]; [T, H, S] where heads differ in any of them."""
     heads = max(len(keys.order) if isinstance(keys, HeadGroups) else 1 for keys in chunks)
-    rows = [_by_head(keys, heads) for keys in chunks]
-    joined = torch.cat([pad(row, (0, length - row.shape[-1])) for row in rows])
+    joined = torch.cat([_widened(_by_head(keys, heads), keys.numbers, chunks[-1].numbers, length) for keys in chunks])
     return joined if heads > 1 else joined[:, 0]
+
+
+def _widened(row: Tensor, numbers: Tensor | None, of_all: Tensor | None, length: int) -> Tensor:
+    """[C, H, S] over the S keys of a chunk, as over the `length` keys of the last: new ones may stand in between."""
+    if numbers is None or of_all is None:
+        return pad(row, (0, length - row.shape[-1]))
+    in_order, places = of_all.sort()
+    found = row.new_zeros(*row.shape[:-1], length)
+    found[..., places[torch.searchsorted(in_order, numbers)]] = row
+    return found
 
 
 def _by_head(keys: Keys | HeadGroups, heads: int) -> Tensor:

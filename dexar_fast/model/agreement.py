@@ -7,6 +7,7 @@ compared: of the first prompt, and of each that runs in a new way or is much lon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -99,8 +100,11 @@ def _last_logits(model: Any, inputs: Mapping[str, Any], **cache: Any) -> Tensor:
 def relative_difference(ours: Tensor, own: Tensor) -> float:
     """The largest difference of two rows of logits [V] over the largest; ids that the model rules out are left out.
 
-    So are NaN and infinity, and 0 is returned if nothing is left: the pass itself names the layer that they come from.
+    So are NaN and infinity of its own, and 0 is returned if nothing is left: the pass itself names the layer that they
+    come from. NaN of ours alone differs by infinity.
     """
+    if (ours.isnan() & own.isfinite()).any():
+        return math.inf
     lowest = torch.finfo(own.dtype).min
     used = own.isfinite() & (own > lowest) & (ours > lowest)
     ours, own = ours[used].double(), own[used].double()

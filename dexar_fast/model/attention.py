@@ -239,7 +239,8 @@ def _probabilities(call: Call, rows: slice, scores: Tensor) -> Tensor:
         scores = scores + call.bias[:, :, rows]
     mask = _rows(call, rows)
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        lowest = torch.finfo(scores.dtype).min  # no infinity: a query of padding, which reads no key, would be NaN
+        scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
     found = with_sinks(scores, call.sinks, rows).softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     return found[..., : scores.shape[-1]].to(scores.dtype)
 

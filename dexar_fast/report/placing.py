@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dexar_fast.errors import InputError
+from dexar_fast.results.pictures import SIZES
 from dexar_fast.results.schema import Result
 from dexar_fast.vision import maps
 from dexar_fast.vision.regions import Cells
+
+UNKNOWN_SIZE = (
+    "the maps lie in boxes of pixels of a picture whose size is not known: this file was saved without its images by "
+    "an older release. Explain again"
+)
 
 
 def place(explanation: Result, values: NDArray[np.floating], image: int) -> list[tuple[Cells, NDArray[np.float32]]]:
@@ -58,14 +66,33 @@ def count(explanation: Result) -> int:
 
 
 def extent(explanation: Result, image: int) -> tuple[int, int]:
-    """(width, height) of an image in pixels; where it was not kept, as far as its grids tell."""
+    """(width, height) of an image in pixels; where it was not kept, as the metadata or else its grids tell."""
     if explanation.images:
         return explanation.images[image].size
+    if (known := _size_known(explanation, image)) is not None:
+        return known
     grids = [grid for grid in explanation.grids if image in grid.images]
     boxes = [grid.box for grid in grids if grid.box is not None]
     if not boxes:
         return max(((grid.columns, grid.rows) for grid in grids), default=(1, 1))
     return max(1, round(max(box[2] for box in boxes))), max(1, round(max(box[3] for box in boxes)))
+
+
+def check_size(explanation: Result, image: int) -> None:
+    """Raises InputError where boxes alone tell how large an image was: it may reach beyond them, or they beyond it."""
+    boxed = any(grid.box is not None for grid in explanation.grids if image in grid.images)
+    if boxed and not explanation.images and _size_known(explanation, image) is None:
+        raise InputError(UNKNOWN_SIZE)
+
+
+def _size_known(explanation: Result, image: int) -> tuple[int, int] | None:
+    """As a file tells that was saved without its images."""
+    sizes: Any = explanation.metadata.get(SIZES)
+    try:
+        width, height = map(int, sizes[image])
+    except (TypeError, ValueError, LookupError):
+        return None
+    return (width, height) if min(width, height) > 0 else None
 
 
 def box(explanation: Result, grid: Cells) -> maps.Box:
@@ -78,9 +105,10 @@ def canvas(explanation: Result, values: NDArray[np.floating], image: int, size: 
     """The map of `values` [N] over an image scaled to `size` (width, height).
 
     Raises:
-        InputError: as in `place`, or for the size of an image on its side.
+        InputError: as in `place` and `check_size`, or for the size of an image on its side.
     """
     placed = place(explanation, values, image)
+    check_size(explanation, image)
     if explanation.images:
         _check_turned(explanation.images[image].size, size)
     boxes = [maps.scale(box(explanation, grid), (1, 1), size) for grid, _ in placed]

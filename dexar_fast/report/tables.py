@@ -78,6 +78,7 @@ def _brightest(explanation: Result, values: NDArray[np.floating]) -> tuple[float
         return nan, nan, nan
     grid, most = max(zip(explanation.grids, cells, strict=True), key=lambda pair: pair[1].max())
     row, column = divmod(int(most.argmax()), grid.columns)
+    placing.check_size(explanation, grid.image)
     left, top, right, bottom = placing.box(explanation, grid)
     x, y = (column + 0.5) / grid.columns, (row + 0.5) / grid.rows
     return grid.image, left + x * (right - left), top + y * (bottom - top)

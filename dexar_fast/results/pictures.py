@@ -15,6 +15,7 @@ from dexar_fast.vision import originals
 from dexar_fast.vision.images import upright
 from dexar_fast.vision.maps import bands
 
+SIZES = "image_sizes"
 MOST_PIXELS = 2**29  # of all images of a file together: bounds the memory that decoding them takes
 
 
@@ -25,6 +26,11 @@ def check_pixels(path: str, images: Sequence[Image.Image]) -> None:
         raise FileError(
             f"{path}: the images hold {pixels} pixels, a file at most {MOST_PIXELS}: explain smaller or fewer images"
         )
+
+
+def sizes(images: Sequence[Image.Image]) -> dict[str, list[list[int]]]:
+    """The metadata that stand for images which a file leaves out: boxes of grids are in their pixels."""
+    return {SIZES: [[image.width, image.height] for image in images]} if images else {}
 
 
 def encoded(images: Sequence[Image.Image]) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def write(path: str | os.PathLike[str], explanation: Result, *, images: bool) ->
         "tokens": explanation.tokens,
         "grids": cells.rows_of(explanation.grids),
         "diagnostics": explanation.diagnostics,
-        "metadata": explanation.metadata,
+        "metadata": explanation.metadata | ({} if images else pictures.sizes(explanation.images)),
         "images": len(shown),
     } | ({} if text is None else {"text_tokens": text.tokens})
     data = to_safetensors(tensors, {KEY: json.dumps(document, allow_nan=False)})

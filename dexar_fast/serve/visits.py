@@ -116,9 +116,10 @@ class Visits:
     def sweep(self) -> None:
         """Forgets the visits that are over; and again each minute, as long as there are any."""
         with self._lock:
-            over = self._over(self._clock())
-        for session in over:
-            self.end(session)
+            over = {session: self._visits.pop(session) for session in self._over(self._clock())}
+        for session, visit in over.items():
+            visit.close()
+            self.also(session)
         with self._lock:
             if self._visits and self._timer is None:
                 self._timer = threading.Timer(MINUTE, self._again)

@@ -151,9 +151,15 @@ def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if not (on_white and image.has_transparency_data):
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else _opaque(image.convert("RGB"))
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Without the colour that counted as transparent, which Pillow keeps: a copy of it would show white there."""
+    image.info.pop("transparency", None)
+    return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import types_mixed
+import types_zoo
 import zoo
 from asked import asked as asked_for
 from asked import asked_of
@@ -67,6 +70,29 @@ def test_a_batch_gives_what_single_pictures_give(family: str) -> None:
         found = run(forwards, pixels)
         torch.testing.assert_close(found, one_by_one(asked, pixels, asked.targets), rtol=2e-6, atol=1e-12)
         assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("behind", [[], ["conv"]], ids=["attention", "convolution"])
+def test_rows_that_a_layer_behind_the_last_attention_reads_are_there(behind: list[str]) -> None:
+    """Of LFM2: a convolution reads the two rows before its own, which nobody asks about."""
+    layers = ["conv", "full_attention", *behind]
+    text = {"model_type": "lfm2", **zoo.TEXT, "num_hidden_layers": len(layers), "layer_types": layers}
+    kind = replace(types_mixed.MIXED["lfm2_vl"], changes={"text_config": text})
+    model, inputs = types_zoo.build("lfm2_vl", kind)
+    with asked_for(model, inputs, torch.tensor([20, 31, 44])) as asked:
+        pixels = pictures(asked, 5)
+        forwards = masked(asked, batch=3)
+        found = run(forwards, pixels)
+        assert forwards._batch == 3  # no batch was refused
+        torch.testing.assert_close(found, one_by_one(asked, pixels, asked.targets), rtol=2e-6, atol=1e-12)
+
+
+def test_a_faint_probability_that_a_batch_changes_is_noticed() -> None:
+    """Of 1e-6 a tenth is no rounding, however little it is beside 1."""
+    with asked_of("llava", tokens=3) as asked:
+        forwards = masked(asked)
+    one, other = torch.tensor([1e-6, 0.5]).log(), torch.tensor([1.1e-6, 0.5]).log()
+    assert forwards._agree(one, one) and not forwards._agree(one, other)
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])

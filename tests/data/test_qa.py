@@ -35,6 +35,15 @@ def segmented(tmp_path):
     )
 
 
+def test_only_the_items_that_are_asked_about_count():
+    def made(*labels):
+        items = [Item(str(index), regions=(region(label, 0, 0, 3, 3),)) for index, label in enumerate(labels)]
+        return qa.of(DataSet("seg", items, lambda name, item: item, lambda item: item.id))
+
+    first, other = made("cat", "dog"), made("cat", "cow")
+    assert first.content([0, 2]) == other.content([0, 2]) and first.content([3]) != other.content([3])
+
+
 @pytest.fixture
 def asked(segmented):
     data = qa.of(segmented)

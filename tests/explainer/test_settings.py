@@ -88,6 +88,7 @@ def test_a_layer_out_of_range_is_refused_with_their_number(knobs: dict[str, Any]
         ({"head_score": "median"}, "head_score 'median' is none of 'max', 'mean', ('topk', k)"),
         ({"head_score": None}, "head_score None is none of"),
         ({"head_score": ("topk", 0)}, "with k >= 1"),
+        ({"head_score": ("topk", True)}, "with k >= 1"),
         ({"head_score": ("topk", 2.0)}, "with k >= 1"),
         ({"head_score": ("topk",)}, "with k >= 1"),
         ({"head_score": ("rank", 3)}, "head_score ('rank', 3) is none of"),
@@ -311,3 +312,9 @@ def test_counts_are_whole_numbers_of_any_kind(value: Any) -> None:
 def test_what_is_no_count_is_refused(value: Any) -> None:
     with pytest.raises(InputError, match="chunk_size"):
         positive("chunk_size", value)
+
+
+def test_numpys_integers_are_plain_ones() -> None:
+    found = settings(head_score=["topk", np.int64(3)], map_filter=("rank", np.int32(5)))
+    assert found.head_score == ("topk", 3) and found.map_filter == ("rank", 5)
+    assert {type(found.head_score[1]), type(found.map_filter[1])} == {int}  # type: ignore[index]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from small_data import lines, picture
+from small_data import document, lines, picture
 
 from dexar_fast.data import DataSet, read
 from dexar_fast.errors import InputError
@@ -112,6 +112,27 @@ def test_other_rows_in_the_same_file_are_refused(finish: Any, tmp_path: Path) ->
 def test_rows_behind_those_that_are_asked_may_change(finish: Any, tmp_path: Path) -> None:
     finish(rows(tmp_path, "What?", "Which?"), tmp_path / "out", Asked(), count=1)
     assert finish.run(rows(tmp_path, "What?", "Why?", "How?"), tmp_path / "out", Asked(), count=1) == []
+
+
+@pytest.mark.parametrize("said", ["A dog", "A cat"])
+def test_other_answers_in_a_second_file_are_refused(finish: Any, tmp_path: Path, said: str) -> None:
+    finish(asked_of_coco(tmp_path, "A cat"), tmp_path / "out", Asked())
+    again = asked_of_coco(tmp_path, said)
+    if said == "A cat":
+        assert finish.run(again, tmp_path / "out", Asked()) == []
+        return
+    with pytest.raises(InputError, match='was begun with data_content "'):
+        finish.run(again, tmp_path / "out", Asked())
+
+
+def asked_of_coco(root: Path, said: str) -> DataSet:
+    """VQAv2, with one question."""
+    picture(root / "val2014" / "COCO_val2014_000000000007.jpg", 40, 40)
+    asked = [{"question_id": 1, "image_id": 7, "question": "What?"}]
+    document(root / "v2_OpenEndedQuestions_mscoco_val2014_questions.json", {"questions": asked})
+    given = [{"question_id": 1, "multiple_choice_answer": said, "answers": []}]
+    document(root / "v2_mscoco_val2014_annotations.json", {"annotations": given})
+    return read("vqav2", root)
 
 
 def test_a_folder_of_a_time_when_contents_were_not_kept_goes_on(finish: Any, tmp_path: Path) -> None:

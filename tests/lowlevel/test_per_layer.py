@@ -113,6 +113,16 @@ def test_scores_of_other_kinds_of_decoders(name: str) -> None:
         assert float((layer.gradient().amax(-1) - both).abs().max()) <= 1e-5 * float(scale)
 
 
+def test_keys_of_the_answer_that_stand_before_others_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T5Gemma 2 puts them before those of its encoder, so that a later chunk's come in between."""
+    case = types_cases.case("t5gemma2")
+    whole = list(gradients(case.model, case.inputs, TARGETS))
+    monkeypatch.setattr(per_layer, "default_chunk", lambda layers: 2)
+    for found, expected in zip(gradients(case.model, case.inputs, TARGETS), whole, strict=True):
+        assert torch.equal(found.reads, expected.reads)
+        torch.testing.assert_close(found.gradient(), expected.gradient())
+
+
 def test_heads_may_read_different_keys_in_some_chunks() -> None:
     """[T, H, S] of all chunks then, each as wide as the last."""
     reads = torch.rand(2, 3, 9, generator=torch.Generator().manual_seed(0)) > 0.5  # [C, H, S]

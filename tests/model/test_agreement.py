@@ -204,6 +204,28 @@ def test_ids_that_the_model_rules_out_are_no_difference() -> None:
     assert relative_difference(ours, own) == 0.5
 
 
+@pytest.mark.parametrize("cap", [None, 3.0])
+def test_a_query_that_reads_no_key_is_no_nan(cap: float | None) -> None:
+    """As those of padding on the left: what behind them reads their values, with weight 0, would be NaN, too."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 5, 4) for _ in range(3))
+    seen = torch.ones(5, 5, dtype=torch.bool).tril()[None, None].clone()
+    seen[..., 0] = False  # the first query reads nothing
+    call = attention.Call(query, key, value, seen, causal=False, scaling=0.5, softcap=cap, bias=None, sinks=None)
+    found = attention.in_blocks(call)
+    scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * 0.5
+    scores = scores if cap is None else cap * torch.tanh(scores / cap)
+    weights = scores.masked_fill(~seen, -torch.inf)[:, :, 1:].softmax(-1)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[:, 1:], (weights @ value).transpose(1, 2))
+
+
+def test_nan_of_ours_alone_is_no_rounding() -> None:
+    own = torch.tensor([1.0, -2.0, float("nan")])
+    assert relative_difference(own.clone(), own) == 0
+    assert relative_difference(torch.tensor([1.0, float("nan"), 0.0]), own) == float("inf")
+
+
 @pytest.mark.parametrize("layer_type", ["linear_attention", "conv", "hybrid"])
 def test_a_cache_that_keeps_more_than_keys_is_named(layer_type: str) -> None:
     model, _ = zoo.build("llava")

@@ -16,6 +16,7 @@ import dexar_fast
 from dexar_fast.cli.explain import SAMPLE_IMAGE
 from dexar_fast.explanation import Explanation
 from dexar_fast.report.drawing import colours, overlay
+from dexar_fast.report.page import data
 from dexar_fast.report.words import pieces
 from dexar_fast.vision.grid import Grid
 
@@ -122,6 +123,19 @@ def test_heads_of_a_phrase_are_counted_though_they_are_faint(opened: Any) -> Non
     page.chip(1).click(modifiers=["Shift"])
     page.settle()
     assert page.value("heads").startswith("6 of 8")
+
+
+def test_heads_of_a_phrase_in_coarse_steps_are_a_least_number(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_MOST_FINE", 0)
+    made = explanation([" a", " b"], layers=2, heads=4, weights=[1.0, 1.0])
+    made.head_weights[:] = torch.tensor([[[1.0, 1e-6, 1e-6, 0.0]], [[1.0, 0.0, 0.0, 0.0]]])
+    page = opened(made)
+    page.chip(0).click()
+    page.settle()
+    assert page.value("heads").startswith("6 of 8")
+    page.chip(1).click(modifiers=["Shift"])
+    page.settle()
+    assert page.value("heads").startswith("at least 6 of 8")
 
 
 def test_a_blank_map_says_so(opened: Any) -> None:

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from made_explanations import make
 from PIL import Image, ImageDraw
+from report_examples import explanation as placed
 from safetensors import safe_open
 
-from dexar_fast import Explanation, FileError
+from dexar_fast import Explanation, FileError, InputError
+from dexar_fast.report import tables
 from dexar_fast.results import pictures
+from dexar_fast.vision.grid import Grid
 from dexar_fast.vision.images import load_image, load_images
 
 ORIENTATION = 0x0112
@@ -100,6 +103,26 @@ def test_a_file_without_its_pictures(tmp_path: Path) -> None:
     assert stored(tmp_path / "x") == []
     again = Explanation.load(tmp_path / "x")
     assert again.images == () and np.array_equal(again.heatmap(), explanation.heatmap())
+
+
+@pytest.mark.parametrize("box", [None, (10, 0, 50, 40), (0, -10, 60, 50)], ids=["whole", "cropped", "padded"])
+def test_maps_lie_where_they_did_without_their_pictures(tmp_path: Path, box: Any) -> None:
+    """A centre crop ends before the picture does, a padded square behind it."""
+    photo = noise(size=(60, 40))
+    made = placed(grids=(Grid(0, 0, 2, 3, box),), images=(photo,))
+    made.save(tmp_path / "x", images=False)
+    again = Explanation.load(tmp_path / "x")
+    assert np.array_equal(np.asarray(again.overlay(image=photo)), np.asarray(made.overlay()))
+    assert tables.columns_of(again) == tables.columns_of(made)
+    again.save(tmp_path / "y", images=False)
+    assert Explanation.load(tmp_path / "y").metadata["image_sizes"] == [[60, 40]]
+    again.metadata.pop("image_sizes")  # as an older release wrote it
+    if box is None:
+        assert np.array_equal(np.asarray(again.overlay(image=photo)), np.asarray(made.overlay()))
+        return
+    for draw in (lambda: again.overlay(image=photo), lambda: tables.columns_of(again)):
+        with pytest.raises(InputError, match="a picture whose size is not known"):
+            draw()
 
 
 def test_pictures_that_are_left_out_may_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

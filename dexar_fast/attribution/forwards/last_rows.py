@@ -15,9 +15,14 @@ Wanted = Tensor | slice  # [n] rows, or those from one to another
 _wanted: ContextVar[tuple[Wanted, int, int] | None] = ContextVar("dexar_fast_last_rows", default=None)
 
 
+def ends_there(decoder: Decoder) -> bool:
+    """Whether the decoder's last layer is the last that attends, and runs once: none behind it reads other rows."""
+    return decoder.indices[-1] == decoder.total - 1 and decoder.layers.count(decoder.layers[-1]) == 1
+
+
 @contextmanager
 def narrowing(decoder: Decoder) -> Iterator[None]:
-    """Inside the block the last layer's matrices take the rows that a thread wants."""
+    """Inside the block the last layer's matrices take the rows that a thread wants, of a decoder that ends there."""
     with ExitStack() as stack:
         for module in _behind_attention(decoder):
             stack.callback(module.register_forward_pre_hook(_take).remove)

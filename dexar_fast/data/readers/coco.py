@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import coco_masks, files, pictures, records
+from dexar_fast.data import coco_masks, content, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Region
 from dexar_fast.errors import InputError
@@ -44,7 +44,15 @@ def instances(root: Path, split: str = "val2017") -> DataSet:
         InputError: what is missing, or no JSON.
     """
     document, folder = _document(root, "instances", split)
-    return DataSet("coco-instances", pictured(document), partial(_marked, folder, categories(document)), image_id)
+    names = categories(document)
+    return DataSet(
+        "coco-instances", pictured(document), partial(_marked, folder, names), image_id, partial(_told, names)
+    )
+
+
+def _told(names: dict[Any, str], indices: Sequence[int]) -> str:
+    """Of the names of all categories: the records hold their ids."""
+    return content.of_records([names])
 
 
 def _marked(folder: Path, names: dict[Any, str], name: str, record: tuple[Record, list[Record]]) -> Item:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import coco_masks, files, pictures, records
+from dexar_fast.data import coco_masks, content, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Outline, Phrase, Region
 from dexar_fast.data.readers import coco
@@ -98,7 +98,8 @@ def _judged(root: Path, annotations: Path, split: str) -> DataSet:
     files.present("grandf", said, marked, folder)
     captions = records.document("grandf", said, "annotations")["annotations"]
     masks, strays = records.grouped(records.document("grandf", marked, "annotations")["annotations"], "image_id")
-    return DataSet("grandf", [*captions, *strays], partial(_of_judged, folder, masks), _image_id)
+    make, beside = partial(_of_judged, folder, masks), partial(content.of_files, (marked,))
+    return DataSet("grandf", [*captions, *strays], make, _image_id, beside)
 
 
 def _image_id(record: Record) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,8 @@ from dexar_fast.data import content, rows
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, reason
+
+LOT = 1024  # rows in memory at a time while their content is told
 
 
 def read(
@@ -34,13 +36,16 @@ def read(
         raise InputError(f"datasets: there is no column {absent[0]!r}, but {', '.join(table.column_names)}")
     ids = table[named["id"]] if named["id"] in table.column_names else [None] * len(table)
     make = partial(rows.item_at, table, partial(rows.item, named, Path()))
-    texts = [named[ours] for ours in ("question", "answer") if named[ours] in table.column_names]
-    return DataSet("datasets", list(enumerate(ids)), make, rows.id_at, partial(_told, table, texts))
+    beside = partial(_told, table, rows.told(named, table.features.arrow_schema))
+    return DataSet("datasets", list(enumerate(ids)), make, rows.id_at, beside)
 
 
-def _told(table: Any, columns: list[str]) -> str:
-    """Of the texts alone: pictures may be many gigabytes."""
-    return content.of_records(list(table[column]) for column in columns)
+def _told(table: Any, columns: list[str], indices: Sequence[int]) -> str:
+    """Of some rows, without pictures: those may be many gigabytes."""
+    if not columns:
+        return ""
+    chosen = table.select_columns(columns).select(indices).with_format("arrow")
+    return content.of_records(row for part in chosen.iter(LOT) for row in part.to_pylist())
 
 
 def _opened(module: ModuleType, root: Any, split: str, config: str | None) -> Any:

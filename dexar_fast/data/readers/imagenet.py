@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dexar_fast.data import files, pictures, records
+from dexar_fast.data import content, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Box, Item, Region
 from dexar_fast.data.libraries import library
@@ -37,9 +37,9 @@ def read(root: Path) -> DataSet:
         raise InputError(
             f"imagenet: {pictured} holds no n01440764/*{SUFFIX}, and {root} no LOC_val_solution.csv or devkit"
         )
-    return DataSet(
-        "imagenet", paths, partial(_of_folder, _names(root / "LOC_synset_mapping.txt")), lambda path: path.stem
-    )
+    named = root / "LOC_synset_mapping.txt"
+    make = partial(_of_folder, _names(named))
+    return DataSet("imagenet", paths, make, lambda path: path.stem, partial(content.of_files, (named,)))
 
 
 def _of_folder(names: Names, name: str, path: Path) -> Item:
@@ -50,7 +50,8 @@ def _kaggle(root: Path) -> DataSet:
     pictured, named = root / "ILSVRC" / "Data" / "CLS-LOC" / "val", root / "LOC_synset_mapping.txt"
     files.present("imagenet", pictured, named)
     rows = files.table(root / "LOC_val_solution.csv", ("ImageId", "PredictionString"))
-    return DataSet("imagenet", rows, partial(_of_kaggle, pictured, _names(named)), _image_id)
+    make = partial(_of_kaggle, pictured, _names(named))
+    return DataSet("imagenet", rows, make, _image_id, partial(content.of_files, (named,)))
 
 
 def _image_id(row: dict[str, str]) -> str:
@@ -81,7 +82,8 @@ def _devkit(root: Path, pictured: Path) -> DataSet:
     truth, meta = data / "ILSVRC2012_validation_ground_truth.txt", data / "meta.mat"
     files.present("imagenet", truth, meta)
     numbered = list(enumerate(files.lines(truth), start=1))
-    return DataSet("imagenet", numbered, partial(_of_devkit, pictured, _meta(meta)), _number)
+    make = partial(_of_devkit, pictured, _meta(meta))
+    return DataSet("imagenet", numbered, make, _number, partial(content.of_files, (meta,)))
 
 
 def _number(record: tuple[int, str]) -> str:

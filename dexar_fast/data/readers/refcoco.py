@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dexar_fast.data import files, pictures, records
+from dexar_fast.data import content, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item, Phrase, Region
 from dexar_fast.data.readers import coco
@@ -47,7 +47,8 @@ def _read(name: str, root: Path, by: str, split: str) -> DataSet:
     folder = files.first(name, (root / "images" / "mscoco" / "images" / "train2014", root / "train2014"))
     document = records.document(name, marked, "images", "annotations", "categories")
     expressions = _expressions(name, _unpickled(refs), split)
-    return DataSet(name, expressions, partial(_item, folder, _Marked(document)), _expression_id)
+    make = partial(_item, folder, _Marked(document))
+    return DataSet(name, expressions, make, _expression_id, partial(content.of_files, (marked,)))
 
 
 class _Marked:

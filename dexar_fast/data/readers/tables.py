@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +14,8 @@ from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, reason
+
+LOT = 1024  # rows that are Python's at a time while their content is told
 
 
 def folder(root: Path, question: str | None = None) -> DataSet:
@@ -67,7 +69,13 @@ def parquet(root: Path, columns: Mapping[str, str] | None = None) -> DataSet:
     files.present("parquet", root)
     named, groups = rows.checked("parquet", columns), _Groups(root)
     make = partial(rows.item_at, groups, partial(rows.item, named, root.parent))
-    return DataSet("parquet", groups.column(named["id"]), make, rows.id_at, partial(content.of_file, root))
+    beside = partial(_told, groups, rows.told(named, groups.schema))
+    return DataSet("parquet", groups.column(named["id"]), make, rows.id_at, beside)
+
+
+def _told(groups: _Groups, columns: list[str], indices: Sequence[int]) -> str:
+    """Of some rows, without pictures: those may be many gigabytes."""
+    return content.of_records(groups.rows(columns, indices)) if columns else ""
 
 
 class _Groups:
@@ -79,7 +87,7 @@ class _Groups:
             file = _arrow().ParquetFile(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as Parquet: {reason(error)}") from error
-        meta, self._columns = file.metadata, file.schema_arrow.names
+        meta, self.schema = file.metadata, file.schema_arrow
         self._ends = list(accumulate(meta.row_group(group).num_rows for group in range(meta.num_row_groups)))
         self._group = -1  # that of _rows
         self._rows: list[dict[str, Any]] = []
@@ -87,17 +95,37 @@ class _Groups:
     def column(self, name: str) -> list[tuple[int, Any]]:
         """The index of each row with its value in a column; None if there is no such column."""
         count = self._ends[-1] if self._ends else 0
-        held = name in self._columns
+        held = name in self.schema.names
         return list(
             enumerate(_arrow().read_table(self._path, columns=[name])[name].to_pylist() if held else [None] * count)
         )
+
+    def rows(self, columns: list[str], indices: Sequence[int]) -> Iterator[Any]:
+        """Some columns of the rows at these indices, in the order of the file; one group is in memory at a time.
+
+        Of a group that cannot be read comes the kind of its error.
+        """
+        places: dict[int, list[int]] = {}
+        for index in sorted(indices):
+            group = bisect_right(self._ends, index)
+            places.setdefault(group, []).append(index - self._start(group))
+        for group, inside in places.items():
+            try:
+                found = _arrow().ParquetFile(self._path).read_row_group(group, columns=columns).select(columns)
+                for part in found.take(inside).to_batches(max_chunksize=LOT):
+                    yield from part.to_pylist()
+            except Exception as error:  # a damaged file raises any kind; reading the items says what is wrong with it
+                yield type(error).__name__
+
+    def _start(self, group: int) -> int:
+        return self._ends[group - 1] if group else 0
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         group = bisect_right(self._ends, index)
         if group != self._group:
             self._rows = _arrow().ParquetFile(self._path).read_row_group(group).to_pylist()
             self._group = group
-        return self._rows[index - (self._ends[group - 1] if group else 0)]
+        return self._rows[index - self._start(group)]
 
 
 def _arrow() -> Any:

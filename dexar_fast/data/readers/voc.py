@@ -34,11 +34,16 @@ def read(root: Path, split: str = "val") -> DataSet:
     home = files.first("voc", (folder / "ImageSets" for folder in inside)).parent
     names = home / "ImageSets" / "Segmentation" / f"{split}.txt"
     files.present("voc", names, home / "JPEGImages", home / "SegmentationClass")
-    return DataSet("voc", files.lines(names), partial(_item, home), str)
+    listed = files.lines(names)
+    return DataSet("voc", listed, partial(_item, home), str)
+
+
+def _marked(home: Path, record: str) -> Path:
+    return home / "SegmentationClass" / f"{record}.png"
 
 
 def _item(home: Path, name: str, record: str) -> Item:
-    path = home / "SegmentationClass" / f"{record}.png"
+    path = _marked(home, record)
     found = set(np.unique(labels(path)).tolist()) - {0}
     foreign = found - {*range(len(CLASSES) + 1), VOID}
     if foreign:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dexar_fast.data import files, pictures, records
+from dexar_fast.data import content, files, pictures, records
 from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.item import Item
 
@@ -27,9 +27,8 @@ def read(root: Path, split: str = "val2014") -> DataSet:
     files.present("vqav2", asked, answered, root / split)
     questions = records.document("vqav2", asked, "questions")["questions"]
     annotations = records.document("vqav2", answered, "annotations")["annotations"]
-    return DataSet(
-        "vqav2", questions, partial(_item, root / split, records.by(annotations, "question_id")), _question_id
-    )
+    make = partial(_item, root / split, records.by(annotations, "question_id"))
+    return DataSet("vqav2", questions, make, _question_id, partial(content.of_files, (answered,)))
 
 
 def _question_id(record: Mapping[str, Any]) -> Any:

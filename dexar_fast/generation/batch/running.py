@@ -20,7 +20,7 @@ from dexar_fast.generation.batch.joining import IDS, joined, kind_of
 from dexar_fast.generation.batch.packing import NOT_PACKED, goes_packed, row_of, tails_of
 from dexar_fast.generation.batch.sharing import opened, room_in_pool
 from dexar_fast.generation.batch.writing import first_logits, run_prompts, write
-from dexar_fast.generation.generate import EMPTY, EmptyAnswer
+from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.scheduler import Begun
 from dexar_fast.model.agreement import agreement_of
@@ -72,7 +72,7 @@ class Batch:
             longest = max(self._prompts, key=lambda inputs: inputs[IDS].shape[1])
             agreement_of(self._model).check(self._model, longest, loan)
             self._lap("explain")
-        return [each.record.explanation() if len(each.record) else EmptyAnswer(EMPTY) for each in begun]
+        return [each.record.explanation() if len(each.record) else EmptyAnswer() for each in begun]
 
     @property
     def _lengths(self) -> list[int]:

@@ -26,22 +26,24 @@ def encode(explanation: Result, pieces: Pieces, pictures: Sequence[Picture], ear
     """Plain JSON. Cells and heads are bytes, deflated and in base64; the whole answer is the row after the pieces.
 
     `maps` holds [U + 1, C] steps of 255, the C cells of all grids, each row from its `low` to its `high`; `heads` holds
-    [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`, one step at least for what is above 0; `curves`
-    holds their sums over the heads of a layer, [U + 1, L] steps of 255, each row from 0 to its `height`; `text` is
-    None, or its `rests` hold [U + 1, K + U] steps of `steps`, each row from 0 to its largest (`Earlier.rests`).
+    [U + 1, L * H] steps of `steps`, each row from 0 to its `peak`, and of 255 one at least for what is above 0;
+    `curves` holds their sums over the heads of a layer, [U + 1, L] steps of 255, each row from 0 to its `height`;
+    `text` is None, or its `rests` hold [U + 1, K + U] steps of `steps`, each row from 0 to its largest
+    (`Earlier.rests`).
     """
     cells = [grid.cells for grid in explanation.grids]
     order = np.concatenate([cell.ravel() for cell in cells]) if cells else np.zeros(0, np.int64)
     values = np.vstack([pieces.maps, explanation.sequence_map.numpy().astype(np.float64)])
     heads = _with_whole_answer(explanation, pieces.heads)
     steps = _steps_for(heads.size)
+    least = 1 if steps == _FINE else 0
     heads, peaks = _from_zero(heads)
     layers, sums = _from_zero(heads.reshape(len(heads), *explanation.head_weights.shape[1:]).sum(2))
     return {
         "grids": _grids(explanation),
         "pictures": [{"width": p.width, "height": p.height, "mapped": p.mapped, "name": p.name} for p in pictures],
         "maps": packed(np.array([maps.min_max_of(row, cells)[order] for row in values], np.float64) * _FINE),
-        "heads": packed(np.where(heads > 0, np.maximum(heads * steps, 1), 0)),
+        "heads": packed(np.where(heads > 0, np.maximum(heads * steps, least), 0)),
         "curves": packed(layers * _FINE),
         "steps": steps,
         "layers": _layers(explanation),

@@ -212,8 +212,14 @@ function merged({ report, maps, heads, cells }, first, last) {
   return {
     ...{ first, last, maps: scaled(values, low, high, 255), heads: scaled(kept, 0, peak, steps), layers: scaled(sums, 0, height, 255) },
     piece: { weight, low, high, peak, height, tokens: [chosen[0].tokens[0], chosen.at(-1).tokens[1]] },
-    kept: kept.filter((value) => value > 0).length,
+    kept: keptOf(report, kept, first, last),
   };
+}
+
+/* How many heads a phrase keeps. Coarse steps lose faint ones: it keeps no fewer than any of its pieces. */
+function keptOf(report, heads, first, last) {
+  const seen = heads.filter((value) => value > 0).length;
+  return report.steps === 255 ? `${seen}` : `at least ${Math.max(seen, ...report.kept.slice(first, last + 1))}`;
 }
 
 /* ---- one explanation */

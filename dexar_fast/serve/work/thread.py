@@ -35,7 +35,7 @@ class Work(Iterator[Any]):
         self._thread.start()
 
     def __next__(self) -> Any:
-        if time.monotonic() > self._until:
+        if self.runs and time.monotonic() > self._until:
             self.close()
             raise InputError(
                 f"it took more than {self._seconds:.0f} s and was ended: ask for less, or a quicker method"

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dexar_fast.explanation import Explanation
-from dexar_fast.generation.arguments import at_most, end_ids
+from dexar_fast.generation.arguments import at_most
 from dexar_fast.generation.generate import EmptyAnswer
 from dexar_fast.generation.runner import Runner
 from dexar_fast.generation.setup import Setup
@@ -44,8 +44,9 @@ class Question:
         asked = self._read(pictures, right)
         assert asked.targets is not None  # those of `right`
         self.right = asked.targets
+        self._end: int | None = None
         self.answer = self.answered(pictures)
-        self._given = replace(asked, targets=self.answer if len(self.answer) else self._end())
+        self._given = replace(asked, targets=self.answer if len(self.answer) else torch.tensor([self._end]))
 
     @property
     def first_difference(self) -> int | None:
@@ -70,7 +71,8 @@ class Question:
         try:
             with self._runner(self._read(pictures, None)).answered() as asked:
                 return asked.targets
-        except EmptyAnswer:
+        except EmptyAnswer as ended:
+            self._end = ended.end
             return torch.empty(0, dtype=torch.long)
 
     def explained(self, eagle: Eagle) -> Explanation:
@@ -93,11 +95,6 @@ class Question:
 
     def text(self, answer: Tensor) -> str:
         return self._setup.processor.tokenizer.decode(answer)
-
-    def _end(self) -> Tensor:
-        """[1]: an id that ends an answer."""
-        ends = end_ids(self._setup.model, self._arguments) or {self._setup.processor.tokenizer.eos_token_id}
-        return torch.tensor([min(ends)])
 
     def _read(self, pictures: Sequence[Image.Image], response: str | None) -> Request:
         return request.read(self._setup.processor, list(pictures), self.question, response, with_content=False)
