@@ -193,12 +193,12 @@ def test_a_file_is_refused_before_gradio_looks_for_it(served: Served) -> None:
 
 def test_sessions_that_asked_nothing_are_not_kept(served: Served) -> None:
     """Else whoever invents sessions pushes out those of others, whose answers are being written."""
-    before = len(served.answers.visits)
+    before = {*served.answers.visits._visits}  # those of tests before this one end meanwhile
     other = gradio_client.Client(served.url, verbose=False)
     assert other.predict(api_name="/report")[1]["kind"] == "error"
     other.close()
     direct = httpx.post(f"{served.url}gradio_api/run/report", json={"data": [], "session_hash": "invented"})
-    assert direct.status_code == 404 and len(served.answers.visits) == before
+    assert direct.status_code == 404 and {*served.answers.visits._visits} <= before
 
 
 def test_no_upload_is_taken_and_no_large_body(served: Served) -> None:
