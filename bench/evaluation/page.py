@@ -29,7 +29,7 @@ hidden parts and of sanity it is the method of that name, white noise behind a G
 Figures are means over n items with 95 % bootstrap intervals; differences are paired, on the same items. `*` marks what
 is better than every chance map that the metric scores (those of sanity refuse uniform maps), all intervals excluding 0,
 of {tables.FEWEST} pictures or more; no correction for many comparisons is made. A blank map scores as a uniform one,
-and is counted."""
+and is counted. In the table of sanity each chance map scores 1 whatever the model: a `*` there says little."""
 
 PUBLISHED = {  # DEX-AR's paper, LLaVA-1.5-7B; a random smooth map on the same split, as a re-implementation measured it
     "soft-iou": (17.70, 18.41),

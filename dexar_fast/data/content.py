@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DIGITS = 16
+LOT = 1024  # rows of a table that are Python's at a time while their content is told
 
 
 def of_records(records: Iterable[Any], more: str = "") -> str:

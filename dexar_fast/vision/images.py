@@ -151,7 +151,7 @@ def _rgb(image: Image.Image, on_white: bool) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if not (on_white and image.has_transparency_data):
-        return image if image.mode == "RGB" else _opaque(image.convert("RGB"))
+        return image if image.mode == "RGB" and "transparency" not in image.info else _opaque(image.convert("RGB"))
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 

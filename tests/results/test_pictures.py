@@ -17,7 +17,7 @@ from dexar_fast import Explanation, FileError, InputError
 from dexar_fast.report import tables
 from dexar_fast.results import pictures
 from dexar_fast.vision.grid import Grid
-from dexar_fast.vision.images import load_image, load_images
+from dexar_fast.vision.images import Reading, load_image, load_images, upright
 
 ORIENTATION = 0x0112
 
@@ -95,6 +95,17 @@ def test_what_was_changed_since_it_was_read_is_stored_as_it_is(
     changed = change(load_image(jpeg(tmp_path / "photo.jpg")))
     assert saved(changed, tmp_path / "x").images[0].tobytes() == changed.tobytes()
     assert stored(tmp_path / "x")[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_colour_that_counts_as_transparent_is_stored_as_it_was_seen(tmp_path: Path, mode: str) -> None:
+    """By a processor that drops transparency: black stays black, though the same file on white shows white."""
+    picture = Image.new("RGB", (6, 4), "red").convert(mode)
+    picture.paste(0 if mode != "RGB" else (0, 0, 0), (0, 0, 3, 4))
+    picture.info["transparency"] = 0 if mode != "RGB" else (0, 0, 0)
+    seen = upright(picture, Reading(on_white=False))
+    assert saved(seen, tmp_path / "x").images[0].tobytes() == seen.tobytes()
+    assert "transparency" in picture.info
 
 
 def test_a_file_without_its_pictures(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from dexar_fast.data.dataset import DataSet
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, reason
 
-LOT = 1024  # rows in memory at a time while their content is told
-
 
 def read(
     root: Any, columns: Mapping[str, str] | None = None, split: str = "test", config: str | None = None
@@ -45,7 +43,7 @@ def _told(table: Any, columns: list[str], indices: Sequence[int]) -> str:
     if not columns:
         return ""
     chosen = table.select_columns(columns).select(indices).with_format("arrow")
-    return content.of_records(row for part in chosen.iter(LOT) for row in part.to_pylist())
+    return content.of_records(row for part in chosen.iter(content.LOT) for row in part.to_pylist())
 
 
 def _opened(module: ModuleType, root: Any, split: str, config: str | None) -> Any:

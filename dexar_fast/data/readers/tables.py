@@ -15,8 +15,6 @@ from dexar_fast.data.item import Item
 from dexar_fast.data.libraries import library
 from dexar_fast.errors import InputError, reason
 
-LOT = 1024  # rows that are Python's at a time while their content is told
-
 
 def folder(root: Path, question: str | None = None) -> DataSet:
     """Every picture under a folder, by its path there (`files.pictures_below`). The question is that for all of them.
@@ -112,7 +110,7 @@ class _Groups:
         for group, inside in places.items():
             try:
                 found = _arrow().ParquetFile(self._path).read_row_group(group, columns=columns).select(columns)
-                for part in found.take(inside).to_batches(max_chunksize=LOT):
+                for part in found.take(inside).to_batches(max_chunksize=content.LOT):
                     yield from part.to_pylist()
             except Exception as error:  # a damaged file raises any kind; reading the items says what is wrong with it
                 yield type(error).__name__

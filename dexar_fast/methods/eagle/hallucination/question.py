@@ -44,9 +44,8 @@ class Question:
         asked = self._read(pictures, right)
         assert asked.targets is not None  # those of `right`
         self.right = asked.targets
-        self._end: int | None = None
-        self.answer = self.answered(pictures)
-        self._given = replace(asked, targets=self.answer if len(self.answer) else torch.tensor([self._end]))
+        self.answer, end = self._written(pictures)
+        self._given = replace(asked, targets=self.answer if end is None else torch.tensor([end]))
 
     @property
     def first_difference(self) -> int | None:
@@ -68,12 +67,15 @@ class Question:
 
     def answered(self, pictures: Sequence[Image.Image]) -> Tensor:
         """[T] ids of what the model writes when it sees these; none where it ends at once."""
+        return self._written(pictures)[0]
+
+    def _written(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, int | None]:
+        """The same, and the id by which the model ended it where there are none."""
         try:
             with self._runner(self._read(pictures, None)).answered() as asked:
-                return asked.targets
+                return asked.targets, None
         except EmptyAnswer as ended:
-            self._end = ended.end
-            return torch.empty(0, dtype=torch.long)
+            return torch.empty(0, dtype=torch.long), ended.end
 
     def explained(self, eagle: Eagle) -> Explanation:
         """Its answer to all of the pictures, explained."""
