@@ -21,7 +21,6 @@ from dexar_fast.vision.geometry import visual_positions
 TYPES = ("mm_token_type_ids", "token_type_ids")
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "position_ids", "labels", *TYPES})
 PREFIX_LM = ("paligemma",)  # every position of the prompt attends to all others, those behind it too
-USUAL = {"attention_mask": 1} | dict.fromkeys(TYPES, 0)  # of a text token; no place is usual
 VISUAL = np.uint64(1 << 63)  # no token id has this bit
 
 
@@ -70,7 +69,7 @@ class Pictures:
 def position_keys(config: Any, inputs: Mapping[str, Any], earlier: Pictures | None = None) -> Keys:
     """[P] uint64: a text position's key is its token id, a visual position's mixes the images' content and its number.
 
-    What else the inputs say of a position, if it is not what they mostly say, is mixed in (`_told`).
+    Places that are given, and types of text tokens that are not 0, are mixed in (`_told`). No position is masked.
 
     All images of a prompt are hashed together, in their order, with their shapes and grids. So a visual key also stands
     for what the image's other tokens tell it (Gemma 3 attends among them in both directions). Hashing them one by one
@@ -104,16 +103,17 @@ def _pictured(inputs: Mapping[str, Any], visual: NDArray[np.int64]) -> np.uint64
 
 
 def _told(keys: Keys, inputs: Mapping[str, Any], visual: NDArray[np.int64]) -> Keys:
-    """The keys with all that is told of their positions: places, hidden ones, text tokens of a type of their own.
+    """The keys with all that is told of their positions: places, and text tokens of a type of their own.
 
     The types of visual tokens are in their keys already. A key to which nothing is added stays: the answers behind a
     prompt, of whose tokens nothing is told, are named by their ids.
     """
-    for name in sorted(inputs.keys() & {"position_ids", *USUAL}):
+    for name in sorted(inputs.keys() & {"position_ids", *TYPES}):
         salt = content({name: torch.zeros(0)})
         for row in torch.as_tensor(inputs[name]).cpu().reshape(-1, len(keys)).numpy().astype(np.int64):
-            told = row != USUAL.get(name)
+            told = np.ones(len(keys), bool)
             if name in TYPES:
+                told = row != 0
                 told[visual] = False
             keys = np.where(told, _mix(keys ^ _mix(row.astype(np.uint64) + salt)), keys)
     return keys

@@ -163,6 +163,7 @@ def check_prompt(model: Any, inputs: Mapping[str, Any], elsewhere: bool) -> None
         if value is not None and not (isinstance(value, Tensor) and value.numel() > 0):
             raise InputError(f"inputs hold no tensor as {name}: call the processor with return_tensors='pt'")
     _check_mask(inputs.get("attention_mask"), ids)
+    _check_places(inputs.get("position_ids"), ids)
     _check_ids(model, ids)
     if not elsewhere:
         visual_positions(model.config, ids)
@@ -182,6 +183,11 @@ def _check_mask(mask: Any, ids: Tensor) -> None:
         raise InputError(
             f"the inputs are padded ({int((mask == 0).sum())} positions masked): call the processor without padding"
         )
+
+
+def _check_places(places: Any, ids: Tensor) -> None:
+    if places is not None and not (isinstance(places, Tensor) and places.ndim and places.shape[-1] == ids.shape[1]):
+        raise InputError(f"position_ids must be a tensor [.., {ids.shape[1]}], a place for each of input_ids")
 
 
 def _check_ids(model: Any, ids: Tensor) -> None:

@@ -160,17 +160,16 @@ def test_types_that_are_not_told_name_other_images() -> None:
     assert not (told == other)[visual].any() and (told == other)[~visual].all()
 
 
-def test_usual_masks_and_types_leave_the_names_of_text_alone() -> None:
+def test_usual_types_leave_the_names_of_text_alone() -> None:
     """As the answers behind a prompt are named."""
     model, inputs, _ = built("gemma3")
     ids = inputs["input_ids"][0]
-    visual = ids == model.config.image_token_id
-    masked = inputs | {"attention_mask": torch.ones_like(inputs["input_ids"])}
-    assert (position_keys(model.config, masked)[~visual] == ids[~visual].numpy()).all()
-    hidden = masked["attention_mask"].clone()
-    hidden[0, 0] = 0
-    keys = position_keys(model.config, inputs | {"attention_mask": hidden})
-    assert keys[0] != ids[0] and (keys[1:] == position_keys(model.config, masked)[1:]).all()
+    text = ids != model.config.image_token_id
+    assert (position_keys(model.config, inputs)[text] == ids[text].numpy()).all()
+    other = inputs["token_type_ids"].clone()
+    other[0, 0] = 1
+    keys = position_keys(model.config, inputs | {"token_type_ids": other})
+    assert keys[0] != ids[0] and (keys[1:] == position_keys(model.config, inputs)[1:]).all()
 
 
 @pytest.mark.parametrize("family", PREFIX_LM)

@@ -19,7 +19,7 @@ from oracle import full_sequence, oracle, text_model
 from PIL import Image
 from types_beyond import BEYOND
 
-from dexar_fast import Explainer, Explanation
+from dexar_fast import Explainer, Explanation, ModelError
 from dexar_fast.errors import InputError
 from dexar_fast.methods import contrast, registry
 from dexar_fast.methods.attention.gradient import AttentionGradient
@@ -176,6 +176,14 @@ def test_models_that_read_the_image_elsewhere_refuse_it_by_name(name: str) -> No
     explainer = Explainer(beyond.model, against=7)
     with pytest.raises(InputError, match="against is defined where image and text stand in one sequence: leave it out"):
         explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([20, 31, 44]))
+
+
+def test_to_check_the_map_of_such_a_model_is_refused_for_its_true_reason() -> None:
+    beyond = BEYOND["blip"]()
+    explainer = Explainer(beyond.model)
+    found = explainer.explain_inputs(beyond.inputs, target_ids=torch.tensor([20, 31, 44]))
+    with pytest.raises(ModelError, match="the only method for it is 'dex-ar'"):
+        explainer.check(found)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,10 @@ BAD: dict[str, tuple[str, Callable[[], Any]]] = {
     "float ids": ("input_ids must be integers", lambda: dict(asked()) | {"input_ids": asked()["input_ids"].float()}),
     "boolean ids": ("input_ids must be integers", lambda: dict(asked()) | {"input_ids": asked()["input_ids"] > 0}),
     "the form of the output": ("inputs hold return_dict: pass", lambda: dict(asked()) | {"return_dict": False}),
+    "places of another length": (
+        "position_ids must be a tensor",
+        lambda: dict(asked()) | {"position_ids": torch.arange(3)[None]},
+    ),
     "text as ids": ("one prompt at a time", lambda: dict(asked()) | {"input_ids": ["the", "cat"]}),
 }
 
